@@ -1,0 +1,171 @@
+"""The channel interface: one required method.
+
+A channel turns a slice into one receipt per position and nothing else: it never retries, logs,
+counts or touches the store. The sender claims before it calls, settles after, and decides on errors.
+A new channel is one file in `channels/`, one test, one template; the file's name is the channel's name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, Protocol
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict
+
+from gateway.errors import ChannelError
+from gateway.model import DeviceEvent, Group, Lane, Message, Receipt, Reply, Report, Slice, State
+
+Event = Report | Reply | DeviceEvent
+
+
+class Device(NamedTuple):
+    """What the gateway knows of a loudspeaker that wants to connect. `key_hash` is SHA-256 hex of its key."""
+
+    id: int
+    village: str
+    key_hash: str
+
+
+class Link(Protocol):
+    """A channel's only door to the gateway."""
+
+    async def pace(self, account: str, units: int, lane: Lane) -> None:
+        """Wait until `units` may leave on `account`; green has a reserved share."""
+
+    async def commit(self, events: Sequence[Event]) -> None:
+        """Return after the events are durable: only then answer the provider."""
+
+    async def device(self, name: str) -> Device | None:
+        """Look up a loudspeaker by the name it connects with; None if unknown or retired."""
+
+    async def wake(self) -> None:
+        """Say that a device this channel holds became ready, so its unfinished commands are looked up."""
+
+
+class Settings(BaseModel):
+    """Base of a channel's table in `config/channels.toml`; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    enabled: bool = True
+
+
+class Route(NamedTuple):
+    """One HTTP route a channel wants under the gateway's server."""
+
+    method: str
+    path: str
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """Desired state of one device: `slice` of one position, its message, and whether to play or stop."""
+
+    batch: str
+    position: int
+    device: int
+    message: Message
+    stop: bool = False
+
+
+class Channel(ABC):
+    """Base of all channels. Class facts say what it can do; `name` is set from the file's name."""
+
+    name: ClassVar[str] = ""
+    slice: ClassVar[int] = 50
+    """Recipients per `send` call."""
+    concurrency: ClassVar[int] = 2
+    """Slices one process works on at once, per lane."""
+    groups: ClassVar[frozenset[Group]] = frozenset({Group.OFFICIALS, Group.RESIDENTS})
+    same_text: ClassVar[bool] = False
+    """True: one text for the whole slice (bulk submit); the sender splits slices where texts differ."""
+    answer_s: ClassVar[float] = 15.0
+    """Longest time one `send` call takes before its outcome is ambiguous; leases exceed it."""
+    text_limit: ClassVar[int] = 500
+    """Longest text in UTF-16 units."""
+    Settings: ClassVar[type[Settings]] = Settings
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    async def send(self, slice_: Slice, message: Message, link: Link) -> list[Receipt]:
+        """Send one slice; return one receipt per position, in order.
+
+        Raises:
+            ChannelError: nothing of the slice was sent.
+        """
+
+    async def open(self, link: Link) -> None:
+        """Start sessions. Called once in the running loop before the first send."""
+
+    async def close(self) -> None:
+        """End sessions."""
+
+    def routes(self, link: Link) -> Sequence[Route]:
+        """HTTP routes for callbacks or inbound sockets."""
+        return ()
+
+    def endpoints(self) -> Collection[str]:
+        """Hosts this channel talks to; anything not on loopback is refused until the channel is live (rule 11)."""
+        return ()
+
+
+class Sockets(Channel):
+    """A channel whose recipients hold connections to us; its commands are desired state, not queue work.
+
+    The hub asks which devices this process holds, and calls `command` for what is live and unfinished.
+    """
+
+    @abstractmethod
+    def held(self) -> Collection[int]:
+        """Ids of the devices connected to this process and ready."""
+
+    @abstractmethod
+    async def command(self, plays: Sequence[Play], link: Link) -> list[Receipt]:
+        """Write play or stop commands to held devices: one receipt per play; never waits for a slow device."""
+
+    async def send(self, slice_: Slice, message: Message, link: Link) -> list[Receipt]:
+        """Write one slice as plays of the same message."""
+        return await self.command(
+            [Play(slice_.batch, p, d, message) for p, d in zip(slice_.positions, slice_.persons, strict=True)], link
+        )
+
+
+class PerRecipient(Channel):
+    """For simple HTTP channels: write `send_one`; a fixed pool of workers runs it over the slice."""
+
+    pool: ClassVar[int] = 25
+
+    @abstractmethod
+    async def send_one(self, address: str, text: str, message: Message, reference: str) -> Receipt:
+        """Send one text. `reference` is opaque, unique per (batch, position, attempt), safe in a URL."""
+
+    async def send(self, slice_: Slice, message: Message, link: Link) -> list[Receipt]:
+        """Run `send_one` for every position. An error of one becomes that one's receipt."""
+        await link.pace(self.name, len(slice_), message.lane)
+        receipts: list[Receipt] = [Receipt(State.QUEUED)] * len(slice_)
+        work = iter(range(len(slice_)))
+
+        async def worker() -> None:
+            for index in work:
+                reference = f"{slice_.batch}-{slice_.positions[index]}-{slice_.attempt}"
+                try:
+                    receipts[index] = await self.send_one(
+                        slice_.addresses[index], message.text_at(index), message, reference
+                    )
+                except ChannelError as error:
+                    receipts[index] = Receipt(State.FAILED, error.code, error=error)
+                except Exception as error:
+                    # A bug for one must not become a repeat for 49 others; the sender logs it with its traceback.
+                    receipts[index] = Receipt(State.FAILED, type(error).__name__, error=error)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(self.pool, len(slice_))):
+                group.create_task(worker())
+        return receipts

@@ -1,0 +1,494 @@
+"""The nouns of the gateway: Alert, Audience, Plan, Batch, Delivery, Receipt.
+
+Everything here is frozen, holds no behaviour beyond small derivations, and imports the standard
+library only, so every layer may use it. Times are aware UTC (the edges convert; naive Chinese
+times are +08:00).
+
+**Source:** OASIS CAP 1.2 for the element names and enumerations of Alert, Info and Area.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import IntEnum, StrEnum
+from functools import cached_property
+from typing import NamedTuple
+
+
+class Status(StrEnum):
+    """CAP `status`. Only ACTUAL may ever look or sound like a real warning (rule 3)."""
+
+    ACTUAL = "Actual"
+    EXERCISE = "Exercise"
+    SYSTEM = "System"
+    TEST = "Test"
+    DRAFT = "Draft"
+
+
+class Kind(StrEnum):
+    """What a message does to the ones before it. CORRECTION (更正) revokes a mistake; the rest are CAP `msgType`."""
+
+    ALERT = "Alert"
+    UPDATE = "Update"
+    CANCEL = "Cancel"
+    CORRECTION = "Correction"
+
+
+class Document(StrEnum):
+    """The kind of document an alert is; each has its own issuers, templates and ladder."""
+
+    WARNING = "warning"  # 预警信号
+    JOINT_RISK = "joint_risk"  # 联合风险预警
+    RESPONSE = "response"  # 应急响应
+    EVACUATION = "evacuation"  # 转移指令
+    RETURN = "return"  # 返回通知
+    NOWCAST = "nowcast"  # 实况/短临提醒
+    SERVICE = "service"  # 服务科普
+
+
+class Level(IntEnum):
+    """Colour of a warning, ordered by severity. UNKNOWN where a document has no colour."""
+
+    UNKNOWN = 0
+    BLUE = 1  # 蓝 Ⅳ
+    YELLOW = 2  # 黄 Ⅲ
+    ORANGE = 3  # 橙 Ⅱ
+    RED = 4  # 红 Ⅰ
+
+
+class Group(StrEnum):
+    """Who an audience is made of."""
+
+    OFFICIALS = "officials"
+    LOUDSPEAKERS = "loudspeakers"
+    RESIDENTS = "residents"
+    SUBSCRIBERS = "subscribers"
+
+
+class Lane(StrEnum):
+    """Isolated ways through the gateway, from most to least urgent (rule 5)."""
+
+    GREEN = "green"
+    URGENT = "urgent"
+    BULK = "bulk"
+    SERVICE = "service"
+
+
+class Notice(StrEnum):
+    """What one audience is told; chooses the template."""
+
+    ISSUE = "issue"  # 发布
+    UPDATE = "update"  # 继续 / 升级 / 变更
+    DOWNGRADE = "downgrade"  # 降级
+    PARTIAL_ALL_CLEAR = "partial_all_clear"  # villages leaving the area
+    ALL_CLEAR = "all_clear"  # 解除
+    CORRECTION = "correction"  # 更正
+
+
+class State(IntEnum):
+    """Where one recipient stands. The value is the rank of the fold: a higher one wins, whenever it arrives.
+
+    A late DELIVERED beats UNKNOWN and FAILED; SUBMITTED is never shown as DELIVERED.
+    """
+
+    QUEUED = 0
+    SUBMITTED = 10
+    UNKNOWN = 20  # the provider never said
+    SKIPPED = 30  # never sent: opted out, refused address, no way to reach
+    SUPERSEDED = 31  # never sent: a newer version or a stop came first
+    EXPIRED = 32  # never sent in time
+    FAILED = 40
+    DELIVERED = 50
+    PLAYED = 60
+    CONFIRMED = 70
+
+
+def fold(old: State, new: State) -> State:
+    """Return the state after one more fact: only ever forward by rank."""
+    return new if new > old else old
+
+
+class VillageState(StrEnum):
+    """What is known of one village for one version (D1). Never added into one percentage."""
+
+    CONFIRMED = "confirmed"  # 叫应: a person answerable for it answered
+    PLAYED = "played"  # 已播出
+    SMS_ONLY = "sms_only"  # 仅短信
+    SILENT = "silent"  # 失联
+    GAP = "gap"  # 缺口
+
+
+class Code(NamedTuple):
+    """CAP `valueName` / `value` pair (eventCode, geocode, parameter)."""
+
+    name: str
+    value: str
+
+
+class Reference(NamedTuple):
+    """CAP `references` entry: the (sender, identifier, sent) of an earlier message."""
+
+    sender: str
+    identifier: str
+    sent: datetime
+
+
+class Point(NamedTuple):
+    """WGS84 degrees, latitude first as CAP writes it."""
+
+    lat: float
+    lon: float
+
+
+class Circle(NamedTuple):
+    """CAP `circle`: centre and radius in kilometres."""
+
+    centre: Point
+    radius_km: float
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """CAP `area`; polygons, circles and geocodes form a union. Polygon: ring of Points, first = last."""
+
+    description: str
+    polygons: tuple[tuple[Point, ...], ...] = ()
+    circles: tuple[Circle, ...] = ()
+    geocodes: tuple[Code, ...] = ()
+    altitude_ft: float | None = None
+    ceiling_ft: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """CAP `resource`. `digest` is SHA-1 hex."""
+
+    description: str
+    mime_type: str
+    size_bytes: int | None = None
+    uri: str | None = None
+    deref_uri: str | None = None
+    digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """CAP `info`: one language (or one part) of an alert. Enumerated fields hold CAP's own words."""
+
+    event: str
+    language: str = "en-US"
+    categories: tuple[str, ...] = ("Met",)
+    response_types: tuple[str, ...] = ()
+    urgency: str = "Unknown"
+    severity: str = "Unknown"
+    certainty: str = "Unknown"
+    audience: str | None = None
+    event_codes: tuple[Code, ...] = ()
+    effective: datetime | None = None
+    onset: datetime | None = None
+    expires: datetime | None = None
+    sender_name: str | None = None
+    headline: str | None = None
+    description: str | None = None
+    instruction: str | None = None
+    web: str | None = None
+    contact: str | None = None
+    parameters: tuple[Code, ...] = ()
+    resources: tuple[Resource, ...] = ()
+    areas: tuple[Area, ...] = ()
+
+    def parameter(self, name: str) -> str | None:
+        """Return the first parameter of that name."""
+        return next((code.value for code in self.parameters if code.name == name), None)
+
+
+@dataclass(frozen=True)
+class Alert:
+    """What happened: one frozen, self-contained version of a warning. Key: (sender, identifier, sent).
+
+    `event_code` is the GB/T 35561 code ("11B03"); `event` its Chinese name. `expires` is None until
+    intake has applied the policy's default. `policy_digest` names the policy it was accepted under.
+    """
+
+    sender: str
+    identifier: str
+    sent: datetime
+    status: Status
+    kind: Kind
+    document: Document
+    event_code: str
+    event: str
+    level: Level
+    infos: tuple[Info, ...] = ()
+    references: tuple[Reference, ...] = ()
+    scope: str = "Public"
+    source: str | None = None
+    restriction: str | None = None
+    addresses: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
+    note: str | None = None
+    incidents: tuple[str, ...] = ()
+    effective: datetime | None = None
+    expires: datetime | None = None
+    policy_digest: str = ""
+
+    @cached_property
+    def id(self) -> str:
+        """Opaque stable id of this version: 20 hex digits of a digest over the key."""
+        key = "\0".join((self.sender, self.identifier, self.sent.isoformat()))
+        return hashlib.sha256(key.encode()).hexdigest()[:20]
+
+    @property
+    def areas(self) -> tuple[Area, ...]:
+        """Areas of all infos, each once, in order."""
+        return tuple(dict.fromkeys(area for info in self.infos for area in info.areas))
+
+    @property
+    def actual(self) -> bool:
+        """Whether this is real; everything else carries the drill mark first."""
+        return self.status is Status.ACTUAL
+
+    def info(self, language: str) -> Info | None:
+        """Return the info in `language` ("zh" or "en", matched by prefix), else the first, else None."""
+        wanted = (info for info in self.infos if info.language.lower().startswith(language))
+        return next(wanted, self.infos[0] if self.infos else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One affected township (9-digit code) and how it was matched.
+
+    `villages` (12-digit codes) narrows it; empty means the whole township. `certain` is False for
+    townships only touched, or without geometry inside a touched county. `coarse` marks a county-only match:
+    officials and loudspeakers go, residents wait for a person (policy `coarse_area`).
+    """
+
+    township: str
+    villages: tuple[str, ...] = ()
+    how: str = "code"
+    certain: bool = True
+    coarse: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """Targets in township order, and the area descriptions that resolved to nothing."""
+
+    targets: tuple[Target, ...]
+    unresolved: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Who should hear it: townships × group × channel × language. A query, not a list."""
+
+    targets: tuple[Target, ...]
+    group: Group
+    channel: str
+    language: str = "zh"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One ordered step of a plan. `fallback_of` is the number of the step it stands in for."""
+
+    number: int
+    audience: Audience
+    notice: Notice
+    lane: Lane
+    start: datetime
+    deadline: datetime
+    fallback_of: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that will be done for one alert, stored whole. `held` names what waits for a person, and why."""
+
+    alert: str
+    route: str  # "green" | "normal" | "drill"
+    reasons: tuple[str, ...]
+    targets: tuple[Target, ...]
+    leaving: tuple[Target, ...]
+    steps: tuple[Step, ...]
+    held: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One unit of work: up to 1,000 recipients of one channel and township, frozen in order.
+
+    Order: (village, person id). `persons`, `addresses` run parallel; `villages` are runs of
+    (12-digit code, count) over the same order; `places` names all places of the few recipients who
+    have several (position → place names); `texts` is empty while the sender renders from the alert.
+    """
+
+    id: str  # "<alert>.<step>.<sequence>"
+    alert: str
+    step: int
+    channel: str
+    lane: Lane
+    group: Group
+    notice: Notice
+    language: str
+    township: str
+    deadline: datetime
+    persons: tuple[int, ...]
+    addresses: tuple[str, ...]
+    villages: tuple[tuple[str, int], ...]
+    places: dict[int, tuple[str, ...]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.persons)
+
+    def village_of(self) -> Iterator[str]:
+        """Yield each recipient's village code, in order."""
+        for code, count in self.villages:
+            for _ in range(count):
+                yield code
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One row of an audience page: who, how to reach, where. `places` is set only if there are several."""
+
+    person: int
+    address: str
+    village: str
+    places: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The part of a batch one `send` call works on; all sequences run parallel.
+
+    `positions` are indices into the batch; `attempt` counts from 1; `number` is the slice's own.
+    """
+
+    batch: str
+    number: int
+    attempt: int
+    positions: Sequence[int]
+    persons: Sequence[int]
+    addresses: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a slice is sent. `text` for all, or `texts` parallel to the slice where they differ.
+
+    `again` is set on the one repeat of rule 2: the text already starts with 再次提醒.
+    """
+
+    alert: str
+    notice: Notice
+    status: Status
+    level: Level
+    lane: Lane
+    language: str
+    title: str
+    text: str
+    expires: datetime
+    texts: Sequence[str] | None = None
+    again: bool = False
+
+    def text_at(self, index: int) -> str:
+        """Return the text of the slice's recipient `index`."""
+        return self.texts[index] if self.texts is not None else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """One fact about one recipient: state, the provider's own code and reference, or an error.
+
+    An `error` from `gateway.errors` leaves the retry decision to the sender; without one, `state` holds.
+    Texts, numbers and names never appear in `code`.
+    """
+
+    state: State
+    code: str = ""
+    reference: str = ""
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A later fact from a provider, named by its reference, or by (batch, position, attempt) where known."""
+
+    account: str
+    reference: str
+    state: State
+    at: datetime
+    code: str = ""
+    batch: str = ""
+    position: int = -1
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A message a person sent back. `address` is the phone number; it is hashed before anything is stored."""
+
+    channel: str
+    account: str
+    reference: str
+    address: str
+    text: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceEvent:
+    """Something a device said of itself: `kind` is online, offline or fault."""
+
+    device: int
+    kind: str
+    at: datetime
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The store's answer to a claim of one slice.
+
+    GRANTED: send `pending` (positions still without an outcome; all on the first attempt).
+    AMBIGUOUS: granted after a lapsed lease; `pending` may or may not have been sent (rule 2).
+    SETTLED: nothing left; ack. HELD: someone else holds it, look again after `until`.
+    WAITING: a retry is due at `until`. STOPPED, EXPIRED, HALTED: settle as such, or wait while halted.
+    """
+
+    result: str
+    attempt: int = 1
+    pending: tuple[int, ...] = ()
+    until: datetime | None = None
+
+
+GRANTED, AMBIGUOUS, SETTLED, HELD = "granted", "ambiguous", "settled", "held"
+WAITING, STOPPED, EXPIRED, HALTED = "waiting", "stopped", "expired", "halted"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One row of the change feed. `cursor` is opaque and ordered; `kind` says what moved for which alert."""
+
+    cursor: tuple[int, int]
+    kind: str
+    alert: str
+    subject: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One decision for the audit chain. `detail` holds no personal data."""
+
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    detail: str = ""

@@ -1,0 +1,287 @@
+"""The ports: what the core asks of its surroundings. Each has one contract suite that runs on every implementation.
+
+Store is four facets over one database; Broker carries batches; State shares rates and wake-ups;
+Directory knows people and devices; Clock tells the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+from gateway.channel import Device
+from gateway.model import (
+    Alert,
+    Audience,
+    Batch,
+    Change,
+    Claim,
+    Group,
+    Lane,
+    Notice,
+    Plan,
+    Receipt,
+    Recipient,
+    Record,
+    Reply,
+    Report,
+    State as DeliveryState,
+    Target,
+)
+
+
+class Clock(Protocol):
+    """Time, injected so that no test sleeps."""
+
+    def now(self) -> datetime:
+        """Aware UTC."""
+
+    async def sleep(self, wait_s: float) -> None:
+        """Sleep by this clock."""
+
+
+class Page(NamedTuple):
+    """One page of an audience within one township, in (village, person id) order.
+
+    `after` continues behind it: (township, village, person id); None when the audience is exhausted.
+    """
+
+    township: str
+    recipients: tuple[Recipient, ...]
+    after: tuple[str, str, int] | None
+
+
+class Directory(Protocol):
+    """People, devices and subscribers. Addresses leave it decrypted, and only in pages."""
+
+    async def page(self, audience: Audience, after: tuple[str, str, int] | None, limit: int) -> Page:
+        """Next page. A person is in exactly one page of a plan: under the first of its target townships, never
+        as a resident where it is an official (rule 6); `places` names all its targeted places."""
+
+    async def count(self, audience: Audience) -> dict[str, int]:
+        """Recipients per township."""
+
+    async def responsible(self, villages: Collection[str]) -> dict[str, tuple[int, ...]]:
+        """Officials answerable for each village."""
+
+    async def people_at(self, address: str) -> tuple[int, ...]:
+        """Persons with this phone number (two persons may share one)."""
+
+    async def device(self, name: str) -> Device | None:
+        """A loudspeaker by the name it connects with."""
+
+    async def devices(self, villages: Collection[str]) -> dict[str, tuple[int, ...]]:
+        """Loudspeakers in service per village."""
+
+
+class Message(NamedTuple):
+    """One delivery of the broker. `ack` may fail after a lost connection; that is normal."""
+
+    body: bytes
+    redelivered: bool
+    ack: Callable[[], Awaitable[None]]
+    reject: Callable[[], Awaitable[None]]
+    """Dead-letter it."""
+
+
+class Broker(Protocol):
+    """Carries packed batches. Queue names are `<channel>.<lane>`; at-least-once; the store is the arbiter."""
+
+    async def open(self, queues: Collection[str]) -> None:
+        """Connect and declare; a dead queue is found by a confirmed probe and declared anew."""
+
+    async def publish(self, queue: str, body: bytes, timeout_s: float = 5.0) -> None:
+        """Return once confirmed.
+
+        Raises:
+            BrokerDown: not confirmed in time, refused, or not routable.
+        """
+
+    async def consume(self, queue: str, prefetch: int, take: Callable[[Message], None]) -> None:
+        """Call `take` for each message; it only starts a task the caller owns. Survives reconnects."""
+
+    async def depths(self) -> dict[str, int]:
+        """Messages ready per queue; empty when the broker is down."""
+
+    async def close(self) -> None:
+        """Stop consuming and disconnect."""
+
+
+class State(Protocol):
+    """Shared, disposable state: losing it loses no delivery."""
+
+    async def take(self, bucket: str, units: int, rate_per_s: float, burst: int, reserve: int) -> float:
+        """Take tokens, leaving at least `reserve`; 0.0 when taken, else seconds until it is worth asking again.
+
+        Raises:
+            StateDown: no answer in time.
+        """
+
+    async def wake(self, topic: str, payload: str = "") -> None:
+        """Tell every listener of `topic`; lost wakes are made good by polling. Never raises."""
+
+    def wakes(self, topic: str) -> AsyncIterator[str]:
+        """Yield payloads as they come; survives reconnects; ends with the task."""
+
+    async def close(self) -> None:
+        """Disconnect."""
+
+
+class Settled(NamedTuple):
+    """Outcome of one slice attempt. `receipts` parallel to `positions`. Positions whose receipt stays QUEUED
+    remain pending and are tried again at `retry_at`."""
+
+    batch: str
+    slice: int
+    owner: str
+    positions: Sequence[int]
+    receipts: Sequence[Receipt]
+    account: str
+    at: datetime
+    retry_at: datetime | None = None
+    count_attempt: bool = True
+
+
+class Accepted(NamedTuple):
+    """Answer to `accept`: new; duplicate (same content, nothing done); or conflict (same id, other content)."""
+
+    result: str
+    alert: str
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Everything one accept writes in one transaction."""
+
+    alert: Alert
+    content_digest: str
+    plan: Plan
+    batches: Sequence[Batch]
+    cursors: dict[int, tuple[str, str, int] | None]
+    """Step number → where the planner continues; None: exhausted. Steps not named start at the beginning."""
+    records: Sequence[Record]
+    stops: dict[str, str]
+    """Alert id → reason (superseded, cancelled, corrected): every later claim of these fails."""
+    now: datetime
+    issuer: str = ""
+    held: bool = False
+    """True: stored for a second person; no batches, no stops until approved."""
+
+
+class StepWork(NamedTuple):
+    """A plan step with work left, and where to continue."""
+
+    alert: str
+    step: int
+    after: tuple[str, str, int] | None
+
+
+class AlertRow(NamedTuple):
+    """An alert as stored with its plan and standing: held | active | stopped | rejected."""
+
+    alert: Alert
+    plan: Plan
+    standing: str
+    reason: str
+    issuer: str
+    accepted_at: datetime
+
+
+class Ready(NamedTuple):
+    """An unfinished batch due for work."""
+
+    body: bytes
+    batch: str
+    channel: str
+    lane: Lane
+
+
+class Outbox(Protocol):
+    """Alerts, plans, batches, claims and stops."""
+
+    async def accept(self, draft: Draft) -> Accepted:
+        """Store alert, plan, records, stops and first batches in one transaction; only then may the caller say 202."""
+
+    async def approve(self, draft: Draft) -> Accepted:
+        """Turn a held alert into an active one, as `accept` does."""
+
+    async def alert(self, alert: str) -> AlertRow | None:
+        """One alert."""
+
+    async def alerts(self, after: str = "", limit: int = 50, standing: str = "") -> list[AlertRow]:
+        """Alerts, newest first, paging by id."""
+
+    async def find(self, sender: str, identifier: str) -> list[AlertRow]:
+        """Versions with this sender and identifier."""
+
+    async def work(self, limit: int) -> list[StepWork]:
+        """Steps of active plans that are due and not exhausted, most urgent lane first."""
+
+    async def add_page(
+        self, alert: str, step: int, batches: Sequence[Batch], after: tuple[str, str, int] | None
+    ) -> bool:
+        """Write a page's batches and the cursor in one transaction. False if the alert is no longer active."""
+
+    async def ready(
+        self, lanes: Collection[Lane], channels: Collection[str], unpublished_for_s: float, limit: int
+    ) -> list[Ready]:
+        """Unfinished batches that are due, not under a live lease, and not published for that long."""
+
+    async def published(self, batches: Sequence[str]) -> None:
+        """Note the publish confirm."""
+
+    async def claim(self, batch: str, slice_: int, size: int, owner: str, lease_s: float) -> Claim:
+        """Claim one slice of `size` positions before its first byte. The store is the only arbiter."""
+
+    async def stop(self, alert: str, reason: str, record: Record) -> bool:
+        """Make every later claim of the alert fail, stop its plan and its commands."""
+
+    async def halt(self, scope: str, on: bool, record: Record) -> None:
+        """Stop or release all claims of a county code, a channel, or everything ("*")."""
+
+
+class Ledger(Protocol):
+    """What happened: settled slices, reports, replies, confirmations, and the change feed."""
+
+    async def settle(self, settled: Settled) -> bool:
+        """Write a slice's outcome, references and counts in one transaction. False if the lease was lost."""
+
+    async def commit(self, reports: Sequence[Report], replies: Sequence[Reply]) -> None:
+        """Write later facts; unmatched reports are kept until their submit shows up."""
+
+    async def confirm(self, alert: str, person: int, villages: Sequence[str], how: str, record: Record) -> bool:
+        """A person answered for this version. False if already known."""
+
+    async def changes(self, after: tuple[int, int], limit: int) -> list[Change]:
+        """The change feed behind `after`, in order, without gaps."""
+
+    async def counts(self, alert: str) -> dict[tuple[str, str, str], int]:
+        """Recipients by (channel, group, state name)."""
+
+
+class Audit(Protocol):
+    """The hash chain of decisions; one appender."""
+
+    async def append(self, record: Record) -> None:
+        """Append one record; returns after commit."""
+
+    async def verify(self) -> tuple[int, str]:
+        """Walk the chain: (records, "") if whole, else (last good sequence, what is wrong)."""
+
+
+class Timers(Protocol):
+    """One table of what is due."""
+
+    async def set(self, kind: str, key: str, due: datetime) -> None:
+        """Set or move a timer."""
+
+    async def take(self, limit: int) -> list[tuple[str, str]]:
+        """Take due timers; each goes to exactly one caller."""
+
+
+__all__ = [
+    "Accepted", "AlertRow", "Audit", "Broker", "Clock", "DeliveryState", "Directory", "Draft", "Group", "Ledger",
+    "Message", "Notice", "Outbox", "Page", "Ready", "Settled", "State", "StepWork", "Target", "Timers",
+]  # fmt: skip
