@@ -54,6 +54,9 @@ class Settings(BaseModel):
     enabled: bool = True
 
 
+ChannelSettings = Settings  # the name `Settings` belongs to each channel's own table inside its class
+
+
 class Route(NamedTuple):
     """One HTTP route a channel wants under the gateway's server."""
 
@@ -88,9 +91,9 @@ class Channel(ABC):
     """Longest time one `send` call takes before its outcome is ambiguous; leases exceed it."""
     text_limit: ClassVar[int] = 500
     """Longest text in UTF-16 units."""
-    Settings: ClassVar[type[Settings]] = Settings
+    Settings: ClassVar[type[ChannelSettings]] = ChannelSettings
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ChannelSettings) -> None:
         self.settings = settings
 
     @abstractmethod

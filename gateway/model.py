@@ -340,6 +340,13 @@ class Batch:
     addresses: tuple[str, ...]
     villages: tuple[tuple[str, int], ...]
     places: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    slice: int = 0
+    """Recipients per slice, frozen with the batch; 0: desired state of devices, carried out by the hubs."""
+
+    @property
+    def slices(self) -> int:
+        """Number of slices."""
+        return -(-len(self.persons) // self.slice) if self.slice else 0
 
     def __len__(self) -> int:
         return len(self.persons)
@@ -453,24 +460,29 @@ class DeviceEvent:
     code: str = ""
 
 
+class ClaimResult(StrEnum):
+    """What became of a claim."""
+
+    GRANTED = "granted"  # send the pending positions
+    AMBIGUOUS = "ambiguous"  # granted after a lapsed lease: they may or may not have been sent (rule 2)
+    SETTLED = "settled"  # nothing left: ack
+    HELD = "held"  # someone else holds it until `until`
+    WAITING = "waiting"  # a retry is due at `until`
+    HALTED = "halted"  # a person has stopped this county, channel or everything
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """The store's answer to a claim of one slice.
 
-    GRANTED: send `pending` (positions still without an outcome; all on the first attempt).
-    AMBIGUOUS: granted after a lapsed lease; `pending` may or may not have been sent (rule 2).
-    SETTLED: nothing left; ack. HELD: someone else holds it, look again after `until`.
-    WAITING: a retry is due at `until`. STOPPED, EXPIRED, HALTED: settle as such, or wait while halted.
+    `pending` are the positions still without an outcome. Where the alert was stopped or has expired,
+    the store settles the slice as such in the same transaction and answers SETTLED.
     """
 
-    result: str
+    result: ClaimResult
     attempt: int = 1
     pending: tuple[int, ...] = ()
     until: datetime | None = None
-
-
-GRANTED, AMBIGUOUS, SETTLED, HELD = "granted", "ambiguous", "settled", "held"
-WAITING, STOPPED, EXPIRED, HALTED = "waiting", "stopped", "expired", "halted"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,24 +12,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from gateway.channel import Device
-from gateway.model import (
-    Alert,
-    Audience,
-    Batch,
-    Change,
-    Claim,
-    Group,
-    Lane,
-    Notice,
-    Plan,
-    Receipt,
-    Recipient,
-    Record,
-    Reply,
-    Report,
-    State as DeliveryState,
-    Target,
-)
+from gateway.model import Alert, Audience, Batch, Change, Claim, Lane, Plan, Receipt, Recipient, Record, Reply, Report
 
 
 class Clock(Protocol):
@@ -57,8 +40,11 @@ class Directory(Protocol):
     """People, devices and subscribers. Addresses leave it decrypted, and only in pages."""
 
     async def page(self, audience: Audience, after: tuple[str, str, int] | None, limit: int) -> Page:
-        """Next page. A person is in exactly one page of a plan: under the first of its target townships, never
-        as a resident where it is an official (rule 6); `places` names all its targeted places."""
+        """Return the next page.
+
+        A person is in exactly one page of a plan: under the first of its target townships, never as a
+        resident where it is an official (rule 6); `places` names all its targeted places.
+        """
 
     async def count(self, audience: Audience) -> dict[str, int]:
         """Recipients per township."""
@@ -130,8 +116,10 @@ class State(Protocol):
 
 
 class Settled(NamedTuple):
-    """Outcome of one slice attempt. `receipts` parallel to `positions`. Positions whose receipt stays QUEUED
-    remain pending and are tried again at `retry_at`."""
+    """Outcome of one slice attempt; `receipts` run parallel to `positions`.
+
+    Positions whose receipt stays QUEUED remain pending and are tried again at `retry_at`.
+    """
 
     batch: str
     slice: int
@@ -171,11 +159,12 @@ class Draft:
 
 
 class StepWork(NamedTuple):
-    """A plan step with work left, and where to continue."""
+    """A plan step with work left, and where to continue. `sequence` batches stand already."""
 
     alert: str
     step: int
     after: tuple[str, str, int] | None
+    sequence: int
 
 
 class AlertRow(NamedTuple):
@@ -219,10 +208,11 @@ class Outbox(Protocol):
     async def work(self, limit: int) -> list[StepWork]:
         """Steps of active plans that are due and not exhausted, most urgent lane first."""
 
-    async def add_page(
-        self, alert: str, step: int, batches: Sequence[Batch], after: tuple[str, str, int] | None
-    ) -> bool:
-        """Write a page's batches and the cursor in one transaction. False if the alert is no longer active."""
+    async def add_page(self, work: StepWork, batches: Sequence[Batch], after: tuple[str, str, int] | None) -> bool:
+        """Write a page's batches and the cursor in one transaction; `after` None: the step is exhausted.
+
+        False if the alert is no longer active or another planner wrote this page.
+        """
 
     async def ready(
         self, lanes: Collection[Lane], channels: Collection[str], unpublished_for_s: float, limit: int
@@ -232,8 +222,8 @@ class Outbox(Protocol):
     async def published(self, batches: Sequence[str]) -> None:
         """Note the publish confirm."""
 
-    async def claim(self, batch: str, slice_: int, size: int, owner: str, lease_s: float) -> Claim:
-        """Claim one slice of `size` positions before its first byte. The store is the only arbiter."""
+    async def claim(self, batch: str, slice_: int, owner: str, lease_s: float) -> Claim:
+        """Claim one slice before its first byte. The store is the only arbiter. `owner` is new for every call."""
 
     async def stop(self, alert: str, reason: str, record: Record) -> bool:
         """Make every later claim of the alert fail, stop its plan and its commands."""
@@ -279,9 +269,3 @@ class Timers(Protocol):
 
     async def take(self, limit: int) -> list[tuple[str, str]]:
         """Take due timers; each goes to exactly one caller."""
-
-
-__all__ = [
-    "Accepted", "AlertRow", "Audit", "Broker", "Clock", "DeliveryState", "Directory", "Draft", "Group", "Ledger",
-    "Message", "Notice", "Outbox", "Page", "Ready", "Settled", "State", "StepWork", "Target", "Timers",
-]  # fmt: skip

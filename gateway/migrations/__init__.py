@@ -1,0 +1,34 @@
+"""Schema migrations (alembic); `upgrade` is called when a database is opened and by `mingluo migrate`."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
+
+LOCK = 4_117_000  # advisory lock: one process migrates, the others wait
+
+
+def upgrade(url: str) -> None:
+    """Bring the schema to the newest revision; does nothing quickly when it already is."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    head = ScriptDirectory.from_config(config).get_current_head()
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), poolclass=NullPool)
+    with engine.connect() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text(f"SELECT pg_advisory_lock({LOCK})"))
+            connection.commit()
+        if MigrationContext.configure(connection).get_current_revision() != head:
+            config.attributes["connection"] = connection
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                command.upgrade(config, "head")
+            connection.commit()
+    engine.dispose()

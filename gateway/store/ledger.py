@@ -1,0 +1,270 @@
+"""What happened: settled slices, reports, replies, confirmations, and the change feed.
+
+Each settled slice is one packed record; later facts are rows keyed (batch, position, attempt, state,
+code), so a repeated fact is a no-op. Each batch carries its recipients' folded states, one byte per
+position, and their counts: a status sums batch rows and there is no hot counter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import groupby
+
+from gateway.database import Database, Tx, micros
+from gateway.model import Batch, Change, Record, Reply, Report, State
+from gateway.ports import Clock, Settled
+from gateway.store import audit, change
+from gateway.store.codec import pack, unpack_batch
+from gateway.store.rows import fold_states
+
+
+class SqlLedger:
+    """The `Ledger` facet."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def settle(self, settled: Settled) -> bool:
+        """Write a slice's outcome, references and counts in one transaction.
+
+        Waits for ever for a database that is away: the broker's copy is not acked before. False if the
+        lease was lost; the facts are kept all the same.
+        """
+        return await self._database.write(lambda tx: _settle(tx, settled))
+
+    async def commit(self, reports: Sequence[Report], replies: Sequence[tuple[Reply, bytes, str]] = ()) -> None:
+        """Write later facts; unmatched reports are kept until their submit shows up.
+
+        Each reply comes with the hash of its number and what became of it.
+        """
+        await self._database.write(lambda tx: _commit(tx, reports, replies), 5.0)
+
+    async def confirm(self, alert: str, person: int, villages: Sequence[str], how: str, record: Record) -> bool:
+        """A person answered for this version. False if already known."""
+        return await self._database.write(lambda tx: _confirm(tx, alert, person, villages, how, record))
+
+    async def changes(self, after: tuple[int, int], limit: int) -> list[Change]:
+        """The change feed behind `after`, in order, without gaps."""
+        return await self._database.read(lambda tx: change.read(tx, after, limit))
+
+    async def counts(self, alert: str) -> dict[tuple[str, str, str], int]:
+        """Recipients by (channel, group, state name)."""
+        rows = await self._database.read(
+            lambda tx: tx.all("SELECT channel, audience, counts FROM batch WHERE alert = :alert", alert=alert)
+        )
+        totals: dict[tuple[str, str, str], int] = {}
+        for channel, audience, counts in rows:
+            for state, number in json.loads(counts).items():
+                key = (channel, audience, state)
+                totals[key] = totals.get(key, 0) + number
+        return totals
+
+    async def timings(self, alert: str) -> list[tuple[str, str, int, int, int | None, int | None]]:
+        """Per channel and group: (channel, group, batches, unfinished batches, first and last submitted, µs)."""
+        rows = await self._database.read(
+            lambda tx: tx.all(
+                "SELECT channel, audience, COUNT(*), SUM(CASE WHEN unfinished > 0 THEN 1 ELSE 0 END),"
+                " MIN(submitted_at), MAX(settled_at) FROM batch WHERE alert = :alert GROUP BY channel, audience",
+                alert=alert,
+            )
+        )
+        return [(r[0], r[1], int(r[2]), int(r[3] or 0), r[4], r[5]) for r in rows]
+
+    async def batches(
+        self, alert: str, group: str = "", after: str = "", limit: int = 100
+    ) -> list[tuple[Batch, bytes]]:
+        """Frozen batches with their folded states, by id."""
+        rows = await self._database.read(
+            lambda tx: tx.all(
+                "SELECT o.body, b.states FROM batch b JOIN outbox o ON o.batch = b.id WHERE b.alert = :alert"
+                " AND (:audience = '' OR b.audience = :audience) AND b.id > :after ORDER BY b.id LIMIT :limit",
+                alert=alert,
+                audience=group,
+                after=after,
+                limit=limit,
+            )
+        )
+        return [(unpack_batch(body), bytes(states)) for body, states in rows]
+
+    async def confirmations(self, alert: str) -> list[tuple[int, tuple[str, ...], str, int]]:
+        """(person, villages, how, µs) of everyone who confirmed this version."""
+        rows = await self._database.read(
+            lambda tx: tx.all(
+                "SELECT person, villages, how, at FROM confirmation WHERE alert = :alert ORDER BY at", alert=alert
+            )
+        )
+        return [(person, tuple(json.loads(villages)), how, at) for person, villages, how, at in rows]
+
+    async def unmatched(self) -> int:
+        """Reports whose submit has not shown up."""
+        row = await self._database.read(lambda tx: tx.one("SELECT COUNT(*) FROM provider_ref WHERE batch IS NULL"))
+        return int(row[0]) if row else 0
+
+
+def _settle(tx: Tx, settled: Settled) -> bool:
+    at = micros(settled.at)
+    pairs = list(zip(settled.positions, settled.receipts, strict=True))
+    pending = tuple(position for position, receipt in pairs if receipt.state is State.QUEUED)
+    retry_at = micros(settled.retry_at) if settled.retry_at and pending else 0
+    owned = tx.run(
+        "UPDATE claim SET done = :done, lease_until = 0, retry_at = :retry_at, pending = :pending,"
+        " attempt = attempt + :counted WHERE batch = :batch AND slice = :slice AND owner = :owner AND done = 0"
+        " AND lease_until > 0",
+        done=int(not pending),
+        retry_at=retry_at,
+        pending=pack(pending) if pending else None,
+        counted=int(bool(pending) and settled.count_attempt),
+        batch=settled.batch,
+        slice=settled.slice,
+        owner=settled.owner,
+    )
+    facts = [(position, receipt.state) for position, receipt in pairs if receipt.state is not State.QUEUED]
+    fold_states(tx, settled.batch, facts, at, finished=int(bool(owned) and not pending))
+    if owned:
+        _record(tx, settled, at)
+    if owned and pending:
+        tx.run(
+            "UPDATE batch SET not_before = :at, published_at = 0 WHERE id = :batch", at=retry_at, batch=settled.batch
+        )
+    return bool(owned)
+
+
+def _record(tx: Tx, settled: Settled, at: int) -> None:
+    record = [(int(receipt.state), receipt.code, receipt.reference) for receipt in settled.receipts]
+    uniform = len(set(record)) == 1
+    claim = tx.one("SELECT attempt FROM claim WHERE batch = :b AND slice = :s", b=settled.batch, s=settled.slice)
+    attempt = int(claim[0]) if claim else 1
+    tx.run(
+        "INSERT INTO outcome (batch, slice, attempt, account, at, record) VALUES"
+        " (:batch, :slice, :attempt, :account, :at, :record) ON CONFLICT DO NOTHING",
+        batch=settled.batch,
+        slice=settled.slice,
+        attempt=attempt,
+        account=settled.account,
+        at=at,
+        record=pack(
+            (settled.positions[0], len(record), record[:1] if uniform else record)
+            if len(record) == settled.positions[-1] - settled.positions[0] + 1
+            else (list(settled.positions), len(record), record[:1] if uniform else record)
+        ),
+    )
+    for position, receipt in zip(settled.positions, settled.receipts, strict=True):
+        if receipt.reference:
+            _submit_reference(tx, settled, position, receipt.reference, attempt, at)
+
+
+def _submit_reference(tx: Tx, settled: Settled, position: int, reference: str, attempt: int, at: int) -> None:
+    """Upsert the row that submit and report share; whoever comes second completes the match."""
+    tx.run(
+        "INSERT INTO provider_ref (account, reference, number, batch, position, attempt) VALUES"
+        " (:account, :reference, '', :batch, :position, :attempt) ON CONFLICT (account, reference, number)"
+        " DO UPDATE SET batch = excluded.batch, position = excluded.position, attempt = excluded.attempt",
+        account=settled.account,
+        reference=reference,
+        batch=settled.batch,
+        position=position,
+        attempt=attempt,
+    )
+    row = tx.one(
+        "SELECT state, code, at FROM provider_ref WHERE account = :account AND reference = :reference AND number = ''",
+        account=settled.account,
+        reference=reference,
+    )
+    if row is not None and row[0] is not None:
+        _facts(tx, settled.batch, [(position, attempt, State(row[0]), row[1], row[2])])
+
+
+def _commit(tx: Tx, reports: Sequence[Report], replies: Sequence[tuple[Reply, bytes, str]]) -> None:
+    placed: list[tuple[str, int, int, State, str, int]] = []
+    for report in reports:
+        known = (report.batch, report.position, report.attempt) if report.batch else _match(tx, report)
+        if known is not None:
+            placed.append((*known, report.state, report.code, micros(report.at)))
+    placed.sort(key=lambda fact: fact[0])
+    for batch, facts in groupby(placed, key=lambda fact: fact[0]):
+        _facts(tx, batch, [fact[1:] for fact in facts])
+    for reply, phone_hash, outcome in replies:
+        tx.run(
+            "INSERT INTO reply (account, reference, channel, phone_hash, text, at, outcome) VALUES"
+            " (:account, :reference, :channel, :phone_hash, :text, :at, :outcome) ON CONFLICT DO NOTHING",
+            account=reply.account,
+            reference=reply.reference,
+            channel=reply.channel,
+            phone_hash=phone_hash,
+            text=reply.text[:200],
+            at=micros(reply.at),
+            outcome=outcome,
+        )
+
+
+def _match(tx: Tx, report: Report) -> tuple[str, int, int] | None:
+    """Upsert the shared row from the report's side; the place of its submit if that came first."""
+    tx.run(
+        "INSERT INTO provider_ref (account, reference, number, state, code, at) VALUES"
+        " (:account, :reference, '', :state, :code, :at) ON CONFLICT (account, reference, number)"
+        " DO UPDATE SET state = excluded.state, code = excluded.code, at = excluded.at"
+        " WHERE provider_ref.state IS NULL OR provider_ref.state < excluded.state",
+        account=report.account,
+        reference=report.reference,
+        state=int(report.state),
+        code=report.code,
+        at=micros(report.at),
+    )
+    row = tx.one(
+        "SELECT batch, position, attempt FROM provider_ref"
+        " WHERE account = :account AND reference = :reference AND number = ''",
+        account=report.account,
+        reference=report.reference,
+    )
+    return (row[0], row[1], row[2]) if row is not None and row[0] is not None else None
+
+
+def _facts(tx: Tx, batch: str, facts: Sequence[tuple[int, int, State, str, int]]) -> None:
+    """Write facts (position, attempt, state, code, µs) of one batch and fold them."""
+    row = tx.one("SELECT size, slice_size FROM batch WHERE id = :batch", batch=batch)
+    if row is None:
+        return
+    size, slice_size = row
+    facts = [fact for fact in facts if 0 <= fact[0] < size]
+    if not facts:
+        return
+    tx.many(
+        "INSERT INTO fact (batch, position, attempt, state, code, at) VALUES"
+        " (:batch, :position, :attempt, :state, :code, :at) ON CONFLICT DO NOTHING",
+        [
+            {"batch": batch, "position": p, "attempt": a, "state": int(s), "code": c, "at": at}
+            for p, a, s, c, at in facts
+        ],
+    )
+    fold_states(tx, batch, [(fact[0], fact[2]) for fact in facts], max(fact[4] for fact in facts))
+    ended = sorted({fact[0] for fact in facts if fact[2] in (State.PLAYED, State.FAILED)})
+    if not slice_size and ended:
+        tx.run(
+            "UPDATE device_command SET finished = 1 WHERE batch = :batch AND position IN :*ended",
+            batch=batch,
+            ended=ended,
+        )
+
+
+def _confirm(tx: Tx, alert: str, person: int, villages: Sequence[str], how: str, record: Record) -> bool:
+    added = tx.run(
+        "INSERT INTO confirmation (alert, person, at, how, villages) VALUES (:alert, :person, :at, :how, :villages)"
+        " ON CONFLICT DO NOTHING",
+        alert=alert,
+        person=person,
+        at=micros(record.at),
+        how=how,
+        villages=json.dumps(list(villages)),
+    )
+    if added:
+        audit.append(tx, [record])
+        change.note(tx, "confirmed", alert, str(person))
+    return bool(added)
+
+
+def batch_digest_time(at: datetime) -> int:
+    """Stored form of a time (for callers outside the store)."""
+    return micros(at)

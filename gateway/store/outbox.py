@@ -1,0 +1,390 @@
+"""Alerts, plans, batches, claims and stops.
+
+The store is the only arbiter among broker redelivery, double publish, sweeper and direct pick-up: no
+slice is sent without a claim, and a claim is one transaction. No claim means never started. A claim
+whose lease lapsed means "submitted or not?": the next claimant is told AMBIGUOUS. A stop locks the
+alert's row against running claims, so every claim is either before it (and its recipients get the
+correction) or fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from gateway.database import Database, Row, Tx, micros, moment
+from gateway.model import Batch, Claim, ClaimResult, Lane, Record, State
+from gateway.ports import Accepted, AlertRow, Clock, Draft, Ready, StepWork
+from gateway.store import audit
+from gateway.store.change import note
+from gateway.store.codec import LANE_RANK, LANES, pack, unpack_alert, unpack_plan, unpack_positions
+from gateway.store.rows import add_batches, fold_states, stop_alert
+from gateway.store.timer import set_timer
+
+ALERT_COLUMNS = "body, plan, standing, reason, issuer, accepted_at"
+ACCEPT_PATIENCE_S = 2.0  # accepting answers 503 rather than wait longer for a database that is away
+
+
+class SqlOutbox:
+    """The `Outbox` facet."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    # --- alerts and plans -------------------------------------------------------------------------
+
+    async def accept(self, draft: Draft) -> Accepted:
+        """Store alert, plan, records, stops and first batches in one transaction; only then may the caller say 202."""
+        return await self._database.write(lambda tx: _accept(tx, draft), ACCEPT_PATIENCE_S)
+
+    async def approve(self, draft: Draft) -> Accepted:
+        """Turn a held alert into an active one, as `accept` does."""
+        return await self._database.write(lambda tx: _approve(tx, draft), ACCEPT_PATIENCE_S)
+
+    async def reject(self, alert: str, reason: str, record: Record) -> bool:
+        """End a held alert without sending it."""
+
+        def operation(tx: Tx) -> bool:
+            if not tx.run(
+                "UPDATE alert SET standing = 'rejected', reason = :reason, ended_at = :at"
+                " WHERE id = :alert AND standing = 'held'",
+                reason=reason,
+                at=micros(record.at),
+                alert=alert,
+            ):
+                return False
+            audit.append(tx, [record])
+            note(tx, "stopped", alert)
+            return True
+
+        return await self._database.write(operation)
+
+    async def alert(self, alert: str) -> AlertRow | None:
+        """One alert."""
+        rows = await self._rows("WHERE id = :alert", alert=alert)
+        return rows[0] if rows else None
+
+    async def alerts(self, after: str = "", limit: int = 50, standing: str = "") -> list[AlertRow]:
+        """Alerts, newest first; `after` is the id of the last one of the page before."""
+        where = ["1 = 1"]
+        if after:
+            where.append("(accepted_at, id) < (SELECT accepted_at, id FROM alert WHERE id = :after)")
+        if standing:
+            where.append("standing = :standing")
+        tail = f"WHERE {' AND '.join(where)} ORDER BY accepted_at DESC, id DESC LIMIT :limit"
+        return await self._rows(tail, after=after, limit=limit, standing=standing)
+
+    async def find(self, sender: str, identifier: str) -> list[AlertRow]:
+        """Versions with this sender and identifier, oldest first."""
+        return await self._rows(
+            "WHERE sender = :sender AND identifier = :identifier ORDER BY sent", sender=sender, identifier=identifier
+        )
+
+    async def digest(self, alert: str) -> str:
+        """Digest of the content an alert was accepted with."""
+        row = await self._database.read(lambda tx: tx.one("SELECT content_digest FROM alert WHERE id = :a", a=alert))
+        return str(row[0]) if row else ""
+
+    async def _rows(self, tail: str, **values: object) -> list[AlertRow]:
+        rows = await self._database.read(lambda tx: tx.all(f"SELECT {ALERT_COLUMNS} FROM alert {tail}", **values))
+        return [_alert_row(row) for row in rows]
+
+    async def work(self, limit: int) -> list[StepWork]:
+        """Steps of active plans that are due and not exhausted, most urgent lane first."""
+        now = micros(self._clock.now())
+        rows = await self._database.read(
+            lambda tx: tx.all(
+                "SELECT s.alert, s.number, s.township, s.village, s.person, s.sequence FROM step s"
+                " JOIN alert a ON a.id = s.alert WHERE s.finished = 0 AND s.start <= :now AND a.standing = 'active'"
+                " ORDER BY s.lane, s.start, s.sequence, s.number LIMIT :limit",
+                now=now,
+                limit=limit,
+            )
+        )
+        return [StepWork(r[0], r[1], (r[2], r[3], r[4]) if r[2] else None, r[5]) for r in rows]
+
+    async def add_page(self, work: StepWork, batches: Sequence[Batch], after: tuple[str, str, int] | None) -> bool:
+        """Write a page's batches and the cursor in one transaction; `after` None: the step is exhausted.
+
+        False if the alert is no longer active or another planner wrote this page.
+        """
+        now = self._clock.now()
+
+        def operation(tx: Tx) -> bool:
+            township, village, person = after or ("", "", 0)
+            moved = tx.run(
+                "UPDATE step SET finished = :finished, sequence = sequence + :added,"
+                " township = :township, village = :village, person = :person"
+                " WHERE alert = :alert AND number = :number AND sequence = :sequence AND finished = 0"
+                " AND township = :old_township AND village = :old_village AND person = :old_person",
+                finished=int(after is None),
+                added=len(batches),
+                township=township,
+                village=village,
+                person=person,
+                alert=work.alert,
+                number=work.step,
+                sequence=work.sequence,
+                **dict(zip(("old_township", "old_village", "old_person"), work.after or ("", "", 0), strict=True)),
+            )
+            if moved:
+                add_batches(tx, batches, now)
+                if after is None:
+                    note(tx, "planned", work.alert, str(work.step))
+            return bool(moved)
+
+        return await self._database.write(operation)
+
+    # --- batches ----------------------------------------------------------------------------------
+
+    async def ready(
+        self, lanes: Collection[Lane], channels: Collection[str], unpublished_for_s: float, limit: int
+    ) -> list[Ready]:
+        """Unfinished batches that are due, not under a live lease, and not published for that long."""
+        now = self._clock.now()
+        rows = await self._database.read(
+            lambda tx: tx.all(
+                "SELECT o.body, b.id, b.channel, b.lane FROM batch b JOIN outbox o ON o.batch = b.id"
+                " WHERE b.unfinished > 0 AND b.lane IN :*lanes AND b.channel IN :*channels AND b.not_before <= :now"
+                " AND b.published_at <= :published AND NOT EXISTS"
+                " (SELECT 1 FROM claim c WHERE c.batch = b.id AND c.done = 0 AND c.lease_until > :now)"
+                " ORDER BY b.lane, b.not_before, b.id LIMIT :limit",
+                lanes=[LANE_RANK[lane] for lane in lanes],
+                channels=sorted(channels),
+                now=micros(now),
+                published=micros(now - timedelta(seconds=unpublished_for_s)),
+                limit=limit,
+            )
+        )
+        return [Ready(bytes(body), batch, channel, LANES[lane]) for body, batch, channel, lane in rows]
+
+    async def published(self, batches: Sequence[str]) -> None:
+        """Note the publish confirm."""
+        now = micros(self._clock.now())
+        await self._database.write(
+            lambda tx: tx.run("UPDATE batch SET published_at = :now WHERE id IN :*batches", now=now, batches=batches)
+        )
+
+    async def forget_published(self) -> None:
+        """After a start with an empty in-process broker: everything unfinished counts as not published."""
+        await self._database.write(lambda tx: tx.run("UPDATE batch SET published_at = 0 WHERE unfinished > 0"))
+
+    async def claim(self, batch: str, slice_: int, owner: str, lease_s: float) -> Claim:
+        """Claim one slice before its first byte. The store is the only arbiter. `owner` is new for every call."""
+        now = self._clock.now()
+        until = now + timedelta(seconds=lease_s)
+        return await self._database.write(lambda tx: _claim(tx, batch, slice_, owner, now, until))
+
+    # --- stops ------------------------------------------------------------------------------------
+
+    async def stop(self, alert: str, reason: str, record: Record) -> bool:
+        """Make every later claim of the alert fail, stop its plan and its commands."""
+
+        def operation(tx: Tx) -> bool:
+            stopped = stop_alert(tx, alert, reason, record.at)
+            if stopped:
+                audit.append(tx, [record])
+            return stopped
+
+        return await self._database.write(operation)
+
+    async def halt(self, scope: str, on: bool, record: Record) -> None:
+        """Stop or release all claims of a county code, a channel, or everything ("*")."""
+
+        def operation(tx: Tx) -> None:
+            tx.run("DELETE FROM halt WHERE scope = :scope", scope=scope)
+            if on:
+                tx.run(
+                    "INSERT INTO halt (scope, at, actor) VALUES (:scope, :at, :actor)",
+                    scope=scope,
+                    at=micros(record.at),
+                    actor=record.actor,
+                )
+            audit.append(tx, [record])
+            note(tx, "halt", "", scope)
+
+        await self._database.write(operation)
+
+    async def halts(self) -> list[str]:
+        """Scopes halted now."""
+        rows = await self._database.read(lambda tx: tx.all("SELECT scope FROM halt ORDER BY scope"))
+        return [row[0] for row in rows]
+
+
+def _alert_row(row: Row) -> AlertRow:
+    body, plan, standing, reason, issuer, accepted_at = row
+    return AlertRow(unpack_alert(body), unpack_plan(plan), standing, reason, issuer, moment(accepted_at))
+
+
+def _accept(tx: Tx, draft: Draft) -> Accepted:
+    alert = draft.alert
+    known = tx.all(
+        "SELECT id, content_digest FROM alert WHERE sender = :sender AND identifier = :identifier",
+        sender=alert.sender,
+        identifier=alert.identifier,
+    )
+    for found, digest in known:
+        return Accepted("duplicate" if digest == draft.content_digest else "conflict", found)
+    tx.run(
+        "INSERT INTO alert (id, sender, identifier, sent, content_digest, body, plan, standing, reason, issuer,"
+        " accepted_at, expires) VALUES (:id, :sender, :identifier, :sent, :digest, :body, :plan, :standing, '',"
+        " :issuer, :now, :expires)",
+        id=alert.id,
+        sender=alert.sender,
+        identifier=alert.identifier,
+        sent=micros(alert.sent),
+        digest=draft.content_digest,
+        body=pack(alert),
+        plan=pack(draft.plan),
+        standing="held" if draft.held else "active",
+        issuer=draft.issuer,
+        now=micros(draft.now),
+        expires=micros(alert.expires or draft.now),
+    )
+    if draft.held:
+        audit.append(tx, draft.records)
+        note(tx, "held", alert.id)
+    else:
+        _activate(tx, draft)
+    return Accepted("accepted", alert.id)
+
+
+def _approve(tx: Tx, draft: Draft) -> Accepted:
+    alert = draft.alert
+    if not tx.run(
+        "UPDATE alert SET standing = 'active', body = :body, plan = :plan, expires = :expires"
+        " WHERE id = :id AND standing = 'held'",
+        id=alert.id,
+        body=pack(alert),
+        plan=pack(draft.plan),
+        expires=micros(alert.expires or draft.now),
+    ):
+        return Accepted("conflict", alert.id)
+    _activate(tx, draft)
+    return Accepted("accepted", alert.id)
+
+
+def _activate(tx: Tx, draft: Draft) -> None:
+    alert = draft.alert
+    for stopped, reason in draft.stops.items():
+        stop_alert(tx, stopped, reason, draft.now)
+    planned: dict[int, int] = {}
+    for batch in draft.batches:
+        planned[batch.step] = planned.get(batch.step, 0) + 1
+    for step in draft.plan.steps:
+        cursor = draft.cursors.get(step.number, ("", "", 0))
+        township, village, person = cursor or ("", "", 0)
+        tx.run(
+            "INSERT INTO step (alert, number, lane, start, finished, sequence, township, village, person) VALUES"
+            " (:alert, :number, :lane, :start, :finished, :sequence, :township, :village, :person)",
+            alert=alert.id,
+            number=step.number,
+            lane=LANE_RANK[step.lane],
+            start=micros(step.start),
+            finished=int(cursor is None),
+            sequence=planned.get(step.number, 0),
+            township=township,
+            village=village,
+            person=person,
+        )
+    add_batches(tx, draft.batches, draft.now)
+    if alert.expires is not None:
+        set_timer(tx, "expire", alert.id, alert.expires)
+    audit.append(tx, draft.records)
+    note(tx, "accepted", alert.id)
+
+
+def _claim(tx: Tx, batch: str, slice_: int, owner: str, now: datetime, until: datetime) -> Claim:
+    share = " FOR SHARE OF a" if tx.postgresql else ""
+    found = tx.one(
+        "SELECT b.deadline, b.county, b.channel, b.size, b.slice_size, a.standing, a.reason FROM batch b"
+        f" JOIN alert a ON a.id = b.alert WHERE b.id = :batch{share}",
+        batch=batch,
+    )
+    if found is None:
+        return Claim(ClaimResult.SETTLED)
+    deadline, county, channel, size, slice_size, standing, reason = found
+    positions = tuple(range(slice_ * slice_size, min(size, (slice_ + 1) * slice_size)))
+    lock = " FOR UPDATE" if tx.postgresql else ""
+    held = tx.one(
+        "SELECT owner, lease_until, attempt, retry_at, done, pending FROM claim"
+        f" WHERE batch = :batch AND slice = :slice{lock}",
+        batch=batch,
+        slice=slice_,
+    )
+    at = micros(now)
+    lapsed, attempt = False, 1
+    if held is not None:
+        holder, lease_until, attempt, retry_at, done, pending = held
+        positions = unpack_positions(pending) if pending is not None else positions
+        lapsed = 0 < lease_until <= at
+        early = _not_yet(holder, lease_until, retry_at, done, owner, at)
+        if early is not None:
+            if early.result in (ClaimResult.HELD, ClaimResult.WAITING) and early.until is not None:
+                _look_again(tx, batch, early.until)
+            return replace(early, attempt=attempt, pending=positions)
+    if standing != "active" or deadline <= at:
+        over = State.EXPIRED if deadline <= at or reason == "expired" else State.SUPERSEDED
+        _finish_unsent(tx, batch, slice_, positions, State.UNKNOWN if lapsed else over, at)
+        return Claim(ClaimResult.SETTLED, attempt)
+    if tx.one("SELECT 1 FROM halt WHERE scope IN ('*', :county, :channel)", county=county, channel=channel):
+        _look_again(tx, batch, now + timedelta(seconds=2))
+        return Claim(ClaimResult.HALTED)
+    attempt += int(lapsed)
+    if not _take(tx, batch, slice_, owner, attempt, micros(until), at):
+        _look_again(tx, batch, until)
+        return Claim(ClaimResult.HELD, attempt, positions, until)
+    return Claim(ClaimResult.AMBIGUOUS if lapsed else ClaimResult.GRANTED, attempt, positions, until)
+
+
+def _not_yet(holder: str, lease_until: int, retry_at: int, done: int, owner: str, at: int) -> Claim | None:
+    """Return the answer where a standing claim already decides; None where it may be taken."""
+    if done:
+        return Claim(ClaimResult.SETTLED)
+    if lease_until > at:
+        granted = holder == owner  # the same call, repeated after a lost connection
+        return Claim(ClaimResult.GRANTED if granted else ClaimResult.HELD, until=moment(lease_until))
+    if lease_until == 0 and retry_at > at:
+        return Claim(ClaimResult.WAITING, until=moment(retry_at))
+    return None
+
+
+def _take(tx: Tx, batch: str, slice_: int, owner: str, attempt: int, until: int, at: int) -> bool:
+    return bool(
+        tx.run(
+            "INSERT INTO claim (batch, slice, owner, lease_until, attempt, retry_at, done)"
+            " VALUES (:batch, :slice, :owner, :until, :attempt, 0, 0) ON CONFLICT (batch, slice) DO UPDATE SET"
+            " owner = excluded.owner, lease_until = excluded.lease_until, attempt = excluded.attempt"
+            " WHERE claim.done = 0 AND claim.lease_until <= :at",
+            batch=batch,
+            slice=slice_,
+            owner=owner,
+            until=until,
+            attempt=attempt,
+            at=at,
+        )
+    )
+
+
+def _look_again(tx: Tx, batch: str, at: datetime) -> None:
+    """Let the sweeper bring the batch up again at `at`, whatever the broker does with its copy."""
+    tx.run(
+        "UPDATE batch SET not_before = :at, published_at = 0 WHERE id = :batch AND unfinished > 0",
+        at=micros(at),
+        batch=batch,
+    )
+
+
+def _finish_unsent(tx: Tx, batch: str, slice_: int, positions: Sequence[int], state: State, at: int) -> None:
+    """Settle a slice nobody may send any more."""
+    taken = tx.run(
+        "INSERT INTO claim (batch, slice, owner, lease_until, attempt, retry_at, done)"
+        " VALUES (:batch, :slice, '', 0, 1, 0, 1) ON CONFLICT (batch, slice) DO UPDATE SET done = 1"
+        " WHERE claim.done = 0",
+        batch=batch,
+        slice=slice_,
+    )
+    if taken:
+        fold_states(tx, batch, [(position, state) for position in positions], at, finished=1)

@@ -1,0 +1,152 @@
+"""Writes shared by outbox and ledger: batch rows, folded states, stops. All run inside one operation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from gateway.database import Tx, micros
+from gateway.model import Batch, State
+from gateway.store.change import note
+from gateway.store.codec import LANE_RANK, counts_of, pack
+
+BATCH_COLUMNS = (
+    "id",
+    "alert",
+    "step",
+    "channel",
+    "lane",
+    "audience",
+    "notice",
+    "township",
+    "county",
+    "size",
+    "slice_size",
+    "first_key",
+    "last_key",
+    "deadline",
+    "unfinished",
+    "not_before",
+    "published_at",
+    "states",
+    "counts",
+    "created_at",
+)
+
+
+def person_key(village: str, person: int) -> str:
+    """Key of a recipient in the frozen order (village, person id); compares as text."""
+    return f"{village}/{person:019d}"
+
+
+def add_batches(tx: Tx, batches: Sequence[Batch], now: datetime) -> None:
+    """Write new batches to ledger and outbox, and the desired state of their devices."""
+    at = micros(now)
+    rows, bodies, commands = [], [], []
+    for batch in batches:
+        states = bytes(len(batch))
+        rows.append(
+            (
+                batch.id,
+                batch.alert,
+                batch.step,
+                batch.channel,
+                LANE_RANK[batch.lane],
+                batch.group.value,
+                batch.notice.value,
+                batch.township,
+                batch.township[:6],
+                len(batch),
+                batch.slice,
+                person_key(batch.villages[0][0], batch.persons[0]),
+                person_key(batch.villages[-1][0], batch.persons[-1]),
+                micros(batch.deadline),
+                batch.slices,
+                at,
+                at,
+                states,
+                counts_of(states),
+                at,
+            )
+        )
+        bodies.append((batch.id, pack(batch)))
+        if not batch.slice:
+            commands += [
+                (batch.alert, device, batch.id, position, "play", 0, micros(batch.deadline))
+                for position, device in enumerate(batch.persons)
+            ]
+    tx.copy("batch", BATCH_COLUMNS, rows)
+    tx.copy("outbox", ("batch", "body"), bodies)
+    if commands:
+        tx.copy("device_command", ("alert", "device", "batch", "position", "want", "finished", "deadline"), commands)
+
+
+def fold_states(tx: Tx, batch: str, facts: Iterable[tuple[int, State]], at: int, *, finished: int = 0) -> bool:
+    """Fold facts (position, state) into the batch's states; count `finished` slices off. True if anything moved."""
+    lock = " FOR UPDATE" if tx.postgresql else ""
+    row = tx.one(f"SELECT states, alert, unfinished FROM batch WHERE id = :batch{lock}", batch=batch)
+    if row is None:
+        return False
+    before, alert, unfinished = bytes(row[0]), row[1], int(row[2])
+    states = bytearray(before)
+    submitted = False
+    for position, state in facts:
+        if state > states[position]:
+            states[position] = state
+            submitted = submitted or state is State.SUBMITTED or state >= State.FAILED
+    if states == before and not finished:
+        return False
+    tx.run(
+        "UPDATE batch SET states = :states, counts = :counts, unfinished = unfinished - :finished,"
+        " submitted_at = COALESCE(submitted_at, :submitted_at), settled_at = COALESCE(settled_at, :settled_at)"
+        " WHERE id = :batch",
+        states=bytes(states),
+        counts=counts_of(bytes(states)),
+        finished=finished,
+        batch=batch,
+        submitted_at=at if submitted else None,
+        settled_at=at if finished and unfinished == finished else None,
+    )
+    note(tx, "settled" if finished else "moved", alert, batch)
+    return True
+
+
+def stop_alert(tx: Tx, alert: str, reason: str, now: datetime) -> bool:
+    """Make every later claim of the alert fail; end its plan; turn written plays into stops. False if it had ended."""
+    at = micros(now)
+    changed = tx.run(
+        "UPDATE alert SET standing = 'stopped', reason = :reason, ended_at = :at"
+        " WHERE id = :alert AND standing IN ('active', 'held')",
+        reason=reason,
+        at=at,
+        alert=alert,
+    )
+    if not changed:
+        return False
+    tx.run("UPDATE step SET finished = 1 WHERE alert = :alert", alert=alert)
+    state = State.EXPIRED if reason == "expired" else State.SUPERSEDED
+    open_commands = tx.all(
+        "SELECT batch, position FROM device_command WHERE alert = :alert AND finished = 0", alert=alert
+    )
+    by_batch: dict[str, list[int]] = {}
+    for batch, position in open_commands:
+        by_batch.setdefault(batch, []).append(position)
+    for batch, positions in by_batch.items():
+        _stop_commands(tx, batch, positions, state, at)
+    note(tx, "stopped", alert)
+    return True
+
+
+def _stop_commands(tx: Tx, batch: str, positions: Sequence[int], state: State, at: int) -> None:
+    """Devices never written to are settled; the others are to stop playing."""
+    row = tx.one("SELECT states FROM batch WHERE id = :batch", batch=batch)
+    states = bytes(row[0]) if row else b""
+    never = [position for position in positions if states[position] == State.QUEUED]
+    if never:
+        tx.run(
+            "UPDATE device_command SET finished = 1 WHERE batch = :batch AND position IN :*never",
+            batch=batch,
+            never=never,
+        )
+        fold_states(tx, batch, [(position, state) for position in never], at)
+    tx.run("UPDATE device_command SET want = 'stop' WHERE batch = :batch AND finished = 0", batch=batch)

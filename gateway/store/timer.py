@@ -1,0 +1,46 @@
+"""One table of what is due: expiry, review clock, gaps, lapse questions. Schedulers take rows; each row goes to one."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from gateway.database import Database, Tx, micros
+from gateway.ports import Clock
+
+
+def set_timer(tx: Tx, kind: str, name: str, due: datetime) -> None:
+    """Set or move a timer inside an operation."""
+    tx.run(
+        "INSERT INTO timer (kind, name, due) VALUES (:kind, :name, :due)"
+        " ON CONFLICT (kind, name) DO UPDATE SET due = excluded.due",
+        kind=kind,
+        name=name,
+        due=micros(due),
+    )
+
+
+class SqlTimers:
+    """The `Timers` facet."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def set(self, kind: str, key: str, due: datetime) -> None:
+        """Set or move a timer."""
+        await self._database.write(lambda tx: set_timer(tx, kind, key, due))
+
+    async def take(self, limit: int) -> list[tuple[str, str]]:
+        """Take up to `limit` due timers; each goes to exactly one caller."""
+        now = micros(self._clock.now())
+
+        def operation(tx: Tx) -> list[tuple[str, str]]:
+            skip = " FOR UPDATE SKIP LOCKED" if tx.postgresql else ""
+            due = tx.all(
+                f"SELECT kind, name FROM timer WHERE due <= :now ORDER BY due LIMIT :limit{skip}", now=now, limit=limit
+            )
+            for kind, name in due:
+                tx.run("DELETE FROM timer WHERE kind = :kind AND name = :name", kind=kind, name=name)
+            return [(kind, name) for kind, name in due]
+
+        return await self._database.write(operation)
