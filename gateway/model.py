@@ -463,8 +463,7 @@ class DeviceEvent:
 class ClaimResult(StrEnum):
     """What became of a claim."""
 
-    GRANTED = "granted"  # send the pending positions
-    AMBIGUOUS = "ambiguous"  # granted after a lapsed lease: they may or may not have been sent (rule 2)
+    GRANTED = "granted"  # yours until the lease ends
     SETTLED = "settled"  # nothing left: ack
     HELD = "held"  # someone else holds it until `until`
     WAITING = "waiting"  # a retry is due at `until`
@@ -475,13 +474,16 @@ class ClaimResult(StrEnum):
 class Claim:
     """The store's answer to a claim of one slice.
 
-    `pending` are the positions still without an outcome. Where the alert was stopped or has expired,
-    the store settles the slice as such in the same transaction and answers SETTLED.
+    `pending` are the positions to send; `doubtful` ones may or may not have been sent once (rule 2);
+    `lost` ones twice. Where the alert was stopped or has expired, the store settles the slice as such
+    in the same transaction and answers SETTLED.
     """
 
     result: ClaimResult
     attempt: int = 1
     pending: tuple[int, ...] = ()
+    doubtful: tuple[int, ...] = ()
+    lost: tuple[int, ...] = ()
     until: datetime | None = None
 
 

@@ -118,11 +118,13 @@ class State(Protocol):
 class Settled(NamedTuple):
     """Outcome of one slice attempt; `receipts` run parallel to `positions`.
 
-    Positions whose receipt stays QUEUED remain pending and are tried again at `retry_at`.
+    Positions whose receipt stays QUEUED remain pending and are tried again at `retry_at`; those with an
+    `Ambiguous` error become doubtful.
     """
 
     batch: str
     slice: int
+    attempt: int
     owner: str
     positions: Sequence[int]
     receipts: Sequence[Receipt]
@@ -268,4 +270,7 @@ class Timers(Protocol):
         """Set or move a timer."""
 
     async def take(self, limit: int) -> list[tuple[str, str]]:
-        """Take due timers; each goes to exactly one caller."""
+        """Take due timers; each goes to one caller, who has 30 s before another may take it."""
+
+    async def done(self, kind: str, key: str) -> None:
+        """Forget a timer that was handled."""

@@ -17,7 +17,7 @@ pack = _encoder.encode
 unpack_alert = msgspec.msgpack.Decoder(Alert).decode
 unpack_plan = msgspec.msgpack.Decoder(Plan).decode
 unpack_batch = msgspec.msgpack.Decoder(Batch).decode
-unpack_positions = msgspec.msgpack.Decoder(tuple[int, ...]).decode
+unpack_pending = msgspec.msgpack.Decoder(tuple[tuple[int, ...], tuple[int, ...]]).decode
 
 
 def counts_of(states: bytes) -> str:

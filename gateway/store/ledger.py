@@ -13,11 +13,12 @@ from datetime import datetime
 from itertools import groupby
 
 from gateway.database import Database, Tx, micros
+from gateway.errors import Ambiguous
 from gateway.model import Batch, Change, Record, Reply, Report, State
 from gateway.ports import Clock, Settled
 from gateway.store import audit, change
 from gateway.store.codec import pack, unpack_batch
-from gateway.store.rows import fold_states
+from gateway.store.rows import fold_states, person_key
 
 
 class SqlLedger:
@@ -98,6 +99,26 @@ class SqlLedger:
         )
         return [(person, tuple(json.loads(villages)), how, at) for person, villages, how, at in rows]
 
+    async def sent_to(self, person: int, places: Sequence[tuple[str, str]], since: datetime) -> list[str]:
+        """Active alerts accepted since then in whose frozen official batches this person stands."""
+        townships = sorted({township for township, _ in places})
+        keys = [person_key(village, person) for _, village in places]
+
+        def operation(tx: Tx) -> list[str]:
+            rows = tx.all(
+                "SELECT DISTINCT b.alert, o.body FROM batch b JOIN alert a ON a.id = b.alert"
+                " JOIN outbox o ON o.batch = b.id WHERE a.standing = 'active' AND a.accepted_at >= :since"
+                " AND b.audience = 'officials' AND b.township IN :*townships"
+                " AND b.first_key <= :last AND b.last_key >= :first",
+                since=micros(since),
+                townships=townships,
+                first=min(keys),
+                last=max(keys),
+            )
+            return sorted({alert for alert, body in rows if person in unpack_batch(body).persons})
+
+        return await self._database.read(operation) if places else []
+
     async def unmatched(self) -> int:
         """Reports whose submit has not shown up."""
         row = await self._database.read(lambda tx: tx.one("SELECT COUNT(*) FROM provider_ref WHERE batch IS NULL"))
@@ -107,25 +128,27 @@ class SqlLedger:
 def _settle(tx: Tx, settled: Settled) -> bool:
     at = micros(settled.at)
     pairs = list(zip(settled.positions, settled.receipts, strict=True))
-    pending = tuple(position for position, receipt in pairs if receipt.state is State.QUEUED)
-    retry_at = micros(settled.retry_at) if settled.retry_at and pending else 0
+    queued = [(position, receipt) for position, receipt in pairs if receipt.state is State.QUEUED]
+    doubtful = tuple(position for position, receipt in queued if isinstance(receipt.error, Ambiguous))
+    fresh = tuple(position for position, receipt in queued if not isinstance(receipt.error, Ambiguous))
+    retry_at = micros(settled.retry_at or settled.at)
     owned = tx.run(
         "UPDATE claim SET done = :done, lease_until = 0, retry_at = :retry_at, pending = :pending,"
         " attempt = attempt + :counted WHERE batch = :batch AND slice = :slice AND owner = :owner AND done = 0"
         " AND lease_until > 0",
-        done=int(not pending),
+        done=int(not queued),
         retry_at=retry_at,
-        pending=pack(pending) if pending else None,
-        counted=int(bool(pending) and settled.count_attempt),
+        pending=pack((fresh, doubtful)) if queued else None,
+        counted=int(bool(queued) and settled.count_attempt),
         batch=settled.batch,
         slice=settled.slice,
         owner=settled.owner,
     )
     facts = [(position, receipt.state) for position, receipt in pairs if receipt.state is not State.QUEUED]
-    fold_states(tx, settled.batch, facts, at, finished=int(bool(owned) and not pending))
+    fold_states(tx, settled.batch, facts, at, finished=int(bool(owned) and not queued))
     if owned:
         _record(tx, settled, at)
-    if owned and pending:
+    if owned and queued:
         tx.run(
             "UPDATE batch SET not_before = :at, published_at = 0 WHERE id = :batch", at=retry_at, batch=settled.batch
         )
@@ -133,30 +156,27 @@ def _settle(tx: Tx, settled: Settled) -> bool:
 
 
 def _record(tx: Tx, settled: Settled, at: int) -> None:
+    """Write the slice's packed record: its positions, and each one's (state, code, reference), or one for all."""
     record = [(int(receipt.state), receipt.code, receipt.reference) for receipt in settled.receipts]
+    first, last = settled.positions[0], settled.positions[-1]
+    whole = last - first + 1 == len(record)
     uniform = len(set(record)) == 1
-    claim = tx.one("SELECT attempt FROM claim WHERE batch = :b AND slice = :s", b=settled.batch, s=settled.slice)
-    attempt = int(claim[0]) if claim else 1
     tx.run(
         "INSERT INTO outcome (batch, slice, attempt, account, at, record) VALUES"
         " (:batch, :slice, :attempt, :account, :at, :record) ON CONFLICT DO NOTHING",
         batch=settled.batch,
         slice=settled.slice,
-        attempt=attempt,
+        attempt=settled.attempt,
         account=settled.account,
         at=at,
-        record=pack(
-            (settled.positions[0], len(record), record[:1] if uniform else record)
-            if len(record) == settled.positions[-1] - settled.positions[0] + 1
-            else (list(settled.positions), len(record), record[:1] if uniform else record)
-        ),
+        record=pack(((first, last) if whole else list(settled.positions), record[:1] if uniform else record)),
     )
     for position, receipt in zip(settled.positions, settled.receipts, strict=True):
         if receipt.reference:
-            _submit_reference(tx, settled, position, receipt.reference, attempt, at)
+            _submit_reference(tx, settled, position, receipt.reference)
 
 
-def _submit_reference(tx: Tx, settled: Settled, position: int, reference: str, attempt: int, at: int) -> None:
+def _submit_reference(tx: Tx, settled: Settled, position: int, reference: str) -> None:
     """Upsert the row that submit and report share; whoever comes second completes the match."""
     tx.run(
         "INSERT INTO provider_ref (account, reference, number, batch, position, attempt) VALUES"
@@ -166,7 +186,7 @@ def _submit_reference(tx: Tx, settled: Settled, position: int, reference: str, a
         reference=reference,
         batch=settled.batch,
         position=position,
-        attempt=attempt,
+        attempt=settled.attempt,
     )
     row = tx.one(
         "SELECT state, code, at FROM provider_ref WHERE account = :account AND reference = :reference AND number = ''",
@@ -174,7 +194,7 @@ def _submit_reference(tx: Tx, settled: Settled, position: int, reference: str, a
         reference=reference,
     )
     if row is not None and row[0] is not None:
-        _facts(tx, settled.batch, [(position, attempt, State(row[0]), row[1], row[2])])
+        _facts(tx, settled.batch, [(position, settled.attempt, State(row[0]), row[1], row[2])])
 
 
 def _commit(tx: Tx, reports: Sequence[Report], replies: Sequence[tuple[Reply, bytes, str]]) -> None:
@@ -263,8 +283,3 @@ def _confirm(tx: Tx, alert: str, person: int, villages: Sequence[str], how: str,
         audit.append(tx, [record])
         change.note(tx, "confirmed", alert, str(person))
     return bool(added)
-
-
-def batch_digest_time(at: datetime) -> int:
-    """Stored form of a time (for callers outside the store)."""
-    return micros(at)

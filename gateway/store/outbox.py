@@ -2,7 +2,7 @@
 
 The store is the only arbiter among broker redelivery, double publish, sweeper and direct pick-up: no
 slice is sent without a claim, and a claim is one transaction. No claim means never started. A claim
-whose lease lapsed means "submitted or not?": the next claimant is told AMBIGUOUS. A stop locks the
+whose lease lapsed means "submitted or not?": the next claimant is told which are doubtful. A stop locks the
 alert's row against running claims, so every claim is either before it (and its recipients get the
 correction) or fails.
 """
@@ -18,11 +18,12 @@ from gateway.model import Batch, Claim, ClaimResult, Lane, Record, State
 from gateway.ports import Accepted, AlertRow, Clock, Draft, Ready, StepWork
 from gateway.store import audit
 from gateway.store.change import note
-from gateway.store.codec import LANE_RANK, LANES, pack, unpack_alert, unpack_plan, unpack_positions
+from gateway.store.codec import LANE_RANK, LANES, pack, unpack_alert, unpack_pending, unpack_plan
 from gateway.store.rows import add_batches, fold_states, stop_alert
 from gateway.store.timer import set_timer
 
 ALERT_COLUMNS = "body, plan, standing, reason, issuer, accepted_at"
+HALT_LOOK = timedelta(seconds=2)
 ACCEPT_PATIENCE_S = 2.0  # accepting answers 503 rather than wait longer for a database that is away
 
 
@@ -307,62 +308,64 @@ def _claim(tx: Tx, batch: str, slice_: int, owner: str, now: datetime, until: da
         return Claim(ClaimResult.SETTLED)
     deadline, county, channel, size, slice_size, standing, reason = found
     positions = tuple(range(slice_ * slice_size, min(size, (slice_ + 1) * slice_size)))
+    at = micros(now)
+    claim = _standing_claim(tx, batch, slice_, positions, owner, at)
+    if claim.result is not ClaimResult.GRANTED:
+        if claim.until is not None:
+            _look_again(tx, batch, claim.until)
+        return claim
+    if standing != "active" or deadline <= at:
+        over = State.EXPIRED if deadline <= at or reason == "expired" else State.SUPERSEDED
+        facts = [(position, over) for position in claim.pending]
+        facts += [(position, State.UNKNOWN) for position in (*claim.doubtful, *claim.lost)]
+        _finish_unsent(tx, batch, slice_, facts, at)
+        return Claim(ClaimResult.SETTLED)
+    if tx.one("SELECT 1 FROM halt WHERE scope IN ('*', :county, :channel)", county=county, channel=channel):
+        _look_again(tx, batch, now + HALT_LOOK)
+        return Claim(ClaimResult.HALTED)
+    if not _take(tx, batch, slice_, owner, claim, micros(until), at):
+        _look_again(tx, batch, until)
+        return Claim(ClaimResult.HELD, until=until)
+    return replace(claim, until=until)
+
+
+def _standing_claim(tx: Tx, batch: str, slice_: int, positions: tuple[int, ...], owner: str, at: int) -> Claim:
+    """Return what the slice's row says: GRANTED where it may be taken, else why not."""
     lock = " FOR UPDATE" if tx.postgresql else ""
-    held = tx.one(
+    row = tx.one(
         "SELECT owner, lease_until, attempt, retry_at, done, pending FROM claim"
         f" WHERE batch = :batch AND slice = :slice{lock}",
         batch=batch,
         slice=slice_,
     )
-    at = micros(now)
-    lapsed, attempt = False, 1
-    if held is not None:
-        holder, lease_until, attempt, retry_at, done, pending = held
-        positions = unpack_positions(pending) if pending is not None else positions
-        lapsed = 0 < lease_until <= at
-        early = _not_yet(holder, lease_until, retry_at, done, owner, at)
-        if early is not None:
-            if early.result in (ClaimResult.HELD, ClaimResult.WAITING) and early.until is not None:
-                _look_again(tx, batch, early.until)
-            return replace(early, attempt=attempt, pending=positions)
-    if standing != "active" or deadline <= at:
-        over = State.EXPIRED if deadline <= at or reason == "expired" else State.SUPERSEDED
-        _finish_unsent(tx, batch, slice_, positions, State.UNKNOWN if lapsed else over, at)
-        return Claim(ClaimResult.SETTLED, attempt)
-    if tx.one("SELECT 1 FROM halt WHERE scope IN ('*', :county, :channel)", county=county, channel=channel):
-        _look_again(tx, batch, now + timedelta(seconds=2))
-        return Claim(ClaimResult.HALTED)
-    attempt += int(lapsed)
-    if not _take(tx, batch, slice_, owner, attempt, micros(until), at):
-        _look_again(tx, batch, until)
-        return Claim(ClaimResult.HELD, attempt, positions, until)
-    return Claim(ClaimResult.AMBIGUOUS if lapsed else ClaimResult.GRANTED, attempt, positions, until)
-
-
-def _not_yet(holder: str, lease_until: int, retry_at: int, done: int, owner: str, at: int) -> Claim | None:
-    """Return the answer where a standing claim already decides; None where it may be taken."""
+    if row is None:
+        return Claim(ClaimResult.GRANTED, 1, positions)
+    holder, lease_until, attempt, retry_at, done, packed = row
+    fresh, doubtful = unpack_pending(packed) if packed is not None else (positions, ())
     if done:
         return Claim(ClaimResult.SETTLED)
-    if lease_until > at:
-        granted = holder == owner  # the same call, repeated after a lost connection
-        return Claim(ClaimResult.GRANTED if granted else ClaimResult.HELD, until=moment(lease_until))
+    if lease_until > at and holder != owner:
+        return Claim(ClaimResult.HELD, until=moment(lease_until))
     if lease_until == 0 and retry_at > at:
         return Claim(ClaimResult.WAITING, until=moment(retry_at))
-    return None
+    if 0 < lease_until <= at:  # whoever held it may have sent what it had
+        return Claim(ClaimResult.GRANTED, attempt + 1, (), fresh, doubtful)
+    return Claim(ClaimResult.GRANTED, attempt, fresh, doubtful)
 
 
-def _take(tx: Tx, batch: str, slice_: int, owner: str, attempt: int, until: int, at: int) -> bool:
+def _take(tx: Tx, batch: str, slice_: int, owner: str, claim: Claim, until: int, at: int) -> bool:
     return bool(
         tx.run(
-            "INSERT INTO claim (batch, slice, owner, lease_until, attempt, retry_at, done)"
-            " VALUES (:batch, :slice, :owner, :until, :attempt, 0, 0) ON CONFLICT (batch, slice) DO UPDATE SET"
-            " owner = excluded.owner, lease_until = excluded.lease_until, attempt = excluded.attempt"
-            " WHERE claim.done = 0 AND claim.lease_until <= :at",
+            "INSERT INTO claim (batch, slice, owner, lease_until, attempt, retry_at, done, pending)"
+            " VALUES (:batch, :slice, :owner, :until, :attempt, 0, 0, NULL) ON CONFLICT (batch, slice) DO UPDATE SET"
+            " owner = excluded.owner, lease_until = excluded.lease_until, attempt = excluded.attempt,"
+            " pending = :pending WHERE claim.done = 0 AND (claim.lease_until <= :at OR claim.owner = excluded.owner)",
             batch=batch,
             slice=slice_,
             owner=owner,
             until=until,
-            attempt=attempt,
+            attempt=claim.attempt,
+            pending=pack((claim.pending, claim.doubtful + claim.lost)),
             at=at,
         )
     )
@@ -377,7 +380,7 @@ def _look_again(tx: Tx, batch: str, at: datetime) -> None:
     )
 
 
-def _finish_unsent(tx: Tx, batch: str, slice_: int, positions: Sequence[int], state: State, at: int) -> None:
+def _finish_unsent(tx: Tx, batch: str, slice_: int, facts: Sequence[tuple[int, State]], at: int) -> None:
     """Settle a slice nobody may send any more."""
     taken = tx.run(
         "INSERT INTO claim (batch, slice, owner, lease_until, attempt, retry_at, done)"
@@ -387,4 +390,4 @@ def _finish_unsent(tx: Tx, batch: str, slice_: int, positions: Sequence[int], st
         slice=slice_,
     )
     if taken:
-        fold_states(tx, batch, [(position, state) for position in positions], at, finished=1)
+        fold_states(tx, batch, facts, at, finished=1)

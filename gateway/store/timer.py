@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from gateway.database import Database, Tx, micros
 from gateway.ports import Clock
+
+HANDLING = timedelta(seconds=30)
 
 
 def set_timer(tx: Tx, kind: str, name: str, due: datetime) -> None:
@@ -31,16 +33,24 @@ class SqlTimers:
         await self._database.write(lambda tx: set_timer(tx, kind, key, due))
 
     async def take(self, limit: int) -> list[tuple[str, str]]:
-        """Take up to `limit` due timers; each goes to exactly one caller."""
-        now = micros(self._clock.now())
+        """Take up to `limit` due timers; each goes to one caller, who has 30 s before another may take it."""
+        now = self._clock.now()
 
         def operation(tx: Tx) -> list[tuple[str, str]]:
             skip = " FOR UPDATE SKIP LOCKED" if tx.postgresql else ""
             due = tx.all(
-                f"SELECT kind, name FROM timer WHERE due <= :now ORDER BY due LIMIT :limit{skip}", now=now, limit=limit
+                f"SELECT kind, name FROM timer WHERE due <= :now ORDER BY due LIMIT :limit{skip}",
+                now=micros(now),
+                limit=limit,
             )
             for kind, name in due:
-                tx.run("DELETE FROM timer WHERE kind = :kind AND name = :name", kind=kind, name=name)
+                set_timer(tx, kind, name, now + HANDLING)
             return [(kind, name) for kind, name in due]
 
         return await self._database.write(operation)
+
+    async def done(self, kind: str, key: str) -> None:
+        """Forget a timer that was handled."""
+        await self._database.write(
+            lambda tx: tx.run("DELETE FROM timer WHERE kind = :kind AND name = :name", kind=kind, name=key)
+        )

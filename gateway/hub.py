@@ -1,0 +1,121 @@
+"""Carry out the desired state of devices: one hub per process that holds device connections.
+
+A plan step has written `play` rows; a stop has turned them into `stop`. The hub reads what is live and
+unfinished for the devices this process holds: when woken, whenever a device becomes ready, and every
+250 ms in any case. What was written to a device on its present connection is not written again; a new
+connection starts afresh, and the device recognises a version it has played. A hub's death loses no
+command: the rows stand until the device's report or the alert's end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from gateway import log, metrics
+from gateway.channel import Link, Play, Sockets
+from gateway.errors import StoreDown
+from gateway.model import Batch, DeviceEvent, Message, Report, State
+from gateway.ports import Clock
+from gateway.sender import Composer
+from gateway.store import Store
+from gateway.store.command import Wanted
+
+POLL_S = 0.25
+RESEND_S = 60.0  # a command a device neither reported on nor refused is written again
+
+_log = log.get("hub")
+
+
+class _Written(NamedTuple):
+    """A command as written on a device's present connection."""
+
+    batch: str
+    stop: bool
+
+
+class Hub:
+    """Plays to the devices one channel holds in this process."""
+
+    def __init__(self, channel: Sockets, store: Store, composer: Composer, link: Link, clock: Clock) -> None:
+        self._channel = channel
+        self._store = store
+        self._composer = composer
+        self._link = link
+        self._clock = clock
+        self._woken = asyncio.Event()
+        self._written: defaultdict[int, dict[_Written, float]] = defaultdict(dict)
+        self._batches: dict[str, Batch] = {}
+        self._messages: dict[tuple[str, bool], Message] = {}
+
+    def wake(self) -> None:
+        """Look for commands now."""
+        self._woken.set()
+
+    def on_device(self, event: DeviceEvent) -> None:
+        """Forget what was written on a connection that ended."""
+        self._written.pop(event.device, None)
+
+    async def run(self) -> None:
+        """Work for ever."""
+        while True:
+            self._woken.clear()
+            try:
+                await self.round()
+            except StoreDown:
+                _log.warning("store_down")
+            except Exception:
+                _log.exception("hub_round_failed")
+            try:
+                await asyncio.wait_for(self._woken.wait(), POLL_S)
+            except TimeoutError:
+                continue
+
+    async def round(self) -> int:
+        """Write what is wanted and not yet written; return the number of commands written."""
+        held = self._channel.held()
+        metrics.devices_online.labels(self._channel.name).set(len(held))
+        if not held:
+            return 0
+        wanted = await self._store.commands.wanted(held)
+        plays, marks = [], []
+        now = self._clock.now().timestamp()
+        for item in wanted:
+            mark = _Written(item.batch, item.stop)
+            if now - self._written[item.device].get(mark, 0.0) >= RESEND_S:
+                plays.append(Play(item.batch, item.position, item.device, await self._message(item), item.stop))
+                marks.append((item.device, mark))
+        if plays:
+            await self._write(plays, marks, now)
+        return len(plays)
+
+    async def _write(self, plays: Sequence[Play], marks: Sequence[tuple[int, _Written]], now: float) -> None:
+        receipts = await self._channel.command(plays, self._link)
+        reports = []
+        at = self._clock.now()
+        for play, (device, mark), receipt in zip(plays, marks, receipts, strict=True):
+            if receipt.error is not None:
+                continue  # it is offline or stuck: its next connection brings the command up again
+            self._written[device][mark] = now
+            if not play.stop:
+                reports.append(
+                    Report(self._channel.name, "", receipt.state, at, receipt.code, play.batch, play.position)
+                )
+        if reports:
+            await self._store.ledger.commit(reports)
+            metrics.deliveries.labels(self._channel.name, State.SUBMITTED.name.lower()).inc(len(reports))
+
+    async def _message(self, item: Wanted) -> Message:
+        key = (item.batch, item.stop)
+        if key not in self._messages:
+            batch = self._batches.get(item.batch) or await self._store.commands.batch(item.batch)
+            if batch is None:
+                raise LookupError(f"no batch {item.batch}")
+            if len(self._messages) > 4096:
+                self._messages.clear()
+                self._batches.clear()
+            self._batches[item.batch] = batch
+            self._messages[key] = await self._composer.message(batch, range(len(batch)), again=False)
+        return self._messages[key]

@@ -1,0 +1,80 @@
+"""A channel's only door to the gateway: pace, commit, device keys, wake."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from gateway.channel import Device, Event
+from gateway.errors import StateDown, Throttled
+from gateway.model import Lane
+from gateway.ports import Directory, State
+from gateway.receipts import Receipts
+
+LONGEST_WAIT_S = 2.0  # a slice that must wait longer goes back to the outbox and does not hold its lease
+
+
+class Rate(NamedTuple):
+    """What an account allows: units per second, burst, and the units kept for the green lane."""
+
+    per_s: float
+    burst: int
+    green: int
+
+
+class GatewayLink:
+    """The `Link` of one channel in one process."""
+
+    def __init__(
+        self,
+        channel: str,
+        rates: Mapping[str, Rate],
+        state: State,
+        receipts: Receipts,
+        directory: Directory,
+        wake: Callable[[], None],
+    ) -> None:
+        self._channel = channel
+        self._rates = rates
+        self._state = state
+        self._receipts = receipts
+        self._directory = directory
+        self._wake = wake
+
+    async def pace(self, account: str, units: int, lane: Lane) -> None:
+        """Wait until `units` may leave on `account`; an account without a rate is not limited.
+
+        Raises:
+            Throttled: it would take longer than a slice should wait.
+        """
+        rate = self._rates.get(account)
+        if rate is None:
+            return
+        reserve = 0 if lane is Lane.GREEN else rate.green
+        waited = 0.0
+        while True:
+            try:
+                wait_s = await self._state.take(f"rate:{account}", units, rate.per_s, rate.burst, reserve)
+            except StateDown:
+                wait_s = units / rate.per_s  # alone and unsure: never faster than the account's own rate
+                if waited:
+                    return
+            if wait_s <= 0:
+                return
+            if waited + wait_s > LONGEST_WAIT_S:
+                raise Throttled(wait_s, "paced")
+            await asyncio.sleep(wait_s)
+            waited += wait_s
+
+    async def commit(self, events: Sequence[Event]) -> None:
+        """Return after the events are durable: only then answer the provider."""
+        await self._receipts.commit(self._channel, events)
+
+    async def device(self, name: str) -> Device | None:
+        """Look up a loudspeaker by the name it connects with; None if unknown or retired."""
+        return await self._directory.device(name)
+
+    async def wake(self) -> None:
+        """Say that a device this channel holds became ready, so its unfinished commands are looked up."""
+        self._wake()

@@ -1,0 +1,50 @@
+"""Prometheus metrics: `mingluo_<noun>_<unit>`; labels come from closed sets, never ids, numbers or names."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+REGISTRY = CollectorRegistry()
+LATENCY = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)
+
+
+def _counter(name: str, text: str, *labels: str) -> Counter:
+    return Counter(f"mingluo_{name}", text, labels, registry=REGISTRY)
+
+
+def _gauge(name: str, text: str, *labels: str) -> Gauge:
+    return Gauge(f"mingluo_{name}", text, labels, registry=REGISTRY)
+
+
+def _histogram(name: str, text: str, *labels: str) -> Histogram:
+    return Histogram(f"mingluo_{name}", text, labels, registry=REGISTRY, buckets=LATENCY)
+
+
+alerts = _counter("alerts_total", "Alerts taken in, by what became of them", "outcome")
+accept_seconds = _histogram("accept_seconds", "Last byte of a request read to its durable acceptance", "route")
+first_submitted_seconds = _histogram(
+    "first_submitted_seconds", "Acceptance to the first submit of a lane and channel", "channel", "lane"
+)
+all_submitted_seconds = _histogram(
+    "all_submitted_seconds", "Acceptance to the settling of a batch, the last one being the slowest", "channel", "lane"
+)
+first_socket_seconds = _histogram("first_socket_seconds", "Last byte of a request read to the first device write")
+deliveries = _counter("deliveries_total", "Recipients by state reached at settle", "channel", "state")
+reports = _counter("reports_total", "Later facts from providers and devices", "channel", "state")
+unmatched_reports = _gauge("unmatched_reports", "Reports whose submit has not shown up")
+retries = _counter("retries_total", "Recipients to be tried again, by why", "channel", "why")
+possible_duplicates = _counter("possible_duplicates_total", "Doubtful recipients sent once more (rule 2)", "channel")
+claims_lapsed = _counter("claims_lapsed_total", "Claims found with a lapsed lease", "channel")
+queue_depth = _gauge("queue_depth", "Batches waiting in the broker", "lane")
+outbox_unfinished = _gauge("outbox_unfinished", "Batches without an outcome", "lane")
+outbox_age_seconds = _gauge("outbox_age_seconds", "Age of the oldest unfinished batch that is due", "lane")
+devices_online = _gauge("devices_online", "Loudspeakers connected to this process", "channel")
+villages = _gauge("villages", "Villages of live alerts by state", "state")
+alarms = _counter("alarms_total", "Duty-room alarms raised", "kind")
+broker_up = _gauge("broker_up", "1 while the broker confirms")
+publishes = _counter("publishes_total", "Batches handed to the broker", "lane", "result")
+
+
+def expose() -> bytes:
+    """Return all metrics in the text format."""
+    return generate_latest(REGISTRY)

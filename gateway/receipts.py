@@ -1,0 +1,95 @@
+"""What comes back: reports, replies and device events, on their way into the ledger.
+
+Called by channels through `link.commit`; returns after the commit, so the provider is answered only then.
+A reply is matched by the hash of its number to the persons it may come from, and by their frozen
+batches to the live alerts they were sent; what cannot be matched to one person is kept for a clerk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Protocol
+
+from gateway import log, metrics
+from gateway.channel import Event
+from gateway.model import DeviceEvent, Record, Reply, Report
+from gateway.ports import Clock, Directory
+from gateway.store import Store
+
+HEARD = frozenset({"1", "１", "一", "收到", "到岗"})
+RECENT = timedelta(hours=24)
+
+_log = log.get("receipts")
+
+
+class People(Directory, Protocol):
+    """What receipts need to know of people and devices beyond the directory's pages."""
+
+    def phone_hash(self, address: str) -> bytes:
+        """Keyed hash of a phone number."""
+
+    async def places_of(self, person: int) -> list[tuple[str, str]]:
+        """(township, village) of an official's places; village "" for a township post."""
+
+    async def seen(self, devices: Sequence[tuple[int, bool]]) -> None:
+        """Note devices that came or went."""
+
+
+class Receipts:
+    """Takes the events of all channels."""
+
+    def __init__(self, store: Store, people: People, clock: Clock, on_device: Callable[[DeviceEvent], None]) -> None:
+        self._store = store
+        self._people = people
+        self._clock = clock
+        self._on_device = on_device
+
+    async def commit(self, channel: str, events: Sequence[Event]) -> None:
+        """Write events; return after their commit.
+
+        Raises:
+            StoreDown: not committed; the provider is to send again.
+        """
+        reports = [event for event in events if isinstance(event, Report)]
+        replies = [event for event in events if isinstance(event, Reply)]
+        devices = [event for event in events if isinstance(event, DeviceEvent)]
+        kept = [(reply, self._people.phone_hash(reply.address), await self._answer(reply)) for reply in replies]
+        if reports or kept:
+            await self._store.ledger.commit(reports, kept)
+        for report in reports:
+            metrics.reports.labels(channel, report.state.name.lower()).inc()
+        await self._devices(devices)
+
+    async def _devices(self, events: Sequence[DeviceEvent]) -> None:
+        if not events:
+            return
+        await self._people.seen([(event.device, event.kind != "offline") for event in events])
+        for event in events:
+            self._on_device(event)
+            if event.kind not in ("online", "offline"):
+                await self._store.audit.append(Record(event.at, "device", event.kind, str(event.device), event.code))
+
+    async def _answer(self, reply: Reply) -> str:
+        """Confirm what a reply confirms; return what became of it."""
+        if reply.text.strip().rstrip("。.!！") not in HEARD:
+            return "for_a_person"
+        people = await self._people.people_at(reply.address)
+        if len(people) != 1:
+            return "shared_phone" if people else "unknown_number"
+        alerts = await self.confirm_all(people[0], f"reply:{reply.channel}", f"person:{people[0]}")
+        return f"confirmed:{len(alerts)}" if alerts else "no_live_alert"
+
+    async def confirm_all(self, person: int, how: str, actor: str) -> list[str]:
+        """Confirm every live alert this official was sent; return their ids."""
+        places = await self._people.places_of(person)
+        alerts = await self._store.ledger.sent_to(person, places, self._clock.now() - RECENT)
+        for alert in alerts:
+            await self.confirm(alert, person, how, actor)
+        return alerts
+
+    async def confirm(self, alert: str, person: int, how: str, actor: str) -> bool:
+        """Write one confirmation for the villages the official answers for. False if already known."""
+        villages = [village for _, village in await self._people.places_of(person) if village]
+        record = Record(self._clock.now(), actor, "confirm", alert, how)
+        return await self._store.ledger.confirm(alert, person, villages, how, record)

@@ -1,0 +1,182 @@
+"""From the outbox to the broker, and from the broker to the sender.
+
+`offer` takes freshly committed batches from memory; the sweeper offers what was left over. Green has
+publishers of its own and waits at most 250 ms for a confirm; when the broker does not confirm, the batch
+simply stays in the outbox, where the workers pick green work up directly and the sweeper offers the rest
+again. A message is acked after its batch is settled (see `sender`); one that cannot be read, or whose
+work fails in an unforeseen way, is dead-lettered: the outbox still has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping
+
+from gateway import log, metrics
+from gateway.channel import Channel
+from gateway.errors import BrokerDown, StoreDown
+from gateway.model import Batch, Lane
+from gateway.ports import Broker, Message, Outbox
+from gateway.sender import Sender
+from gateway.store.codec import pack, unpack_batch
+
+GREEN_TIMEOUT_S = 0.25
+TIMEOUT_S = 5.0
+PUBLISHERS = {Lane.GREEN: 4, Lane.URGENT: 8, Lane.BULK: 8, Lane.SERVICE: 2}
+ROOM = 64  # batches of one lane waiting for a publisher before the planner pauses
+PREFETCH = {Lane.GREEN: 4, Lane.URGENT: 2, Lane.BULK: 1, Lane.SERVICE: 1}  # times the channel's concurrency
+FLUSH_S = 0.02
+
+_log = log.get("relay")
+
+
+def queue(channel: str, lane: Lane) -> str:
+    """Name of the queue of a channel and lane."""
+    return f"{channel}.{lane.value}"
+
+
+class Relay:
+    """Publishes offered batches with confirms. `run` keeps its publishers alive."""
+
+    def __init__(self, broker: Broker, outbox: Outbox) -> None:
+        self._broker = broker
+        self._outbox = outbox
+        self._waiting: dict[Lane, deque[tuple[str, str, bytes]]] = {lane: deque() for lane in Lane}
+        self._offered: set[str] = set()
+        self._work = {lane: asyncio.Event() for lane in Lane}
+        self._room = {lane: asyncio.Event() for lane in Lane}
+        self._confirmed: list[str] = []
+        for event in self._room.values():
+            event.set()
+
+    def offer(self, batches: Iterable[Batch]) -> None:
+        """Queue batches for publishing; returns at once. Desired-state batches are the hubs' business."""
+        for batch in batches:
+            if batch.slice:
+                self.offer_packed(batch.channel, batch.lane, batch.id, pack(batch))
+
+    def offer_packed(self, channel: str, lane: Lane, batch: str, body: bytes) -> None:
+        """Queue one packed batch, unless it already waits here."""
+        if batch in self._offered:
+            return
+        self._offered.add(batch)
+        self._waiting[lane].append((batch, queue(channel, lane), body))
+        self._work[lane].set()
+        if len(self._waiting[lane]) >= ROOM:
+            self._room[lane].clear()
+
+    async def room(self, lane: Lane) -> None:
+        """Wait until the lane's publishers have caught up."""
+        await self._room[lane].wait()
+
+    async def run(self) -> None:
+        """Publish for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._flush())
+            for lane, number in PUBLISHERS.items():
+                for _ in range(number):
+                    group.create_task(self._publisher(lane))
+
+    async def _publisher(self, lane: Lane) -> None:
+        waiting, timeout_s = self._waiting[lane], GREEN_TIMEOUT_S if lane is Lane.GREEN else TIMEOUT_S
+        while True:
+            while not waiting:
+                self._work[lane].clear()
+                await self._work[lane].wait()
+            batch, name, body = waiting.popleft()
+            if len(waiting) < ROOM // 2:
+                self._room[lane].set()
+            try:
+                await self._broker.publish(name, body, timeout_s)
+            except BrokerDown:
+                metrics.publishes.labels(lane.value, "unconfirmed").inc()
+                metrics.broker_up.set(0)
+            else:
+                metrics.publishes.labels(lane.value, "confirmed").inc()
+                metrics.broker_up.set(1)
+                self._confirmed.append(batch)
+            finally:
+                self._offered.discard(batch)
+
+    async def _flush(self) -> None:
+        """Note confirms in the store, many at a time."""
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            if self._confirmed:
+                confirmed, self._confirmed = self._confirmed, []
+                try:
+                    await self._outbox.published(confirmed)
+                except StoreDown:  # the sweeper will offer them again; claims make that harmless
+                    _log.warning("store_down")
+
+
+class Worker:
+    """Consumes the queues of its channels and gives each batch to the sender."""
+
+    def __init__(self, broker: Broker, sender: Sender, channels: Mapping[str, Channel]) -> None:
+        self._broker = broker
+        self._sender = sender
+        self._channels = channels
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._now: dict[str, asyncio.Event] = {}
+
+    async def start(self, lanes: Collection[Lane] = tuple(Lane)) -> None:
+        """Begin to consume, green first."""
+        for lane in (lane for lane in Lane if lane in lanes):
+            for name, channel in self._channels.items():
+                await self._broker.consume(queue(name, lane), channel.concurrency * PREFETCH[lane], self._take)
+
+    def _take(self, message: Message) -> None:
+        """Start a task we own: the broker's client may cancel its own callbacks when a connection drops."""
+        self._keep(asyncio.create_task(self._work(message)))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _work(self, message: Message) -> None:
+        try:
+            batch = unpack_batch(message.body)
+        except ValueError:
+            _log.error("unreadable_message")
+            await message.reject()
+            return
+        if batch.channel not in self._channels:
+            await message.reject()
+            return
+        try:
+            await self._once(batch)
+        except Exception:
+            _log.exception("batch_failed", batch=batch.id)
+            metrics.alarms.labels("batch_failed").inc()
+            await message.reject()
+            return
+        await message.ack()
+
+    def direct(self, body: bytes) -> None:
+        """Work off a batch picked straight from the store, unless it is under way here."""
+        batch = unpack_batch(body)
+        if batch.id not in self._now:
+            self._keep(asyncio.create_task(self._direct(batch)))
+
+    async def _direct(self, batch: Batch) -> None:
+        try:
+            await self._once(batch)
+        except Exception:
+            _log.exception("batch_failed", batch=batch.id)
+
+    async def _once(self, batch: Batch) -> None:
+        """Send, unless this process is already at it: then the other task settles it."""
+        while (under_way := self._now.get(batch.id)) is not None:
+            await under_way.wait()
+        self._now[batch.id] = asyncio.Event()
+        try:
+            await self._sender.send(batch)
+        finally:
+            self._now.pop(batch.id).set()
+
+    async def stop(self) -> None:
+        """Let the batches under way settle."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=10)

@@ -1,0 +1,247 @@
+"""Claim, compose, send, settle: what happens to one batch in a worker.
+
+Called by `relay` (for what the broker delivers) and by `sweeper` (for green work picked straight from the
+store). Ordering: none between batches; slices of a batch in order. A broker message is acked when every
+slice of its batch is settled or provably brought up again by the store (a lease, a retry or a halt has
+its time on the batch row), never before.
+
+What happens on each failure:
+- the process dies after the claim: the lease lapses, the next claimant gets the slice as doubtful
+  (rule 2): red and evacuation are sent once more with 再次提醒, the rest become UNKNOWN;
+- the channel raises: nothing was sent; Throttled waits as asked, Temporary backs off a bounded number of
+  times, Permanent and Unusable fail; anything else is a bug, logged with its traceback, and Temporary;
+- one recipient fails: its receipt carries the error, the others settle;
+- the store is away at settle: the receipts wait in memory, the message stays unacked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple, Protocol, TypeVar
+
+from gateway import log, metrics
+from gateway.channel import Channel, Link
+from gateway.errors import Ambiguous, ChannelError, Permanent, Throttled, Unusable
+from gateway.model import Batch, Claim, ClaimResult, Document, Lane, Level, Message, Receipt, Slice, State
+from gateway.ports import Clock, Ledger, Outbox, Settled
+
+ATTEMPTS = 5
+BACKOFF_S = (1.0, 3.0, 10.0, 30.0)
+LEASE_MARGIN_S = 5.0  # a lease exceeds the longest send by this much
+YIELD_S = 0.02  # how long bulk work steps aside at a time
+YIELD_AT_MOST_S = 2.0
+
+T = TypeVar("T")
+_log = log.get("sender")
+
+
+class Composer(Protocol):
+    """Turns a batch into what it says; see `gateway.compose`."""
+
+    async def message(self, batch: Batch, positions: Sequence[int], *, again: bool) -> Message:
+        """Render the message for these positions."""
+
+    async def repeatable(self, batch: Batch) -> bool:
+        """Whether doubtful recipients are sent once more: red and evacuation only (rule 2)."""
+
+
+class Gate:
+    """Lets bulk work of this process step aside while more urgent work is under way (rule 5)."""
+
+    def __init__(self) -> None:
+        self._busy = dict.fromkeys(Lane, 0)
+
+    def enter(self, lane: Lane) -> None:
+        """Count a batch of `lane` in."""
+        self._busy[lane] += 1
+
+    def leave(self, lane: Lane) -> None:
+        """Count it out."""
+        self._busy[lane] -= 1
+
+    async def step_aside(self, lane: Lane) -> None:
+        """Wait, a bounded time, while a more urgent lane is busy."""
+        order = tuple(Lane)
+        above = order[: order.index(lane)]
+        waited = 0.0
+        while waited < YIELD_AT_MOST_S and any(self._busy[other] for other in above):
+            await asyncio.sleep(YIELD_S)
+            waited += YIELD_S
+
+
+class Outcome(NamedTuple):
+    """Receipts of one slice after the retry decisions, and when the pending ones are due."""
+
+    receipts: list[Receipt]
+    retry_at: datetime | None
+    count_attempt: bool
+
+
+class Sender:
+    """Works off batches of the channels it is given."""
+
+    def __init__(
+        self,
+        channels: Mapping[str, Channel],
+        outbox: Outbox,
+        ledger: Ledger,
+        composer: Composer,
+        link: Link,
+        clock: Clock,
+        gate: Gate | None = None,
+    ) -> None:
+        self.channels = channels
+        self._outbox = outbox
+        self._ledger = ledger
+        self._composer = composer
+        self._link = link
+        self._clock = clock
+        self._gate = gate or Gate()
+
+    async def send(self, batch: Batch) -> None:
+        """Work off every slice that may be worked off now; return when the broker's copy may be acked."""
+        channel = self.channels[batch.channel]
+        self._gate.enter(batch.lane)
+        try:
+            for number in range(batch.slices):
+                if batch.lane is not Lane.GREEN:
+                    await self._gate.step_aside(batch.lane)
+                await self._slice(channel, batch, number)
+        finally:
+            self._gate.leave(batch.lane)
+
+    async def _slice(self, channel: Channel, batch: Batch, number: int) -> None:
+        owner = secrets.token_hex(8)
+        claim = await self._outbox.claim(batch.id, number, owner, channel.answer_s + LEASE_MARGIN_S)
+        if claim.result is not ClaimResult.GRANTED:
+            return
+        if claim.doubtful or claim.lost:
+            metrics.claims_lapsed.labels(channel.name).inc()
+        receipts: dict[int, Receipt] = dict.fromkeys(claim.lost, Receipt(State.UNKNOWN, "possible_duplicate"))
+        doubtful = claim.doubtful
+        if doubtful and not await self._composer.repeatable(batch):
+            receipts |= dict.fromkeys(doubtful, Receipt(State.UNKNOWN, "outcome_unknown"))
+            doubtful = ()
+        outcomes = []
+        for positions, again in ((claim.pending, False), (doubtful, True)):
+            if positions:
+                outcome = await self._send(channel, batch, number, claim, positions, again=again)
+                outcomes.append(outcome)
+                receipts |= dict(zip(positions, outcome.receipts, strict=True))
+        await self._settle(channel, batch, number, claim.attempt, owner, receipts, outcomes)
+
+    async def _settle(
+        self, channel: Channel, batch: Batch, number: int, attempt: int, owner: str,
+        receipts: dict[int, Receipt], outcomes: Sequence[Outcome],
+    ) -> None:  # fmt: skip
+        positions = sorted(receipts)
+        ordered = [receipts[position] for position in positions]
+        due = [outcome.retry_at for outcome in outcomes if outcome.retry_at is not None]
+        counted = any(outcome.count_attempt for outcome in outcomes)
+        settled = Settled(
+            batch.id, number, attempt, owner, positions, ordered, channel.name, self._clock.now(),
+            min(due) if due else None, counted,
+        )  # fmt: skip
+        if not await self._ledger.settle(settled):
+            _log.warning("lease_lost", batch=batch.id, slice=number)
+        _count(channel.name, ordered)
+
+    async def _send(
+        self, channel: Channel, batch: Batch, number: int, claim: Claim, positions: Sequence[int], *, again: bool
+    ) -> Outcome:
+        """Send some positions of a slice and decide on every error."""
+        message = await self._composer.message(batch, positions, again=again)
+        slice_ = Slice(
+            batch.id, number, claim.attempt, positions,
+            _at(batch.persons, positions), _at(batch.addresses, positions),
+        )  # fmt: skip
+        repeatable = await self._composer.repeatable(batch)
+        if again:
+            metrics.possible_duplicates.labels(channel.name).inc(len(positions))
+        receipts = await self._call(channel, slice_, message)
+        return self._decide(channel, receipts, claim.attempt, again=again, repeatable=repeatable)
+
+    async def _call(self, channel: Channel, slice_: Slice, message: Message) -> list[Receipt]:
+        try:
+            async with asyncio.timeout(channel.answer_s):
+                receipts = await channel.send(slice_, message, self._link)
+        except TimeoutError:
+            return [Receipt(State.QUEUED, "no_answer", error=Ambiguous("no_answer"))] * len(slice_)
+        except ChannelError as error:
+            return [Receipt(State.FAILED, error.code, error=error)] * len(slice_)
+        except Exception as error:
+            _log.exception("bug_in_channel", channel=channel.name, batch=slice_.batch)
+            return [Receipt(State.FAILED, type(error).__name__, error=error)] * len(slice_)
+        if len(receipts) != len(slice_):
+            _log.error("wrong_number_of_receipts", channel=channel.name, batch=slice_.batch)
+            return [Receipt(State.UNKNOWN, "wrong_number_of_receipts")] * len(slice_)
+        return receipts
+
+    def _decide(
+        self, channel: Channel, receipts: Sequence[Receipt], attempt: int, *, again: bool, repeatable: bool
+    ) -> Outcome:
+        if all(receipt.error is None for receipt in receipts):
+            return Outcome(list(receipts), None, False)
+        decided: list[Receipt] = []
+        waits: list[float] = []
+        counted = False
+        for receipt in receipts:
+            verdict, wait_s = _verdict(receipt, attempt, channel.answer_s, again=again, repeatable=repeatable)
+            decided.append(verdict)
+            if wait_s is not None:
+                waits.append(wait_s)
+                counted = counted or not isinstance(receipt.error, Throttled)
+                metrics.retries.labels(channel.name, type(receipt.error).__name__.lower()).inc()
+            if isinstance(receipt.error, Unusable):
+                metrics.alarms.labels("account_unusable").inc()
+                _log.error("account_unusable", channel=channel.name, code=receipt.code)
+        retry_at = self._clock.now() + timedelta(seconds=min(waits)) if waits else None
+        return Outcome(decided, retry_at, counted)
+
+
+def _verdict(
+    receipt: Receipt, attempt: int, answer_s: float, *, again: bool, repeatable: bool
+) -> tuple[Receipt, float | None]:
+    """Turn an error into a final receipt, or into a pending one and the seconds until its next try."""
+    error = receipt.error
+    if error is None:
+        return receipt, None
+    if isinstance(error, Ambiguous):
+        if again or not repeatable:
+            return Receipt(State.UNKNOWN, error.code or "outcome_unknown"), None
+        return Receipt(State.QUEUED, error.code, error=error), answer_s
+    if isinstance(error, Permanent | Unusable):
+        return Receipt(State.FAILED, error.code or "refused"), None
+    # What was doubtful before stays doubtful: it is never again sent as if for the first time.
+    pending = Ambiguous(receipt.code) if again else error
+    if isinstance(error, Throttled):
+        return Receipt(State.QUEUED, error.code, error=pending), error.after_s
+    if attempt >= ATTEMPTS:
+        return Receipt(State.FAILED, receipt.code or "attempts_used_up"), None
+    backoff_s = BACKOFF_S[min(attempt, len(BACKOFF_S)) - 1]
+    return Receipt(State.QUEUED, receipt.code, error=pending), backoff_s * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
+
+
+def _at(values: Sequence[T], positions: Sequence[int]) -> Sequence[T]:
+    """Pick positions; a whole run is one slice of the tuple."""
+    first, last = positions[0], positions[-1]
+    if last - first + 1 == len(positions):
+        return values[first : last + 1]
+    return [values[position] for position in positions]
+
+
+def _count(channel: str, receipts: Sequence[Receipt]) -> None:
+    totals: dict[State, int] = {}
+    for receipt in receipts:
+        totals[receipt.state] = totals.get(receipt.state, 0) + 1
+    for state, number in totals.items():
+        metrics.deliveries.labels(channel, state.name.lower()).inc(number)
+
+
+def repeats(document: Document, level: Level) -> bool:
+    """Rule 2: only red and evacuation instructions are worth a possible duplicate."""
+    return level is Level.RED or document is Document.EVACUATION
