@@ -1,0 +1,395 @@
+"""The contract of the store, held by SQLite and by PostgreSQL.
+
+A village is only as safe as a claim: what is claimed once must never be claimed by another, what lapsed
+must come back as doubtful, and what was stopped must never leave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from gateway.database import Database
+from gateway.errors import Ambiguous, ConfigError, Temporary
+from gateway.model import (
+    Alert,
+    Audience,
+    Batch,
+    ClaimResult,
+    Document,
+    Group,
+    Kind,
+    Lane,
+    Level,
+    Notice,
+    Plan,
+    Receipt,
+    Record,
+    Reply,
+    Report,
+    State,
+    Status,
+    Step,
+    Target,
+)
+from gateway.ports import Draft, Settled, StepWork
+from gateway.store import Store
+
+NOW = datetime(2026, 7, 20, 6, 30, tzinfo=UTC)
+
+
+class HandClock:
+    """Time moved by hand."""
+
+    def __init__(self) -> None:
+        self.time = NOW
+
+    def now(self) -> datetime:
+        return self.time
+
+    async def sleep(self, wait_s: float) -> None:
+        self.time += timedelta(seconds=wait_s)
+
+    def advance(self, wait_s: float) -> None:
+        self.time += timedelta(seconds=wait_s)
+
+
+@pytest.fixture
+def hand() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path, hand: HandClock) -> AsyncIterator[Store]:
+    url = f"sqlite:///{tmp_path}/store.db" if request.param == "sqlite" else request.getfixturevalue("database_url")
+    database = Database(url)
+    await database.open()
+    yield Store(database, hand)
+    await database.close()
+
+
+def alert(identifier: str = "a1") -> Alert:
+    return Alert(
+        "bypq@mingluo.example", identifier, NOW, Status.ACTUAL, Kind.ALERT, Document.WARNING, "11B03", "暴雨",
+        Level.RED, expires=NOW + timedelta(hours=3),
+    )  # fmt: skip
+
+
+def batch_of(one: Alert, size: int = 4, slice_: int = 2, number: int = 0, channel: str = "noop") -> Batch:
+    return Batch(
+        f"{one.id}.1.{number}", one.id, 1, channel, Lane.GREEN, Group.OFFICIALS, Notice.ISSUE, "zh", "411726204",
+        NOW + timedelta(hours=3), tuple(range(100, 100 + size)), tuple(f"+8610000000{n:03d}" for n in range(size)),
+        (("411726204201", size),), slice=slice_,
+    )  # fmt: skip
+
+
+def draft_of(one: Alert, *batches: Batch, digest: str = "d", stops: dict[str, str] | None = None) -> Draft:
+    audience = Audience((Target("411726204"),), Group.OFFICIALS, "noop")
+    step = Step(1, audience, Notice.ISSUE, Lane.GREEN, NOW, NOW + timedelta(hours=3))
+    plan = Plan(one.id, "green", ("hazard on the list",), audience.targets, (), (step,))
+    record = Record(NOW, "issuer", "accept", one.id)
+    return Draft(one, digest, plan, batches, {1: None}, [record], stops or {}, NOW)
+
+
+async def opened(store: Store, one: Alert | None = None, **shape: int) -> Batch:
+    """Accept one alert with one batch."""
+    one = one or alert()
+    batch = batch_of(one, **shape)
+    assert (await store.outbox.accept(draft_of(one, batch))).result == "accepted"
+    return batch
+
+
+def settled(
+    batch: Batch, slice_: int, owner: str, positions: list[int], receipt: Receipt, at: datetime = NOW
+) -> Settled:
+    return Settled(batch.id, slice_, 1, owner, positions, [receipt] * len(positions), "noop", at)
+
+
+async def test_what_was_accepted_is_there_whole_with_its_plan_and_batches(store: Store) -> None:
+    """A 202 means everything needed to warn a village is durable."""
+    batch = await opened(store)
+    row = await store.outbox.alert(batch.alert)
+    assert row is not None
+    assert row.alert == alert()
+    assert row.standing == "active"
+    assert row.plan.steps[0].audience.targets == (Target("411726204"),)
+    assert await store.ledger.counts(batch.alert) == {("noop", "officials", "queued"): 4}
+
+
+async def test_the_same_content_again_is_a_duplicate_and_other_content_a_conflict(store: Store) -> None:
+    """A nervous second click must not warn twice, and a changed text must not hide behind an old number."""
+    await opened(store)
+    assert (await store.outbox.accept(draft_of(alert()))).result == "duplicate"
+    assert (await store.outbox.accept(draft_of(alert(), digest="other"))).result == "conflict"
+
+
+async def test_a_slice_is_granted_to_exactly_one_of_many_claimants(store: Store) -> None:
+    """Broker copy, sweeper and direct pick-up race for the same village; one text goes out."""
+    batch = await opened(store)
+    claims = await asyncio.gather(*(store.outbox.claim(batch.id, 0, f"o{n}", 20) for n in range(20)))
+    results = sorted(claim.result for claim in claims)
+    assert results.count(ClaimResult.GRANTED) == 1
+    assert results.count(ClaimResult.HELD) == 19
+
+
+async def test_a_repeated_claim_of_the_same_owner_is_the_same_grant(store: Store) -> None:
+    """A commit whose answer was lost is repeated; it must not lock itself out."""
+    batch = await opened(store)
+    first = await store.outbox.claim(batch.id, 0, "me", 20)
+    again = await store.outbox.claim(batch.id, 0, "me", 20)
+    assert first.result is again.result is ClaimResult.GRANTED
+    assert first.pending == again.pending == (0, 1)
+
+
+async def test_settled_slices_are_never_granted_again_and_finish_the_batch(store: Store) -> None:
+    """What was sent is not sent twice."""
+    batch = await opened(store)
+    for number, positions in ((0, [0, 1]), (1, [2, 3])):
+        await store.outbox.claim(batch.id, number, "me", 20)
+        assert await store.ledger.settle(settled(batch, number, "me", positions, Receipt(State.SUBMITTED)))
+        assert (await store.outbox.claim(batch.id, number, "you", 20)).result is ClaimResult.SETTLED
+    assert await store.outbox.ready([Lane.GREEN], ["noop"], 0, 10) == []
+    assert await store.ledger.counts(batch.alert) == {("noop", "officials", "submitted"): 4}
+
+
+async def test_a_lapsed_lease_comes_back_as_doubtful_and_a_second_one_as_lost(store: Store, hand: HandClock) -> None:
+    """Rule 2: nobody is knowingly sent the same version twice; the doubt is carried, not forgotten."""
+    batch = await opened(store)
+    await store.outbox.claim(batch.id, 0, "dead", 20)
+    assert (await store.outbox.claim(batch.id, 0, "early", 20)).result is ClaimResult.HELD
+    hand.advance(21)
+    second = await store.outbox.claim(batch.id, 0, "second", 20)
+    assert (second.result, second.pending, second.doubtful) == (ClaimResult.GRANTED, (), (0, 1))
+    hand.advance(21)
+    third = await store.outbox.claim(batch.id, 0, "third", 20)
+    assert (third.pending, third.doubtful, third.lost) == ((), (), (0, 1))
+
+
+async def test_a_settle_after_the_lease_was_lost_keeps_its_facts_but_not_the_slice(
+    store: Store, hand: HandClock
+) -> None:
+    """A worker that woke up late still knows who was reached."""
+    batch = await opened(store)
+    await store.outbox.claim(batch.id, 0, "slow", 20)
+    hand.advance(21)
+    await store.outbox.claim(batch.id, 0, "fast", 20)
+    assert not await store.ledger.settle(settled(batch, 0, "slow", [0, 1], Receipt(State.DELIVERED)))
+    assert (await store.ledger.counts(batch.alert))[("noop", "officials", "delivered")] == 2
+    assert (await store.outbox.claim(batch.id, 0, "other", 20)).result is ClaimResult.HELD
+
+
+async def test_pending_positions_wait_for_their_retry_and_only_they_are_granted(store: Store, hand: HandClock) -> None:
+    """Partial success is ordinary: the ones reached are left in peace."""
+    batch = await opened(store)
+    await store.outbox.claim(batch.id, 0, "me", 20)
+    receipts = [Receipt(State.SUBMITTED), Receipt(State.QUEUED, error=Temporary("busy"))]
+    retry = NOW + timedelta(seconds=5)
+    await store.ledger.settle(Settled(batch.id, 0, 1, "me", [0, 1], receipts, "noop", NOW, retry))
+    early = await store.outbox.claim(batch.id, 0, "you", 20)
+    assert (early.result, early.until) == (ClaimResult.WAITING, retry)
+    hand.advance(6)
+    assert [ready.batch for ready in await store.outbox.ready([Lane.GREEN], ["noop"], 2, 10)] == [batch.id]
+    due = await store.outbox.claim(batch.id, 0, "you", 20)
+    assert (due.result, due.pending, due.attempt) == (ClaimResult.GRANTED, (1,), 2)
+
+
+async def test_an_unanswered_call_stays_doubtful_through_its_retry(store: Store, hand: HandClock) -> None:
+    """The repeat must know that it is one, to say 再次提醒."""
+    batch = await opened(store)
+    await store.outbox.claim(batch.id, 0, "me", 20)
+    receipts = [Receipt(State.QUEUED, error=Ambiguous()), Receipt(State.QUEUED, error=Temporary())]
+    await store.ledger.settle(Settled(batch.id, 0, 1, "me", [0, 1], receipts, "noop", NOW, NOW))
+    claim = await store.outbox.claim(batch.id, 0, "you", 20)
+    assert (claim.pending, claim.doubtful) == ((1,), (0,))
+
+
+async def test_after_a_stop_every_claim_fails_and_the_rest_is_superseded(store: Store) -> None:
+    """A recalled warning must not go on waking people."""
+    batch = await opened(store)
+    await store.outbox.claim(batch.id, 0, "me", 20)
+    assert await store.outbox.stop(batch.alert, "cancelled", Record(NOW, "issuer", "recall", batch.alert))
+    assert (await store.outbox.claim(batch.id, 1, "me", 20)).result is ClaimResult.SETTLED
+    await store.ledger.settle(settled(batch, 0, "me", [0, 1], Receipt(State.SUBMITTED)))
+    assert await store.ledger.counts(batch.alert) == {
+        ("noop", "officials", "submitted"): 2,
+        ("noop", "officials", "superseded"): 2,
+    }
+    assert not await store.outbox.stop(batch.alert, "cancelled", Record(NOW, "issuer", "recall", batch.alert))
+
+
+async def test_a_stop_of_a_doubtful_slice_leaves_it_unknown(store: Store, hand: HandClock) -> None:
+    """Nobody may claim "not sent" of what may have been."""
+    batch = await opened(store)
+    await store.outbox.claim(batch.id, 0, "dead", 20)
+    await store.outbox.stop(batch.alert, "cancelled", Record(NOW, "issuer", "recall", batch.alert))
+    hand.advance(21)
+    assert (await store.outbox.claim(batch.id, 0, "you", 20)).result is ClaimResult.SETTLED
+    assert (await store.ledger.counts(batch.alert))[("noop", "officials", "unknown")] == 2
+
+
+async def test_nothing_is_granted_after_the_deadline(store: Store, hand: HandClock) -> None:
+    """A six-hour-old warning sends people into the wrong night."""
+    batch = await opened(store)
+    hand.advance(3 * 3600)
+    assert (await store.outbox.claim(batch.id, 0, "me", 20)).result is ClaimResult.SETTLED
+    assert (await store.ledger.counts(batch.alert))[("noop", "officials", "expired")] == 2
+
+
+@pytest.mark.parametrize("scope", ["*", "411726", "noop"])
+async def test_a_halt_stops_claims_and_its_end_releases_them(store: Store, hand: HandClock, scope: str) -> None:
+    """One command silences a county, a channel, or everything; nothing is lost by it."""
+    batch = await opened(store)
+    await store.outbox.halt(scope, True, Record(NOW, "leader", "halt", scope))
+    assert (await store.outbox.claim(batch.id, 0, "me", 20)).result is ClaimResult.HALTED
+    await store.outbox.halt(scope, False, Record(NOW, "leader", "release", scope))
+    hand.advance(3)
+    assert len(await store.outbox.ready([Lane.GREEN], ["noop"], 2, 10)) == 1
+    assert (await store.outbox.claim(batch.id, 0, "me", 20)).result is ClaimResult.GRANTED
+
+
+async def test_a_page_is_written_once_whoever_plans(store: Store) -> None:
+    """Two planners, one village: one batch."""
+    one = alert()
+    await store.outbox.accept(Draft(**{**vars_of(draft_of(one)), "cursors": {}}))
+    work = (await store.outbox.work(10))[0]
+    assert work == StepWork(one.id, 1, None, 0)
+    after = ("411726204", "411726204201", 103)
+    assert await store.outbox.add_page(work, [batch_of(one)], after)
+    assert not await store.outbox.add_page(work, [batch_of(one)], after)
+    assert await store.outbox.work(10) == [StepWork(one.id, 1, after, 1)]
+    assert await store.outbox.add_page(StepWork(one.id, 1, after, 1), [], None)
+    assert await store.outbox.work(10) == []
+
+
+def vars_of(draft: Draft) -> dict[str, object]:
+    return {name: getattr(draft, name) for name in draft.__dataclass_fields__}
+
+
+async def test_a_later_fact_only_moves_a_delivery_forward(store: Store) -> None:
+    """A late "delivered" beats "failed"; a late "submitted" beats nothing."""
+    batch = await opened(store)
+    await store.outbox.claim(batch.id, 0, "me", 20)
+    await store.ledger.settle(settled(batch, 0, "me", [0, 1], Receipt(State.SUBMITTED)))
+    for state in (State.FAILED, State.DELIVERED, State.FAILED, State.SUBMITTED, State.DELIVERED):
+        await store.ledger.commit([Report("noop", "", state, NOW, "c", batch.id, 0)])
+    counts = await store.ledger.counts(batch.alert)
+    assert counts[("noop", "officials", "delivered")] == 1
+    assert counts[("noop", "officials", "submitted")] == 1
+
+
+@pytest.mark.parametrize("report_first", [True, False])
+async def test_a_report_meets_its_submit_in_either_order(store: Store, report_first: bool) -> None:
+    """Carriers report before they answer; no order of arrival may lose a report."""
+    batch = await opened(store)
+    await store.outbox.claim(batch.id, 0, "me", 20)
+    report = Report("noop", "ref-0", State.DELIVERED, NOW, "DELIVRD")
+    submit = Settled(
+        batch.id, 0, 1, "me", [0, 1],
+        [Receipt(State.SUBMITTED, reference="ref-0"), Receipt(State.SUBMITTED, reference="ref-1")], "noop", NOW,
+    )  # fmt: skip
+    if report_first:
+        await store.ledger.commit([report])
+        assert await store.ledger.unmatched() == 1
+        await store.ledger.settle(submit)
+    else:
+        await store.ledger.settle(submit)
+        await store.ledger.commit([report])
+    assert (await store.ledger.counts(batch.alert))[("noop", "officials", "delivered")] == 1
+    assert await store.ledger.unmatched() == 0
+
+
+async def test_the_change_feed_is_read_without_gaps_or_repeats(store: Store) -> None:
+    """Coverage, the console and webhooks all live on this feed."""
+    batch = await opened(store)
+    await asyncio.gather(
+        *(store.ledger.commit([Report("noop", "", State.DELIVERED, NOW, "", batch.id, n)]) for n in range(4))
+    )
+    seen: list[tuple[int, int]] = []
+    cursor = (0, 0)
+    while page := await store.ledger.changes(cursor, 2):
+        seen += [change.cursor for change in page]
+        cursor = page[-1].cursor
+    assert len(seen) == len(set(seen)) == 5
+    assert seen == sorted(seen)
+
+
+async def test_confirming_twice_is_one_confirmation(store: Store) -> None:
+    """A person who presses 1 three times is still one person."""
+    batch = await opened(store)
+    record = Record(NOW, "person:100", "confirm", batch.alert, "reply")
+    assert await store.ledger.confirm(batch.alert, 100, ["411726204201"], "reply", record)
+    assert not await store.ledger.confirm(batch.alert, 100, ["411726204201"], "reply", record)
+    assert [row[0] for row in await store.ledger.confirmations(batch.alert)] == [100]
+
+
+async def test_a_reply_is_found_for_the_alerts_a_person_was_sent(store: Store) -> None:
+    """The reply "1" confirms exactly what was sent to that official."""
+    batch = await opened(store)
+    places = [("411726204", "411726204201")]
+    assert await store.ledger.sent_to(101, places, NOW - timedelta(hours=1)) == [batch.alert]
+    assert await store.ledger.sent_to(999, places, NOW - timedelta(hours=1)) == []
+    reply = Reply("noop", "noop", "r1", "+8610000000001", "1", NOW)
+    await store.ledger.commit([], [(reply, b"hash", "confirmed:1"), (reply, b"hash", "confirmed:1")])
+
+
+async def test_device_commands_are_desired_state_until_reported_or_stopped(store: Store) -> None:
+    """A loudspeaker that comes back after a power cut hears what is live, and nothing else."""
+    batch = await opened(store, slice_=0, channel="loudspeaker_ws")  # type: ignore[arg-type]
+    devices = list(batch.persons)
+    assert [item.device for item in await store.commands.wanted(devices)] == devices
+    await store.ledger.commit([Report("loudspeaker_ws", "", State.PLAYED, NOW, "", batch.id, 0)])
+    await store.ledger.commit([Report("loudspeaker_ws", "", State.DELIVERED, NOW, "playing", batch.id, 1)])
+    await store.outbox.stop(batch.alert, "cancelled", Record(NOW, "issuer", "recall", batch.alert))
+    left = await store.commands.wanted(devices)
+    assert [(item.device, item.stop) for item in left] == [(devices[1], True)]
+    counts = await store.ledger.counts(batch.alert)
+    assert counts[("loudspeaker_ws", "officials", "superseded")] == 2
+
+
+async def test_the_audit_chain_shows_tampering_deletion_and_reordering(store: Store) -> None:
+    """Who decided what must be provable a year later."""
+    for number in range(5):
+        await store.audit.append(Record(NOW, "a", "b", str(number)))
+    assert await store.audit.verify() == (5, "")
+    await store.database.write(lambda tx: tx.run("UPDATE audit SET actor = 'x' WHERE seq = 3"))
+    assert (await store.audit.verify())[0] == 2
+    await store.database.write(lambda tx: tx.run("UPDATE audit SET actor = 'a' WHERE seq = 3"))
+    await store.database.write(lambda tx: tx.run("DELETE FROM audit WHERE seq = 4"))
+    assert await store.audit.verify() == (3, "record 4 is missing")
+    await store.database.write(lambda tx: tx.run("UPDATE audit SET seq = 4 WHERE seq = 5"))
+    assert (await store.audit.verify())[0] == 3
+
+
+async def test_a_timer_goes_to_one_caller_and_comes_back_if_not_done(store: Store, hand: HandClock) -> None:
+    """A scheduler that dies while handling an expiry must not lose it."""
+    await store.timers.set("expire", "a", NOW)
+    taken = await asyncio.gather(*(store.timers.take(10) for _ in range(5)))
+    assert sorted(taken, key=len)[-1] == [("expire", "a")]
+    assert sum(len(page) for page in taken) == 1
+    hand.advance(31)
+    assert await store.timers.take(10) == [("expire", "a")]
+    await store.timers.done("expire", "a")
+    hand.advance(31)
+    assert await store.timers.take(10) == []
+
+
+async def test_a_second_process_is_refused_the_sqlite_file(tmp_path: Path) -> None:
+    """Two processes on one SQLite file end in "database is locked" at the worst moment."""
+    first, second = Database(f"sqlite:///{tmp_path}/one.db"), Database(f"sqlite:///{tmp_path}/one.db")
+    await first.open()
+    with pytest.raises(ConfigError, match="postgresql"):
+        await second.open()
+    await first.close()
+
+
+async def test_one_failing_operation_does_not_fail_its_group(store: Store) -> None:
+    """Group commit must not let one bad row take sixty-three good ones with it."""
+    good = [store.timers.set("k", str(n), NOW) for n in range(10)]
+    bad = store.database.write(lambda tx: tx.run("INSERT INTO nowhere VALUES (1)"))
+    results = await asyncio.gather(*good[:5], bad, *good[5:], return_exceptions=True)
+    assert [isinstance(result, Exception) for result in results] == [False] * 5 + [True] + [False] * 5
+    assert len(await store.timers.take(20)) == 10
