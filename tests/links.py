@@ -1,0 +1,79 @@
+"""Test doubles for channels: a link that records, sample messages and slices, and the case of the channel contract.
+
+Used by the test of every channel. A channel's own test offers `contract_case()`, and the contract suite finds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from gateway.channel import Device, Event, Settings
+from gateway.errors import StoreDown
+from gateway.model import Lane, Level, Message, Notice, Slice, Status
+
+TEXT = "【样例县气象局】暴雨红色预警:未来3小时贾楼乡有100毫米以上强降雨。立即到岗,按预案转移。收到回1"
+
+
+@dataclass
+class RecordingLink:
+    """A `Link` that keeps what it was told. While `down`, a commit fails as it does when the store is away."""
+
+    paced: list[tuple[str, int, Lane]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    devices: dict[str, Device] = field(default_factory=dict)
+    wakes: int = 0
+    down: bool = False
+
+    async def pace(self, account: str, units: int, lane: Lane) -> None:
+        self.paced.append((account, units, lane))
+
+    async def commit(self, events: Sequence[Event]) -> None:
+        if self.down:
+            raise StoreDown("no answer in time")
+        self.events.extend(events)
+
+    async def device(self, name: str) -> Device | None:
+        return self.devices.get(name)
+
+    async def wake(self) -> None:
+        self.wakes += 1
+
+
+@dataclass
+class Case:
+    """What the contract suite needs of one channel: valid settings and recipients who can be reached.
+
+    `refused` are addresses that must become an error receipt, `secrets` must never be shown anywhere, and
+    `received` counts what the counterpart really got (None: the channel has none).
+    """
+
+    settings: Settings
+    addresses: Sequence[str]
+    refused: Sequence[str] = ()
+    secrets: Sequence[str] = ()
+    received: Callable[[], int] | None = None
+
+
+def sample_message(**changes: Any) -> Message:
+    """Return a red warning about heavy rain, with `changes`."""
+    values: dict[str, Any] = {
+        "alert": "0f" * 10,
+        "notice": Notice.ISSUE,
+        "status": Status.ACTUAL,
+        "level": Level.RED,
+        "lane": Lane.GREEN,
+        "language": "zh",
+        "title": "暴雨红色预警",
+        "text": TEXT,
+        "expires": datetime(2099, 7, 20, 9, 0, tzinfo=UTC),
+    }
+    return Message(**(values | changes))
+
+
+def sample_slice(addresses: Sequence[str], first: int = 0, attempt: int = 1) -> Slice:
+    """Return a slice whose positions start at `first`; person ids are position + 1000."""
+    positions = range(first, first + len(addresses))
+    return Slice(f"{'0f' * 10}.1.0", 0, attempt, positions, [1000 + p for p in positions], addresses)
