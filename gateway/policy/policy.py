@@ -1,0 +1,220 @@
+"""The policy in force: who may issue what, which way it leaves, through which channels, and when.
+
+Loaded once and frozen; every question afterwards is pure. Intake asks `principal`, `issuer`, `border`, `authority`
+and `route`; routing asks for plan rows and deferrals; confirm asks for the ladder. A policy is stored by its
+digest, and every alert names the digest it was accepted under. Principals are asked of the policy in force only:
+a stored one may still know a revoked token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from gateway.errors import ConfigError
+from gateway.model import Alert, Document, Group, Kind, Level, Notice, Status, Target
+from gateway.policy import authority, reading, route
+from gateway.policy.route import CHINA, Route, Succession
+from gateway.policy.table import Drill, Hazard, Issuer, PlanRow, Role, Tables, area_covers
+
+
+class Principal(NamedTuple):
+    """A person behind a token. `issuer` is an issuer id; `demo` tokens open nothing outside simulation."""
+
+    name: str
+    role: Role
+    issuer: str
+    demo: bool = False
+
+
+@dataclass(frozen=True)
+class Policy:
+    """All tables, and the questions asked of them."""
+
+    tables: Tables
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read and check every file of the folder as a whole.
+
+        Raises:
+            ConfigError: naming file, key and fix, one line per finding.
+        """
+        return cls(reading.read(folder))
+
+    @classmethod
+    def from_bytes(cls, body: bytes) -> Self:
+        """Read what `to_bytes` wrote.
+
+        Raises:
+            ConfigError: not a stored policy.
+        """
+        return cls(reading.parse(body))
+
+    def to_bytes(self) -> bytes:
+        """Return the canonical content, as it is stored under its digest."""
+        return reading.canonical(self.tables)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 hex over the canonical content."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    def check_channels(self, existing: Collection[str]) -> None:
+        """Refuse a plan that names a channel this installation does not have.
+
+        Raises:
+            ConfigError: naming the channels.
+        """
+        missing = sorted({channel.name for channel in self.tables.plan.channel} - set(existing))
+        if missing:
+            raise ConfigError(f"plan.toml: channel: no such channel: {', '.join(missing)}; correct or remove the rows")
+
+    def principal(self, token: str, *, simulation: bool = False) -> Principal | None:
+        """Return the person behind a token. Demo tokens count in simulation only.
+
+        Compares every row in constant time, so the answer's delay tells nothing.
+        """
+        # A header may carry bytes that are no text; they are simply nobody's token.
+        digest, found = hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest(), None
+        for row in self.tables.tokens.token:
+            if hmac.compare_digest(digest, row.sha256) and (simulation or not row.demo):
+                found = Principal(row.name, row.role, row.issuer, row.demo)
+        return found
+
+    def issuer(self, name: str) -> Issuer | None:
+        """Return an issuer by id or CAP sender."""
+        return self.tables.issuer_by_name.get(name)
+
+    @property
+    def issuers(self) -> tuple[Issuer, ...]:
+        """All issuers."""
+        return self.tables.authority.issuer
+
+    def hazard(self, code: str) -> Hazard | None:
+        """Return a hazard by its GB/T 35561 code."""
+        return self.tables.hazard_by_code.get(code)
+
+    def colour_exists(self, code: str, level: Level) -> bool:
+        """Whether the hazard knows this colour; False for an unknown hazard."""
+        return route.colour_exists(self.tables, code, level)
+
+    def border(self, issuer: Issuer, targets: Sequence[Target]) -> tuple[tuple[Target, ...], tuple[Target, ...]]:
+        """Split targets into (kept, cut): uncertain ones beyond the issuer's border are cut (D26).
+
+        A township only touched by a polygon is not claimed by the issuer, so cutting it is no refusal. Certain
+        ones stay, and `authority` refuses them.
+        """
+        kept = tuple(t for t in targets if t.certain or area_covers(issuer.areas, t))
+        return kept, tuple(t for t in targets if t not in kept)
+
+    def authority(self, issuer: Issuer, alert: Alert, targets: Sequence[Target]) -> list[str]:
+        """Return why the issuer may not send this, naming the missing row; empty when it may."""
+        return authority.findings(self.tables, issuer, alert, targets)
+
+    def over_limit(self, issuer: Issuer, issued_last_hour: int) -> str:
+        """Return the alarm's text when one more alert exceeds the issuer's hourly limit, else ""."""
+        limits = self.tables.defaults.limits
+        limit = limits.issuers.get(issuer.id, limits.alerts_per_hour)
+        if issued_last_hour < limit:
+            return ""
+        return f"limit: {issuer.id} has issued {issued_last_hour} alerts within the hour, {limit} are usual"
+
+    def route(
+        self,
+        alert: Alert,
+        issuer: Issuer,
+        targets: Sequence[Target],
+        now: datetime,
+        succession: Succession | None = None,
+        issued_last_hour: int = 0,
+    ) -> Route:
+        """Decide the way of an alert whose authority was found good.
+
+        An update needs its `succession`; without one it cannot be shown to raise or extend anything, so it is
+        never green.
+        """
+        over_limit = self.over_limit(issuer, issued_last_hour)
+        return route.decide(self.tables, alert, issuer, targets, now, succession, over_limit)
+
+    def expires(self, alert: Alert) -> datetime:
+        """Return the alert's own expiry, else the default for its kind, document and level."""
+        if alert.expires is not None:
+            return alert.expires
+        row = next(row for row in self.tables.defaults.expires if row.covers(alert))
+        return max(alert.sent, alert.effective or alert.sent) + timedelta(hours=row.hours)
+
+    def deferral(
+        self, document: Document, level: Level, group: Group, channel: str, notice: Notice, at: datetime
+    ) -> datetime | None:
+        """Return when a message of the quiet hours goes out instead, or None: it goes at once."""
+        quiet, local = self.tables.quiet, at.astimezone(CHINA)
+        if quiet.until <= local.time() < quiet.start:
+            return None
+        for row in self.tables.quiet.defer:
+            speaks = document in row.documents and level in row.levels and notice in row.notices
+            if speaks and group in row.groups and (row.channels is None or channel in row.channels):
+                day = local.date() + timedelta(days=local.time() >= quiet.start)
+                return datetime.combine(day, quiet.resume, CHINA).astimezone(at.tzinfo)
+        return None
+
+    def confirm_within_min(self, alert: Alert) -> int | None:
+        """Return minutes per rung of the call-and-confirm ladder, or None: nobody is called.
+
+        An end of a warning calls nobody; an exercise calls as the real thing would.
+        """
+        if alert.kind in (Kind.CANCEL, Kind.CORRECTION) or alert.status not in (Status.ACTUAL, Status.EXERCISE):
+            return None
+        return next((row.within_min for row in self.tables.defaults.confirm if row.covers(alert)), None)
+
+    def needs_confirmation(self, alert: Alert) -> bool:
+        """Whether a person answerable for each village must confirm this alert (叫应)."""
+        return self.confirm_within_min(alert) is not None
+
+    @property
+    def review_within_min(self) -> int:
+        """Minutes until a green alert must have been reviewed."""
+        return self.tables.green.review_within_min
+
+    @property
+    def played_share(self) -> float:
+        """Share of a village's loudspeakers that makes it played."""
+        return self.tables.defaults.played_share
+
+    @property
+    def coarse_sends(self) -> bool:
+        """Whether residents of a county-only match hear at once, too."""
+        return self.tables.defaults.coarse_area == "send"
+
+    @property
+    def drill(self) -> Drill:
+        """The audience of everything that is not Actual."""
+        return self.tables.defaults.drill
+
+    def plan_rows(self, document: Document, level: Level, group: Group) -> tuple[PlanRow, ...]:
+        """Return the plan's rows for a group, in order."""
+        return tuple(row for row in self.tables.plan.row if row.group is group and row.covers(document, level))
+
+    def explain(
+        self,
+        alert: Alert,
+        issuer: Issuer,
+        targets: Sequence[Target],
+        now: datetime,
+        succession: Succession | None = None,
+    ) -> str:
+        """Return, line by line, whether this may go out, which way and why, and who may send it."""
+        decided = self.route(alert, issuer, targets, now, succession)
+        lines = [f"refused: {finding}" for finding in self.authority(issuer, alert, targets)]
+        lines += [f"route: {decided.kind}", *(f"because {reason}" for reason in decided.reasons)]
+        lines += [f"held: {text}" for text in decided.held]
+        lines.append("needs a second person" if decided.second_person else "needs no second person")
+        names = [body.name for body in authority.entitled(self.tables, alert, targets)]
+        lines.append(f"may be sent by: {', '.join(names) or 'nobody'}")
+        return "\n".join(lines)

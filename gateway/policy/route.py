@@ -1,0 +1,166 @@
+"""The route of one alert: green channel, a second person, or a drill. Pure; asked through `Policy`.
+
+Green means fewer approvals, never fewer checks. Whatever is held says why (D2); nothing that ends or reduces a
+warning is green (D7); a limit alarms but never blocks red (D5).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+
+from gateway.model import Alert, Kind, Level, Status, Target
+from gateway.policy.table import COLOURED, COLOURS, Issuer, Tables, area_covers
+
+CHINA = timezone(timedelta(hours=8))
+"""One zone, no summer time."""
+
+_HANZI = re.compile(r"[\u4e00-\u9fff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Succession:
+    """What an update follows: the live versions it references, and how the area changed."""
+
+    previous: tuple[Alert, ...] = ()
+    entering: tuple[Target, ...] = ()
+    leaving: tuple[Target, ...] = ()
+
+    @property
+    def level(self) -> Level:
+        """Highest level of the versions before."""
+        return max((alert.level for alert in self.previous), default=Level.UNKNOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How an alert may leave.
+
+    `kind` is "green", "normal" or "drill". `reasons` say why. `held` names what a person has to settle before
+    anything (or, with `over_ceiling`, before the rest) goes out; `alarms` ring but hold nothing.
+    `second_person` is False where the signer alone is enough: green within the ceiling, and corrections.
+    `downgrade` marks an update to a lower level.
+    """
+
+    kind: str
+    reasons: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+    over_ceiling: tuple[Target, ...] = ()
+    alarms: tuple[str, ...] = ()
+    second_person: bool = True
+    downgrade: bool = False
+
+
+def colour_exists(tables: Tables, code: str, level: Level) -> bool:
+    """Whether the hazard knows this colour. Unknown hazards know none; no listed colours means no restriction known."""
+    hazard = tables.hazard_by_code.get(code)
+    return hazard is not None and (level is Level.UNKNOWN or not hazard.colours or COLOURS[level] in hazard.colours)
+
+
+def ceiling(tables: Tables, issuer: Issuer) -> tuple[str, ...]:
+    """Return the area prefixes the green channel may serve for this issuer without a countersign."""
+    if issuer.ceiling or tables.green.ceiling == "own_area":
+        return issuer.ceiling or issuer.areas
+    return tuple(prefix for prefix in issuer.areas if len(prefix) >= len("411726"))
+
+
+def decide(
+    tables: Tables,
+    alert: Alert,
+    issuer: Issuer,
+    targets: Sequence[Target],
+    now: datetime,
+    succession: Succession | None,
+    over_limit: str,
+) -> Route:
+    """Return the route; `over_limit` is the limit's text when this alert exceeds it, else empty."""
+    past = succession or Succession()
+    alarms = (over_limit,) if over_limit else ()
+    downgrade = alert.kind is Kind.UPDATE and bool(past.previous) and alert.level < past.level
+    if not alert.actual:
+        reasons = (f"status: {alert.status} is a drill and needs a second person",)
+        held = (*_drill_holds(tables, alert, now), *_holds(tables, alert, targets))
+        return Route("drill", reasons, held, alarms=alarms, downgrade=downgrade)
+    if alert.kind is Kind.CORRECTION:
+        # Any signer alone, within minutes: a false alarm must not wait for a second person or a missing code.
+        return Route("normal", ("correction: any signer may send it alone",), alarms=alarms, second_person=False)
+    held = _holds(tables, alert, targets)
+    against = _against_green(tables, alert, issuer, past, downgrade=downgrade)
+    if over_limit and alert.level is not Level.RED:
+        held = (*held, f"{over_limit}; one more tap sends it")
+    over = tuple(target for target in targets if not area_covers(ceiling(tables, issuer), target))
+    if targets and len(over) == len(targets):
+        against.append(f"ceiling: every target lies above the ceiling of {issuer.id}")
+    if against or held:
+        return Route("normal", (*against, *held), held, alarms=alarms, downgrade=downgrade)
+    reasons = (f"green: {issuer.name} is pre-authorised and {alert.event_code} is on the list",)
+    if over:
+        held = (f"over_ceiling: {len(over)} townships, and all residents, wait for a countersign",)
+    return Route("green", reasons, held, over, alarms, second_person=bool(over))
+
+
+def _drill_holds(tables: Tables, alert: Alert, now: datetime) -> tuple[str, ...]:
+    if alert.status is Status.DRAFT:
+        return ("draft: a draft is never sent; issue it under another status",)
+    drill, local = tables.defaults.drill, now.astimezone(CHINA).time()
+    if alert.status is Status.EXERCISE and not drill.start <= local < drill.until:
+        return (f"drill: drills are held from {drill.start:%H:%M} to {drill.until:%H:%M} only",)
+    return ()
+
+
+def _holds(tables: Tables, alert: Alert, targets: Sequence[Target]) -> tuple[str, ...]:
+    """Return what a person has to settle first. An end of a warning is not stopped by a colour or a code."""
+    if alert.kind in (Kind.CANCEL, Kind.CORRECTION):
+        return ()
+    held = [] if targets else ["area: no township was recognised; a person must choose the area"]
+    hazard = tables.hazard_by_code.get(alert.event_code)
+    level = alert.level.name.lower()
+    if hazard is None:
+        held.append(f"hazard: code {alert.event_code!r} is not in hazards.csv; a person must confirm the hazard")
+    elif alert.document in COLOURED and alert.level is Level.UNKNOWN:
+        held.append("colour: the warning names no colour; a person must confirm the level")
+    elif alert.document in COLOURED and not colour_exists(tables, hazard.code, alert.level):
+        held.append(f"colour: {level} does not exist for {hazard.zh} ({hazard.code}); a person must confirm the level")
+    if hazard and alert.actual and alert.document in COLOURED and not _agree(hazard.zh, alert.event):
+        held.append(f"hazard: the name {alert.event!r} is not that of {hazard.code} ({hazard.zh}); the name counts")
+    return tuple(held)
+
+
+def _agree(name: str, event: str) -> bool:
+    """Whether a Chinese event name is the code's: 暴雨 in 暴雨红色预警, but not in 雷暴大风."""
+    return not _HANZI.search(event) or name in event or event in name
+
+
+def _against_green(tables: Tables, alert: Alert, issuer: Issuer, past: Succession, *, downgrade: bool) -> list[str]:
+    """Return every reason why the green channel is closed to this alert."""
+    green = tables.green
+    against = []
+    if not issuer.green:
+        against.append(f"issuer: {issuer.name} ({issuer.id}) is not pre-authorised for the green channel")
+    if alert.document not in green.documents:
+        against.append(f"document: {alert.document} does not use the green channel")
+    if alert.event_code not in green.hazards:
+        against.append(f"hazard: {alert.event_code} is not on the green channel's list")
+    if alert.level < green.lowest:
+        against.append(f"level: the green channel starts at {green.lowest.name.lower()}")
+    if alert.kind is Kind.CANCEL:
+        against.append("cancel: an all-clear needs a second person")
+    if alert.kind is Kind.UPDATE:
+        against += _against_update(alert, past, downgrade=downgrade)
+    return against
+
+
+def _against_update(alert: Alert, past: Succession, *, downgrade: bool) -> list[str]:
+    if not past.previous:
+        return ["update: it references no live version, so it cannot be shown to raise or extend one"]
+    against = []
+    if downgrade:
+        against.append("downgrade: lowering a level needs a second person")
+    if past.leaving:
+        against.append("area: a reduction needs a second person; warn new townships by an alert of their own")
+    longer = alert.expires is not None and any(alert.expires > old.expires for old in past.previous if old.expires)
+    if not (alert.level > past.level or past.entering or longer or downgrade):
+        against.append("update: it neither raises the level nor extends the area or the time")
+    return against

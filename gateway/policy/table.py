@@ -1,0 +1,309 @@
+"""The policy's tables: one frozen model per file under `config/policy/`, unknown keys refused.
+
+Read by `gateway.policy.reading`, asked through `gateway.policy.Policy`. What one row may say is checked here,
+what files say of each other in `reading`.
+
+**Source:** hazard codes GB/T 35561; which colours exist for a hazard: CMA Order 16 with Henan Order 128.
+"""
+
+from __future__ import annotations
+
+from datetime import time
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints, model_validator
+
+from gateway.model import Alert, Document, Group, Kind, Lane, Level, Notice, Target
+
+COLOURS = {Level.BLUE: "B", Level.YELLOW: "Y", Level.ORANGE: "O", Level.RED: "R"}
+COLOURED = frozenset({Document.WARNING, Document.JOINT_RISK})
+"""Documents that carry a colour. An emergency response Ⅳ–Ⅰ is never shown as one."""
+
+ALL_CLEARS = frozenset({Notice.PARTIAL_ALL_CLEAR, Notice.ALL_CLEAR})
+DRILL_GROUPS = frozenset({Group.OFFICIALS, Group.LOUDSPEAKERS})
+
+
+def _level(value: object) -> Level:
+    names = {level.name.lower(): level for level in Level}
+    if isinstance(value, Level):
+        return value
+    # A bare digit is refused: feeds disagree whether 1 is blue or red.
+    if not isinstance(value, str) or value not in names:
+        raise ValueError(f"not a level; use one of {', '.join(names)}")
+    return names[value]
+
+
+LevelName = Annotated[Level, BeforeValidator(_level), PlainSerializer(lambda level: level.name.lower())]
+Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+AreaPrefix = Annotated[str, StringConstraints(pattern=r"^(\d{4}|\d{6}|\d{9}|\d{12})$")]
+HazardCode = Annotated[str, StringConstraints(pattern=r"^\d\d[0-9A-Z]\d\d$")]
+HazardGlob = Annotated[str, StringConstraints(pattern=r"^[0-9A-Z]*\*?$", min_length=1)]
+Minutes = Annotated[int, Field(gt=0, le=7 * 24 * 60)]
+Role = Literal["issuer", "reviewer", "clerk", "viewer", "admin"]
+
+
+def hazard_matches(code: str, globs: tuple[str, ...]) -> bool:
+    """Whether a hazard code is covered by one of the globs ("11B03", "11B*")."""
+    return any(fnmatchcase(code, glob) for glob in globs)
+
+
+def area_covers(prefixes: tuple[str, ...], target: Target) -> bool:
+    """Whether the whole target lies inside the prefixes (a village prefix covers a target narrowed to it)."""
+    if target.township.startswith(prefixes):
+        return True
+    return bool(target.villages) and all(village.startswith(prefixes) for village in target.villages)
+
+
+class Table(BaseModel):
+    """Base of every row and file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Hazard(Table):
+    """One row of `hazards.csv`. `colours` is a subset of BYOR in that order; empty: no restriction known."""
+
+    code: HazardCode
+    zh: str = Field(min_length=1)
+    en: str = Field(min_length=1)
+    colours: str = Field(pattern=r"^B?Y?O?R?$")
+    bureau: str = Field(min_length=1)
+
+
+class Grant(Table):
+    """What an issuer may say: documents × hazards, up to a level."""
+
+    documents: tuple[Document, ...] = Field(min_length=1)
+    hazards: tuple[HazardGlob, ...] = Field(min_length=1)
+    highest: LevelName
+
+
+class Issuer(Table):
+    """A body entitled to issue. `signature` stands in 【】 before an SMS; `sender` is its CAP sender."""
+
+    id: Identifier
+    sender: str = Field(pattern=r"^[^\s,<&]+$")
+    name: str = Field(min_length=1)
+    name_en: str = Field(min_length=1)
+    signature: str = Field(min_length=2, pattern=r"^[^【】\s]+$")
+    bureau: str = Field(min_length=1)
+    areas: tuple[AreaPrefix, ...] = Field(min_length=1)
+    grant: tuple[Grant, ...] = Field(min_length=1)
+    green: bool = False
+    ceiling: tuple[AreaPrefix, ...] = ()
+
+
+class AuthorityFile(Table):
+    """`authority.toml`."""
+
+    issuer: tuple[Issuer, ...] = Field(min_length=1)
+
+
+class Token(Table):
+    """One API token: the digest of a random text, and the person it stands for."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    issuer: Identifier
+    name: str = Field(min_length=1)
+    role: Role
+    demo: bool = False
+
+
+class TokensFile(Table):
+    """`tokens.toml`."""
+
+    token: tuple[Token, ...] = ()
+
+
+class GreenFile(Table):
+    """`green.toml`: what may leave before a second person has seen it."""
+
+    hazards: tuple[HazardCode, ...]
+    documents: tuple[Document, ...]
+    lowest: LevelName = Level.UNKNOWN
+    ceiling: Literal["own_county", "own_area"] = "own_county"
+    review_within_min: Minutes = 30
+
+    @model_validator(mode="after")
+    def _no_orders(self) -> Self:
+        for document in (Document.EVACUATION, Document.RETURN):
+            if document in self.documents:
+                raise ValueError(f"{document} moves people and never uses the green channel; remove it from documents")
+        return self
+
+
+class ChannelRow(Table):
+    """A channel the plan may name, and whom it can serve."""
+
+    name: Identifier
+    groups: tuple[Group, ...] = Field(min_length=1)
+
+
+class PlanRow(Table):
+    """Which channels one group hears a document and level through. `levels` left out: every level."""
+
+    documents: tuple[Document, ...] = Field(min_length=1)
+    levels: tuple[LevelName, ...] = Field(default=tuple(Level), min_length=1)
+    group: Group
+    channels: tuple[Identifier, ...] = Field(min_length=1)
+    languages: tuple[Literal["zh", "en"], ...] = ("zh",)
+    lane: Lane
+    start_after_s: int = Field(default=0, ge=0, le=3600)
+    deadline_min: Minutes | None = None
+    fallback: Identifier | None = None
+    fallback_after_s: int = Field(default=300, ge=0, le=3600)
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        first = self.group in (Group.OFFICIALS, Group.LOUDSPEAKERS)
+        if first and self.start_after_s:
+            raise ValueError("officials and loudspeakers start at once; remove start_after_s")
+        if self.lane is Lane.GREEN and not first:
+            raise ValueError("lane green is reserved for officials and loudspeakers; use urgent or bulk")
+        if (self.lane is Lane.SERVICE) != (self.documents == (Document.SERVICE,)):
+            raise ValueError('lane service is for documents = ["service"] alone, and they use no other lane')
+        mild = min(self.levels) < Level.ORANGE and self.documents != (Document.EVACUATION,)
+        if self.lane is Lane.URGENT and mild:
+            raise ValueError("lane urgent is for orange, red and evacuation; split the row or use bulk")
+        if "zh" not in self.languages or ("en" in self.languages and self.group is not Group.SUBSCRIBERS):
+            raise ValueError('languages: "zh" for everybody, "en" in addition only for subscribers')
+        return self
+
+    def covers(self, document: Document, level: Level) -> bool:
+        """Whether the row speaks of this document and level."""
+        return document in self.documents and level in self.levels
+
+
+class PlanFile(Table):
+    """`plan.toml`."""
+
+    channel: tuple[ChannelRow, ...] = Field(min_length=1)
+    row: tuple[PlanRow, ...] = Field(min_length=1)
+
+
+class DeferRow(Table):
+    """What waits for the morning. All keys but `channels` are written out, so that no row catches more than it says."""
+
+    documents: tuple[Document, ...] = Field(min_length=1)
+    levels: tuple[LevelName, ...] = Field(min_length=1)
+    groups: tuple[Group, ...] = Field(min_length=1)
+    notices: tuple[Notice, ...] = Field(min_length=1)
+    channels: tuple[Identifier, ...] | None = None
+
+    @model_validator(mode="after")
+    def _never_delayed(self) -> Self:
+        if Group.OFFICIALS in self.groups:
+            raise ValueError("officials are never delayed; remove them from groups")
+        if Document.EVACUATION in self.documents:
+            raise ValueError("an evacuation instruction is never delayed; remove it from documents")
+        if Level.RED in self.levels and not ALL_CLEARS.issuperset(self.notices):
+            raise ValueError("red is never delayed, except its all-clear; put red into a row of its own")
+        return self
+
+
+class QuietFile(Table):
+    """`quiet.toml`: quiet hours in China time, across midnight."""
+
+    start: time = Field(alias="from")
+    until: time
+    resume: time
+    defer: tuple[DeferRow, ...] = ()
+
+    @model_validator(mode="after")
+    def _across_midnight(self) -> Self:
+        if not self.until <= self.resume < self.start:
+            raise ValueError("expected until <= resume < from (quiet hours cross midnight)")
+        return self
+
+
+class ExpiresRow(Table):
+    """Validity in hours of a message without `expires`. A key left out matches everything."""
+
+    documents: tuple[Document, ...] = tuple(Document)
+    levels: tuple[LevelName, ...] = tuple(Level)
+    kinds: tuple[Kind, ...] = tuple(Kind)
+    hours: int = Field(gt=0, le=30 * 24)
+
+    def covers(self, alert: Alert) -> bool:
+        """Whether the row speaks of this alert."""
+        return alert.document in self.documents and alert.level in self.levels and alert.kind in self.kinds
+
+
+class ConfirmRow(Table):
+    """Which alerts a person must answer for, and minutes per rung of the ladder. A key left out matches everything."""
+
+    documents: tuple[Document, ...] = tuple(Document)
+    levels: tuple[LevelName, ...] = tuple(Level)
+    hazards: tuple[HazardGlob, ...] = ("*",)
+    response_types: tuple[str, ...] | None = None
+    within_min: Minutes
+
+    def covers(self, alert: Alert) -> bool:
+        """Whether the row speaks of this alert."""
+        asked = {word for info in alert.infos for word in info.response_types}
+        return (
+            alert.document in self.documents
+            and alert.level in self.levels
+            and hazard_matches(alert.event_code, self.hazards)
+            and (self.response_types is None or not asked.isdisjoint(self.response_types))
+        )
+
+
+class Limits(Table):
+    """Alerts per issuer and hour; above it an alarm and one more tap, never a block of red."""
+
+    alerts_per_hour: int = Field(gt=0)
+    issuers: dict[Identifier, Annotated[int, Field(gt=0)]] = Field(default_factory=dict)
+
+
+class Drill(Table):
+    """The audience of everything that is not Actual, and its hours in China time."""
+
+    groups: tuple[Group, ...]
+    channels: tuple[Identifier, ...]
+    areas: tuple[AreaPrefix, ...]
+    start: time = Field(alias="from")
+    until: time
+
+    @model_validator(mode="after")
+    def _only_those_who_know(self) -> Self:
+        if not DRILL_GROUPS.issuperset(self.groups):
+            raise ValueError("a drill reaches officials and loudspeakers only; remove the other groups")
+        if not self.start < self.until:
+            raise ValueError("drills are held by day: from must be before until")
+        return self
+
+
+class DefaultsFile(Table):
+    """`defaults.toml`."""
+
+    coarse_area: Literal["hold_residents", "send"] = "hold_residents"
+    played_share: float = Field(default=0.5, gt=0, le=1)
+    expires: tuple[ExpiresRow, ...] = Field(min_length=1)
+    confirm: tuple[ConfirmRow, ...] = ()
+    limits: Limits
+    drill: Drill
+
+
+class Tables(Table):
+    """All files together; what `Policy` wraps, digests and stores."""
+
+    hazards: tuple[Hazard, ...] = Field(min_length=1)
+    authority: AuthorityFile
+    tokens: TokensFile
+    green: GreenFile
+    plan: PlanFile
+    quiet: QuietFile
+    defaults: DefaultsFile
+
+    @cached_property
+    def hazard_by_code(self) -> dict[str, Hazard]:
+        """Hazards by GB/T 35561 code."""
+        return {hazard.code: hazard for hazard in self.hazards}
+
+    @cached_property
+    def issuer_by_name(self) -> dict[str, Issuer]:
+        """Issuers by id and by CAP sender."""
+        return {key: issuer for issuer in self.authority.issuer for key in (issuer.id, issuer.sender)}

@@ -1,0 +1,199 @@
+"""Turn a routed alert into a plan: who hears what, through which channel, in which lane, from when until when.
+
+Pure. Called by intake when an alert is accepted or approved, and by previews. Order of steps: officials,
+loudspeakers, subscribers, residents; within a group first issues before updates before partial all-clears.
+A plan never reaches beyond the alert's targets and those of the versions before it; a drill reaches only the drill
+audience, never in the green lane; a draft reaches nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from gateway.model import Alert, Audience, Document, Group, Kind, Lane, Notice, Plan, Status, Step, Target
+from gateway.policy import PlanRow, Policy, Route
+
+Targets = tuple[Target, ...]
+Difference = Callable[[Sequence[Target], Sequence[Target]], Targets]
+"""`difference(new, old)`: the targets of `old` that `new` no longer covers."""
+
+ORDER = (Group.OFFICIALS, Group.LOUDSPEAKERS, Group.SUBSCRIBERS, Group.RESIDENTS)
+FIRST = frozenset({Group.OFFICIALS, Group.LOUDSPEAKERS})
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A step before it has a number."""
+
+    audience: Audience
+    notice: Notice
+    lane: Lane
+    start: datetime
+    deadline: datetime
+    fallback: str | None
+    fallback_start: datetime
+
+
+def plan(
+    alert: Alert,
+    route: Route,
+    targets: Targets,
+    previous: Targets,
+    policy: Policy,
+    now: datetime,
+    enabled: Collection[str],
+    region_difference: Difference,
+) -> Plan:
+    """Return the plan of an alert.
+
+    `previous` are the targets of the live versions it references, () for a first issue. `enabled` names the
+    channels this installation runs. A green route above its ceiling yields the part that goes at once; after the
+    countersign, plan again with a normal route and join the two with `complete`.
+    """
+    news = _news(alert, route, targets, previous, region_difference)
+    held, reasons = list(route.held), list(route.reasons)
+    drafts: list[_Draft] = []
+    if alert.status is not Status.DRAFT:
+        maker = _Maker(alert, route, policy, now, frozenset(enabled), held, reasons)
+        drafts = [draft for group in ORDER for draft in maker.group(group, news)]
+        if alert.kind is Kind.CANCEL and not previous:
+            held.append("cancel: it references no live version; a person must say whom it ends")
+    leaving = next((where for notice, where in news if notice is Notice.PARTIAL_ALL_CLEAR), ())
+    steps = tuple(_numbered(drafts))
+    return Plan(alert.id, route.kind, tuple(reasons), targets, leaving, steps, tuple(held))
+
+
+def complete(first: Plan, whole: Plan, region_difference: Difference) -> Plan:
+    """Return `first` followed by what `whole` adds to it, so that nobody served by `first` is served again."""
+    steps = list(first.steps)
+    renumbered: dict[int, int] = {}
+    for step in whole.steps:
+        key = _key(step)
+        served = tuple(target for done in first.steps if _key(done) == key for target in done.audience.targets)
+        rest = region_difference(served, step.audience.targets) if served else step.audience.targets
+        if rest:
+            renumbered[step.number] = len(steps) + 1
+            stands_in = renumbered.get(step.fallback_of) if step.fallback_of is not None else None
+            audience = replace(step.audience, targets=rest)
+            steps.append(replace(step, number=len(steps) + 1, audience=audience, fallback_of=stands_in))
+    return replace(whole, route=first.route, reasons=(*first.reasons, *whole.reasons), steps=tuple(steps))
+
+
+def _key(step: Step) -> tuple[object, ...]:
+    return step.audience.group, step.audience.channel, step.audience.language, step.notice, step.fallback_of is None
+
+
+def _news(
+    alert: Alert, route: Route, targets: Targets, previous: Targets, difference: Difference
+) -> list[tuple[Notice, Targets]]:
+    """Return who is told what: (notice, targets), most important first, without empty ones."""
+    news: list[tuple[Notice, Targets]]
+    if alert.kind is Kind.ALERT:
+        news = [(Notice.ISSUE, targets)]
+    elif alert.kind is Kind.CANCEL:
+        news = [(Notice.ALL_CLEAR, previous)]
+    elif alert.kind is Kind.CORRECTION:
+        # The mistake may already be stopped, so no live version may be left to take the area from.
+        news = [(Notice.CORRECTION, previous or targets)]
+    else:
+        entering = difference(previous, targets) if previous else targets
+        remaining = difference(entering, targets) if entering else targets
+        changed = Notice.DOWNGRADE if route.downgrade else Notice.UPDATE
+        leaving = difference(targets, previous)
+        news = [(Notice.ISSUE, entering), (changed, remaining), (Notice.PARTIAL_ALL_CLEAR, leaving)]
+    return [(notice, where) for notice, where in news if where]
+
+
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """Makes the steps of one plan; notes what waits in `held` and what is missing in `reasons`."""
+
+    alert: Alert
+    route: Route
+    policy: Policy
+    now: datetime
+    enabled: frozenset[str]
+    held: list[str]
+    reasons: list[str]
+
+    def group(self, group: Group, news: list[tuple[Notice, Targets]]) -> Iterator[_Draft]:
+        """Yield the group's steps in order."""
+        rows = self.policy.plan_rows(self.alert.document, self.alert.level, group)
+        if not self.alert.actual and group not in self.policy.drill.groups:
+            return
+        if self.route.over_ceiling and group not in FIRST:
+            return  # they wait for the countersign; the route says so
+        news = [(notice, self._admitted(group, where)) for notice, where in news]
+        news = [(notice, where) for notice, where in news if where]
+        if not rows or not news:
+            return
+        if not any(self._channels(row) for row in rows):
+            self.reasons.append(f"channel: none of the channels for {group} is enabled")
+        for notice, where in news:
+            for row in rows:
+                yield from self._steps(row, notice, where)
+
+    def _admitted(self, group: Group, where: Targets) -> Targets:
+        """Return the targets this group may be served in now."""
+        if not self.alert.actual:
+            return tuple(t for t in where if t.township.startswith(self.policy.drill.areas))
+        over = {target.township for target in self.route.over_ceiling}
+        where = tuple(target for target in where if target.township not in over)
+        if group is not Group.RESIDENTS or self.policy.coarse_sends:
+            return where
+        coarse = ", ".join(target.township for target in where if target.coarse)
+        if coarse:
+            self.held.append(f"coarse_area: residents of {coarse} wait for a person")
+        return tuple(target for target in where if not target.coarse)
+
+    def _channels(self, row: PlanRow) -> tuple[tuple[str, str | None], ...]:
+        """Return (channel, fallback) pairs that run here; a fallback takes the place of a channel that does not."""
+        enabled = self.enabled if self.alert.actual else self.enabled.intersection(self.policy.drill.channels)
+        fallback = row.fallback if row.fallback in enabled else None
+        running = [name for name in row.channels if name in enabled]
+        if not running:
+            return ((fallback, None),) if fallback else ()
+        # Behind the last one only: behind each, the fallback would serve the same people twice.
+        return (*((name, None) for name in running[:-1]), (running[-1], fallback))
+
+    def _steps(self, row: PlanRow, notice: Notice, where: Targets) -> Iterator[_Draft]:
+        for channel, fallback in self._channels(row):
+            wanted = self.now + timedelta(seconds=row.start_after_s)
+            start = self._start(row.group, channel, notice, wanted)
+            deadline = self.policy.expires(self.alert)
+            if row.deadline_min is not None:
+                deadline = min(deadline, start + timedelta(minutes=row.deadline_min))
+            if start >= deadline:
+                why = "would wait for the morning, when it has expired" if start > wanted else "has expired"
+                self.held.append(f"expires: {notice} to {row.group} by {channel} {why}")
+                continue
+            later = start + timedelta(seconds=row.fallback_after_s)
+            later = self._start(row.group, fallback, notice, later) if fallback else later
+            for language in row.languages:
+                audience = Audience(where, row.group, channel, language)
+                yield _Draft(audience, notice, self._lane(row), start, deadline, fallback, later)
+
+    def _start(self, group: Group, channel: str, notice: Notice, at: datetime) -> datetime:
+        """Return when this goes out, quiet hours considered."""
+        return self.policy.deferral(self.alert.document, self.alert.level, group, channel, notice, at) or at
+
+    def _lane(self, row: PlanRow) -> Lane:
+        """Return the row's lane; what is not Actual never competes with what is."""
+        if self.alert.actual:
+            return row.lane
+        return Lane.SERVICE if self.alert.document is Document.SERVICE else Lane.BULK
+
+
+def _numbered(drafts: Sequence[_Draft]) -> Iterator[Step]:
+    """Yield steps numbered from 1, each with the step that stands in for it right behind."""
+    number = 0
+    for draft in drafts:
+        number += 1
+        yield Step(number, draft.audience, draft.notice, draft.lane, draft.start, draft.deadline)
+        if draft.fallback is None or draft.fallback_start >= draft.deadline:
+            continue
+        audience, of = replace(draft.audience, channel=draft.fallback), number
+        number += 1
+        yield Step(number, audience, draft.notice, draft.lane, draft.fallback_start, draft.deadline, of)

@@ -1,0 +1,552 @@
+"""The policy: wrong files refused with file, key and fix; authority fails closed; few things only are green."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gateway.errors import ConfigError
+from gateway.model import Alert, Document, Group, Info, Kind, Level, Notice, Reference, Status, Target
+from gateway.policy import Issuer, Policy, Succession
+
+SAMPLE = Path(__file__).parent.parent / "config" / "policy"
+POLICY = Policy.load(SAMPLE)
+NOON = datetime(2026, 7, 20, 4, 0, tzinfo=UTC)  # 12:00 in China
+NIGHT = datetime(2026, 7, 20, 15, 0, tzinfo=UTC)  # 23:00 in China
+BIYANG = (Target("411726101"), Target("411726102"))
+SUIPING = (Target("411728101"),)
+
+
+def body(name: str) -> Issuer:
+    found = POLICY.issuer(name)
+    assert found is not None
+    return found
+
+
+QXJ, FZB, CITY = body("411726-qxj"), body("411726-fzb"), body("4117-qxt")
+
+
+def warning(**changes: Any) -> Alert:
+    alert = Alert(
+        sender=QXJ.sender,
+        identifier="41172641600000_20260720120000",
+        sent=NOON,
+        status=Status.ACTUAL,
+        kind=Kind.ALERT,
+        document=Document.WARNING,
+        event_code="11B03",
+        event="暴雨",
+        level=Level.RED,
+    )
+    return replace(alert, **changes)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(SAMPLE, tmp_path / "policy"))
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        Policy.load(folder)
+    return str(caught.value)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "told"),
+    [
+        ("green.toml", "lowest =", "lowset =", "green.toml: lowset: unknown key; rename it to lowest"),
+        ("plan.toml", "lane =", "lain =", "plan.toml: row[0].lain: unknown key; rename it to lane"),
+        ("quiet.toml", "from =", "start =", "quiet.toml: from: missing; add the key"),
+        ("defaults.toml", "within_min = 5", "within = 5", "confirm[0].within: unknown key; rename it to within_min"),
+        ("authority.toml", 'highest = "red"', "highest = 1", "issuer[0].grant[0].highest: not a level; use one of"),
+        ("authority.toml", '"11B*"', '"99Z*"', "no hazard matches 99Z*; add it to hazards.csv"),
+        ("authority.toml", '"411702"', '"411802"', "ceiling 411802 lies outside its areas"),
+        (
+            "tokens.toml",
+            'issuer = "411726-qxj"',
+            'issuer = "411726-xqj"',
+            "token.issuer: 411726-xqj is not in authority",
+        ),
+        ("plan.toml", 'channels = ["sms_twilio"', 'channels = ["sms_twillio"', "sms_twillio is not declared"),
+        ("plan.toml", 'channels = ["web_push"]', 'channels = ["loudspeaker_ws"]', "cannot serve subscribers"),
+        ("plan.toml", 'group = "officials"', 'group = "residents"', "lane green is reserved for officials"),
+        (
+            "plan.toml",
+            'lane = "green"',
+            'lane = "green"\nstart_after_s = 9',
+            "officials and loudspeakers start at once",
+        ),
+        ("plan.toml", '"return"]\ngroup = "officials"', ']\ngroup = "officials"', "return red: no row for officials"),
+        ("plan.toml", 'channels = ["web_push"]', 'channels = ["web_push", "web_push"]', "in two rows; keep one"),
+        ("quiet.toml", '"residents", "loudspeakers"', '"officials"', "officials are never delayed"),
+        ("quiet.toml", '"yellow"', '"red"', "red is never delayed, except its all-clear"),
+        ("quiet.toml", '"joint_risk"', '"evacuation"', "an evacuation instruction is never delayed"),
+        ("quiet.toml", 'from = "22:00"', 'from = "05:00"', "expected until <= resume < from"),
+        ("green.toml", '"nowcast"', '"evacuation"', "moves people and never uses the green channel"),
+        ("defaults.toml", '"officials", "loudspeakers"', '"residents"', "a drill reaches officials and loudspeakers"),
+        ("defaults.toml", "4117-qxt = 20", "4117-xxx = 20", "limits.issuers: 4117-xxx is not in authority.toml"),
+        ("defaults.toml", "[[expires]]\nhours = 24\n", "", "end with a row that has hours only"),
+        ("hazards.csv", "11B03,暴雨,rainstorm,BYOR", "11B03,暴雨,rainstorm,ROYB", "hazards.csv:18: colours"),
+        ("hazards.csv", "11B04,", "11B03,", "hazards.csv: 11B03: listed twice"),
+        ("green.toml", "documents = [", "documents = ", "green.toml: not valid TOML"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_file_key_and_fix(folder: Path, file: str, old: str, new: str, told: str) -> None:
+    """A typo found at start costs a minute; found on a flood night it costs a village its warning."""
+    edit(folder / file, old, new)
+    message = refusal(folder)
+    assert told in message
+
+
+def test_a_missing_or_misnamed_file_is_refused(folder: Path) -> None:
+    """A misspelt quiet.toml must not silently mean "no quiet hours"."""
+    (folder / "quiet.toml").rename(folder / "qiuet.toml")
+    message = refusal(folder)
+    assert "quiet.toml: file is missing" in message
+    assert "qiuet.toml: unknown file" in message
+
+
+def test_a_refusal_never_prints_a_token_digest(folder: Path) -> None:
+    """Errors end in logs and on screens; nothing secret may follow them there."""
+    digest = POLICY.tables.tokens.token[0].sha256
+    edit(folder / "tokens.toml", digest, f"{digest}0")
+    assert digest not in refusal(folder)
+
+
+def test_the_digest_ignores_order_and_layout(folder: Path) -> None:
+    """An alert is judged a year later by its policy's digest: moving rows about must not look like a new policy."""
+    lines = (folder / "hazards.csv").read_text(encoding="utf-8").splitlines()
+    (folder / "hazards.csv").write_text("\n".join([lines[0], *reversed(lines[1:])]), encoding="utf-8")
+    edit(folder / "defaults.toml", "# Defaults", "# Other words\n# Defaults")
+    head, *issuers = (folder / "authority.toml").read_text(encoding="utf-8").split("[[issuer]]")
+    text = "[[issuer]]".join([head, *(block + "\n" for block in reversed(issuers))])
+    (folder / "authority.toml").write_text(text, encoding="utf-8")
+    assert Policy.load(folder).digest == POLICY.digest
+    edit(folder / "defaults.toml", "hours = 6", "hours = 5")
+    assert Policy.load(folder).digest != POLICY.digest
+
+
+def test_a_stored_policy_comes_back_the_same() -> None:
+    """The digest names exactly these bytes, and they answer every question as the files did."""
+    stored = POLICY.to_bytes()
+    assert hashlib.sha256(stored).hexdigest() == POLICY.digest
+    again = Policy.from_bytes(stored)
+    assert again == POLICY
+    assert again.to_bytes() == stored
+
+
+def test_a_damaged_stored_policy_is_refused() -> None:
+    """Bytes from the store are checked as files are."""
+    content = json.loads(POLICY.to_bytes())
+    content["green"]["hazardz"] = []
+    for damaged in (b"", b"{}", json.dumps(content).encode()):
+        with pytest.raises(ConfigError):
+            Policy.from_bytes(damaged)
+
+
+def test_the_plan_may_only_name_channels_that_exist() -> None:
+    """A channel in the plan without a file would be a road that is never taken."""
+    POLICY.check_channels({"sms_twilio", "loudspeaker_ws", "web_push", "noop", "other"})
+    with pytest.raises(ConfigError, match="no such channel: web_push"):
+        POLICY.check_channels({"sms_twilio", "loudspeaker_ws", "noop"})
+
+
+# --- principals and issuers ------------------------------------------------------------------------------------------
+
+
+def test_a_demo_token_opens_nothing_outside_simulation() -> None:
+    """The demo tokens are printed in the file; a live installation must not know them."""
+    token = "demo-411726-qxj-issuer"
+    assert POLICY.principal(token) is None
+    found = POLICY.principal(token, simulation=True)
+    assert found is not None
+    assert (found.role, found.issuer, found.demo) == ("issuer", "411726-qxj", True)
+
+
+@given(st.text(st.characters(), max_size=80))
+@example("\udcff")
+def test_no_other_text_is_a_principal(token: str) -> None:
+    """Only the digest of the whole token counts, whatever characters it holds."""
+    known = {row.sha256 for row in POLICY.tables.tokens.token}
+    text = token.encode("utf-8", "surrogatepass")
+    assert (POLICY.principal(token, simulation=True) is not None) == (hashlib.sha256(text).hexdigest() in known)
+
+
+def test_an_issuer_is_found_by_id_and_by_cap_sender() -> None:
+    """Both the console (id) and a CAP feed (sender) must lead to the same rows."""
+    assert POLICY.issuer("411726-qxj@mingluo.example") is POLICY.issuer("411726-qxj") is not None
+    assert POLICY.issuer("nobody@mingluo.example") is None
+    assert QXJ.signature == "泌阳县气象局"
+
+
+def test_every_shipped_issuer_has_a_second_person_where_it_has_a_first() -> None:
+    """Nobody approves their own: an issuer with one demo person only could never send on the normal road."""
+    roles: dict[str, set[str]] = {}
+    for row in POLICY.tables.tokens.token:
+        roles.setdefault(row.issuer, set()).add(row.role)
+    assert all("reviewer" in held for held in roles.values() if "issuer" in held)
+
+
+# --- authority -------------------------------------------------------------------------------------------------------
+
+
+def test_an_entitled_issuer_has_no_findings() -> None:
+    """The daily case: the county bureau warns its own townships."""
+    assert POLICY.authority(QXJ, warning(), BIYANG) == []
+    order = warning(sender=FZB.sender, document=Document.EVACUATION, event_code="11A51", event="山洪灾害")
+    assert POLICY.authority(FZB, order, BIYANG) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "targets", "missing"),
+    [
+        ({"document": Document.EVACUATION}, BIYANG, "document: no row lets 泌阳县气象局 (411726-qxj) issue evacuation"),
+        ({"document": Document.RETURN}, BIYANG, "document: no row lets"),
+        ({"event_code": "11A01", "event": "洪水"}, BIYANG, "hazard: no row lets"),
+        ({"event_code": "00000", "event": "测试"}, BIYANG, "hazard: no row lets"),
+        (
+            {"document": Document.SERVICE},
+            BIYANG,
+            "level: 泌阳县气象局 (411726-qxj) may issue service up to unknown, not red",
+        ),
+        ({}, (*BIYANG, *SUIPING), "area: no row lets 泌阳县气象局 (411726-qxj) issue for 411728101"),
+        ({"sender": "411728-qxj@mingluo.example"}, BIYANG, "sender: the message names another sender"),
+    ],
+)
+def test_a_refusal_names_the_missing_row(changes: dict[str, Any], targets: tuple[Target, ...], missing: str) -> None:
+    """The officer must see at once whether to ask another bureau or to have a row added."""
+    found = POLICY.authority(QXJ, warning(**changes), targets)
+    assert len(found) == 1
+    assert found[0].startswith(missing)
+    assert "411726-qxj" in found[0]
+
+
+@pytest.mark.parametrize(("kind", "refused"), [(Kind.UPDATE, True), (Kind.CANCEL, True), (Kind.CORRECTION, False)])
+def test_only_the_original_issuer_changes_or_ends_its_warning(kind: Kind, refused: bool) -> None:
+    """The city must not end the county's red by mistake; a false alarm, though, anyone entitled may revoke."""
+    theirs = Reference(QXJ.sender, "41172641600000_20260720110000", NOON - timedelta(hours=1))
+    found = POLICY.authority(CITY, warning(sender=CITY.sender, kind=kind, references=(theirs,)), BIYANG)
+    assert [text.split(":")[0] for text in found] == (["original"] if refused else [])
+    own = theirs._replace(sender=CITY.sender)
+    assert POLICY.authority(CITY, warning(sender=CITY.sender, kind=kind, references=(own,)), BIYANG) == []
+
+
+def test_an_unknown_hazard_code_is_no_refusal_but_other_rows_still_count() -> None:
+    """A code nobody knows is held for a person; it opens neither other documents nor other counties."""
+    odd = warning(event_code="11B77", event="新灾种")
+    assert POLICY.authority(QXJ, odd, BIYANG) == []
+    assert len(POLICY.authority(QXJ, replace(odd, document=Document.RETURN), SUIPING)) == 2
+
+
+def test_a_whole_township_is_not_covered_by_a_village_grant() -> None:
+    """A township order for one village must not grow into the whole township."""
+    narrow = QXJ.model_copy(update={"areas": ("411726101201",)})
+    assert POLICY.authority(narrow, warning(), (Target("411726101"),))
+    assert POLICY.authority(narrow, warning(), (Target("411726101", ("411726101201",)),)) == []
+
+
+def test_targets_only_touched_beyond_the_border_are_cut_not_refused() -> None:
+    """A polygon that brushes the neighbour must neither warn the neighbour nor stop the warning (D26)."""
+    touched, named = Target("411728102", certain=False), Target("411728101")
+    kept, cut = POLICY.border(QXJ, (*BIYANG, touched, named))
+    assert kept == (*BIYANG, named)
+    assert cut == (touched,)
+
+
+# --- colours ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "levels"),
+    [("11B03", "BYOR"), ("11B15", "OR"), ("11B16", "BYO"), ("11B14", "YOR"), ("11B22", "OR"), ("11B64", "BYOR")],
+)
+def test_only_the_tables_colours_exist(code: str, levels: str) -> None:
+    """A red frost or a blue hail is a mistake somewhere; hazards without a listed table are not restricted."""
+    exists = {
+        level for level in (Level.BLUE, Level.YELLOW, Level.ORANGE, Level.RED) if POLICY.colour_exists(code, level)
+    }
+    assert exists == {level for level in Level if level and level.name[0] in levels}
+
+
+def test_an_unknown_hazard_has_no_colour() -> None:
+    """Nothing is known of it, so nothing is confirmed."""
+    assert not POLICY.colour_exists("11B77", Level.RED)
+
+
+# --- routes ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_red_rainstorm_of_the_county_is_green() -> None:
+    """绿色通道: no approval stands between the forecaster and the village."""
+    route = POLICY.route(warning(), QXJ, BIYANG, NOON)
+    assert (route.kind, route.held, route.over_ceiling, route.second_person) == ("green", (), (), False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"kind": Kind.CANCEL}, "cancel: an all-clear needs a second person"),
+        ({"kind": Kind.UPDATE}, "update: it references no live version"),
+        ({"event_code": "11B09", "event": "高温"}, "hazard: 11B09 is not on"),
+        ({"document": Document.JOINT_RISK}, "document: joint_risk does not use the green channel"),
+        ({"event_code": "11B77", "event": "新灾种"}, "hazard: code '11B77' is not in hazards.csv"),
+        ({"event_code": "11B15", "event": "冰雹", "level": Level.BLUE}, "colour: blue does not exist for 冰雹"),
+        ({"level": Level.UNKNOWN}, "colour: the warning names no colour"),
+        ({"event": "雷暴大风"}, "hazard: the name '雷暴大风' is not that of 11B03"),
+    ],
+)
+def test_what_is_not_green_says_why(changes: dict[str, Any], why: str) -> None:
+    """Everything else waits for a second person, and the screen says for what."""
+    route = POLICY.route(warning(**changes), QXJ, BIYANG, NOON)
+    assert route.kind == "normal"
+    assert route.second_person
+    assert any(reason.startswith(why) for reason in route.reasons)
+    assert bool(route.held) == why.startswith(("colour", "hazard: code", "hazard: the name"))
+
+
+def test_an_issuer_without_preauthorisation_is_never_green() -> None:
+    """The channel is for named bodies, not for whoever holds a token."""
+    water = body("411726-slj")
+    alert = warning(sender=water.sender)
+    assert POLICY.route(alert, water, BIYANG, NOON).kind == "normal"
+
+
+def test_an_area_that_resolved_to_nothing_is_held_loudly() -> None:
+    """An empty area must ring a bell, not vanish as a plan without steps."""
+    route = POLICY.route(warning(), QXJ, (), NOON)
+    assert route.kind == "normal"
+    assert any("no township was recognised" in text for text in route.held)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "entering", "leaving", "kind", "downgrade"),
+    [
+        (Level.ORANGE, Level.RED, (), (), "green", False),
+        (Level.RED, Level.RED, BIYANG[1:], (), "green", False),
+        (Level.RED, Level.RED, (), (), "normal", False),
+        (Level.RED, Level.ORANGE, (), (), "normal", True),
+        (Level.RED, Level.ORANGE, BIYANG[1:], (), "normal", True),
+        (Level.ORANGE, Level.RED, (), BIYANG[1:], "normal", False),
+    ],
+)
+def test_only_updates_that_raise_or_extend_are_green(
+    old: Level, new: Level, entering: tuple[Target, ...], leaving: tuple[Target, ...], kind: str, downgrade: bool
+) -> None:
+    """Taking protection away needs a second person, whatever else the update brings (D7)."""
+    past = Succession((warning(level=old),), entering, leaving)
+    route = POLICY.route(warning(kind=Kind.UPDATE, level=new), QXJ, BIYANG, NOON, past)
+    assert (route.kind, route.downgrade) == (kind, downgrade)
+
+
+def test_a_longer_validity_extends() -> None:
+    """继续发布: the storm lasts, and the village must not hear of the end before it hears of the longer night."""
+    past = Succession((warning(expires=NOON + timedelta(hours=3)),))
+    longer = warning(kind=Kind.UPDATE, expires=NOON + timedelta(hours=6))
+    assert POLICY.route(longer, QXJ, BIYANG, NOON, past).kind == "green"
+    shorter = warning(kind=Kind.UPDATE, expires=NOON + timedelta(hours=2))
+    assert POLICY.route(shorter, QXJ, BIYANG, NOON, past).kind == "normal"
+
+
+def test_a_correction_needs_no_second_person_and_is_never_held_or_green() -> None:
+    """A false alarm is taken back within minutes by any signer, even if the mistake was its hazard code."""
+    route = POLICY.route(warning(kind=Kind.CORRECTION, event_code="11B77"), QXJ, BIYANG, NOON)
+    assert (route.kind, route.second_person, route.held) == ("normal", False, ())
+
+
+@given(
+    status=st.sampled_from([s for s in Status if s is not Status.ACTUAL]),
+    kind=st.sampled_from(Kind),
+    level=st.sampled_from(Level),
+)
+def test_what_is_not_actual_is_always_a_drill_with_a_second_person(status: Status, kind: Kind, level: Level) -> None:
+    """The worst mistake of all is a test that leaves as a real warning (rule 3)."""
+    route = POLICY.route(warning(status=status, kind=kind, level=level), QXJ, BIYANG, NOON)
+    assert (route.kind, route.second_person) == ("drill", True)
+    assert (status is Status.DRAFT) == any(text.startswith("draft:") for text in route.held)
+
+
+@given(
+    status=st.sampled_from(Status),
+    kind=st.sampled_from(Kind),
+    document=st.sampled_from(Document),
+    code=st.sampled_from([*POLICY.tables.hazard_by_code, "11B77", ""]),
+    level=st.sampled_from(Level),
+    issuer=st.sampled_from(POLICY.issuers),
+    before=st.none() | st.sampled_from(Level),
+    reduced=st.booleans(),
+    issued=st.integers(0, 100),
+)
+def test_green_is_never_wider_than_its_table(
+    status: Status,
+    kind: Kind,
+    document: Document,
+    code: str,
+    level: Level,
+    issuer: Issuer,
+    before: Level | None,
+    reduced: bool,
+    issued: int,
+) -> None:
+    """Whatever is combined: green only for what the table lists, and no count of alerts changes the way of red."""
+    alert = warning(sender=issuer.sender, status=status, kind=kind, document=document, event_code=code, level=level)
+    past = None if before is None else Succession((warning(level=before),), (), BIYANG[1:] if reduced else ())
+    route = POLICY.route(alert, issuer, BIYANG, NOON, past, issued)
+    if route.kind == "green":
+        assert alert.actual
+        assert kind is Kind.ALERT or (kind is Kind.UPDATE and before is not None and level > before and not reduced)
+        assert issuer.green
+        assert code in POLICY.tables.green.hazards
+        assert document is not Document.WARNING or POLICY.colour_exists(code, level)
+    if level is Level.RED:
+        unhurried = POLICY.route(alert, issuer, BIYANG, NOON, past)
+        assert (route.kind, route.held) == (unhurried.kind, unhurried.held)
+
+
+def test_an_exercise_at_night_is_held() -> None:
+    """A drill that wakes a county at 23:00 teaches people to ignore the next one (D19)."""
+    drill = warning(status=Status.EXERCISE)
+    assert POLICY.route(drill, QXJ, BIYANG, NOON).held == ()
+    assert "08:00 to 20:00" in POLICY.route(drill, QXJ, BIYANG, NIGHT).held[0]
+
+
+def test_above_the_ceiling_part_goes_and_the_rest_is_named() -> None:
+    """The city's own districts are served at once; the other counties wait for a countersign (D5)."""
+    inside, outside = Target("411702101"), Target("411726101", certain=False)
+    alert = warning(sender=CITY.sender)
+    route = POLICY.route(alert, CITY, (inside, outside), NOON)
+    assert (route.kind, route.over_ceiling, route.second_person) == ("green", (outside,), True)
+    assert route.held[0].startswith("over_ceiling: 1 township")
+    assert POLICY.route(alert, CITY, (outside,), NOON).kind == "normal"
+
+
+def test_a_limit_alarms_but_never_blocks_red() -> None:
+    """On a bad night the thirtieth red is as urgent as the first (D5)."""
+    red = POLICY.route(warning(), QXJ, BIYANG, NOON, issued_last_hour=10_000)
+    assert (red.kind, red.held, red.second_person) == ("green", (), False)
+    assert red.alarms
+    orange = POLICY.route(warning(level=Level.ORANGE), QXJ, BIYANG, NOON, issued_last_hour=10)
+    assert orange.kind == "normal"
+    assert "one more tap" in orange.held[0]
+    assert POLICY.route(warning(level=Level.ORANGE), QXJ, BIYANG, NOON, issued_last_hour=9).alarms == ()
+
+
+def test_an_explanation_says_why_and_who() -> None:
+    """The preview answers the officer's two questions before anything is sent."""
+    text = POLICY.explain(warning(), QXJ, BIYANG, NOON)
+    assert "route: green" in text
+    assert "needs no second person" in text
+    order = POLICY.explain(warning(document=Document.EVACUATION), QXJ, BIYANG, NOON)
+    assert "refused: document:" in order
+    assert "may be sent by: 驻马店市防汛抗旱指挥部, 泌阳县防汛抗旱指挥部" in order
+
+
+# --- times and confirmation ------------------------------------------------------------------------------------------
+
+
+def test_a_message_without_expiry_gets_the_default_of_its_level() -> None:
+    """Old warnings must end by themselves, and an explicit end always counts."""
+    assert POLICY.expires(warning()) == NOON + timedelta(hours=6)
+    assert POLICY.expires(warning(level=Level.BLUE)) == NOON + timedelta(hours=24)
+    assert POLICY.expires(warning(kind=Kind.CANCEL)) == NOON + timedelta(hours=12)
+    assert POLICY.expires(warning(expires=NOON + timedelta(hours=1))) == NOON + timedelta(hours=1)
+    assert POLICY.expires(warning(effective=NOON + timedelta(hours=2))) == NOON + timedelta(hours=8)
+
+
+def defer(level: Level, group: Group, notice: Notice, at: datetime) -> datetime | None:
+    return POLICY.deferral(Document.WARNING, level, group, "any", notice, at)
+
+
+def test_yellow_waits_for_the_morning() -> None:
+    """A village that is woken for every yellow stops listening (D14). 06:30 in China is 22:30 UTC the day before."""
+    morning = datetime(2026, 7, 20, 22, 30, tzinfo=UTC)
+    assert defer(Level.YELLOW, Group.RESIDENTS, Notice.ISSUE, NIGHT) == morning
+    assert defer(Level.YELLOW, Group.RESIDENTS, Notice.ISSUE, datetime(2026, 7, 20, 20, 0, tzinfo=UTC)) == morning
+    assert defer(Level.YELLOW, Group.RESIDENTS, Notice.ISSUE, NOON) is None
+
+
+@pytest.mark.parametrize(
+    ("at", "quiet"), [("13:59", False), ("14:00", True), ("21:59", True), ("22:00", False), ("22:10", False)]
+)
+def test_quiet_hours_begin_and_end_on_the_minute(at: str, quiet: bool) -> None:
+    """22:00 to 06:00 in China is 14:00 to 22:00 UTC."""
+    moment = datetime.fromisoformat(f"2026-07-20T{at}:00+00:00")
+    assert (defer(Level.BLUE, Group.LOUDSPEAKERS, Notice.ISSUE, moment) is not None) == quiet
+
+
+def test_an_all_clear_by_loudspeaker_waits_but_officials_hear_at_once() -> None:
+    """Nobody has to get up to hear that nothing will happen; those on duty do want to know."""
+    assert defer(Level.RED, Group.LOUDSPEAKERS, Notice.ALL_CLEAR, NIGHT) is not None
+    assert defer(Level.RED, Group.OFFICIALS, Notice.ALL_CLEAR, NIGHT) is None
+
+
+@given(
+    document=st.sampled_from(Document),
+    level=st.sampled_from(Level),
+    group=st.sampled_from(Group),
+    notice=st.sampled_from(Notice),
+    at=st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1), timezones=st.just(UTC)),
+)
+def test_red_evacuation_and_officials_are_never_delayed(
+    document: Document, level: Level, group: Group, notice: Notice, at: datetime
+) -> None:
+    """Night mutes nothing that moves people; what is deferred goes out at 06:30, within nine hours."""
+    later = POLICY.deferral(document, level, group, "any", notice, at)
+    ends = notice in (Notice.ALL_CLEAR, Notice.PARTIAL_ALL_CLEAR)
+    if document is Document.EVACUATION or group is Group.OFFICIALS or (level is Level.RED and not ends):
+        assert later is None
+    if later is not None:
+        assert (later.hour, later.minute) == (22, 30)
+        assert timedelta(0) < later - at <= timedelta(hours=8, minutes=30)
+
+
+@pytest.mark.parametrize(
+    ("changes", "minutes"),
+    [
+        ({}, 5),
+        ({"level": Level.ORANGE}, 15),
+        ({"level": Level.ORANGE, "event_code": "11B64"}, 5),
+        ({"level": Level.ORANGE, "event_code": "11D02"}, 5),
+        ({"level": Level.YELLOW}, None),
+        ({"document": Document.EVACUATION, "level": Level.UNKNOWN}, 5),
+        ({"document": Document.SERVICE, "level": Level.UNKNOWN}, None),
+        ({"kind": Kind.CANCEL}, None),
+        ({"kind": Kind.CORRECTION}, None),
+        ({"status": Status.EXERCISE}, 5),
+        ({"status": Status.TEST}, None),
+    ],
+)
+def test_who_is_called_and_how_soon(changes: dict[str, Any], minutes: int | None) -> None:
+    """叫应: red, evacuation, and the orange that kills in an hour get five minutes per rung (D6)."""
+    alert = warning(**changes)
+    assert POLICY.confirm_within_min(alert) == minutes
+    assert POLICY.needs_confirmation(alert) == (minutes is not None)
+
+
+def test_a_ladder_row_may_ask_for_a_response_type(folder: Path) -> None:
+    """立即转移 in a yellow flash-flood message still needs a person's answer, where the county wants it so."""
+    row = '[[confirm]]\nresponse_types = ["Evacuate"]\nwithin_min = 3\n\n[limits]'
+    edit(folder / "defaults.toml", "[limits]", row)
+    policy = Policy.load(folder)
+    yellow = warning(level=Level.YELLOW)
+    assert policy.confirm_within_min(yellow) is None
+    move = replace(yellow, infos=(Info(event="暴雨", response_types=("Evacuate",)),))
+    assert policy.confirm_within_min(move) == 3

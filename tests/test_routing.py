@@ -1,0 +1,309 @@
+"""Routing: officials first, nobody outside the area, no drill that looks real, nothing held in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.model import Alert, Document, Group, Kind, Lane, Level, Notice, Plan, Status, Step, Target
+from gateway.policy import Policy, Route
+from gateway.routing import ORDER, complete, plan
+
+SAMPLE = Path(__file__).parent.parent / "config" / "policy"
+POLICY = Policy.load(SAMPLE)
+NOON = datetime(2026, 7, 20, 4, 0, tzinfo=UTC)  # 12:00 in China
+NIGHT = datetime(2026, 7, 20, 15, 0, tzinfo=UTC)  # 23:00 in China
+LIVE = frozenset({"sms_twilio", "loudspeaker_ws", "web_push"})
+GREEN, NORMAL = Route("green", second_person=False), Route("normal")
+A, B, C = (Target(f"41172610{n}") for n in (1, 2, 3))
+
+
+def difference(new: Sequence[Target], old: Sequence[Target]) -> tuple[Target, ...]:
+    """Whole townships only: what the tests need of `Regions.difference`."""
+    covered = {target.township for target in new}
+    return tuple(target for target in old if target.township not in covered)
+
+
+def warning(**changes: Any) -> Alert:
+    alert = Alert(
+        sender="411726-qxj@mingluo.example",
+        identifier="41172641600000_20260720120000",
+        sent=NOON,
+        status=Status.ACTUAL,
+        kind=Kind.ALERT,
+        document=Document.WARNING,
+        event_code="11B03",
+        event="暴雨",
+        level=Level.RED,
+    )
+    return replace(alert, **changes)
+
+
+def made(
+    alert: Alert,
+    route: Route = NORMAL,
+    targets: tuple[Target, ...] = (A,),
+    previous: tuple[Target, ...] = (),
+    now: datetime = NOON,
+    enabled: frozenset[str] = LIVE,
+    policy: Policy = POLICY,
+) -> Plan:
+    return plan(alert, route, targets, previous, policy, now, enabled, difference)
+
+
+def of(plan_: Plan, group: Group) -> list[Step]:
+    return [step for step in plan_.steps if step.audience.group is group]
+
+
+def told(plan_: Plan, group: Group = Group.OFFICIALS) -> dict[Notice, set[str]]:
+    return {step.notice: {t.township for t in step.audience.targets} for step in of(plan_, group)}
+
+
+def with_rows(**changes: Any) -> Policy:
+    """The sample policy with its first plan row (officials) changed."""
+    first, *rest = POLICY.tables.plan.row
+    file = POLICY.tables.plan.model_copy(update={"row": (first.model_copy(update=changes), *rest)})
+    return Policy(POLICY.tables.model_copy(update={"plan": file}))
+
+
+def test_a_red_warning_goes_to_officials_then_loudspeakers_then_everybody() -> None:
+    """Those who carry the gong must hear it first; the loudspeaker never waits for a mass SMS."""
+    made_plan = made(warning(), GREEN)
+    assert [(s.audience.group, s.audience.channel, s.audience.language, s.lane) for s in made_plan.steps] == [
+        (Group.OFFICIALS, "sms_twilio", "zh", Lane.GREEN),
+        (Group.LOUDSPEAKERS, "loudspeaker_ws", "zh", Lane.GREEN),
+        (Group.SUBSCRIBERS, "web_push", "zh", Lane.URGENT),
+        (Group.SUBSCRIBERS, "web_push", "en", Lane.URGENT),
+        (Group.RESIDENTS, "sms_twilio", "zh", Lane.URGENT),
+    ]
+    assert all(s.start == NOON and s.deadline == NOON + timedelta(hours=6) for s in made_plan.steps)
+    assert made_plan.route == "green"
+    assert made_plan.held == ()
+
+
+def test_yellow_residents_use_the_bulk_lane() -> None:
+    """A hundred thousand yellow texts must not stand before one red one (rule 5)."""
+    lanes = {step.audience.group: step.lane for step in made(warning(level=Level.YELLOW)).steps}
+    assert lanes[Group.OFFICIALS] is Lane.GREEN
+    assert lanes[Group.RESIDENTS] is Lane.BULK
+
+
+def test_service_messages_stay_in_their_own_lane() -> None:
+    """Education must never outrank a warning."""
+    service = made(warning(document=Document.SERVICE, level=Level.UNKNOWN))
+    assert {step.lane for step in service.steps} == {Lane.SERVICE}
+    assert of(service, Group.LOUDSPEAKERS) == of(service, Group.RESIDENTS) == []
+
+
+def test_an_update_tells_each_village_what_changed_for_it() -> None:
+    """Entering: first issue. Remaining: update. Leaving: an all-clear naming their own place (D7)."""
+    update = made(warning(kind=Kind.UPDATE), targets=(A, B), previous=(B, C))
+    expected = {Notice.ISSUE: {A.township}, Notice.UPDATE: {B.township}, Notice.PARTIAL_ALL_CLEAR: {C.township}}
+    assert told(update) == told(update, Group.RESIDENTS) == expected
+    assert update.leaving == (C,)
+
+
+def test_a_downgrade_says_so_to_those_who_stay() -> None:
+    """A lower level is told as one; a village new to the area still gets a first issue."""
+    update = made(warning(kind=Kind.UPDATE), replace(NORMAL, downgrade=True), targets=(A, B), previous=(B,))
+    assert told(update) == {Notice.ISSUE: {A.township}, Notice.DOWNGRADE: {B.township}}
+
+
+def test_an_update_before_its_alert_is_a_first_issue() -> None:
+    """Feeds deliver out of order; to the village it is news all the same."""
+    assert told(made(warning(kind=Kind.UPDATE), targets=(A,))) == {Notice.ISSUE: {A.township}}
+
+
+def test_an_all_clear_goes_to_the_targets_of_the_original() -> None:
+    """Whoever was warned is told of the end, even if the cancel names fewer places."""
+    assert told(made(warning(kind=Kind.CANCEL), targets=(A,), previous=(A, B))) == {
+        Notice.ALL_CLEAR: {A.township, B.township}
+    }
+
+
+def test_a_cancel_of_nothing_reaches_nobody_and_is_held() -> None:
+    """An all-clear for a warning nobody heard only confuses; a person must look at it."""
+    cancel = made(warning(kind=Kind.CANCEL), targets=(A,))
+    assert cancel.steps == ()
+    assert cancel.held[0].startswith("cancel:")
+
+
+@pytest.mark.parametrize("previous", [(A,), ()])
+def test_a_correction_reaches_those_who_were_misled(previous: tuple[Target, ...]) -> None:
+    """Also when the mistake was already stopped and no live version is left."""
+    correction = made(warning(kind=Kind.CORRECTION), targets=(A,), previous=previous)
+    assert told(correction) == told(correction, Group.RESIDENTS) == {Notice.CORRECTION: {A.township}}
+
+
+def test_residents_of_a_coarse_match_wait_for_a_person() -> None:
+    """A county-only warning must not text every household, and the wait must be said (D2)."""
+    coarse = Target(B.township, coarse=True)
+    made_plan = made(warning(), targets=(A, coarse))
+    assert told(made_plan)[Notice.ISSUE] == {A.township, B.township}
+    assert told(made_plan, Group.RESIDENTS)[Notice.ISSUE] == {A.township}
+    assert made_plan.held == (f"coarse_area: residents of {B.township} wait for a person",)
+
+
+def test_a_policy_may_let_coarse_matches_go() -> None:
+    """The county decides which mistake it prefers."""
+    defaults = POLICY.tables.defaults.model_copy(update={"coarse_area": "send"})
+    policy = Policy(POLICY.tables.model_copy(update={"defaults": defaults}))
+    made_plan = made(warning(), targets=(Target(B.township, coarse=True),), policy=policy)
+    assert of(made_plan, Group.RESIDENTS)
+    assert made_plan.held == ()
+
+
+def test_above_the_ceiling_officials_inside_are_served_and_the_rest_follows_the_countersign() -> None:
+    """Nobody waits who need not, and nobody is told twice when the countersign comes (D5)."""
+    route = replace(GREEN, over_ceiling=(B,), held=("over_ceiling: ...",), second_person=True)
+    first = made(warning(), route, targets=(A, B))
+    assert {step.audience.group for step in first.steps} == {Group.OFFICIALS, Group.LOUDSPEAKERS}
+    assert {target for step in first.steps for target in step.audience.targets} == {A}
+    assert first.held == ("over_ceiling: ...",)
+    whole = made(warning(), NORMAL, targets=(A, B))
+    joined = complete(first, whole, difference)
+    assert joined.steps[: len(first.steps)] == first.steps
+    assert [step.number for step in joined.steps] == list(range(1, len(joined.steps) + 1))
+    served = [(s.audience.group, s.audience.language, t) for s in joined.steps for t in s.audience.targets]
+    wanted = [(s.audience.group, s.audience.language, t) for s in whole.steps for t in s.audience.targets]
+    assert len(served) == len(wanted)
+    assert set(served) == set(wanted)
+    assert joined.held == ()
+
+
+def test_quiet_hours_defer_the_start_but_not_the_officials() -> None:
+    """Yellow at 23:00: officials now, residents at 06:30 China time."""
+    yellow = made(warning(level=Level.YELLOW, sent=NIGHT), now=NIGHT)
+    morning = datetime(2026, 7, 20, 22, 30, tzinfo=UTC)
+    starts = {step.audience.group: step.start for step in yellow.steps}
+    assert starts[Group.OFFICIALS] == NIGHT
+    assert starts[Group.RESIDENTS] == starts[Group.LOUDSPEAKERS] == morning
+    assert {step.start for step in made(warning(sent=NIGHT), now=NIGHT).steps} == {NIGHT}
+
+
+def test_what_would_expire_before_the_morning_is_named_not_dropped_in_silence() -> None:
+    """A yellow that ends at 05:00 never reaches the residents; the preview must show it."""
+    yellow = made(warning(level=Level.YELLOW, expires=NIGHT + timedelta(hours=6)), now=NIGHT)
+    assert of(yellow, Group.RESIDENTS) == []
+    assert any("residents by sms_twilio would wait for the morning" in text for text in yellow.held)
+
+
+def test_an_expired_alert_reaches_nobody() -> None:
+    """Nothing goes out after expiry (rule 4)."""
+    late = made(warning(expires=NOON), now=NOON)
+    assert late.steps == ()
+    assert "expires: issue to officials by sms_twilio has expired" in late.held
+
+
+def test_a_channel_that_is_not_enabled_is_not_planned_and_the_gap_is_said() -> None:
+    """A plan must not promise loudspeakers a county does not have."""
+    made_plan = made(warning(), enabled=frozenset({"noop"}))
+    assert {step.audience.channel for step in made_plan.steps} == {"noop"}
+    assert "channel: none of the channels for loudspeakers is enabled" in made_plan.reasons
+
+
+def test_a_fallback_stands_right_behind_the_last_channel_and_within_the_deadline() -> None:
+    """Each person is given to the fallback once, whatever the number of channels before it."""
+    policy = with_rows(fallback="web_push", fallback_after_s=120, deadline_min=10)
+    steps = of(made(warning(), policy=policy, enabled=LIVE | {"noop"}), Group.OFFICIALS)
+    assert [(s.number, s.audience.channel, s.fallback_of) for s in steps] == [
+        (1, "sms_twilio", None),
+        (2, "noop", None),
+        (3, "web_push", 2),
+    ]
+    assert steps[2].start == NOON + timedelta(minutes=2)
+    assert {s.deadline for s in steps} == {NOON + timedelta(minutes=10)}
+    late = with_rows(fallback="web_push", fallback_after_s=600, deadline_min=10)
+    assert all(step.fallback_of is None for step in made(warning(), policy=late).steps)
+
+
+def test_a_fallback_takes_the_place_of_a_channel_that_does_not_run() -> None:
+    """Then it is the road itself, and nobody waits for it."""
+    steps = of(made(warning(), policy=with_rows(fallback="web_push"), enabled=frozenset({"web_push"})), Group.OFFICIALS)
+    assert [(s.audience.channel, s.fallback_of, s.start) for s in steps] == [("web_push", None, NOON)]
+
+
+def test_a_draft_reaches_nobody() -> None:
+    """A draft is paper."""
+    assert made(warning(status=Status.DRAFT), Route("drill", held=("draft: ...",))).steps == ()
+
+
+def test_a_drill_stays_inside_the_drill_audience() -> None:
+    """Officials and loudspeakers of enrolled areas only, behind all real work."""
+    outside = Target("410100001")
+    drill = made(warning(status=Status.EXERCISE), Route("drill"), targets=(A, outside))
+    assert {step.audience.group for step in drill.steps} == {Group.OFFICIALS, Group.LOUDSPEAKERS}
+    assert {step.lane for step in drill.steps} == {Lane.BULK}
+    assert {target for step in drill.steps for target in step.audience.targets} == {A}
+
+
+TARGETS = st.lists(
+    st.builds(
+        Target,
+        township=st.sampled_from([f"4117{n}101" for n in (26, 27, 28, 29)]),
+        certain=st.booleans(),
+        coarse=st.booleans(),
+    ),
+    max_size=4,
+    unique_by=lambda target: target.township,
+).map(tuple)
+
+
+@given(
+    status=st.sampled_from(Status),
+    kind=st.sampled_from(Kind),
+    document=st.sampled_from(Document),
+    level=st.sampled_from(Level),
+    targets=TARGETS,
+    previous=TARGETS,
+    over=TARGETS,
+    route=st.sampled_from(["green", "normal", "drill"]),
+    downgrade=st.booleans(),
+    hour=st.integers(0, 23),
+    enabled=st.frozensets(st.sampled_from(["sms_twilio", "loudspeaker_ws", "web_push", "noop"])),
+)
+def test_no_plan_ever_leaves_its_bounds(
+    status: Status,
+    kind: Kind,
+    document: Document,
+    level: Level,
+    targets: tuple[Target, ...],
+    previous: tuple[Target, ...],
+    over: tuple[Target, ...],
+    route: str,
+    downgrade: bool,
+    hour: int,
+    enabled: frozenset[str],
+) -> None:
+    """Whatever comes in: never outside the area, never a real-looking drill, never residents before officials."""
+    now = NOON + timedelta(hours=hour)
+    alert = warning(status=status, kind=kind, document=document, level=level, sent=now)
+    made_plan = made(alert, Route(route, over_ceiling=over, downgrade=downgrade), targets, previous, now, enabled)
+    steps = made_plan.steps
+    assert [step.number for step in steps] == list(range(1, len(steps) + 1))
+    assert {t for step in steps for t in step.audience.targets} <= {*targets, *previous}
+    assert {step.audience.channel for step in steps} <= enabled
+    assert all(step.audience.targets and now <= step.start < step.deadline for step in steps)
+    groups = [ORDER.index(step.audience.group) for step in steps]
+    assert groups == sorted(groups)
+    officials = [step.start for step in steps if step.audience.group is Group.OFFICIALS]
+    assert all(step.start >= start for step in steps for start in officials)
+    green = [step for step in steps if step.lane is Lane.GREEN]
+    assert all(step.audience.group in (Group.OFFICIALS, Group.LOUDSPEAKERS) for step in green)
+    assert status is Status.ACTUAL or not green
+    assert status is Status.ACTUAL or {step.lane for step in steps} <= {Lane.BULK, Lane.SERVICE}
+    assert all((step.lane is Lane.SERVICE) == (document is Document.SERVICE) for step in steps)
+    assert all(step.audience.language == "zh" or step.audience.group is Group.SUBSCRIBERS for step in steps)
+    served = [
+        (s.audience.group, s.audience.channel, s.audience.language, t.township)
+        for s in steps
+        for t in s.audience.targets
+    ]
+    assert len(served) == len(set(served)), "one message per person, channel and version (rule 6)"
