@@ -337,6 +337,14 @@ def test_an_area_that_resolved_to_nothing_is_held_loudly() -> None:
     assert any("no township was recognised" in text for text in route.held)
 
 
+@pytest.mark.parametrize("document", [Document.EVACUATION, Document.RETURN, Document.SERVICE, Document.RESPONSE])
+def test_an_instruction_without_a_hazard_code_rings_no_bell(document: Document) -> None:
+    """A false alarm in the duty room for every education text would teach people to ignore the bell."""
+    alert = warning(sender=FZB.sender, document=document, event_code="", event="", level=Level.UNKNOWN)
+    assert POLICY.route(alert, FZB, BIYANG, NOON).held == ()
+    assert POLICY.route(replace(alert, document=Document.WARNING), FZB, BIYANG, NOON).held
+
+
 @pytest.mark.parametrize(
     ("old", "new", "entering", "leaving", "kind", "downgrade"),
     [

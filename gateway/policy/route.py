@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
-from gateway.model import Alert, Kind, Level, Status, Target
+from gateway.model import Alert, Document, Kind, Level, Status, Target
 from gateway.policy.table import COLOURED, COLOURS, Issuer, Tables, area_covers
 
 CHINA = timezone(timedelta(hours=8))
 """One zone, no summer time."""
+
+NAMES_HAZARD = COLOURED | {Document.NOWCAST}
+"""Documents that are about a hazard, so that a missing code is a finding."""
 
 _HANZI = re.compile(r"[\u4e00-\u9fff]")
 
@@ -117,11 +120,11 @@ def _holds(tables: Tables, alert: Alert, targets: Sequence[Target]) -> tuple[str
     held = [] if targets else ["area: no township was recognised; a person must choose the area"]
     hazard = tables.hazard_by_code.get(alert.event_code)
     level = alert.level.name.lower()
-    if hazard is None:
+    if hazard is None and (alert.event_code or alert.document in NAMES_HAZARD):
         held.append(f"hazard: code {alert.event_code!r} is not in hazards.csv; a person must confirm the hazard")
-    elif alert.document in COLOURED and alert.level is Level.UNKNOWN:
+    elif hazard and alert.document in COLOURED and alert.level is Level.UNKNOWN:
         held.append("colour: the warning names no colour; a person must confirm the level")
-    elif alert.document in COLOURED and not colour_exists(tables, hazard.code, alert.level):
+    elif hazard and alert.document in COLOURED and not colour_exists(tables, hazard.code, alert.level):
         held.append(f"colour: {level} does not exist for {hazard.zh} ({hazard.code}); a person must confirm the level")
     if hazard and alert.actual and alert.document in COLOURED and not _agree(hazard.zh, alert.event):
         held.append(f"hazard: the name {alert.event!r} is not that of {hazard.code} ({hazard.zh}); the name counts")
