@@ -1,0 +1,10 @@
+"""Messages in and out: CAP 1.2 XML and its JSON form, with one list of findings for both."""
+
+from gateway.cap.check import check, parse
+from gateway.cap.document import from_json, to_json
+from gateway.cap.finding import FINDINGS, Finding
+from gateway.cap.reader import MAX_BYTES, read
+from gateway.cap.schema import AlertIn
+from gateway.cap.writer import write
+
+__all__ = ["FINDINGS", "MAX_BYTES", "AlertIn", "Finding", "check", "from_json", "parse", "read", "to_json", "write"]

@@ -1,0 +1,119 @@
+"""What can be wrong with a message: one list of codes, for CAP XML and JSON alike.
+
+`reader` and `document` collect findings; intake turns errors into the problem answer, `mingluo check` prints them.
+An error refuses the message; a warning lets it pass. Messages say what is wrong and what to write instead.
+
+**Source:** OASIS CAP 1.2 (2010), and what real national feeds get wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+FINDINGS: dict[str, str] = {
+    # The bytes
+    "too_large": "the message exceeds 4 MiB",
+    "wrong_encoding": "the bytes are not in the declared encoding, or the encoding is not one we read",
+    "not_xml": "the message is not well-formed XML",
+    "not_json": "the message is not JSON",
+    "entity_forbidden": "the message has a DOCTYPE, through which entities could be smuggled in",
+    "wrong_namespace": "the message is not CAP 1.2",
+    "not_an_alert": "the message is no alert, update or cancel",
+    # Structure
+    "missing_required_element": "a required element is absent or empty",
+    "duplicate_element": "an element stands twice where one is allowed",
+    "invalid_sequence": "an element stands in the wrong place",
+    "unsupported_element": "the element is not known here",
+    "empty_element": "an optional element is empty and was ignored",
+    # Single values
+    "invalid_value": "the value has the wrong type",
+    "invalid_character": "the text holds a control character",
+    "invalid_enum_value": "the word is not one of those allowed",
+    "invalid_date": "the time is not written as CAP asks",
+    "national_date": "the time is written with a space, as GB/T 35965 does, and was accepted",
+    "invalid_identifier": "the identifier holds a blank, a comma, < or &",
+    "invalid_sender": "the sender holds a blank, a comma, < or &",
+    "invalid_references": "a reference is not sender,identifier,sent",
+    "invalid_language": "the language is no RFC 3066 code",
+    "invalid_uri": "the address is no URI that may be linked",
+    "relative_uri_missing_deref_uri": "a relative resource URI comes without its content",
+    "invalid_mime_type": "the MIME type is not type/subtype",
+    "invalid_resource_size": "the size is no whole number of bytes",
+    "invalid_digest": "the digest is no SHA-1 in hexadecimal digits",
+    "invalid_polygon": "the polygon is no closed ring of lat,lon pairs",
+    "invalid_circle": "the circle is not lat,lon radius",
+    "invalid_number": "the number is not a decimal",
+    "markup_in_text": "the text holds HTML that people would read as it stands",
+    # Values against each other
+    "circular_reference": "the message references itself; that reference was dropped",
+    "postdated_reference": "the message references one sent later than itself",
+    "missing_references": "an update, cancel or correction names no earlier message",
+    "restriction_scope_mismatch": "restriction and scope Restricted go together",
+    "invalid_area": "a ceiling stands without an altitude",
+    "invalid_altitude_ceiling_range": "the ceiling is below the altitude",
+    "area_without_shape": "an area has no geocode, polygon or circle, only words",
+    "expires_before_effective": "the message ends before it begins",
+    "expires_before_onset": "the message ends before the event begins",
+    "same_text_different_language": "two languages carry the same text",
+    # What the message means here
+    "missing_event_code": "no eventCode is a GB/T 35561 code",
+    "mixed_infos": "the infos speak of different events, levels or documents",
+    "level_disagrees": "level words, or level and severity, contradict each other",
+    "unknown_level": "the level is not given, or not one of the four colours",
+    "digit_level": "the level is a bare digit, which one feed reads as red and another as blue",
+    "invalid_parameter": "a parameter of ours has a value we do not know",
+}
+"""Every code and its one line of explanation."""
+
+MAX_FINDINGS = 100
+"""Kept per message: a hostile one must not buy memory with mistakes."""
+
+Path = tuple[tuple[str, int], ...]
+"""Way from the alert to an element: (CAP name, index among its namesakes from 0)."""
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing found: `element` is the XML or JSON path, `line` counts from 1 (None where there are no lines)."""
+
+    code: str
+    element: str
+    line: int | None
+    message: str
+    severity: Severity = "error"
+
+
+class Malformed(ValueError):
+    """One value breaks its format; carries the finding's code."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+@dataclass(slots=True)
+class Findings:
+    """Collects findings. `locate` turns a path into (element, line) of the form being read."""
+
+    locate: Callable[[Path], tuple[str, int | None]] = lambda path: ("", None)
+    found: list[Finding] = field(default_factory=list)
+    errors: int = 0
+
+    def put(self, code: str, place: tuple[str, int | None], message: str, severity: Severity = "error") -> None:
+        """Add a finding at a known place."""
+        self.errors += severity == "error"
+        if len(self.found) < MAX_FINDINGS:
+            self.found.append(Finding(code, *place, message, severity))
+
+    def error(self, code: str, path: Path, message: str) -> None:
+        """Add what refuses the message."""
+        self.put(code, self.locate(path), message)
+
+    def warn(self, code: str, path: Path, message: str) -> None:
+        """Add what the sender should mend, but nobody needs to wait for."""
+        self.put(code, self.locate(path), message, "warning")
