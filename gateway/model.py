@@ -283,12 +283,16 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True)
 class Audience:
-    """Who should hear it: townships × group × channel × language. A query, not a list."""
+    """Who should hear it: townships × group × channel × language. A query, not a list.
+
+    `opted_out` includes residents who opted out: orange, red and evacuation rest on the emergency basis (D24).
+    """
 
     targets: tuple[Target, ...]
     group: Group
     channel: str
     language: str = "zh"
+    opted_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,7 +364,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """One row of an audience page: who, how to reach, where. `places` is set only if there are several."""
+    """One row of an audience page: who, how to reach, where. `places` (codes) is set only if there are several."""
 
     person: int
     address: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -95,10 +96,10 @@ def draft_of(one: Alert, *batches: Batch, digest: str = "d", stops: dict[str, st
     return Draft(one, digest, plan, batches, {1: None}, [record], stops or {}, NOW)
 
 
-async def opened(store: Store, one: Alert | None = None, **shape: int) -> Batch:
+async def opened(store: Store, one: Alert | None = None, slice_: int = 2, channel: str = "noop") -> Batch:
     """Accept one alert with one batch."""
     one = one or alert()
-    batch = batch_of(one, **shape)
+    batch = batch_of(one, slice_=slice_, channel=channel)
     assert (await store.outbox.accept(draft_of(one, batch))).result == "accepted"
     return batch
 
@@ -254,7 +255,7 @@ async def test_a_halt_stops_claims_and_its_end_releases_them(store: Store, hand:
 async def test_a_page_is_written_once_whoever_plans(store: Store) -> None:
     """Two planners, one village: one batch."""
     one = alert()
-    await store.outbox.accept(Draft(**{**vars_of(draft_of(one)), "cursors": {}}))
+    await store.outbox.accept(replace(draft_of(one), cursors={}))
     work = (await store.outbox.work(10))[0]
     assert work == StepWork(one.id, 1, None, 0)
     after = ("411726204", "411726204201", 103)
@@ -263,10 +264,6 @@ async def test_a_page_is_written_once_whoever_plans(store: Store) -> None:
     assert await store.outbox.work(10) == [StepWork(one.id, 1, after, 1)]
     assert await store.outbox.add_page(StepWork(one.id, 1, after, 1), [], None)
     assert await store.outbox.work(10) == []
-
-
-def vars_of(draft: Draft) -> dict[str, object]:
-    return {name: getattr(draft, name) for name in draft.__dataclass_fields__}
 
 
 async def test_a_later_fact_only_moves_a_delivery_forward(store: Store) -> None:
@@ -338,7 +335,7 @@ async def test_a_reply_is_found_for_the_alerts_a_person_was_sent(store: Store) -
 
 async def test_device_commands_are_desired_state_until_reported_or_stopped(store: Store) -> None:
     """A loudspeaker that comes back after a power cut hears what is live, and nothing else."""
-    batch = await opened(store, slice_=0, channel="loudspeaker_ws")  # type: ignore[arg-type]
+    batch = await opened(store, slice_=0, channel="loudspeaker_ws")
     devices = list(batch.persons)
     assert [item.device for item in await store.commands.wanted(devices)] == devices
     await store.ledger.commit([Report("loudspeaker_ws", "", State.PLAYED, NOW, "", batch.id, 0)])

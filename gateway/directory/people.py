@@ -1,0 +1,251 @@
+"""The `Directory` over SQL: pages of audiences, responsibilities, numbers, devices.
+
+A page lies within one township. A person with several places or roles (flagged `several` at import)
+appears once per plan: under the first of its targeted places, as an official if it is one anywhere in the
+area (rule 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+
+from gateway.channel import Device
+from gateway.database import Database, Row, Tx, micros
+from gateway.directory.vault import Vault
+from gateway.model import Audience, Group, Recipient, Target
+from gateway.ports import Clock, Page
+
+Cursor = tuple[str, str, int]
+ORDER = (Group.OFFICIALS.value, Group.RESIDENTS.value, Group.SUBSCRIBERS.value)
+RANK = {group: rank for rank, group in enumerate(ORDER)}
+EVERYONE = 1 << 40
+
+
+class Secret(msgspec.Struct, array_like=True):
+    """What is sealed of a person: name and address (E.164 number, or a push subscription as JSON)."""
+
+    name: str
+    address: str
+
+
+_decode = msgspec.msgpack.Decoder(Secret).decode
+encode_secret = msgspec.msgpack.Encoder().encode
+
+
+class SqlDirectory:
+    """People, subscribers and loudspeakers."""
+
+    def __init__(self, database: Database, vault: Vault, clock: Clock) -> None:
+        self._database = database
+        self._vault = vault
+        self._clock = clock
+
+    async def page(self, audience: Audience, after: Cursor | None, limit: int) -> Page:
+        """Return the next page; see `gateway.ports.Directory`."""
+        return await self._database.read(lambda tx: self._page(tx, audience, after, limit), 30.0)
+
+    def _page(self, tx: Tx, audience: Audience, after: Cursor | None, limit: int) -> Page:
+        start = after or ("", "", 0)
+        targets = [target for target in audience.targets if target.township >= start[0]]
+        for target in targets:
+            behind = start if target.township == start[0] else (target.township, "", 0)
+            while True:
+                rows = _rows(tx, audience, target, behind, limit)
+                recipients = self._recipients(tx, audience, rows)
+                if rows:
+                    behind = (target.township, rows[-1][0], rows[-1][1])
+                    if recipients:
+                        return Page(target.township, recipients, behind)
+                else:
+                    break
+        return Page(targets[-1].township if targets else "", (), None)
+
+    def _recipients(self, tx: Tx, audience: Audience, rows: Sequence[Row]) -> tuple[Recipient, ...]:
+        if audience.group is Group.LOUDSPEAKERS:
+            return tuple(Recipient(device, name, village) for village, device, name in rows)
+        places = _places(tx, [row[1] for row in rows if row[3]])
+        recipients = []
+        for village, person, sealed, several in rows:
+            named: tuple[str, ...] = ()
+            if several:
+                here = _targeted(places.get(person, []), audience)
+                if here is None or here[0] != (audience.group.value, village):
+                    continue
+                named = here[1] if len(here[1]) > 1 else ()
+            recipients.append(Recipient(person, _decode(self._vault.open(bytes(sealed))).address, village, named))
+        return tuple(recipients)
+
+    async def count(self, audience: Audience) -> dict[str, int]:
+        """Return recipients per township, counted as `page` would give them."""
+        return await self._database.read(lambda tx: self._count(tx, audience), 30.0)
+
+    def _count(self, tx: Tx, audience: Audience) -> dict[str, int]:
+        totals: dict[str, int] = {}
+        for target in audience.targets:
+            rows = _rows(tx, audience, target, (target.township, "", 0), EVERYONE, light=True)
+            places = _places(tx, [row[1] for row in rows if row[3]])
+            number = 0
+            for village, person, _, several in rows:
+                here = _targeted(places.get(person, []), audience) if several else None
+                number += not several or (here is not None and here[0] == (audience.group.value, village))
+            totals[target.township] = number
+        return totals
+
+    async def responsible(self, villages: Collection[str]) -> dict[str, tuple[int, ...]]:
+        """Officials answerable for each village."""
+        rows = await self._database.read(
+            lambda tx: tx.all(
+                "SELECT DISTINCT p.village, p.person FROM place p JOIN person r ON r.id = p.person"
+                " WHERE p.audience = 'officials' AND p.township IN :*townships AND p.village <> ''"
+                " AND p.until IS NULL AND r.standing = 'active' ORDER BY p.village, p.person",
+                townships=sorted({village[:9] for village in villages}),
+            )
+        )
+        return _grouped((village, person) for village, person in rows if village in villages)
+
+    async def devices(self, villages: Collection[str]) -> dict[str, tuple[int, ...]]:
+        """Loudspeakers in service per village."""
+        rows = await self._database.read(
+            lambda tx: tx.all(
+                "SELECT village, id FROM device WHERE township IN :*townships AND standing = 'service'"
+                " ORDER BY village, id",
+                townships=sorted({village[:9] for village in villages}),
+            )
+        )
+        return _grouped((village, device) for village, device in rows if village in villages)
+
+    async def online(self, devices: Collection[int]) -> frozenset[int]:
+        """Those of the devices that are connected somewhere, as far as is known."""
+        rows = await self._database.read(
+            lambda tx: tx.all("SELECT id FROM device WHERE online = 1 AND id IN :*ids", ids=sorted(devices))
+        )
+        return frozenset(row[0] for row in rows)
+
+    async def people_at(self, address: str) -> tuple[int, ...]:
+        """Persons with this phone number (two persons may share one)."""
+        rows = await self._database.read(
+            lambda tx: tx.all(
+                "SELECT id FROM person WHERE phone_hash = :hash AND standing = 'active' ORDER BY id",
+                hash=self._vault.phone_hash(address),
+            )
+        )
+        return tuple(row[0] for row in rows)
+
+    def phone_hash(self, address: str) -> bytes:
+        """Keyed hash of a phone number."""
+        return self._vault.phone_hash(address)
+
+    async def places_of(self, person: int) -> list[tuple[str, str]]:
+        """(township, village) of an official's places; village "" for a township post."""
+        rows = await self._database.read(
+            lambda tx: tx.all(
+                "SELECT DISTINCT township, village FROM place WHERE person = :person AND audience = 'officials'"
+                " AND until IS NULL ORDER BY township, village",
+                person=person,
+            )
+        )
+        return [(township, village) for township, village in rows]
+
+    async def device(self, name: str) -> Device | None:
+        """A loudspeaker by the name it connects with; None if unknown or retired."""
+        row = await self._database.read(
+            lambda tx: tx.one(
+                "SELECT id, village, key_hash FROM device WHERE name = :name AND standing = 'service'", name=name
+            )
+        )
+        return Device(*row) if row else None
+
+    async def seen(self, devices: Sequence[tuple[int, bool]]) -> None:
+        """Note devices that came (True) or went (False)."""
+        at = micros(self._clock.now())
+        rows: list[dict[str, Any]] = [{"id": one, "online": int(came), "at": at} for one, came in devices]
+        await self._database.write(
+            lambda tx: tx.many("UPDATE device SET online = :online, seen_at = :at WHERE id = :id", rows)
+        )
+
+    async def all_offline(self) -> None:
+        """After a start nobody is connected yet."""
+        await self._database.write(lambda tx: tx.run("UPDATE device SET online = 0 WHERE online = 1"))
+
+    async def retire(self, person: int) -> None:
+        """Take a person (a subscription that is gone) out of every later audience."""
+        await self._database.write(lambda tx: tx.run("UPDATE person SET standing = 'gone' WHERE id = :p", p=person))
+
+    async def sizes(self) -> dict[str, int]:
+        """Rows per kind: officials, residents, subscribers, loudspeakers."""
+        people = await self._database.read(
+            lambda tx: tx.all("SELECT kind, COUNT(*) FROM person WHERE standing = 'active' GROUP BY kind")
+        )
+        device = await self._database.read(lambda tx: tx.one("SELECT COUNT(*) FROM device WHERE standing = 'service'"))
+        sizes = dict.fromkeys((group.value for group in Group), 0)
+        return sizes | {kind: number for kind, number in people} | {"loudspeakers": int(device[0]) if device else 0}
+
+
+def _rows(tx: Tx, audience: Audience, target: Target, behind: Cursor, limit: int, *, light: bool = False) -> list[Row]:
+    """(village, id, sealed or name, several) of one township, in order, behind a place and person."""
+    narrowed = " AND village IN :*villages" if target.villages else ""
+    values: dict[str, Any] = {"township": target.township, "village": behind[1], "person": behind[2], "limit": limit}
+    if audience.group is Group.LOUDSPEAKERS:
+        return tx.all(
+            f"SELECT village, id, name{', 0' if light else ''} FROM device WHERE township = :township"
+            f" AND standing = 'service' AND (village, id) > (:village, :person){narrowed}"
+            " ORDER BY village, id LIMIT :limit",
+            villages=target.villages,
+            **values,
+        )
+    if target.villages and audience.group is Group.OFFICIALS:
+        narrowed = " AND (village = '' OR village IN :*villages)"
+    rows = tx.all(
+        f"SELECT p.village, p.person, {'NULL' if light else 'r.secret'}, r.several FROM place p"
+        " JOIN person r ON r.id = p.person WHERE p.township = :township AND p.audience = :audience"
+        f" AND p.until IS NULL AND (p.village, p.person) > (:village, :person){narrowed}"
+        " AND r.standing = 'active' AND (:anyone = 1 OR r.opted_out = 0)"
+        " AND (:language = '' OR r.language = :language) ORDER BY p.village, p.person LIMIT :limit",
+        villages=target.villages,
+        audience=audience.group.value,
+        anyone=int(audience.opted_out or audience.group is not Group.RESIDENTS),
+        language=audience.language if audience.group is Group.SUBSCRIBERS else "",
+        **values,
+    )
+    # Two roles in one village are two rows; the page goes on behind the person, so they never meet again.
+    return rows if len(rows) < 2 else [rows[0], *(b for a, b in pairwise(rows) if a[:2] != b[:2])]
+
+
+def _places(tx: Tx, people: Sequence[int]) -> dict[int, list[Row]]:
+    """(audience, township, village) of every place of these people."""
+    found: dict[int, list[Row]] = {}
+    if people:
+        for person, audience, township, village in tx.all(
+            "SELECT DISTINCT person, audience, township, village FROM place WHERE until IS NULL AND person IN :*people"
+            " ORDER BY township, village",
+            people=people,
+        ):
+            found.setdefault(person, []).append((audience, township, village))
+    return found
+
+
+def _targeted(places: Iterable[Row], audience: Audience) -> tuple[tuple[str, str], tuple[str, ...]] | None:
+    """Where a person is counted, as (audience, village), and the codes of all its targeted places; None if none."""
+    villages = {target.township: frozenset(target.villages) for target in audience.targets}
+    hit = sorted(
+        (RANK[group], township, village)
+        for group, township, village in places
+        if township in villages
+        and (not villages[township] or village in villages[township] or (RANK[group] == 0 and not village))
+    )
+    if not hit:
+        return None
+    rank, _, village = hit[0]
+    codes = tuple(dict.fromkeys(code or township for _, township, code in hit))
+    return (ORDER[rank], village), codes
+
+
+def _grouped(pairs: Iterable[tuple[str, int]]) -> dict[str, tuple[int, ...]]:
+    groups: dict[str, list[int]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return {key: tuple(values) for key, values in groups.items()}
