@@ -159,7 +159,8 @@ class SmsTwilio(PerRecipient):
         self._session = ClientSession(
             connector=TCPConnector(limit=0),  # the pools bound it; a wait for a connection would spend the timeout
             cookie_jar=DummyCookieJar(),
-            timeout=ClientTimeout(total=self.settings.timeout_s),
+            # Without a connection nothing was sent: that must end as Temporary, well before the ambiguous total.
+            timeout=ClientTimeout(total=self.settings.timeout_s, connect=self.settings.timeout_s / 2),
         )
         token = self.settings.auth_token.get_secret_value()
         # An environment without edge and region: the process's own could send texts to another host than declared.

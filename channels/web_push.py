@@ -167,7 +167,8 @@ class WebPush(PerRecipient):
         self._session = ClientSession(
             connector=TCPConnector(limit=0, resolver=resolver),
             cookie_jar=DummyCookieJar(),
-            timeout=ClientTimeout(total=self.settings.timeout_s),
+            # Without a connection nothing was sent: that must end as Temporary, well before the ambiguous total.
+            timeout=ClientTimeout(total=self.settings.timeout_s, connect=self.settings.timeout_s / 2),
         )
 
     async def close(self) -> None:

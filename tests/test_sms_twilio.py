@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import traceback
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -185,6 +186,16 @@ async def test_no_answer_in_time_is_ambiguous(tmp_path: Path) -> None:
         bench.simulator.faults = SmsFaults(latency_s=0.4)
         receipts = await bench.send()
     assert {(type(receipt.error), receipt.code) for receipt in receipts} == {(Ambiguous, "no_answer")}
+
+
+async def test_a_provider_nobody_can_connect_to_is_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frozen DNS or a dead route sends nothing: the fallback may start at once instead of waiting for a report."""
+    answer = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer.wait(10) and [])
+    async with running(tmp_path, timeout_s=0.2, base_url="http://localhost:9") as bench:
+        receipts = await bench.send()
+        answer.set()
+    assert {(type(receipt.error), receipt.code) for receipt in receipts} == {(Temporary, "unreachable")}
 
 
 async def test_a_refused_account_is_unusable(tmp_path: Path) -> None:

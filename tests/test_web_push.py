@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -213,6 +214,39 @@ async def test_a_live_channel_cannot_be_led_inside(endpoint: str, code: str) -> 
     receipts = await channel.send(sample_slice([subscription(endpoint)]), sample_message(), link)
     await channel.close()
     assert (type(receipts[0].error), receipts[0].code) == (Permanent, code)
+
+
+def answers(*rounds: list[str]) -> tuple[Callable[..., list[Any]], list[str]]:
+    """Return a getaddrinfo that gives other addresses each time, and the list of the hosts it was asked for."""
+    asked: list[str] = []
+
+    def getaddrinfo(host: str, port: int, *_: Any, **__: Any) -> list[Any]:
+        asked.append(host)
+        addresses = rounds[min(len(asked), len(rounds)) - 1]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+
+    return getaddrinfo, asked
+
+
+async def test_the_connection_goes_to_the_address_that_was_checked(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T26: a name that changes its address after the check (DNS rebinding) must find no second look-up."""
+    getaddrinfo, asked = answers(["127.0.0.1"], ["8.8.8.8"])
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    port = bench.origin.rpartition(":")[2]
+    receipts = await bench.send(subscription(f"http://push.example.org:{port}/push/none"))
+    assert receipts[0].code == "gone"  # the counterpart on 127.0.0.1 answered: 404
+    assert asked == ["push.example.org"]
+
+
+async def test_one_wrong_address_among_good_ones_is_enough_to_refuse(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connector tries all addresses of a name, so all must be allowed."""
+    monkeypatch.setattr(socket, "getaddrinfo", answers(["127.0.0.1", "8.8.8.8"])[0])
+    receipts = await bench.send(subscription("http://push.example.org/push/none"))
+    assert receipts[0].code == "real_endpoint"
 
 
 async def test_a_simulation_reaches_no_real_push_service(bench: Bench) -> None:
