@@ -286,6 +286,7 @@ class Audience:
     """Who should hear it: townships × group × channel × language. A query, not a list.
 
     `opted_out` includes residents who opted out: orange, red and evacuation rest on the emergency basis (D24).
+    `before` are the targets of earlier steps on the same channel: who is counted there is not counted here (rule 6).
     """
 
     targets: tuple[Target, ...]
@@ -293,6 +294,7 @@ class Audience:
     channel: str
     language: str = "zh"
     opted_out: bool = False
+    before: tuple[Target, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,7 +182,8 @@ class SqlDirectory:
         )
         device = await self._database.read(lambda tx: tx.one("SELECT COUNT(*) FROM device WHERE standing = 'service'"))
         sizes = dict.fromkeys((group.value for group in Group), 0)
-        return sizes | {kind: number for kind, number in people} | {"loudspeakers": int(device[0]) if device else 0}
+        sizes |= {str(kind): int(number) for kind, number in people}
+        return sizes | {"loudspeakers": int(device[0]) if device else 0}
 
 
 def _rows(tx: Tx, audience: Audience, target: Target, behind: Cursor, limit: int, *, light: bool = False) -> list[Row]:
