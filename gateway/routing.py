@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from gateway.model import Alert, Audience, Document, Group, Kind, Lane, Notice, Plan, Status, Step, Target
+from gateway.model import Alert, Audience, Document, Group, Kind, Lane, Level, Notice, Plan, Status, Step, Target
 from gateway.policy import PlanRow, Policy, Route
 
 Targets = tuple[Target, ...]
@@ -172,7 +172,7 @@ class _Maker:
             later = start + timedelta(seconds=row.fallback_after_s)
             later = self._start(row.group, fallback, notice, later) if fallback else later
             for language in row.languages:
-                audience = Audience(where, row.group, channel, language)
+                audience = Audience(where, row.group, channel, language, emergency(self.alert))
                 yield _Draft(audience, notice, self._lane(row), start, deadline, fallback, later)
 
     def _start(self, group: Group, channel: str, notice: Notice, at: datetime) -> datetime:
@@ -186,14 +186,32 @@ class _Maker:
         return Lane.SERVICE if self.alert.document is Document.SERVICE else Lane.BULK
 
 
+def emergency(alert: Alert) -> bool:
+    """Whether those who opted out hear it too: orange, red and evacuation rest on the emergency basis (D24)."""
+    return alert.level >= Level.ORANGE or alert.document is Document.EVACUATION
+
+
 def _numbered(drafts: Sequence[_Draft]) -> Iterator[Step]:
-    """Yield steps numbered from 1, each with the step that stands in for it right behind."""
+    """Yield steps numbered from 1, each with the step that stands in for it right behind.
+
+    Each audience knows whom earlier steps on its channel serve, so that a person with places in several of
+    them is told once (rule 6).
+    """
     number = 0
+    served: dict[str, list[tuple[Group, Notice, Target]]] = {}
     for draft in drafts:
         number += 1
-        yield Step(number, draft.audience, draft.notice, draft.lane, draft.start, draft.deadline)
+        group, channel = draft.audience.group, draft.audience.channel
+        past = served.setdefault(channel, [])
+        before = tuple(dict.fromkeys(
+            target for other, notice, target in past
+            if (other is group and notice is not draft.notice) or (other is Group.OFFICIALS and other is not group)
+        ))  # fmt: skip
+        past += [(group, draft.notice, target) for target in draft.audience.targets]
+        own = replace(draft.audience, before=before)
+        yield Step(number, own, draft.notice, draft.lane, draft.start, draft.deadline)
         if draft.fallback is None or draft.fallback_start >= draft.deadline:
             continue
-        audience, of = replace(draft.audience, channel=draft.fallback), number
+        audience, of = replace(own, channel=draft.fallback), number
         number += 1
         yield Step(number, audience, draft.notice, draft.lane, draft.fallback_start, draft.deadline, of)

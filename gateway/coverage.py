@@ -1,0 +1,166 @@
+"""Is every village reached? Officials' confirmations, loudspeakers' receipts and SMS states folded per village (D1).
+
+Computed from the ledger on demand and kept until the change feed moves. A person answerable for a
+village confirms it; a township's post does not stand for its villages. *Played* needs the policy's share of
+the loudspeakers in service. *Silent* means everybody was refused or unreachable and every device offline:
+not the same as unanswered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+
+from gateway import metrics
+from gateway.directory.people import SqlDirectory
+from gateway.model import Batch, Group, Notice, State, VillageState
+from gateway.policy import Policy
+from gateway.ports import AlertRow
+from gateway.regions import Regions
+from gateway.store import Store
+
+SMS = (State.SUBMITTED, State.UNKNOWN, State.DELIVERED, State.CONFIRMED)
+
+
+@dataclass(frozen=True, slots=True)
+class Village:
+    """One village's standing. `wanting` is set where calling goes on although something was heard."""
+
+    code: str
+    name: str
+    state: VillageState
+    wanting: bool
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What is known of one village."""
+
+    officials: set[int] = field(default_factory=set)
+    reached: int = 0
+    unreachable: int = 0
+    devices: int = 0
+    played: int = 0
+    answered: int = 0  # devices that said anything at all
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """All villages of an alert, in code order."""
+
+    villages: tuple[Village, ...]
+    confirmation_wanted: bool
+
+    def count(self, state: VillageState) -> int:
+        """Villages in a state."""
+        return sum(village.state is state for village in self.villages)
+
+    @property
+    def gaps(self) -> tuple[Village, ...]:
+        """Villages nobody has confirmed and no loudspeaker has played in: by name, to be called."""
+        open_states = (VillageState.GAP, VillageState.SILENT, VillageState.SMS_ONLY)
+        return tuple(village for village in self.villages if village.state in open_states)
+
+    @property
+    def wanting(self) -> tuple[Village, ...]:
+        """Villages where the ladder goes on: not confirmed though confirmation is wanted."""
+        return tuple(village for village in self.villages if village.wanting)
+
+
+class CoverageBook:
+    """Coverage of alerts, recomputed when their ledger has moved."""
+
+    def __init__(self, store: Store, directory: SqlDirectory, regions: Regions, policy: Callable[[], Policy]) -> None:
+        self._store = store
+        self._directory = directory
+        self._regions = regions
+        self._policy = policy
+        self._kept: dict[str, tuple[object, Coverage]] = {}
+
+    async def of(self, row: AlertRow) -> Coverage:
+        """Return the coverage of one alert as the ledger has it now."""
+        alert = row.alert.id
+        version = (await self._store.ledger.counts(alert), await self._store.ledger.confirmations(alert))
+        kept = self._kept.get(alert)
+        if kept and kept[0] == version:
+            return kept[1]
+        coverage = await self._fold(row, {person: villages for person, villages, _, _ in version[1]})
+        if len(self._kept) > 64:
+            self._kept.clear()
+        self._kept[alert] = (version, coverage)
+        for state in VillageState:
+            metrics.villages.labels(state.value).set(coverage.count(state))
+        return coverage
+
+    async def _fold(self, row: AlertRow, confirmations: dict[int, tuple[str, ...]]) -> Coverage:
+        codes = self._regions.expand(row.plan.targets) if row.alert.actual or row.plan.steps else []
+        tallies = {code: _Tally() for code in codes}
+        for village, devices in (await self._directory.devices(codes)).items():
+            tallies[village].devices = len(devices)
+        answerable = await self._directory.responsible(codes)
+        async for batch, states in self._batches(row.alert.id):
+            if batch.group is Group.OFFICIALS and batch.notice is not Notice.PARTIAL_ALL_CLEAR:
+                _officials(tallies, batch, states, answerable)
+            elif batch.group is Group.LOUDSPEAKERS:
+                _devices(tallies, batch, states)
+        confirmed = {village for villages in confirmations.values() for village in villages}
+        wanted = self._policy().needs_confirmation(row.alert)
+        share = self._policy().played_share
+        villages = []
+        for code, tally in tallies.items():
+            state = VillageState.CONFIRMED if code in confirmed else _state(tally, share)
+            wanting = wanted and state is not VillageState.CONFIRMED
+            villages.append(Village(code, self._regions.path_name(code), state, wanting))
+        return Coverage(tuple(villages), wanted)
+
+    async def _batches(self, alert: str) -> AsyncIterator[tuple[Batch, bytes]]:
+        for group in (Group.OFFICIALS, Group.LOUDSPEAKERS):
+            after = ""
+            while page := await self._store.ledger.batches(alert, group.value, after, 200):
+                for item in page:
+                    yield item
+                after = page[-1][0].id
+
+
+def _officials(tallies: dict[str, _Tally], batch: Batch, states: bytes, answerable: dict[str, tuple[int, ...]]) -> None:
+    """An official with several villages stands in one batch row, and counts for each of them."""
+    by_person = dict(zip(batch.persons, states, strict=True))
+    for village, people in _inverse(answerable, by_person.keys()):
+        tally = tallies.get(village)
+        if tally is None:
+            continue
+        for person in people - tally.officials:
+            tally.officials.add(person)
+            tally.reached += by_person[person] in SMS
+            tally.unreachable += by_person[person] in (State.FAILED, State.SKIPPED)
+
+
+def _inverse(answerable: dict[str, tuple[int, ...]], people: Iterable[int]) -> Iterable[tuple[str, set[int]]]:
+    wanted = set(people)
+    for village, persons in answerable.items():
+        here = wanted.intersection(persons)
+        if here:
+            yield village, here
+
+
+def _devices(tallies: dict[str, _Tally], batch: Batch, states: bytes) -> None:
+    for village, state in zip(batch.village_of(), states, strict=True):
+        tally = tallies.get(village)
+        if tally is not None:
+            tally.played += state == State.PLAYED
+            tally.answered += state in (State.DELIVERED, State.PLAYED, State.FAILED, State.SUBMITTED)
+
+
+def _state(tally: _Tally, share: float) -> VillageState:
+    if tally.devices and tally.played >= max(1.0, share * tally.devices):
+        return VillageState.PLAYED
+    if tally.reached:
+        return VillageState.SMS_ONLY
+    if _silent(tally):
+        return VillageState.SILENT
+    return VillageState.GAP
+
+
+def _silent(tally: _Tally) -> bool:
+    """Whether everybody is unreachable and no device has said anything."""
+    return bool(tally.officials) and tally.unreachable == len(tally.officials) and not tally.answered
