@@ -288,7 +288,7 @@ def test_no_compulsory_part_is_ever_cut(
     for part in (issuer, "20日14时30分", "暴雨", "蓝黄橙红"[level - 1], places[0]):
         assert part in rendered.text
     if notice in (Notice.ISSUE, Notice.UPDATE, Notice.DOWNGRADE):
-        assert "未来3小时" in rendered.text
+        assert "未来3小时" in rendered.text or "有效至20日20时" in rendered.text
     word = {Notice.ALL_CLEAR: "解除", Notice.CORRECTION: "撤销", Notice.PARTIAL_ALL_CLEAR: "不再受"}
     assert word.get(notice, "") in rendered.text
     assert rendered.segments == segment_count(rendered.text)
@@ -327,6 +327,20 @@ def test_what_was_said_of_another_township_is_not_told_of_ones_own() -> None:
     other = warning("未来3小时，铜山乡雨量将超200毫米，贾楼乡50毫米")
     assert "贾楼乡雨量将超200" not in sms(other, limit=200).text
     assert "影响贾楼乡，铜山乡雨量将超200毫米，贾楼乡50毫米" in sms(other, limit=200).text
+
+
+def test_a_period_inside_the_prose_stays_with_its_clause() -> None:
+    """What has fallen must not be told as what will fall; once its clause is cut, the validity stands in."""
+    alert = warning("贾楼乡已出现80毫米降雨，未来2小时降雨持续并逐渐增强")
+    assert "：贾楼乡已出现80毫米降雨，未来2小时降雨持续并逐渐增强。" in sms(alert, limit=200).text
+    assert "贾楼乡已出现80毫米降雨，有效至20日20时。" in sms(alert, limit=66).text
+
+
+def test_a_village_hears_what_was_said_of_its_township() -> None:
+    """Issuers name townships, with or without the county; people live in villages."""
+    for name in ("贾楼乡", "泌阳县贾楼乡", "铜山乡和贾楼乡", "铜山乡、泌阳县贾楼乡等2个乡镇"):
+        text = sms(warning(f"未来3小时{name}雨量将超100毫米"), places=("贾楼乡东岗村",), limit=200).text
+        assert "：未来3小时贾楼乡东岗村雨量将超100毫米。" in text
 
 
 def test_no_township_is_named_where_the_area_is_uncertain() -> None:

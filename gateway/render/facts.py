@@ -26,6 +26,8 @@ _PERIOD_EN = re.compile(r"(?:within|in|over) the (?:next|coming) [\w -]{1,24}?(?
 _DIRECT = re.compile(
     r"^(?:累计|最大|局地|小时|过程)?(?:雨量|降雨|降水|降雪|积雪|风力|阵风|气温|水位|能见度|将|有|仍|可能|已)"
 )
+_COUNTY = re.compile(r"^[^县市区乡镇]{1,6}[县市区](?=.{2})")
+_TOWNSHIP = re.compile(r"^.{1,6}?(?:乡|镇|街道)(?=.)")
 _APART = re.compile(r"^(?:请|全|各|所有|凡|本|我|你|贵|为|因|由|受|据|根据|按照|接|现|目前|自)")
 _HAZARD = re.compile(r"[蓝黄橙红]色(?:预警)?(?:信号)?$|预警(?:信号)?$|应急响应$|转移指令$|返回通知$")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -136,6 +138,7 @@ def gather(alert: Alert, previous: Alert | None, want: Want, words: Mapping[str,
         "certain": bool(want.places),
         "joined": told.joined,
         "period": told.period,
+        "inner": told.inner,
         "order": told.order,
         "order_joined": told.order_joined,
         "until": "" if told.period else _until(alert, info, want.language),
@@ -172,9 +175,14 @@ def local_time(moment: datetime, language: str) -> str:
 
 
 class _Told(NamedTuple):
-    """The issuer's prose, read. `joined`: the audience's place may stand right before the trend (or the order)."""
+    """The issuer's prose, read.
+
+    `inner` is a period that stays inside the trend. `joined`: the audience's place may stand
+    right before the trend; `order_joined`: before the order.
+    """
 
     period: str
+    inner: str
     trend: str
     joined: bool
     measures: str
@@ -196,15 +204,15 @@ def _read(alert: Alert, info: Info | None, want: Want) -> _Told:
     if alert.document in (Document.EVACUATION, Document.RETURN):
         order, trend, measures = (measures, trend, "") if measures else (trend, "", "")
     if want.language != "zh":
-        return _Told(_period_en(trend), trend, False, measures, order, False, cut)
+        return _Told("", _period_en(trend), trend, False, measures, order, False, cut)
     names = _names(alert, want)
     order, order_joined = _own_first(order, want.places, names)
-    period, trend = _split_period(_LEDE.sub("", trend))
+    period, trend, inner = _split_period(_LEDE.sub("", trend))
     trend, joined = _own_first(trend, want.places, names)
     if want.places:
         joined = joined or bool(_DIRECT.search(trend))
         order_joined = order_joined or bool(order and not _APART.search(order))
-    return _Told(period, trend, joined, measures, order, order_joined, cut)
+    return _Told(period, inner, trend, joined, measures, order, order_joined, cut)
 
 
 def _field(info: Info | None, name: str, language: str) -> str:
@@ -246,13 +254,16 @@ def _until(alert: Alert, info: Info | None, language: str) -> str:
     return local_time(expires, language) if expires else ""
 
 
-def _split_period(text: str) -> tuple[str, str]:
-    """Take the period off the front; where it stands inside the prose, return it and leave the prose whole."""
+def _split_period(text: str) -> tuple[str, str, str]:
+    """Take the period off the front: (period, rest, "").
+
+    Where it stands inside the prose it may belong to one clause only, so it stays there: ("", text, period).
+    """
     found = _PERIOD.search(text)
     if not found:
-        return "", text
+        return "", text, ""
     period = bare(found.group()).removeprefix("预计")
-    return (period, bare(text[found.end() :])) if found.start() == 0 else (period, text)
+    return (period, bare(text[found.end() :]), "") if found.start() == 0 else ("", text, period)
 
 
 def _period_en(text: str) -> str:
@@ -261,9 +272,12 @@ def _period_en(text: str) -> str:
 
 
 def _names(alert: Alert, want: Want) -> tuple[str, ...]:
-    """Place names the issuer or the audience uses, longest first."""
+    """Place names the issuer or the audience may use, with and without the county, longest first."""
     described = (bare(part) for area in alert.areas for part in re.split(r"[、，,；;\s]", clean(area.description)))
-    return tuple(sorted({name for name in (*want.places, *described) if name}, key=len, reverse=True))
+    known = {name for name in (*want.places, *described) if name}
+    known |= {_COUNTY.sub("", name) for name in known}
+    known |= {found[0] for name in known if (found := _TOWNSHIP.match(name))}
+    return tuple(sorted(known, key=len, reverse=True))
 
 
 def _own_first(text: str, places: Sequence[str], names: Sequence[str]) -> tuple[str, bool]:
@@ -287,10 +301,9 @@ def _own_first(text: str, places: Sequence[str], names: Sequence[str]) -> tuple[
 
 
 def _same(name: str, place: str) -> bool:
-    """Whether the issuer's `name` covers `place`: itself, its township, or the same with its county in front."""
-    if place.startswith(name):
-        return place == name or name[-1] in "省市县区乡镇道"
-    return name.endswith(place) and name[: -len(place)][-1] in "省市县区乡镇道"
+    """Whether the issuer's `name` covers `place`: itself, or its township; the county in front is no difference."""
+    name, place = _COUNTY.sub("", name), _COUNTY.sub("", place)
+    return place == name or (place.startswith(name) and name[-1] in "乡镇道")
 
 
 def _area(want: Want, words: Mapping[str, str]) -> tuple[str, str]:

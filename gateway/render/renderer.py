@@ -161,10 +161,13 @@ class Renderer:
         best = len(wordings) - 1
         if best < 0:
             return full
-        # Each wording is no longer than the one before.
+        # Nearly always each wording is shorter than the one before.
         index = bisect_left(range(best), True, key=lambda at: fits(say(wordings[at])))
         said = say(wordings[index])
-        if "trend" in wordings[index].cut:
+        if not fits(said):
+            tried = [say(wording) for wording in wordings]
+            said = next(filter(fits, tried), min(tried, key=lambda one: utf16_units(one[1])))
+        elif "trend" in said[2]:
             # Giving up a clause of the trend may have made room for measures given up before.
             said = next(filter(fits, map(say, facts.refills(wordings[index]))), said)
         return said if said[1] != full[1] else full

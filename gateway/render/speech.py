@@ -12,6 +12,7 @@ _DIGITS = "零一二三四五六七八九"
 _TENS = ("", "十", "百", "千")
 _GROUPS = ("", "万", "亿", "万亿")
 _ROMAN = str.maketrans("ⅠⅡⅢⅣⅤⅥⅦⅧⅨ", "一二三四五六七八九")
+_CIRCLED = {ord("①") + place: word for place, word in enumerate("一二三四五六七八九十")}
 _WIDE = {code: code - 0xFEE0 for code in range(0xFF10, 0xFF1A)} | {ord("％"): "%", ord("．"): ".", ord("﹪"): "%"}
 
 _NUMBER = r"\d+(?:\.\d+)?"
@@ -37,7 +38,7 @@ _SYMBOLS = {
     ">": "大于", "＞": "大于", "<": "小于", "＜": "小于", "±": "正负",
     "＋": "加", "+": "加", "℃": "摄氏度", "°C": "摄氏度",
 }  # fmt: skip
-_SILENT = re.compile(r"[^\w，。、；！？ ]|_")
+_SILENT = re.compile(r"[^\w，。、；！？ ]|[_²³¹⁰-⁹₀-₉]")
 _ENGLISH = {
     "℃": " degrees Celsius", "°C": " degrees Celsius", "%": " percent", "≥": " at least ", "≤": " at most ",
     "&": " and ", "+": " plus ",
@@ -67,8 +68,8 @@ def spoken(text: str, language: str = "zh") -> str:
 
 
 def _spoken_zh(text: str) -> str:
-    text = text.translate(_WIDE).translate(_ROMAN)
-    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+    text = text.translate(_WIDE).translate(_ROMAN).translate(_CIRCLED)
+    text = re.sub(r"(?<=\d)[, ](?=\d{3}(?!\d))", "", text)
     text = _moments(text)
     text = _measures(text)
     text = re.sub(r"\d+(?:\.\d+)*", _number, text)
@@ -102,7 +103,8 @@ def _measures(text: str) -> str:
     for sign, word in _SYMBOLS.items():
         text = text.replace(sign, word)
     text = re.sub(r"(?<![\d.])2(?=小时|个|天|次|人|户|名|米|座|处)", "两", text)
-    return re.sub(r"(?<=\d)/(?=\d)|/", "、", text)
+    text = re.sub(r"(?<![\d/])(\d+)/(\d+)(?![\d/])", r"\2分之\1", text)
+    return text.replace("/", "、")
 
 
 def _number(match: re.Match[str]) -> str:
@@ -123,6 +125,7 @@ def _spoken_en(text: str) -> str:
     text = re.sub(r"(?<=\d)\s*km/h\b", " kilometres per hour", text)
     text = re.sub(r"(?<=\d)\s*m/s\b", " metres per second", text)
     text = re.sub(r"(?<=\d)\s*[-–—~](?=\s*\d)", " to ", text)
+    text = re.sub(r"(?<![\w.])[-－−](?=\d)", "minus ", text)
     for sign, word in _ENGLISH.items():
         text = text.replace(sign, word)
     text = re.sub(r"[()\[\]【】〔〕“”\"<>\n]+", ", ", text)
