@@ -204,6 +204,27 @@ def test_check_answers_for_the_command_line() -> None:
     assert set(error) == {"code", "element", "line", "message"}
 
 
+@pytest.mark.parametrize(
+    ("filling", "end"),
+    [
+        ("<x/>", ""),
+        ("<code/>", ""),
+        ("<code>a</code>", "<code><b/></code>" * 200),
+        ("<info/>", ""),
+        ("<addresses>" + '"a ' * 300 + "</addresses>", ""),
+    ],
+)
+def test_a_message_stuffed_with_mistakes_holds_nobody_up(filling: str, end: str) -> None:
+    """Four megabytes of junk must cost seconds at most, and a bounded answer, while a red one waits behind it."""
+    room = MAX_BYTES - len(RED.encode()) - len(end)
+    data = RED.replace("</scope>", "</scope>" + filling * (room // len(filling)) + end).encode()
+    started = time.process_time()
+    alert, findings = read(data)
+    assert time.process_time() - started < 10  # measured below 2 s; the margin is for a loaded machine
+    assert alert is None or filling == "<code/>"
+    assert len(findings) <= 100
+
+
 @given(st.binary(max_size=400))
 def test_arbitrary_bytes_never_raise(data: bytes) -> None:
     """The door stays open whatever is thrown at it: each message ends in an alert or in an error."""

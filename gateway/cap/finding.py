@@ -104,16 +104,23 @@ class Findings:
     found: list[Finding] = field(default_factory=list)
     errors: int = 0
 
+    @property
+    def full(self) -> bool:
+        """Whether more would only be counted; finding their places would cost a hostile message nothing, but us."""
+        return len(self.found) >= MAX_FINDINGS
+
     def put(self, code: str, place: tuple[str, int | None], message: str, severity: Severity = "error") -> None:
         """Add a finding at a known place."""
         self.errors += severity == "error"
-        if len(self.found) < MAX_FINDINGS:
-            self.found.append(Finding(code, *place, message, severity))
+        if not self.full:
+            element, line = place
+            self.found.append(Finding(code, element[:200], line, message[:500], severity))
 
     def error(self, code: str, path: Path, message: str) -> None:
         """Add what refuses the message."""
-        self.put(code, self.locate(path), message)
+        self.put(code, ("", None) if self.full else self.locate(path), message)
 
     def warn(self, code: str, path: Path, message: str) -> None:
         """Add what the sender should mend, but nobody needs to wait for."""
-        self.put(code, self.locate(path), message, "warning")
+        if not self.full:
+            self.put(code, self.locate(path), message, "warning")

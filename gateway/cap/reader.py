@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from itertools import islice
 from typing import Any
 
 from lxml import etree
@@ -123,27 +124,32 @@ class _Walk:
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
+        self._steps: list[tuple[str, int]] = []  # where we are: names and their counts from 0
 
     def block(self, block: Block, element: etree._Element, signed: bool = False) -> Any:
         """Return what the block builds, or None if anything in it is an error."""
         values: dict[str, Any] = {}
-        seen: set[str] = set()
+        seen: dict[str, int] = {}
         rows, last, errors = _ROWS[id(block)], 0, self._findings.errors
         for child in element:
+            if self._findings.full and self._findings.errors:
+                return None
             row = rows.get(child.tag)
             if row is None:
                 if not (signed and child.tag.startswith(_SIGNATURE)):
                     self._unknown(child)
                 continue
             number, rule = row
+            seen[rule.name] = count = seen.get(rule.name, -1) + 1
+            self._steps.append((rule.name, count))
             if number < last:
                 self._wrong(child, "invalid_sequence", f"{rule.name} stands too late; {_order(block, number)}")
             last = max(number, last)
-            if rule.name in seen and rule.times in "1?":
+            if count and rule.times in "1?":
                 self._wrong(child, "duplicate_element", f"{rule.name} may stand only once; remove this one")
-                continue
-            seen.add(rule.name)
-            self._value(rule, child, values)
+            else:
+                self._value(rule, child, values)
+            self._steps.pop()
         for rule in block.rules:
             if rule.times in "1+" and rule.name not in seen:
                 self._wrong(element, "missing_required_element", f"{rule.name} is missing; add it", rule.name)
@@ -163,18 +169,19 @@ class _Walk:
 
     def _simple(self, rule: Rule, element: etree._Element) -> Any:
         if len(element):
-            self._wrong(element[0], "unsupported_element", f"{rule.name} holds text only; remove the element inside")
+            inside = etree.QName(element[0]).localname
+            message = f"{rule.name} holds text only; remove the element inside"
+            self._wrong(element[0], "unsupported_element", message, inside)
             return None
         text = (element.text or "").strip()
         if not text and not rule.blank:
             if rule.times in "1+":
                 self._wrong(element, "missing_required_element", f"{rule.name} is empty; write its value")
             else:
-                message = f"{rule.name} is empty and was ignored; leave it out"
-                self._findings.put("empty_element", _place(element), message, "warning")
+                self._odd(element, "empty_element", f"{rule.name} is empty and was ignored; leave it out")
             return None
         if rule.remark and (remark := rule.remark(text)):
-            self._findings.put(remark[0], _place(element), remark[1], "warning")
+            self._odd(element, *remark)
         try:
             return rule.read(text)
         except Malformed as error:
@@ -186,11 +193,21 @@ class _Walk:
         advice = "remove it, or carry it as a parameter"
         if name.namespace != NAMESPACE:
             advice = f"its namespace is {name.namespace or '(none)'}; inside an alert it must be {NAMESPACE}"
-        self._wrong(element, "unsupported_element", f"{name.localname} is not expected here; {advice}")
+        self._wrong(
+            element, "unsupported_element", f"{name.localname[:60]} is not expected here; {advice}", name.localname
+        )
+
+    def _odd(self, element: etree._Element, code: str, message: str) -> None:
+        if not self._findings.full:
+            self._findings.put(code, self._place(element), message, "warning")
 
     def _wrong(self, element: etree._Element, code: str, message: str, below: str = "") -> None:
-        path, line = _place(element)
-        self._findings.put(code, ("/".join(filter(None, (path, below))), line), message)
+        self._findings.put(code, self._place(element, below), message)
+
+    def _place(self, element: etree._Element, below: str = "") -> tuple[str, int | None]:
+        """Return path and line of the element we are at, or of one below it."""
+        steps = [_name(*step) for step in self._steps]
+        return "/".join([*steps, below] if below else steps), _line(element)
 
 
 def _rows(block: Block) -> dict[int, dict[str, tuple[int, Rule]]]:
@@ -217,22 +234,12 @@ def _name(name: str, index: int) -> str:
     return f"{name}[{index + 1}]" if name in _REPEATED else name
 
 
-def _place(element: etree._Element) -> tuple[str, int | None]:
-    """Return path (numbered from 1 where an element may repeat) and line of an element."""
-    steps = []
-    step: etree._Element | None = element
-    while step is not None and (parent := step.getparent()) is not None:
-        steps.append(_name(etree.QName(step).localname, sum(1 for _ in step.itersiblings(step.tag, preceding=True))))
-        step = parent
-    return "/".join(reversed(steps)), _line(element)
-
-
 def _locate(root: etree._Element, path: Path) -> tuple[str, int | None]:
-    """Return path and line of an element by its names; the line of the nearest element there is."""
+    """Return path (counted from 1) and line of an element by its names; the line of the nearest element there is."""
     element = root
     for name, index in path:
-        children = element.findall(_NS + name)
-        if index >= len(children):
+        child = next(islice(element.iterchildren(_NS + name), index, None), None)
+        if child is None:
             break
-        element = children[index]
+        element = child
     return "/".join(_name(name, index) for name, index in path), _line(element)

@@ -11,7 +11,16 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+)
 
 from gateway.cap import form
 from gateway.cap.finding import Malformed
@@ -87,6 +96,8 @@ Time = Annotated[datetime, *_as(_read_time, "2026-07-20T14:30:00+08:00", format=
 Codes = Annotated[tuple[Code, ...], PlainValidator(_read_codes), WithJsonSchema(_CODES_SCHEMA)]
 Ring = Annotated[tuple[Point, ...], *_as(form.read_polygon, "32.7,113.3 32.7,113.4 32.8,113.4 32.7,113.3")]
 Disc = Annotated[Circle, *_as(form.read_circle, "32.72,113.33 5")]
+Many = Annotated[list[_T], FailFast()]
+"""A list named wrong at its first wrong item: a hostile one of a million must not buy a million errors."""
 Line = Annotated[Text | None, BeforeValidator(lambda value: None if value == "" else value)]
 
 
@@ -109,8 +120,8 @@ class AreaIn(_Form):
 
     description: Text
     geocodes: Codes = ()
-    polygons: list[Ring] = Field(default_factory=list, description="Rings: lat,lon pairs, first = last")
-    circles: list[Disc] = Field(default_factory=list, description="lat,lon and the radius in km")
+    polygons: Many[Ring] = Field(default_factory=list, description="Rings: lat,lon pairs, first = last")
+    circles: Many[Disc] = Field(default_factory=list, description="lat,lon and the radius in km")
     altitude_ft: float | None = None
     ceiling_ft: float | None = None
 
@@ -131,8 +142,8 @@ class InfoIn(_Form):
 
     event: Line = Field(None, description="Name of the event; the alert's own if absent", examples=["暴雨"])
     language: Annotated[str, *_as(form.read_language, "zh-CN")] = "zh-CN"
-    categories: list[Annotated[str, *_words(CATEGORIES)]] = Field(["Met"], min_length=1)
-    response_types: list[Annotated[str, *_words(RESPONSES)]] = Field(default_factory=list)
+    categories: Many[Annotated[str, *_words(CATEGORIES)]] = Field(["Met"], min_length=1)
+    response_types: Many[Annotated[str, *_words(RESPONSES)]] = Field(default_factory=list)
     urgency: Annotated[str, *_words(URGENCIES)] = "Unknown"
     severity: Annotated[str, *_words(SEVERITIES)] | None = None
     certainty: Annotated[str, *_words(CERTAINTIES)] = "Unknown"
@@ -148,8 +159,8 @@ class InfoIn(_Form):
     web: Annotated[str, *_as(form.read_web, "https://mingluo.example/")] | None = None
     contact: Line = None
     parameters: Codes = ()
-    resources: list[ResourceIn] = Field(default_factory=list)
-    areas: list[AreaIn] = Field(default_factory=list)
+    resources: Many[ResourceIn] = Field(default_factory=list)
+    areas: Many[AreaIn] = Field(default_factory=list)
 
 
 class AlertIn(InfoIn):
@@ -168,12 +179,12 @@ class AlertIn(InfoIn):
     level: Annotated[str, PlainValidator(_read_level), WithJsonSchema({"type": "string", "enum": _LEVELS})] | None = (
         None
     )
-    references: list[ReferenceIn] = Field(default_factory=list)
+    references: Many[ReferenceIn] = Field(default_factory=list)
     scope: Annotated[str, *_words(SCOPES)] = "Public"
     source: Line = None
     restriction: Line = None
-    addresses: list[Text] = Field(default_factory=list)
-    codes: list[Text] = Field(default_factory=list)
+    addresses: Many[Text] = Field(default_factory=list)
+    codes: Many[Text] = Field(default_factory=list)
     note: Line = None
-    incidents: list[Text] = Field(default_factory=list)
-    infos: list[InfoIn] = Field(default_factory=list)
+    incidents: Many[Text] = Field(default_factory=list)
+    infos: Many[InfoIn] = Field(default_factory=list, max_length=100)
