@@ -196,7 +196,7 @@ class Outbox(Protocol):
         """Store alert, plan, records, stops and first batches in one transaction; only then may the caller say 202."""
 
     async def approve(self, draft: Draft) -> Accepted:
-        """Turn a held alert into an active one, as `accept` does."""
+        """Turn a held alert into an active one, as `accept` does; an active one gets its plan's further steps."""
 
     async def alert(self, alert: str) -> AlertRow | None:
         """One alert."""

@@ -119,6 +119,26 @@ class SqlLedger:
 
         return await self._database.read(operation) if places else []
 
+    async def unsealed(self, limit: int) -> list[tuple[str, bytes, bytes]]:
+        """Settled batches without a digest in the audit chain: (id, packed batch, states)."""
+        rows = await self._database.read(
+            lambda tx: tx.all(
+                "SELECT b.id, o.body, b.states FROM batch b JOIN outbox o ON o.batch = b.id"
+                " WHERE b.sealed = 0 AND b.settled_at IS NOT NULL ORDER BY b.settled_at LIMIT :limit",
+                limit=limit,
+            )
+        )
+        return [(batch, bytes(body), bytes(states)) for batch, body, states in rows]
+
+    async def seal(self, batch: str, record: Record) -> None:
+        """Write a batch's digest into the audit chain, once."""
+
+        def operation(tx: Tx) -> None:
+            if tx.run("UPDATE batch SET sealed = 1 WHERE id = :batch AND sealed = 0", batch=batch):
+                audit.append(tx, [record])
+
+        await self._database.write(operation)
+
     async def unmatched(self) -> int:
         """Reports whose submit has not shown up."""
         row = await self._database.read(lambda tx: tx.one("SELECT COUNT(*) FROM provider_ref WHERE batch IS NULL"))

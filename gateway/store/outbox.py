@@ -41,7 +41,7 @@ class SqlOutbox:
         return await self._database.write(lambda tx: _accept(tx, draft), ACCEPT_PATIENCE_S)
 
     async def approve(self, draft: Draft) -> Accepted:
-        """Turn a held alert into an active one, as `accept` does."""
+        """Turn a held alert into an active one, as `accept` does; an active one gets its plan's further steps."""
         return await self._database.write(lambda tx: _approve(tx, draft), ACCEPT_PATIENCE_S)
 
     async def reject(self, alert: str, reason: str, record: Record) -> bool:
@@ -83,10 +83,16 @@ class SqlOutbox:
             "WHERE sender = :sender AND identifier = :identifier ORDER BY sent", sender=sender, identifier=identifier
         )
 
-    async def digest(self, alert: str) -> str:
-        """Digest of the content an alert was accepted with."""
-        row = await self._database.read(lambda tx: tx.one("SELECT content_digest FROM alert WHERE id = :a", a=alert))
-        return str(row[0]) if row else ""
+    async def issued_since(self, sender: str, since: datetime) -> int:
+        """Number of alerts a sender has issued since then."""
+        row = await self._database.read(
+            lambda tx: tx.one(
+                "SELECT COUNT(*) FROM alert WHERE sender = :sender AND accepted_at >= :since",
+                sender=sender,
+                since=micros(since),
+            )
+        )
+        return int(row[0]) if row else 0
 
     async def _rows(self, tail: str, **values: object) -> list[AlertRow]:
         rows = await self._database.read(lambda tx: tx.all(f"SELECT {ALERT_COLUMNS} FROM alert {tail}", **values))
@@ -178,6 +184,13 @@ class SqlOutbox:
         until = now + timedelta(seconds=lease_s)
         return await self._database.write(lambda tx: _claim(tx, batch, slice_, owner, now, until))
 
+    async def ages(self) -> dict[int, tuple[int, datetime | None]]:
+        """Per lane rank: unfinished batches, and since when the oldest has been due."""
+        rows = await self._database.read(
+            lambda tx: tx.all("SELECT lane, COUNT(*), MIN(not_before) FROM batch WHERE unfinished > 0 GROUP BY lane")
+        )
+        return {lane: (int(number), moment(oldest) if oldest else None) for lane, number, oldest in rows}
+
     # --- stops ------------------------------------------------------------------------------------
 
     async def stop(self, alert: str, reason: str, record: Record) -> bool:
@@ -256,7 +269,8 @@ def _approve(tx: Tx, draft: Draft) -> Accepted:
     alert = draft.alert
     if not tx.run(
         "UPDATE alert SET standing = 'active', body = :body, plan = :plan, expires = :expires"
-        " WHERE id = :id AND standing = 'held'",
+        " WHERE id = :id AND standing = :was",
+        was="held" if draft.held else "active",
         id=alert.id,
         body=pack(alert),
         plan=pack(draft.plan),
@@ -279,7 +293,8 @@ def _activate(tx: Tx, draft: Draft) -> None:
         township, village, person = cursor or ("", "", 0)
         tx.run(
             "INSERT INTO step (alert, number, lane, start, finished, sequence, township, village, person) VALUES"
-            " (:alert, :number, :lane, :start, :finished, :sequence, :township, :village, :person)",
+            " (:alert, :number, :lane, :start, :finished, :sequence, :township, :village, :person)"
+            " ON CONFLICT DO NOTHING",
             alert=alert.id,
             number=step.number,
             lane=LANE_RANK[step.lane],

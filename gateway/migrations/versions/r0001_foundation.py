@@ -30,7 +30,8 @@ CREATE TABLE batch (
   first_key TEXT NOT NULL, last_key TEXT NOT NULL, deadline BIGINT NOT NULL,
   unfinished BIGINT NOT NULL, not_before BIGINT NOT NULL, published_at BIGINT NOT NULL,
   states BLOB NOT NULL, counts TEXT NOT NULL,
-  created_at BIGINT NOT NULL, submitted_at BIGINT, settled_at BIGINT);
+  created_at BIGINT NOT NULL, submitted_at BIGINT, settled_at BIGINT, sealed BIGINT NOT NULL DEFAULT 0);
+CREATE INDEX batch_unsealed ON batch (settled_at) WHERE sealed = 0 AND settled_at IS NOT NULL;
 CREATE INDEX batch_unfinished ON batch (lane, not_before) WHERE unfinished > 0;
 CREATE INDEX batch_alert ON batch (alert, township, audience);
 CREATE TABLE outbox (batch TEXT PRIMARY KEY, body BLOB NOT NULL);

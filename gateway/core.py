@@ -1,0 +1,43 @@
+"""The parts of a running gateway that its surfaces (API, command line, demo) talk to. Built by `app`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.channel import Channel, Link
+from gateway.compose import GatewayComposer
+from gateway.coverage import CoverageBook
+from gateway.directory.people import SqlDirectory
+from gateway.directory.vault import Vault
+from gateway.intake import Intake
+from gateway.policy import Policy
+from gateway.ports import Broker, Clock
+from gateway.receipts import Receipts
+from gateway.regions import Regions
+from gateway.render import Renderer
+from gateway.settings import Settings
+from gateway.store import Store
+
+
+@dataclass(slots=True)
+class Core:
+    """Everything a surface may use; nothing here starts or stops anything."""
+
+    settings: Settings
+    clock: Clock
+    store: Store
+    directory: SqlDirectory
+    vault: Vault
+    regions: Regions
+    policy: Policy
+    renderer: Renderer
+    composer: GatewayComposer
+    coverage: CoverageBook
+    receipts: Receipts
+    intake: Intake
+    broker: Broker
+    channels: Mapping[str, Channel]
+    links: Mapping[str, Link]
+    simulation: bool
+    """No channel is live: demo tokens count, and only loopback endpoints are talked to."""

@@ -1,0 +1,50 @@
+"""What the clock does to alerts: expiry ends them, and what has ended is closed in the ledger and the chain."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+
+from gateway import metrics
+from gateway.model import Record
+from gateway.ports import Clock
+from gateway.store import Store
+from gateway.store.codec import LANES, unpack_batch
+
+
+class Lifecycle:
+    """Handler of the timer `expire`, and the appender of batch digests."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def expire(self, alert: str) -> datetime | None:
+        """End an alert whose time is over."""
+        row = await self._store.outbox.alert(alert)
+        now = self._clock.now()
+        if row is None or row.standing not in ("active", "held"):
+            return None
+        if row.alert.expires is not None and row.alert.expires > now:
+            return row.alert.expires
+        await self._store.outbox.stop(alert, "expired", Record(now, "clock", "expire", alert))
+        return None
+
+    async def seal(self) -> None:
+        """Append one digest per newly settled batch, over person ids and states, to the audit chain (rule 9)."""
+        now = self._clock.now()
+        for batch, body, states in await self._store.ledger.unsealed(200):
+            people = unpack_batch(body).persons
+            digest = hashlib.sha256(repr(people).encode() + states).hexdigest()
+            await self._store.ledger.seal(batch, Record(now, "ledger", "settled", batch, digest))
+
+    async def gauges(self) -> None:
+        """Refresh the gauges that are read from the store."""
+        now = self._clock.now()
+        ages = await self._store.outbox.ages()
+        for rank, lane in enumerate(LANES):
+            number, oldest = ages.get(rank, (0, None))
+            metrics.outbox_unfinished.labels(lane.value).set(number)
+            age_s = (now - oldest).total_seconds() if oldest else 0.0
+            metrics.outbox_age_seconds.labels(lane.value).set(max(0.0, age_s))
+        metrics.unmatched_reports.set(await self._store.ledger.unmatched())
