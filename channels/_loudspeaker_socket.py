@@ -6,7 +6,6 @@ Used by `loudspeaker_ws`.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
@@ -77,16 +76,21 @@ class Commanded:
     """Which command went to which device: bounded, forgotten after a day, by the loop's clock."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, int], tuple[int, str, float]] = OrderedDict()
+        self._known: dict[tuple[str, int], tuple[int, str, float]] = {}
 
     def add(self, play: Play, now: float) -> None:
         """Remember one command."""
         key = (play.batch, play.position)
+        self._known.pop(key, None)  # the newest stand last
         self._known[key] = (play.device, play.message.alert, now)
-        self._known.move_to_end(key)
-        oldest = next(iter(self._known.values()))
-        if len(self._known) > REMEMBERED or oldest[2] < now - REMEMBERED_S:
-            self._known.popitem(last=False)
+
+    def forget(self, now: float) -> None:
+        """Drop what is too old or too much."""
+        while self._known:
+            key, (_, _, at) = next(iter(self._known.items()))
+            if len(self._known) <= REMEMBERED and at >= now - REMEMBERED_S:
+                return
+            del self._known[key]
 
     def allows(self, told: Told, device: int, now: float) -> bool:
         """Tell whether this device may speak of this command."""

@@ -39,6 +39,7 @@ BAD_FRAMES_ALLOWED = 2
 COMMIT_SIZE = 256
 WAITING_PER_DEVICE = 64
 PRESENCE_KEPT = 20_000
+SUBMITTED = Receipt(State.SUBMITTED)
 
 
 class LoudspeakerSettings(ChannelSettings):
@@ -116,9 +117,11 @@ class LoudspeakerWs(Sockets):
         """Write plays and stops in a plain loop; each distinct message is serialised once."""
         heads: dict[_Key, bytes] = {}
         receipts: list[Receipt] = []
+        now = asyncio.get_running_loop().time()
+        self._commanded.forget(now)
         for count, play in enumerate(plays, 1):
             try:
-                receipts.append(await self._write(play, heads))
+                receipts.append(await self._write(play, heads, now))
             except ChannelError as error:
                 receipts.append(Receipt(State.FAILED, error.code, error=error))
             except Exception as error:  # a bug for one device must not silence the others
@@ -127,21 +130,26 @@ class LoudspeakerWs(Sockets):
                 await asyncio.sleep(0)  # a turn of the loop: receipts are read, and the first frames really leave
         return receipts
 
-    async def _write(self, play: Play, heads: dict[_Key, bytes]) -> Receipt:
+    async def _write(self, play: Play, heads: dict[_Key, bytes], now: float) -> Receipt:
         connection = self._connections.get(play.device)
         if connection is None or not connection.ready:
             raise Temporary("offline")
-        text = _text(play)
+        text = play.message.text if play.message.texts is None else _text(play, play.message.texts)
         key = (id(play.message), play.batch, play.stop, text)  # the plays keep their messages alive: ids are distinct
         if (start := heads.get(key)) is None:
-            now = datetime.now(UTC)
-            expired = not play.stop and play.message.expires <= now
-            start = heads[key] = b"" if expired else head(play, text, now, self.settings.repeat)
+            start = heads[key] = self._head(play, text)
         if not start:
             return Receipt(State.EXPIRED, "expired")
-        self._commanded.add(play, asyncio.get_running_loop().time())
+        self._commanded.add(play, now)
         await connection.write(b"%b%d}" % (start, play.position))
-        return Receipt(State.SUBMITTED)
+        return SUBMITTED
+
+    def _head(self, play: Play, text: str) -> bytes:
+        """Return what all devices with this text share; nothing for a play that has expired (rule 4)."""
+        now = datetime.now(UTC)
+        if not play.stop and play.message.expires <= now:
+            return b""
+        return head(play, text, now, self.settings.repeat)
 
     # -- from the devices --------------------------------------------------------------------------------------------
 
@@ -280,11 +288,8 @@ def _presence(device: int, kind: str, code: str = "") -> DeviceEvent:
     return DeviceEvent(device, kind, datetime.now(UTC), code)
 
 
-def _text(play: Play) -> str:
-    """Return the device's own text: where texts differ they stand for the whole batch, or for this device alone."""
-    texts = play.message.texts
-    if texts is None:
-        return play.message.text
+def _text(play: Play, texts: Sequence[str]) -> str:
+    """Return the device's own text: the texts stand for the whole batch, or for this device alone."""
     return texts[0] if len(texts) == 1 else texts[play.position]
 
 

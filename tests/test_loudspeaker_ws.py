@@ -514,7 +514,11 @@ def test_what_was_commanded_is_forgotten_after_a_day() -> None:
     assert isinstance(told, Told)
     commanded.add(play(), 0.0)
     assert commanded.allows(told, 1000, 86_400.0)
+    commanded.forget(86_400.0)
+    assert commanded.allows(told, 1000, 86_400.0)
     assert not commanded.allows(told, 1000, 86_401.0)
+    commanded.forget(86_401.0)
+    assert not commanded.allows(told, 1000, 0.0)
 
 
 @pytest.mark.parametrize(
