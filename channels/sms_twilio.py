@@ -100,6 +100,7 @@ class TwilioSettings(ChannelSettings):
     pool: int = Field(25, ge=25, le=50)
     timeout_s: float = Field(7.0, gt=0, le=7.5)  # two rounds of the pool stay within `answer_s`
     mainland_assessment: str = ""
+    takes_replies: bool = False
 
     @field_validator("public_url", "base_url")
     @classmethod
@@ -146,6 +147,7 @@ class SmsTwilio(PerRecipient):
 
     def __init__(self, settings: TwilioSettings) -> None:
         super().__init__(settings)
+        self.takes_replies = settings.takes_replies
         vars(self)["pool"] = settings.pool  # a class fact in the contract, a setting here
         self._validator = RequestValidator(settings.auth_token.get_secret_value())
         self._mainland = bool(settings.mainland_assessment) or is_loopback(settings.base_url)

@@ -93,6 +93,9 @@ class Channel(ABC):
     """Longest text in UTF-16 units."""
     Settings: ClassVar[type[ChannelSettings]] = ChannelSettings
 
+    takes_replies: bool = False
+    """Whether a person can answer on this channel; only then is an answer asked for."""
+
     def __init__(self, settings: ChannelSettings) -> None:
         self.settings = settings
 

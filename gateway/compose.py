@@ -16,6 +16,7 @@ from gateway.sender import repeats
 
 KEEP = 256
 SIGNED = "sms"  # channels of this family carry the registered signature
+ONE_SEGMENT = 70  # UTF-16 units; what may not be cut takes further segments
 
 
 class GatewayComposer:
@@ -59,7 +60,7 @@ class GatewayComposer:
         named = tuple(places) or places_of(targets, batch.township)
         townships = {target.township for target in targets}
         channel = self._channels.get(batch.channel)
-        limit = min(channel.text_limit, 70 * 3) if channel and batch.channel.startswith(SIGNED) else 1000
+        limit = ONE_SEGMENT if batch.channel.startswith(SIGNED) else channel.text_limit if channel else 1000
         rendered = self._renderer.text(
             alert,
             notice=batch.notice,
@@ -73,7 +74,10 @@ class GatewayComposer:
             again=again,
             previous=previous,
             remaining=tuple(dict.fromkeys(t.township for t in plan.targets))[:3] if leaving else (),
-            confirm=batch.group is Group.OFFICIALS and self._policy().needs_confirmation(alert),
+            confirm=batch.group is Group.OFFICIALS
+            and channel is not None
+            and channel.takes_replies
+            and self._policy().needs_confirmation(alert),
         )
         return rendered.text, rendered.title
 

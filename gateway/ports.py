@@ -240,8 +240,11 @@ class Ledger(Protocol):
     async def settle(self, settled: Settled) -> bool:
         """Write a slice's outcome, references and counts in one transaction. False if the lease was lost."""
 
-    async def commit(self, reports: Sequence[Report], replies: Sequence[Reply]) -> None:
-        """Write later facts; unmatched reports are kept until their submit shows up."""
+    async def commit(self, reports: Sequence[Report], replies: Sequence[tuple[Reply, bytes, str]] = ()) -> None:
+        """Write later facts; unmatched reports are kept until their submit shows up.
+
+        Each reply comes with the hash of its number and what became of it.
+        """
 
     async def confirm(self, alert: str, person: int, villages: Sequence[str], how: str, record: Record) -> bool:
         """A person answered for this version. False if already known."""

@@ -90,7 +90,7 @@ class Sender:
         outbox: Outbox,
         ledger: Ledger,
         composer: Composer,
-        link: Link,
+        links: Mapping[str, Link],
         clock: Clock,
         gate: Gate | None = None,
     ) -> None:
@@ -98,7 +98,7 @@ class Sender:
         self._outbox = outbox
         self._ledger = ledger
         self._composer = composer
-        self._link = link
+        self._links = links
         self._clock = clock
         self._gate = gate or Gate()
 
@@ -168,7 +168,7 @@ class Sender:
     async def _call(self, channel: Channel, slice_: Slice, message: Message) -> list[Receipt]:
         try:
             async with asyncio.timeout(channel.answer_s):
-                receipts = await channel.send(slice_, message, self._link)
+                receipts = await channel.send(slice_, message, self._links[channel.name])
         except TimeoutError:
             return [Receipt(State.QUEUED, "no_answer", error=Ambiguous("no_answer"))] * len(slice_)
         except ChannelError as error:

@@ -437,7 +437,6 @@ def test_an_official_is_asked_to_answer_only_where_wanted() -> None:
     assert "回1" not in sms(RED, group=Group.OFFICIALS).text
     assert "回1" not in sms(RED, confirm=True).text
     assert "回1" not in sms(RED, group=Group.OFFICIALS, confirm=True, channel="loudspeaker").text
-    assert "回1" not in sms(RED, group=Group.OFFICIALS, confirm=True, channel="sms_twilio").text
     voice = sms(RED, group=Group.OFFICIALS, confirm=True, channel="voice", signed=False, limit=500).text
     assert voice.endswith("听清并已到岗按一，不在村转副责按二，需支援按三，重听按零。")
 

@@ -1,0 +1,350 @@
+"""Wiring: builds the parts of one process from its settings and roles, starts and stops them.
+
+The only file of the gateway that imports channels. Roles: `api`, `planner`, `worker`, `hub`, `scheduler`;
+the embedded gateway is all of them in one process with SQLite, an in-process broker and its own Valkey.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import pkgutil
+import tomllib
+from collections.abc import Collection, Coroutine, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+import channels as channel_folder
+from gateway import log
+from gateway.alarm import Alarm
+from gateway.api import make_app, mount
+from gateway.broker import LocalBroker, RabbitBroker
+from gateway.channel import Channel, Sockets
+from gateway.compose import GatewayComposer
+from gateway.core import Core
+from gateway.coverage import CoverageBook
+from gateway.database import Database
+from gateway.directory.people import SqlDirectory
+from gateway.directory.vault import Vault
+from gateway.errors import ConfigError
+from gateway.hub import Hub
+from gateway.intake import Intake
+from gateway.lifecycle import Lifecycle
+from gateway.link import GatewayLink, Rate
+from gateway.model import Batch, DeviceEvent, Lane
+from gateway.planner import Planner
+from gateway.policy import Policy
+from gateway.ports import Broker, Clock, State
+from gateway.receipts import Receipts
+from gateway.regions import Regions
+from gateway.relay import Relay, Worker, queue
+from gateway.render import Renderer
+from gateway.sender import Sender
+from gateway.settings import Settings
+from gateway.state import FallbackState, LocalState, RedisState, Valkey
+from gateway.store import Store
+from gateway.sweeper import POLL_S, Pickup, Sweeper, forever
+
+ROLES = frozenset({"api", "planner", "worker", "hub", "scheduler"})
+WAKE = "alerts"
+SEAL_S = 1.0
+GAUGES_S = 2.0
+
+_log = log.get("app")
+
+
+class SystemClock:
+    """The wall clock."""
+
+    def now(self) -> datetime:
+        """Aware UTC."""
+        return datetime.now(UTC)
+
+    async def sleep(self, wait_s: float) -> None:
+        """Sleep."""
+        await asyncio.sleep(wait_s)
+
+
+class RateTable(BaseModel):
+    """One row of `[rates]`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    per_s: float
+    burst: int
+    green: int = 0
+
+
+def channel_classes() -> dict[str, type[Channel]]:
+    """Find every channel: one class per file of `channels/`; files starting with `_` are codecs.
+
+    Raises:
+        ConfigError: a file without exactly one channel of its own.
+    """
+    found: dict[str, type[Channel]] = {}
+    for module in pkgutil.iter_modules(channel_folder.__path__):
+        if module.name.startswith("_"):
+            continue
+        loaded = importlib.import_module(f"{channel_folder.__name__}.{module.name}")
+        own = [
+            value for value in vars(loaded).values()
+            if isinstance(value, type) and issubclass(value, Channel) and value.__module__ == loaded.__name__
+        ]  # fmt: skip
+        if len(own) != 1:
+            raise ConfigError(f"channels/{module.name}.py must define exactly one channel, it defines {len(own)}")
+        own[0].name = module.name
+        found[module.name] = own[0]
+    return found
+
+
+def load_channels(path: Path) -> tuple[dict[str, Channel], dict[str, Rate]]:
+    """Read `channels.toml`: the enabled channels, and the rates of their accounts.
+
+    Raises:
+        ConfigError: file, table and key that are wrong.
+    """
+    table = tomllib.loads(path.read_text(encoding="utf8"))
+    rates = {name: Rate(**RateTable(**row).model_dump()) for name, row in table.pop("rates", {}).items()}
+    classes = channel_classes()
+    built: dict[str, Channel] = {}
+    for name, row in table.items():
+        if name not in classes:
+            raise ConfigError(f"{path.name}: no channel {name}; there are {', '.join(sorted(classes))}")
+        try:
+            settings = classes[name].Settings(**{key: _secret(value) for key, value in row.items()})
+        except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
+            raise ConfigError(f"{path.name}: [{name}] {wrong}") from None
+        if settings.enabled:
+            built[name] = classes[name](settings)
+    return built, rates
+
+
+def _secret(value: object) -> object:
+    """Read "env:NAME" from the environment."""
+    if isinstance(value, str) and value.startswith("env:"):
+        name = value.removeprefix("env:")
+        if name not in os.environ:
+            raise ConfigError(f"channels.toml: the environment has no {name}")
+        return os.environ[name]
+    return value
+
+
+def on_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class App:
+    """One process of the gateway. `async with App(settings, roles) as app: await app.serve()`."""
+
+    def __init__(self, settings: Settings, roles: Collection[str] = ROLES, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.roles = frozenset(roles)
+        if unknown := self.roles - ROLES:
+            raise ConfigError(f"no such role: {', '.join(sorted(unknown))}; there are {', '.join(sorted(ROLES))}")
+        if settings.embedded and self.roles != ROLES:
+            raise ConfigError("an embedded gateway is one process; separate roles need MINGLUO_AMQP_URL")
+        self.clock = clock or SystemClock()
+        self.port = 0
+        self._stack = AsyncExitStack()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> App:
+        try:
+            await self._open()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._stack.aclose()
+
+    async def _open(self) -> None:
+        settings = self.settings
+        policy = Policy.load(settings.config / "policy")
+        regions = Regions.load(settings.config / "regions", settings.geometry)
+        configured, rates = load_channels(settings.channels or settings.config / "channels.toml")
+        database = Database(settings.database())
+        await database.open()
+        self._stack.push_async_callback(database.close)
+        self.store = Store(database, self.clock)
+        await self.store.keep_policy(policy.digest, policy.to_bytes())
+        live = await self.store.live_channels()
+        self.channels = {name: one for name, one in configured.items() if self._allowed(one, live)}
+        vault = Vault.of(settings.secret_key.get_secret_value(), settings.data)
+        directory = SqlDirectory(database, vault, self.clock)
+        self.state = await self._state()
+        self.broker = await self._broker()
+        signatures = {issuer.sender: issuer.signature for issuer in policy.issuers}
+        renderer = Renderer(settings.templates, signatures, regions.name)
+        composer = GatewayComposer(self.store.outbox, renderer, lambda: policy, self.channels)
+        receipts = Receipts(self.store, directory, self.clock, self._on_device)
+        links = {
+            name: GatewayLink(name, rates, self.state, receipts, directory, self._wake_hubs) for name in self.channels
+        }
+        self.relay = Relay(self.broker, self.store.outbox)
+        slices = {name: 0 if isinstance(one, Sockets) else one.slice for name, one in self.channels.items()}
+        self.planner = Planner(self.store.outbox, directory, self.relay, slices, self.clock)
+        pool = ProcessPoolExecutor(1) if "api" in self.roles else None
+        if pool is not None:
+            self._stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+        intake = Intake(
+            self.store, regions, lambda: policy, self.planner, self.channels, self.clock, self._on_accepted, pool
+        )
+        coverage = CoverageBook(self.store, directory, regions, lambda: policy)
+        self.hubs = {
+            name: Hub(one, self.store, composer, links[name], self.clock)
+            for name, one in self.channels.items()
+            if isinstance(one, Sockets) and "hub" in self.roles
+        }
+        self.core = Core(
+            settings, self.clock, self.store, directory, vault, regions, policy, renderer, composer, coverage,
+            receipts, intake, self.broker, self.channels, links, simulation=not live,
+        )  # fmt: skip
+        await self._start(composer, links)
+
+    async def _start(self, composer: GatewayComposer, links: Mapping[str, GatewayLink]) -> None:
+        """Open channels, then begin to serve and to work."""
+        mine = {name: one for name, one in self.channels.items() if self._mine(one)}
+        for name, channel in mine.items():
+            await channel.open(links[name])
+            self._stack.push_async_callback(channel.close)
+        await self._serve_http(mine, links)
+        self._run("wakes", self._listen())
+        plain = {name: one for name, one in mine.items() if not isinstance(one, Sockets)}
+        if "worker" in self.roles:
+            await self._start_worker(plain, composer, links)
+        if self.roles & {"api", "planner"}:
+            self._run("relay", self.relay.run())
+        if "planner" in self.roles:
+            if self.settings.embedded:
+                await self.store.outbox.forget_published()
+            self._run("planner", self.planner.run())
+            sweeper = self._sweeper()
+            self._run("sweeper", forever(sweeper.sweep, POLL_S, self.clock))
+        if "scheduler" in self.roles:
+            lifecycle = Lifecycle(self.store, self.clock)
+            self._run("timers", forever(self._sweeper().timers, POLL_S, self.clock))
+            self._run("seal", forever(lifecycle.seal, SEAL_S, self.clock))
+            self._run("gauges", forever(lifecycle.gauges, GAUGES_S, self.clock))
+        for name, hub in self.hubs.items():
+            self._run(f"hub {name}", hub.run())
+
+    async def _start_worker(
+        self, plain: Mapping[str, Channel], composer: GatewayComposer, links: Mapping[str, GatewayLink]
+    ) -> None:
+        sender = Sender(plain, self.store.outbox, self.store.ledger, composer, links, self.clock)
+        worker = Worker(self.broker, sender, plain)
+        self._stack.push_async_callback(worker.stop)
+        await worker.start()
+        pickup = Pickup(self.store.outbox, worker, tuple(plain))
+        self._run("pickup", forever(pickup.sweep, POLL_S, self.clock))
+
+    def _sweeper(self) -> Sweeper:
+        plain = [name for name, one in self.channels.items() if not isinstance(one, Sockets)]
+        fire = {"held": Alarm(self.store, self.clock).held, "expire": Lifecycle(self.store, self.clock).expire}
+        return Sweeper(self.store.outbox, self.store.timers, self.relay, plain, fire)
+
+    def _mine(self, channel: Channel) -> bool:
+        """Whether this process runs the channel: hubs hold sockets, workers send, the API takes callbacks."""
+        if isinstance(channel, Sockets):
+            return "hub" in self.roles
+        return bool(self.roles & {"worker", "api"})
+
+    def _allowed(self, channel: Channel, live: Collection[str]) -> bool:
+        """Refuse real endpoints until two people have made the channel live (rule 11)."""
+        real = [host for host in channel.endpoints() if not on_loopback(host)]
+        if real and channel.name not in live:
+            _log.error("channel_not_live", channel=channel.name, hint="two people must run: mingluo live CHANNEL")
+            return False
+        return True
+
+    async def _state(self) -> State:
+        url = self.settings.redis_url.get_secret_value()
+        if not url:
+            valkey = Valkey(self.settings.data)
+            url = await self._stack.enter_async_context(valkey)
+        state = FallbackState(RedisState(url, self.settings.namespace), LocalState())
+        self._stack.push_async_callback(state.close)
+        return state
+
+    async def _broker(self) -> Broker:
+        url = self.settings.amqp_url.get_secret_value()
+        broker: Broker = RabbitBroker(url, self.settings.namespace) if url else LocalBroker()
+        plain = [name for name, one in self.channels.items() if not isinstance(one, Sockets)]
+        await broker.open([queue(name, lane) for name in plain for lane in Lane])
+        self._stack.push_async_callback(broker.close)
+        return broker
+
+    async def _serve_http(self, mine: Mapping[str, Channel], links: Mapping[str, GatewayLink]) -> None:
+        served = {
+            name: one for name, one in mine.items()
+            if (isinstance(one, Sockets) and "hub" in self.roles) or "api" in self.roles
+        }  # fmt: skip
+        if not self.roles & {"api", "hub"}:
+            return
+        application = make_app(self.core) if "api" in self.roles else web.Application()
+        for name, channel in served.items():
+            mount(application, channel.routes(links[name]))
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=2.0)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, self.settings.host, self.settings.port, backlog=4096, reuse_address=True)
+        await site.start()
+        self.port = runner.addresses[0][1]
+
+    # --- wake-ups ---------------------------------------------------------------------------------
+
+    def _on_accepted(self, alert: str, batches: Sequence[Batch]) -> None:
+        """Tell this process at once, the others by a wake-up that may be lost (they poll)."""
+        self.relay.offer(batches)
+        self.planner.wake()
+        self._wake_hubs()
+        if not self.settings.embedded:
+            self._run("wake", self.state.wake(WAKE, alert))
+
+    def _wake_hubs(self) -> None:
+        for hub in self.hubs.values():
+            hub.wake()
+
+    def _on_device(self, event: DeviceEvent) -> None:
+        for hub in self.hubs.values():
+            hub.on_device(event)
+
+    async def _listen(self) -> None:
+        async for _ in self.state.wakes(WAKE):
+            self.planner.wake()
+            self._wake_hubs()
+
+    # --- tasks ------------------------------------------------------------------------------------
+
+    def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Own a task; one that ends by an error is said loudly."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.append(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.remove(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.critical("part_ended", task=task.get_name(), exc_info=task.exception())
+
+    async def serve(self) -> None:
+        """Serve until cancelled."""
+        await asyncio.Event().wait()
