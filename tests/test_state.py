@@ -1,0 +1,271 @@
+"""The contract of `State`, on every implementation, and what happens when Redis breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
+
+import pytest
+from servers import Redis
+
+from gateway.errors import StateDown
+from gateway.ports import State
+from gateway.state import FallbackState, LocalState, RedisState, Valkey
+
+SOON_S = 5.0
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[Valkey]:
+    with Valkey() as running:
+        yield running
+
+
+@pytest.fixture(params=["local", "redis", "valkey", "fallback"])
+async def state(request: pytest.FixtureRequest, namespace: str) -> AsyncIterator[State]:
+    match request.param:
+        case "local":
+            made: State = LocalState()
+        case "redis":
+            made = RedisState(request.getfixturevalue("redis_url"), namespace)
+        case "valkey":
+            made = RedisState(request.getfixturevalue("valkey").url, namespace)
+        case _:
+            made = FallbackState(RedisState(request.getfixturevalue("redis_url"), namespace))
+    yield made
+    await made.close()
+
+
+@asynccontextmanager
+async def listening(state: State, topic: str) -> AsyncIterator[AsyncIterator[str]]:
+    """A listener of which the first "" has been heard."""
+    wakes = cast(AsyncGenerator[str], state.wakes(topic))
+    async with asyncio.timeout(SOON_S):
+        assert await anext(wakes) == ""
+    try:
+        yield wakes
+    finally:
+        await wakes.aclose()
+
+
+async def heard(wakes: AsyncIterator[str], payload: str) -> None:
+    """Wait for a payload, past the repeated hints to read again."""
+    async with asyncio.timeout(SOON_S):
+        async for each in wakes:
+            if each == payload:
+                return
+
+
+async def test_a_full_bucket_grants_its_burst_then_says_how_long_to_wait(state: State) -> None:
+    """An account's rate is a contract with the carrier: exceed it and the account is cut, mid-warning."""
+    assert await state.take("b", 10, 1.0, 10, 0) == 0.0
+    wait_s = await state.take("b", 5, 1.0, 10, 0)
+    assert 4.0 < wait_s <= 5.0
+
+
+async def test_a_refused_take_costs_nothing(state: State) -> None:
+    """Asking early must not push the turn of others back."""
+    await state.take("b", 8, 0.01, 10, 0)
+    assert await state.take("b", 5, 0.01, 10, 0) > 0
+    assert await state.take("b", 2, 0.01, 10, 0) == 0.0
+
+
+async def test_the_reserve_is_left_for_green(state: State) -> None:
+    """Residents' texts may never use the tokens officials and loudspeakers need (rule 5)."""
+    assert await state.take("b", 7, 0.01, 10, 3) == 0.0
+    assert await state.take("b", 1, 0.01, 10, 3) > 0
+    assert await state.take("b", 3, 0.01, 10, 0) == 0.0
+
+
+@pytest.mark.parametrize(("units", "reserve"), [(50, 0), (8, 5)])
+async def test_more_units_than_ever_fit_pass_once_the_bucket_is_full(state: State, units: int, reserve: int) -> None:
+    """A slice larger than the burst must not wait for ever; the debt holds later ones back instead."""
+    assert await state.take("b", units, 0.01, 10, reserve) == 0.0
+    wait_s = await state.take("b", 10, 0.01, 10, 0)
+    assert wait_s == pytest.approx(units / 0.01, rel=0.01)
+
+
+async def test_tokens_come_back_with_time(state: State) -> None:
+    """After the wait it named, a bucket grants."""
+    assert await state.take("b", 10, 200.0, 10, 0) == 0.0
+    async with asyncio.timeout(SOON_S):
+        while (wait_s := await state.take("b", 10, 200.0, 10, 0)) > 0:
+            assert wait_s <= 0.05
+            await asyncio.sleep(wait_s)
+
+
+async def test_buckets_are_apart(state: State) -> None:
+    """One account's traffic leaves another's untouched."""
+    await state.take("a", 10, 0.01, 10, 0)
+    assert await state.take("b", 10, 0.01, 10, 0) == 0.0
+
+
+async def test_takers_at_once_never_get_more_than_the_burst(state: State) -> None:
+    """Forty senders ask in the same moment; the carrier sees its limit kept."""
+    waits = await asyncio.gather(*(state.take("b", 1, 0.01, 10, 0) for _ in range(40)))
+    assert waits.count(0.0) == 10
+
+
+async def test_a_wake_reaches_every_listener_of_its_topic_only(state: State) -> None:
+    """A stop must reach all hubs within milliseconds, not only one of them."""
+    async with listening(state, "stops") as one, listening(state, "stops") as two, listening(state, "other") as other:
+        await state.wake("stops", "4117")
+        await heard(one, "4117")
+        await heard(two, "4117")
+        await state.wake("other", "mine")
+        await heard(other, "mine")
+
+
+async def test_wakes_end_with_their_task(state: State) -> None:
+    """Shutting down must not hang on a listener."""
+
+    async def listen() -> None:
+        async for _ in state.wakes("stops"):
+            listens.set()
+
+    listens = asyncio.Event()
+    task = asyncio.create_task(listen())
+    async with asyncio.timeout(SOON_S):
+        await listens.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
+
+
+async def test_processes_share_one_bucket(redis_url: str, namespace: str) -> None:
+    """Two workers on one carrier account keep its limit together."""
+    one, two = RedisState(redis_url, namespace), RedisState(redis_url, namespace)
+    assert await one.take("b", 10, 0.01, 10, 0) == 0.0
+    assert await two.take("b", 1, 0.01, 10, 0) > 0
+    await one.close()
+    await two.close()
+
+
+async def test_a_local_share_scales_rate_burst_and_reserve() -> None:
+    """Processes that cannot see each other must not add up to more than the account allows."""
+    moment = 0.0
+    state = LocalState(share=0.25, now=lambda: moment)
+    assert await state.take("b", 10, 4.0, 40, 0) == 0.0
+    assert await state.take("b", 1, 4.0, 40, 0) == pytest.approx(1.0)
+    moment = 1.0
+    assert await state.take("b", 1, 4.0, 40, 0) == 0.0
+
+
+async def test_full_buckets_are_forgotten() -> None:
+    """Buckets named after callers must not fill the memory."""
+    moment = 0.0
+    state = LocalState(now=lambda: moment)
+    for number in range(10_000):
+        moment += 1.0
+        await state.take(f"caller:{number}", 1, 1.0, 10, 0)
+    assert len(state._buckets) <= 4096
+
+
+async def test_without_redis_take_says_state_down_in_time(namespace: str) -> None:
+    """A frozen Redis may cost a warning a quarter of a second, never five."""
+    with Redis() as server:
+        state = RedisState(server.url, namespace)
+        await state.take("b", 1, 1.0, 10, 0)
+        server.freeze()
+        began = time.monotonic()
+        with pytest.raises(StateDown):
+            await state.take("b", 1, 1.0, 10, 0)
+        assert time.monotonic() - began < 0.4
+        await state.wake("stops")  # never raises
+        await state.close()
+
+
+async def test_with_redis_killed_local_rates_and_wakes_go_on_and_redis_is_taken_up_again(namespace: str) -> None:
+    """Losing Redis must cost no delivery (degradation ladder), and its return needs no restart."""
+    with Redis() as server:
+        state = FallbackState(RedisState(server.url, namespace), LocalState(share=0.5))
+        async with listening(state, "stops") as wakes:
+            await state.take("b", 1, 1.0, 10, 0)
+            server.kill()
+            assert await state.take("b", 5, 0.01, 10, 0) == 0.0
+            assert await state.take("b", 1, 0.01, 10, 0) > 0  # half of the burst is all a lone process may use
+            assert state.down
+            await state.wake("stops", "inside")
+            await heard(wakes, "inside")
+            server.start()
+            async with asyncio.timeout(SOON_S):
+                await state.recovered()
+            await heard(wakes, "")  # the listener is back on Redis and reads what it may have missed
+            other = RedisState(server.url, namespace)
+            await other.wake("stops", "outside")
+            await heard(wakes, "outside")
+            await other.close()
+        await state.close()
+
+
+async def test_with_redis_frozen_only_the_first_call_waits(namespace: str) -> None:
+    """A hundred slices must not each pay the timeout."""
+    with Redis() as server:
+        state = FallbackState(RedisState(server.url, namespace))
+        await state.take("b", 1, 1.0, 10, 0)
+        server.freeze()
+        began = time.monotonic()
+        for _ in range(100):
+            await state.take("b", 1, 1.0, 1000, 0)
+            await state.wake("stops")
+        assert time.monotonic() - began < 0.6
+        server.thaw()
+        async with asyncio.timeout(SOON_S):
+            await state.recovered()
+        await state.close()
+
+
+def test_valkey_stops_and_leaves_nothing_behind() -> None:
+    """An embedded gateway that is stopped leaves no server and no socket."""
+    valkey = Valkey()
+    valkey.start()
+    path = valkey.socket
+    assert path.exists()
+    valkey.stop()
+    valkey.stop()
+    assert not path.parent.exists()
+    with pytest.raises(RuntimeError, match="not started"):
+        _ = valkey.url
+
+
+def test_valkey_refuses_to_start_from_another_thread() -> None:
+    """The child would die with that thread, in the middle of a warning."""
+    refused: list[str] = []
+
+    def start() -> None:
+        try:
+            Valkey().start()
+        except RuntimeError as error:
+            refused.append(str(error))
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    thread.join()
+    assert refused == ["start Valkey from the main thread"]
+
+
+def test_valkey_dies_with_a_killed_gateway() -> None:
+    """After `kill -9` the next start must not meet the orphan of the last."""
+    program = "from gateway.state import Valkey\nv = Valkey()\nv.start()\nprint(v.socket, flush=True)\ninput()\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        path = Path(parent.stdout.readline().strip())
+        assert path.exists()
+        os.kill(parent.pid, signal.SIGKILL)
+        parent.wait()
+    deadline = time.monotonic() + SOON_S
+    while path.exists() and time.monotonic() < deadline:  # a Valkey that is told to end removes its socket
+        os.sched_yield()
+    assert not path.exists()
+    path.parent.rmdir()
