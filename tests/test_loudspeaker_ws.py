@@ -27,7 +27,7 @@ from channels._loudspeaker_socket import Commanded
 from channels.loudspeaker_ws import LoudspeakerSettings, LoudspeakerWs
 from gateway.channel import Device, Event, Play
 from gateway.errors import StoreDown, Temporary
-from gateway.model import DeviceEvent, Message, Report, State, Status
+from gateway.model import DeviceEvent, Level, Message, Report, State, Status
 from gateway.simulate.log import Log, read
 from gateway.simulate.speaker import Fleet, Options
 
@@ -641,6 +641,31 @@ async def test_a_real_warning_breaks_off_a_drill(tmp_path: Path) -> None:
         await village.until(lambda: (State.DELIVERED, "playing") in village.said(1))
         assert village.said(0)[-1] == (State.FAILED, "pre_empted")
     assert [sound["id"] for sound in sounds(tmp_path)] == ["d" * 20, "0f" * 10]
+
+
+async def test_a_warning_of_higher_level_breaks_off_a_lower_one_which_follows(tmp_path: Path) -> None:
+    """A red one must not wait behind the three repetitions of a yellow one, and the yellow one is not lost."""
+    async with serving("horn-1") as village, fleet_of(village, tmp_path, replace(QUICK, play_s=3600.0, resend_s=60.0)):
+        village.want(play(0, alert="a" * 20, level=Level.YELLOW))
+        await village.until(lambda: (State.DELIVERED, "playing") in village.said(0))
+        village.want(play(1))
+        await village.round()
+        await village.until(lambda: (State.DELIVERED, "playing") in village.said(1))
+        assert village.said(0)[-1] == (State.SUBMITTED, "pre_empted")
+        village.want(play(1, stop=True))
+        await village.round()
+        await village.until(lambda: village.said(0)[-1] == (State.DELIVERED, "playing"))
+    assert [sound["id"] for sound in sounds(tmp_path)] == ["a" * 20, "0f" * 10, "a" * 20]
+
+
+async def test_a_repeat_and_another_language_are_versions_of_their_own(tmp_path: Path) -> None:
+    """The one repeat of rule 2, and English after Chinese, must be heard although the warning is the same."""
+    async with serving("horn-1") as village, fleet_of(village, tmp_path):
+        village.want(play(0))
+        village.want(play(1, again=True, text="再次提醒。有强降雨"))
+        village.want(play(2, language="en", status=Status.TEST, text="Heavy rain"))
+        await village.until(lambda: village.wakes > 0 and not village.wanted)
+    assert [sound["spoken"] for sound in sounds(tmp_path)][1:] == ["再次提醒。有强降雨", "DRILL. Heavy rain"]
 
 
 async def test_a_simulated_device_refuses_what_has_expired(tmp_path: Path) -> None:
