@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Container, Iterable, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,6 +103,7 @@ def _surface(points: Sequence[tuple[float, float]]) -> BaseGeometry | None:
 
     A ring crossing itself keeps all its lobes, and holes in it are filled: CAP rings have none.
     """
+    points = [point for point, _ in groupby(points)]  # rounding repeats points
     if len(set(points)) < _CORNERS:
         return shapely.MultiPoint(points).convex_hull if points else None
     ring = Polygon(points)
