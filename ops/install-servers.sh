@@ -26,19 +26,19 @@ TEXT
   exit 1
 }
 
-install() {
-  local as_root=() apt=(apt-get -qq -o DPkg::Lock::Timeout=300)
-  if [[ $(id -u) != 0 ]]; then
-    as_root=(sudo -n)
-  fi
-  if [[ ! -e $policy ]]; then
-    trap '"${as_root[@]}" rm -f "$policy"' EXIT
-    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
-    "${as_root[@]}" chmod 755 "$policy"
-  fi
-  "${as_root[@]}" "${apt[@]}" update
-  # shellcheck disable=SC2086  # a list of package names
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive "${apt[@]}" install -y --no-install-recommends $1 >/dev/null
+as_root() {
+  if [[ $(id -u) == 0 ]]; then "$@"; else sudo -n "$@"; fi
+}
+
+start_no_services() {
+  [[ ! -e $policy ]] || return 0
+  trap 'as_root rm -f "$policy"' EXIT
+  printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+  as_root chmod 755 "$policy"
+}
+
+apt() {
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 "$@" >/dev/null
 }
 
 packages="$(missing)"
@@ -46,6 +46,9 @@ packages="$(missing)"
 command -v apt-get >/dev/null || refuse "$packages" "This system has no apt-get, so they cannot be installed here."
 [[ $(id -u) == 0 ]] || sudo -n true 2>/dev/null || refuse "$packages" "Neither root nor sudo without a password."
 echo "servers: installing $packages (once)"
-install "$packages" || refuse "$packages" "apt-get failed; its messages are above."
+start_no_services
+# shellcheck disable=SC2086  # a list of package names
+{ apt update && apt install -y --no-install-recommends $packages; } ||
+  refuse "$packages" "apt-get failed; its messages are above."
 left="$(missing)"
 [[ -z $left ]] || refuse "$left" "apt-get succeeded, but they are not where they should be."

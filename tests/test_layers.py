@@ -172,6 +172,18 @@ def test_only_the_wiring_imports_channels(gateway: list[Import]) -> None:
     assert [each.where for each in known if unit_of(each.importer) != WIRING] == []
 
 
+def test_only_the_wiring_loads_modules_by_name() -> None:
+    """A module loaded by a computed name escapes the rules above, so only the wiring may: it scans for channels."""
+    loading = [
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / "gateway").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Name | ast.Attribute)
+        and (node.id if isinstance(node, ast.Name) else node.attr) in ("import_module", "__import__")
+    ]
+    assert set(loading) <= {f"gateway/{WIRING}.py"}
+
+
 def test_the_package_itself_imports_nothing_of_ours(gateway: list[Import]) -> None:
     """`import gateway` would otherwise drag a layer below every module."""
     ours = ("gateway", "channels")
