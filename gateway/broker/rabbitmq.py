@@ -1,0 +1,309 @@
+"""The broker of a cluster: RabbitMQ. Called by `relay` (publish, consume), `sweeper` and `doctor` (depths).
+
+Ordering: none is promised; within a queue mostly first in, first out, until something is redelivered.
+
+The moment of ack: `take` gets the message and starts a task its caller owns; the caller acks after it has
+settled the batch. aio-pika cancels its own callbacks when a connection drops, hence nothing is awaited here.
+An ack or reject on a channel that has died meanwhile is logged at debug and swallowed, by design: RabbitMQ
+redelivers the message, and the redelivery meets the claim in the store and is acked there.
+
+What happens on each failure:
+
+- not confirmed in time (frozen, cut, overloaded): `BrokerDown`, and the breaker shuts every queue; hasty
+  publishes (green) then fail at once, patient ones wait within their timeout. A background probe, an empty
+  confirmed message, opens each queue again; consumers ack and ignore empty messages.
+- refused or not routable: `BrokerDown`, that queue is shut, declared again if it has vanished, and probed.
+- connection lost: everything is shut, the line reconnects, declares and probes; consumers subscribe again
+  to queues that confirm. What was unacked comes again with `redelivered`.
+- a queue that never confirms while the broker answers otherwise (RabbitMQ 3.10.8: a quorum queue declared
+  just before a kill) is deleted and declared anew after `dead_after_s`. The outbox holds its work.
+- broker down at start: `open` gives up waiting after `OPEN_S`; the rest happens in the background.
+
+A publish that timed out may still arrive: the outbox offers it again, and the claim makes that harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
+from typing import Any, NamedTuple
+
+from aio_pika import DeliveryMode
+from aio_pika import Message as Outgoing
+from aio_pika.abc import AbstractConnection, AbstractExchange, AbstractIncomingMessage
+from aio_pika.exceptions import DeliveryError, PublishError
+
+from gateway import log
+from gateway.broker.gate import Gate
+from gateway.broker.line import FAILURES, Line
+from gateway.broker.topology import RPC_S, SETTLE_S, DeadLetter, Topology
+from gateway.errors import BrokerDown
+from gateway.ports import Message
+
+OPEN_S = 15.0
+PROBE_S = 1.0
+PAUSE_S = 0.1  # between probe rounds, and before subscribing again
+DEAD_AFTER_S = 6.0
+ANSWER_S = 2.0
+DEAD_PROBE_S = 1  # probes of the dead-letter queue expire: nobody consumes it
+
+_log = log.get("broker")
+
+
+class Subscription(NamedTuple):
+    """One `consume` call."""
+
+    queue: str
+    prefetch: int
+    take: Callable[[Message], None]
+
+
+class RabbitBroker:
+    """`Broker` on RabbitMQ: `<prefix>.<channel>.<lane>`, and `<prefix>.dead` for what was rejected."""
+
+    def __init__(self, url: str, prefix: str = "mingluo", dead_after_s: float = DEAD_AFTER_S) -> None:
+        self._topology = Topology(prefix)
+        self._dead_after_s = dead_after_s
+        self._publish_line = Line(url, "publish", self._publishing)
+        self._consume_line = Line(url, "consume", self._consuming)
+        self._gate = Gate()
+        self._connection: AbstractConnection | None = None
+        self._exchange: AbstractExchange | None = None
+        self._undeclared: set[str] = set()
+        self._returned: set[str] = set()
+        self._suspect_since: dict[str, float] = {}
+        self._queues: list[str] = []
+        self._subscriptions: list[Subscription] = []
+        self._subscribed = asyncio.Event()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def open(self, queues: Collection[str]) -> None:
+        """Connect, declare and probe `queues`; a dead queue is declared anew. Goes on in the background if down."""
+        self._queues += [queue for queue in queues if queue not in self._queues]
+        names = [self._topology.dead, *map(self._topology.name, queues)]
+        self._undeclared.update(names)
+        self._gate.add(names)
+        self._gate.shut(names)
+        self._start("publish", self._publish_line)
+        try:
+            async with asyncio.timeout(OPEN_S):
+                for name in names:
+                    await self._gate.opened(name)
+        except TimeoutError:
+            _log.error("broker_not_ready", shut=len(self._gate.shut_queues()))
+
+    async def publish(self, queue: str, body: bytes, timeout_s: float = 5.0) -> None:
+        """Return once confirmed.
+
+        Raises:
+            BrokerDown: not confirmed within `timeout_s`, refused, not routable, or the breaker is open.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        name = self._topology.name(queue)
+        await self._gate.enter(name, timeout_s)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._send(name, body)
+        except DeliveryError as error:
+            self._refused(name, error)
+            self._gate.shut([name])
+            raise BrokerDown("refused or not routable") from error
+        except FAILURES as error:
+            self._gate.shut()
+            raise BrokerDown("not confirmed") from error
+
+    async def consume(self, queue: str, prefetch: int, take: Callable[[Message], None]) -> None:
+        """Call `take` for each message, at most `prefetch` unacked; survives reconnects.
+
+        `take` must only start a task; a message whose `take` raises is dead-lettered.
+        """
+        self._subscriptions.append(Subscription(self._topology.name(queue), prefetch, take))
+        self._subscribed.set()
+        self._start("consume", self._consume_line)
+
+    async def depths(self) -> dict[str, int]:
+        """Messages ready per queue; empty when the broker is down."""
+        if (connection := self._connection) is None:
+            return {}
+        depths = {}
+        try:
+            async with asyncio.timeout(RPC_S):
+                for queue in self._queues:
+                    if (depth := await self._topology.depth(connection, queue)) is not None:
+                        depths[queue] = depth
+        except FAILURES:
+            return {}
+        return depths
+
+    async def dead(self, limit: int = 100) -> list[DeadLetter]:
+        """Look at dead letters, oldest first; they stay where they are.
+
+        Raises:
+            BrokerDown: the broker did not answer.
+        """
+        if (connection := self._connection) is None:
+            raise BrokerDown("not connected")
+        try:
+            return await self._topology.letters(connection, limit)
+        except FAILURES as error:
+            raise BrokerDown("no answer") from error
+
+    async def close(self) -> None:
+        """Stop consuming and disconnect; what is unacked goes back to its queue."""
+        tasks, self._tasks = list(self._tasks.values()), {}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._subscriptions.clear()
+        self._gate.shut()
+
+    def _start(self, role: str, line: Line) -> None:
+        if role not in self._tasks:
+            self._tasks[role] = asyncio.create_task(line.run(), name=f"broker-{role}")
+
+    # publishing
+
+    async def _publishing(self, connection: AbstractConnection, lost: asyncio.Event) -> None:
+        """Hold the channel that publishes, and mend what is shut, until the connection is lost."""
+
+        def lose(*_: Any) -> None:
+            lost.set()
+
+        async with asyncio.timeout(RPC_S):
+            channel = await connection.channel(on_return_raises=True)
+        channel.close_callbacks.add(lose)
+        self._undeclared = {self._topology.dead, *map(self._topology.name, self._queues)}
+        self._suspect_since.clear()
+        self._connection, self._exchange = connection, channel.default_exchange
+        try:
+            while True:
+                await self._gate.trouble.wait()
+                await self._mend(connection)
+        finally:
+            self._connection = self._exchange = None
+            self._gate.shut()
+
+    async def _send(self, name: str, body: bytes) -> None:
+        if (exchange := self._exchange) is None:
+            raise ConnectionError("not connected")
+        expiration = DEAD_PROBE_S if name == self._topology.dead else None
+        message = Outgoing(body, delivery_mode=DeliveryMode.PERSISTENT, expiration=expiration)
+        try:
+            await exchange.publish(message, name, mandatory=True)
+        except asyncio.CancelledError as error:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            # Not we but the library's own future was cancelled: the connection went away.
+            raise ConnectionError("connection lost") from error
+
+    async def _mend(self, connection: AbstractConnection) -> None:
+        """One round: declare, probe, open what confirms, replace what never does."""
+        shut = self._gate.shut_queues()
+        if self._returned.intersection(shut):
+            await asyncio.sleep(SETTLE_S)
+        if undeclared := [name for name in shut if name in self._undeclared | self._returned]:
+            await self._topology.declare(connection, undeclared)
+            self._undeclared.difference_update(undeclared)
+            self._returned.difference_update(undeclared)
+        confirmed = await asyncio.gather(*map(self._probe, shut))
+        silent = [name for name, ok in zip(shut, confirmed, strict=True) if not ok]
+        for name in set(shut).difference(silent):
+            self._suspect_since.pop(name, None)
+            self._gate.open(name)
+        if silent:
+            await self._examine(connection, silent)
+            await asyncio.sleep(PAUSE_S)
+
+    async def _probe(self, name: str) -> bool:
+        try:
+            async with asyncio.timeout(PROBE_S):
+                await self._send(name, b"")
+        except DeliveryError as error:
+            self._refused(name, error)
+            return False
+        except FAILURES:
+            return False
+        return True
+
+    def _refused(self, name: str, error: DeliveryError) -> None:
+        if isinstance(error, PublishError):  # returned: nothing of this name stands
+            self._returned.add(name)
+
+    async def _examine(self, connection: AbstractConnection, silent: Collection[str]) -> None:
+        """Tell a dead queue from a broker that is silent altogether, and replace it after a while."""
+        try:
+            async with asyncio.timeout(PROBE_S), connection.channel():
+                now = asyncio.get_running_loop().time()
+        except FAILURES:
+            self._suspect_since.clear()
+            return
+        for name in silent:
+            if now - self._suspect_since.setdefault(name, now) >= self._dead_after_s:
+                await self._topology.replace(connection, name)
+                del self._suspect_since[name]
+
+    # consuming
+
+    async def _consuming(self, connection: AbstractConnection, _lost: asyncio.Event) -> None:
+        """Keep every subscription, also those added later."""
+        begun = 0
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._subscribed.clear()
+                for subscription in self._subscriptions[begun:]:
+                    group.create_task(self._keep(connection, subscription))
+                begun = len(self._subscriptions)
+                await self._subscribed.wait()
+
+    async def _keep(self, connection: AbstractConnection, subscription: Subscription) -> None:
+        while True:
+            # RabbitMQ closes the whole connection when a dead queue is consumed: wait until it confirms.
+            await self._gate.opened(subscription.queue)
+            try:
+                await self._subscribe(connection, subscription)
+            except FAILURES as error:
+                _log.warning("consume_failed", queue=subscription.queue, error=type(error).__name__)
+            await asyncio.sleep(PAUSE_S)
+
+    async def _subscribe(self, connection: AbstractConnection, subscription: Subscription) -> None:
+        """Consume until the channel closes or the broker cancels, as it does when a queue is replaced."""
+        ended = asyncio.Event()
+
+        def end(*_: Any) -> None:
+            ended.set()
+
+        async with connection.channel() as channel:
+            channel.close_callbacks.add(end)
+            (await channel.get_underlay_channel()).on_consumer_cancel_callbacks.add(end)
+            async with asyncio.timeout(RPC_S):
+                await channel.set_qos(prefetch_count=subscription.prefetch)
+                queue = await channel.get_queue(subscription.queue, ensure=False)
+                await queue.consume(partial(_deliver, subscription.take))
+            await ended.wait()
+
+
+async def _deliver(take: Callable[[Message], None], incoming: AbstractIncomingMessage) -> None:
+    if not incoming.body:  # a probe
+        await _answer("ack", incoming.ack)
+        return
+    ack = partial(_answer, "ack", incoming.ack)
+    reject = partial(_answer, "reject", incoming.reject)
+    try:
+        take(Message(incoming.body, bool(incoming.redelivered), ack, reject))
+    except Exception:
+        _log.exception("take_failed")
+        await reject()
+
+
+async def _answer(kind: str, answer: Callable[[], Awaitable[None]]) -> None:
+    """Ack or reject; on a dead channel the redelivery will do it (see the module's docstring)."""
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            await answer()
+    except FAILURES as error:
+        _log.debug("answer_lost", kind=kind, error=type(error).__name__)
+    except asyncio.CancelledError:
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise
+        _log.debug("answer_lost", kind=kind, error="cancelled by the library")
