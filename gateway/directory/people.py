@@ -7,7 +7,8 @@ area (rule 6).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -23,6 +24,7 @@ Cursor = tuple[str, str, int]
 ORDER = (Group.OFFICIALS.value, Group.RESIDENTS.value, Group.SUBSCRIBERS.value)
 RANK = {group: rank for rank, group in enumerate(ORDER)}
 EVERYONE = 1 << 40
+ASKED = 10_000  # ids in one query; databases bound the number of parameters
 
 
 class Secret(msgspec.Struct, array_like=True):
@@ -50,12 +52,12 @@ class SqlDirectory:
 
     def _page(self, tx: Tx, audience: Audience, after: Cursor | None, limit: int) -> Page:
         start = after or ("", "", 0)
-        targets = [target for target in audience.targets if target.township >= start[0]]
+        targets = [target for target in merged(audience.targets) if target.township >= start[0]]
         for target in targets:
             behind = start if target.township == start[0] else (target.township, "", 0)
             while True:
                 rows = _rows(tx, audience, target, behind, limit)
-                recipients = self._recipients(tx, audience, rows)
+                recipients = self._recipients(tx, audience, target.township, rows)
                 if rows:
                     behind = (target.township, rows[-1][0], rows[-1][1])
                     if recipients:
@@ -64,20 +66,14 @@ class SqlDirectory:
                     break
         return Page(targets[-1].township if targets else "", (), None)
 
-    def _recipients(self, tx: Tx, audience: Audience, rows: Sequence[Row]) -> tuple[Recipient, ...]:
+    def _recipients(self, tx: Tx, audience: Audience, township: str, rows: Sequence[Row]) -> tuple[Recipient, ...]:
+        counted = _counted(tx, audience, township, rows)
         if audience.group is Group.LOUDSPEAKERS:
-            return tuple(Recipient(device, name, village) for village, device, name in rows)
-        places = _places(tx, [row[1] for row in rows if row[3]])
-        recipients = []
-        for village, person, sealed, several in rows:
-            named: tuple[str, ...] = ()
-            if several:
-                here = _targeted(places.get(person, []), audience)
-                if here is None or here[0] != (audience.group.value, village):
-                    continue
-                named = here[1] if len(here[1]) > 1 else ()
-            recipients.append(Recipient(person, _decode(self._vault.open(bytes(sealed))).address, village, named))
-        return tuple(recipients)
+            return tuple(Recipient(device, name, village) for (village, device, name, _), _ in counted)
+        return tuple(
+            Recipient(person, _decode(self._vault.open(bytes(sealed))).address, village, named)
+            for (village, person, sealed, _), named in counted
+        )
 
     async def count(self, audience: Audience) -> dict[str, int]:
         """Return recipients per township, counted as `page` would give them."""
@@ -85,38 +81,35 @@ class SqlDirectory:
 
     def _count(self, tx: Tx, audience: Audience) -> dict[str, int]:
         totals: dict[str, int] = {}
-        for target in audience.targets:
+        for target in merged(audience.targets):
             rows = _rows(tx, audience, target, (target.township, "", 0), EVERYONE, light=True)
-            places = _places(tx, [row[1] for row in rows if row[3]])
-            number = 0
-            for village, person, _, several in rows:
-                here = _targeted(places.get(person, []), audience) if several else None
-                number += not several or (here is not None and here[0] == (audience.group.value, village))
-            totals[target.township] = number
+            totals[target.township] = sum(1 for _ in _counted(tx, audience, target.township, rows))
         return totals
 
     async def responsible(self, villages: Collection[str]) -> dict[str, tuple[int, ...]]:
         """Officials answerable for each village."""
+        wanted = frozenset(villages)
         rows = await self._database.read(
             lambda tx: tx.all(
                 "SELECT DISTINCT p.village, p.person FROM place p JOIN person r ON r.id = p.person"
                 " WHERE p.audience = 'officials' AND p.township IN :*townships AND p.village <> ''"
                 " AND p.until IS NULL AND r.standing = 'active' ORDER BY p.village, p.person",
-                townships=sorted({village[:9] for village in villages}),
+                townships=sorted({village[:9] for village in wanted}),
             )
         )
-        return _grouped((village, person) for village, person in rows if village in villages)
+        return _grouped((village, person) for village, person in rows if village in wanted)
 
     async def devices(self, villages: Collection[str]) -> dict[str, tuple[int, ...]]:
         """Loudspeakers in service per village."""
+        wanted = frozenset(villages)
         rows = await self._database.read(
             lambda tx: tx.all(
                 "SELECT village, id FROM device WHERE township IN :*townships AND standing = 'service'"
                 " ORDER BY village, id",
-                townships=sorted({village[:9] for village in villages}),
+                townships=sorted({village[:9] for village in wanted}),
             )
         )
-        return _grouped((village, device) for village, device in rows if village in villages)
+        return _grouped((village, device) for village, device in rows if village in wanted)
 
     async def online(self, devices: Collection[int]) -> frozenset[int]:
         """Those of the devices that are connected somewhere, as far as is known."""
@@ -188,18 +181,18 @@ class SqlDirectory:
 
 def _rows(tx: Tx, audience: Audience, target: Target, behind: Cursor, limit: int, *, light: bool = False) -> list[Row]:
     """(village, id, sealed or name, several) of one township, in order, behind a place and person."""
-    narrowed = " AND village IN :*villages" if target.villages else ""
     values: dict[str, Any] = {"township": target.township, "village": behind[1], "person": behind[2], "limit": limit}
     if audience.group is Group.LOUDSPEAKERS:
+        narrowed = " AND village IN :*villages" if target.villages else ""
         return tx.all(
-            f"SELECT village, id, name{', 0' if light else ''} FROM device WHERE township = :township"
+            f"SELECT village, id, name, 0 FROM device WHERE township = :township"
             f" AND standing = 'service' AND (village, id) > (:village, :person){narrowed}"
             " ORDER BY village, id LIMIT :limit",
             villages=target.villages,
             **values,
         )
-    if target.villages and audience.group is Group.OFFICIALS:
-        narrowed = " AND (village = '' OR village IN :*villages)"
+    # A post at the township, or a subscription to all of it, is told whichever of its villages is meant.
+    narrowed = " AND (p.village = '' OR p.village IN :*villages)" if target.villages else ""
     rows = tx.all(
         f"SELECT p.village, p.person, {'NULL' if light else 'r.secret'}, r.several FROM place p"
         " JOIN person r ON r.id = p.person WHERE p.township = :township AND p.audience = :audience"
@@ -219,30 +212,61 @@ def _rows(tx: Tx, audience: Audience, target: Target, behind: Cursor, limit: int
 def _places(tx: Tx, people: Sequence[int]) -> dict[int, list[Row]]:
     """(audience, township, village) of every place of these people."""
     found: dict[int, list[Row]] = {}
-    if people:
+    for start in range(0, len(people), ASKED):
         for person, audience, township, village in tx.all(
             "SELECT DISTINCT person, audience, township, village FROM place WHERE until IS NULL AND person IN :*people"
             " ORDER BY township, village",
-            people=people,
+            people=people[start : start + ASKED],
         ):
             found.setdefault(person, []).append((audience, township, village))
     return found
 
 
-def _targeted(places: Iterable[Row], audience: Audience) -> tuple[tuple[str, str], tuple[str, ...]] | None:
-    """Where a person is counted, as (audience, village), and the codes of all its targeted places; None if none."""
-    villages = {target.township: frozenset(target.villages) for target in audience.targets}
+def merged(targets: Iterable[Target]) -> list[Target]:
+    """Return one target per township, in order; villages are united, none means all of them."""
+    found: dict[str, Target] = {}
+    for target in targets:
+        other = found.get(target.township, target)
+        whole = not target.villages or not other.villages
+        villages = () if whole else tuple(sorted({*target.villages, *other.villages}))
+        found[target.township] = replace(target, villages=villages)
+    return [found[township] for township in sorted(found)]
+
+
+def _reaches(villages: Mapping[str, Collection[str]], township: str, village: str) -> bool:
+    """Tell whether targets (township → villages, none: all) reach a place; village "" is the township's own post."""
+    wanted = villages.get(township)
+    return wanted is not None and (not wanted or not village or village in wanted)
+
+
+def _counted(tx: Tx, audience: Audience, township: str, rows: Sequence[Row]) -> Iterator[tuple[Row, tuple[str, ...]]]:
+    """Yield the rows that count here and now, with the codes of all targeted places where there are several."""
+    targets = {target.township: frozenset(target.villages) for target in merged(audience.targets)}
+    before = {target.township: frozenset(target.villages) for target in merged(audience.before)}
+    places = _places(tx, [row[1] for row in rows if row[3]])
+    group = audience.group.value
+    for row in rows:
+        village, person, _, several = row
+        everywhere = places.get(person, []) if several else [(group, township, village)]
+        if any(where[0] in (group, ORDER[0]) and _reaches(before, *where[1:]) for where in everywhere):
+            continue
+        here = _targeted(everywhere, targets) if several else ((group, township, village), ())
+        if here is not None and here[0] == (group, township, village):
+            yield row, here[1] if len(here[1]) > 1 else ()
+
+
+def _targeted(
+    places: Iterable[Row], villages: Mapping[str, Collection[str]]
+) -> tuple[tuple[str, str, str], tuple[str, ...]] | None:
+    """Where a person counts, as (audience, township, village), and the codes of its targeted places; None if none."""
     hit = sorted(
-        (RANK[group], township, village)
-        for group, township, village in places
-        if township in villages
-        and (not villages[township] or village in villages[township] or (RANK[group] == 0 and not village))
+        (RANK[one], township, village) for one, township, village in places if _reaches(villages, township, village)
     )
     if not hit:
         return None
-    rank, _, village = hit[0]
+    rank, first, village = hit[0]
     codes = tuple(dict.fromkeys(code or township for _, township, code in hit))
-    return (ORDER[rank], village), codes
+    return (ORDER[rank], first, village), codes
 
 
 def _grouped(pairs: Iterable[tuple[str, int]]) -> dict[str, tuple[int, ...]]:

@@ -8,6 +8,7 @@ one secret by HKDF, so a back-up of the database without the secret names nobody
 from __future__ import annotations
 
 import base64
+import binascii
 import hmac
 import os
 import re
@@ -21,8 +22,12 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from gateway.errors import ConfigError
 
-MOBILE = re.compile(r"1\d{10}")
-FULL_WIDTH = str.maketrans("０１２３４５６７８９＋", "0123456789+")
+MOBILE = re.compile(r"1[0-9]{10}")
+NORMAL = re.compile(r"\+861[0-9]{10}")
+FULL_WIDTH = str.maketrans("０１２３４５６７８９＋－（）", "0123456789+-()")
+# Address books and chat programs wrap copied numbers in invisible direction marks.
+FILLING = re.compile(r"[\s()\-–—\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+ID_BITS = 62  # fits a signed 64-bit column and leaves room for a sign
 
 
 def normal_phone(text: str) -> str:
@@ -31,14 +36,16 @@ def normal_phone(text: str) -> str:
     Raises:
         ValueError: not a mobile number: what it is instead, without the number.
     """
-    digits = re.sub(r"[\s()\-–—]", "", text.translate(FULL_WIDTH)).removeprefix("'")
-    if re.search(r"[eE]\+?\d+$", digits):
+    if NORMAL.fullmatch(text):
+        return text
+    digits = FILLING.sub("", text.translate(FULL_WIDTH)).removeprefix("'")
+    if re.search(r"[eE]\+?[0-9]+$", digits):
         raise ValueError("a number in scientific notation has lost digits; format the column as text")
     if digits.startswith("+") and not digits.startswith("+86"):
-        if not re.fullmatch(r"\+\d{7,15}", digits):
+        if not re.fullmatch(r"\+[0-9]{7,15}", digits):
             raise ValueError("not a telephone number")
         return digits
-    digits = re.sub(r"^(\+86|0086|86(?=1\d{10}$))", "", digits)
+    digits = re.sub(r"^(\+86|0086|86(?=1[0-9]{10}$))", "", digits)
     if not MOBILE.fullmatch(digits):
         raise ValueError(f"not an 11-digit mobile number ({len(digits)} characters)")
     return "+86" + digits
@@ -55,16 +62,20 @@ class Vault:
 
     @classmethod
     def of(cls, text: str, folder: Path) -> Vault:
-        """Use the configured base64 secret, or the one kept in `folder` (made on first use, mode 600)."""
+        """Use the configured base64 secret, or the one kept in `folder` (made on first use, mode 600).
+
+        Raises:
+            ConfigError: not base64 of 32 bytes.
+        """
         if text:
-            return cls(base64.b64decode(text))
+            return cls(_decoded(text))
         path = folder / "secret.key"
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(base64.b64encode(secrets.token_bytes(32)))
-        return cls(base64.b64decode(path.read_bytes()))
+        return cls(_decoded(path.read_text("ascii", "replace").strip()))
 
     def seal(self, plain: bytes) -> bytes:
         """Encrypt."""
@@ -89,6 +100,21 @@ class Vault:
         except ValueError:
             address = address.strip()
         return hmac.digest(self._hash_key, address.encode(), "sha256")[:16]
+
+    def person_id(self, address: str, name: str) -> int:
+        """Return the id of the person with this address and name: 62 bits, the same at every import.
+
+        It is keyed: from the id, even beside the stored hash of the number, nobody can try out names or numbers.
+        """
+        digest = hmac.digest(self._hash_key, b"id\0" + self.phone_hash(address) + name.encode(), "sha256")
+        return int.from_bytes(digest[:8], "big") >> (64 - ID_BITS)
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ConfigError("MINGLUO_SECRET_KEY is not base64") from None
 
 
 def _derive(secret: bytes, purpose: bytes) -> bytes:
