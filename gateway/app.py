@@ -23,7 +23,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import channels as channel_folder
-from gateway import log
+from gateway import log, metrics
 from gateway.alarm import Alarm
 from gateway.api import make_app, mount
 from gateway.broker import LocalBroker, RabbitBroker
@@ -144,6 +144,21 @@ def on_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def bare_app() -> web.Application:
+    """Return what every role without the API serves: liveness and metrics."""
+    application = web.Application()
+
+    async def health(_: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def exposed(_: web.Request) -> web.Response:
+        return web.Response(body=metrics.expose(), content_type="text/plain", charset="utf-8")
+
+    application.router.add_get("/v1/health", health)
+    application.router.add_get("/metrics", exposed)
+    return application
 
 
 class App:
@@ -278,8 +293,7 @@ class App:
     async def _state(self) -> State:
         url = self.settings.redis_url.get_secret_value()
         if not url:
-            valkey = Valkey(self.settings.data)
-            url = await self._stack.enter_async_context(valkey)
+            url = self._stack.enter_context(Valkey()).url
         state = FallbackState(RedisState(url, self.settings.namespace), LocalState())
         self._stack.push_async_callback(state.close)
         return state
@@ -297,9 +311,7 @@ class App:
             name: one for name, one in mine.items()
             if (isinstance(one, Sockets) and "hub" in self.roles) or "api" in self.roles
         }  # fmt: skip
-        if not self.roles & {"api", "hub"}:
-            return
-        application = make_app(self.core) if "api" in self.roles else web.Application()
+        application = make_app(self.core) if "api" in self.roles else bare_app()
         for name, channel in served.items():
             mount(application, channel.routes(links[name]))
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=2.0)

@@ -198,16 +198,12 @@ def _numbered(drafts: Sequence[_Draft]) -> Iterator[Step]:
     them is told once (rule 6).
     """
     number = 0
-    served: dict[str, list[tuple[Group, Notice, Target]]] = {}
+    served: dict[tuple[Group, str, str], list[tuple[Notice, Target]]] = {}
     for draft in drafts:
         number += 1
-        group, channel = draft.audience.group, draft.audience.channel
-        past = served.setdefault(channel, [])
-        before = tuple(dict.fromkeys(
-            target for other, notice, target in past
-            if (other is group and notice is not draft.notice) or (other is Group.OFFICIALS and other is not group)
-        ))  # fmt: skip
-        past += [(group, draft.notice, target) for target in draft.audience.targets]
+        past = served.setdefault((draft.audience.group, draft.audience.channel, draft.audience.language), [])
+        before = tuple(dict.fromkeys(target for notice, target in past if notice is not draft.notice))
+        past += [(draft.notice, target) for target in draft.audience.targets]
         own = replace(draft.audience, before=before)
         yield Step(number, own, draft.notice, draft.lane, draft.start, draft.deadline)
         if draft.fallback is None or draft.fallback_start >= draft.deadline:
