@@ -103,7 +103,7 @@ class _Run:
         """Import chunk by chunk, then retire."""
         rows = iter(self._table)
         while True:
-            people, devices, errors = await asyncio.to_thread(_chunk, rows, reading)
+            people, devices, errors = await asyncio.to_thread(read_chunk, rows, reading)
             if not people and not devices and not errors:
                 break
             self._failed += len(errors)
@@ -166,9 +166,10 @@ class _Run:
         )
 
 
-def _chunk(
+def read_chunk(
     rows: Iterator[tuple[int, dict[str, str] | RowError]], reading: Reading
 ) -> tuple[list[PersonRow], list[DeviceRow], list[RowError]]:
+    """Read the next `CHUNK` rows; all three are empty at the end."""
     people: list[PersonRow] = []
     devices: list[DeviceRow] = []
     errors: list[RowError] = []
