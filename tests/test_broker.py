@@ -180,6 +180,8 @@ async def test_an_unknown_queue_is_refused(broker: Either) -> None:
     """A message nobody will ever consume must not count as handed over."""
     with pytest.raises(BrokerDown):
         await broker.publish("sms.nowhere", b"x")
+    with pytest.raises(BrokerDown):
+        await broker.consume("sms.nowhere", 1, Inbox().take)
 
 
 async def test_empty_probes_are_not_shown_to_workers(broker: Either) -> None:
@@ -289,4 +291,23 @@ async def test_a_broker_that_is_down_at_start_is_taken_up_later(namespace: str) 
         server.start()
         await opening
         await publish_until_confirmed(broker, b"x")
+        await broker.close()
+
+
+async def test_queues_killed_in_their_first_second_serve_again(namespace: str) -> None:
+    """Exactly so does RabbitMQ 3.10.8 lose quorum queues for good: installation day must survive a power cut."""
+    queues = [f"sms{number}.green" for number in range(3)]
+    with RabbitMQ() as server:
+        young = RabbitBroker(server.url, namespace)
+        await young.open(queues)
+        await asyncio.sleep(0.5)  # the age at which they die
+        server.kill()
+        await young.close()
+        server.start()
+        broker, inbox = RabbitBroker(server.url, namespace, dead_after_s=1.0), Inbox()
+        await broker.open(queues)
+        for queue in queues:
+            await broker.publish(queue, queue.encode(), BACK_S)
+            await broker.consume(queue, 1, inbox.take)
+        assert {(await inbox.next()).body.decode() for _ in queues} == set(queues)
         await broker.close()

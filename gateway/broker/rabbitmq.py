@@ -36,7 +36,7 @@ from aio_pika.exceptions import DeliveryError, PublishError
 
 from gateway import log
 from gateway.broker.gate import Gate
-from gateway.broker.line import FAILURES, Line
+from gateway.broker.line import FAILURES, Line, dial, hang_up, own_cancel
 from gateway.broker.topology import RPC_S, SETTLE_S, DeadLetter, Topology
 from gateway.errors import BrokerDown
 from gateway.ports import Message
@@ -63,6 +63,7 @@ class RabbitBroker:
     """`Broker` on RabbitMQ: `<prefix>.<channel>.<lane>`, and `<prefix>.dead` for what was rejected."""
 
     def __init__(self, url: str, prefix: str = "mingluo", dead_after_s: float = DEAD_AFTER_S) -> None:
+        self._url = url
         self._topology = Topology(prefix)
         self._dead_after_s = dead_after_s
         self._publish_line = Line(url, "publish", self._publishing)
@@ -117,7 +118,12 @@ class RabbitBroker:
         """Call `take` for each message, at most `prefetch` unacked; survives reconnects.
 
         `take` must only start a task; a message whose `take` raises is dead-lettered.
+
+        Raises:
+            BrokerDown: the queue was never opened.
         """
+        if queue not in self._queues:
+            raise BrokerDown("queue not declared")
         self._subscriptions.append(Subscription(self._topology.name(queue), prefetch, take))
         self._subscribed.set()
         self._start("consume", self._consume_line)
@@ -129,7 +135,7 @@ class RabbitBroker:
         depths = {}
         try:
             async with asyncio.timeout(RPC_S):
-                for queue in self._queues:
+                for queue in tuple(self._queues):
                     if (depth := await self._topology.depth(connection, queue)) is not None:
                         depths[queue] = depth
         except FAILURES:
@@ -189,13 +195,8 @@ class RabbitBroker:
             raise ConnectionError("not connected")
         expiration = DEAD_PROBE_S if name == self._topology.dead else None
         message = Outgoing(body, delivery_mode=DeliveryMode.PERSISTENT, expiration=expiration)
-        try:
+        with own_cancel():
             await exchange.publish(message, name, mandatory=True)
-        except asyncio.CancelledError as error:
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise
-            # Not we but the library's own future was cancelled: the connection went away.
-            raise ConnectionError("connection lost") from error
 
     async def _mend(self, connection: AbstractConnection) -> None:
         """One round: declare, probe, open what confirms, replace what never does."""
@@ -238,10 +239,24 @@ class RabbitBroker:
         except FAILURES:
             self._suspect_since.clear()
             return
-        for name in silent:
-            if now - self._suspect_since.setdefault(name, now) >= self._dead_after_s:
-                await self._topology.replace(connection, name)
-                del self._suspect_since[name]
+        dead = [name for name in silent if now - self._suspect_since.setdefault(name, now) >= self._dead_after_s]
+        if dead:
+            await asyncio.gather(*map(self._bury, dead))
+            await asyncio.sleep(SETTLE_S)
+            self._undeclared.update(dead)
+
+    async def _bury(self, name: str) -> None:
+        """Delete a dead queue on a connection of its own: RabbitMQ may answer that by closing it."""
+        _log.error("queue_dead", queue=name)
+        self._suspect_since.pop(name, None)
+        try:
+            connection = await dial(self._url)
+            try:
+                await self._topology.delete(connection, name)
+            finally:
+                await hang_up(connection)
+        except FAILURES as error:
+            _log.warning("delete_failed", queue=name, error=type(error).__name__)
 
     # consuming
 
@@ -261,7 +276,8 @@ class RabbitBroker:
             # RabbitMQ closes the whole connection when a dead queue is consumed: wait until it confirms.
             await self._gate.opened(subscription.queue)
             try:
-                await self._subscribe(connection, subscription)
+                with own_cancel():
+                    await self._subscribe(connection, subscription)
             except FAILURES as error:
                 _log.warning("consume_failed", queue=subscription.queue, error=type(error).__name__)
             await asyncio.sleep(PAUSE_S)
@@ -299,11 +315,8 @@ async def _deliver(take: Callable[[Message], None], incoming: AbstractIncomingMe
 async def _answer(kind: str, answer: Callable[[], Awaitable[None]]) -> None:
     """Ack or reject; on a dead channel the redelivery will do it (see the module's docstring)."""
     try:
-        async with asyncio.timeout(ANSWER_S):
-            await answer()
+        with own_cancel():
+            async with asyncio.timeout(ANSWER_S):
+                await answer()
     except FAILURES as error:
         _log.debug("answer_lost", kind=kind, error=type(error).__name__)
-    except asyncio.CancelledError:
-        if (task := asyncio.current_task()) is not None and task.cancelling():
-            raise
-        _log.debug("answer_lost", kind=kind, error="cancelled by the library")

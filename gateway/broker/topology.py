@@ -81,19 +81,16 @@ class Topology:
             if name == self.dead:
                 await queue.bind(self.dead)
 
-    async def replace(self, connection: AbstractConnection, name: str) -> None:
-        """Delete a queue that never confirms, with what it holds (the outbox has it), and declare it anew.
+    async def delete(self, connection: AbstractConnection, name: str) -> None:
+        """Delete a queue with all it holds: the outbox has it.
 
         Raises:
             AMQPError, TimeoutError: the broker refused or did not answer.
         """
-        _log.error("queue_replaced", queue=name)
         async with asyncio.timeout(RPC_S), connection.channel() as channel:
             queue = await channel.get_queue(name, ensure=False)
             # Quorum queues refuse conditional deletes by closing the connection.
             await queue.delete(if_unused=False, if_empty=False)
-        await asyncio.sleep(SETTLE_S)
-        await self._declare(connection, name)
 
     async def depth(self, connection: AbstractConnection, queue: str) -> int | None:
         """Messages ready in a queue; None if it does not stand.
