@@ -25,38 +25,29 @@ A publish that timed out may still arrive: the outbox offers it again, and the c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection
+from typing import Any
 
 from aio_pika import DeliveryMode
 from aio_pika import Message as Outgoing
-from aio_pika.abc import AbstractConnection, AbstractExchange, AbstractIncomingMessage
+from aio_pika.abc import AbstractConnection, AbstractExchange
 from aio_pika.exceptions import DeliveryError, PublishError
 
 from gateway import log
 from gateway.broker.gate import Gate
 from gateway.broker.line import FAILURES, Line, dial, hang_up, own_cancel
+from gateway.broker.subscription import Subscriptions
 from gateway.broker.topology import RPC_S, SETTLE_S, DeadLetter, Topology
 from gateway.errors import BrokerDown
 from gateway.ports import Message
 
 OPEN_S = 15.0
 PROBE_S = 1.0
-PAUSE_S = 0.1  # between probe rounds, and before subscribing again
+PAUSE_S = 0.1  # between probe rounds
 DEAD_AFTER_S = 6.0
-ANSWER_S = 2.0
 DEAD_PROBE_S = 1  # probes of the dead-letter queue expire: nobody consumes it
 
 _log = log.get("broker")
-
-
-class Subscription(NamedTuple):
-    """One `consume` call."""
-
-    queue: str
-    prefetch: int
-    take: Callable[[Message], None]
 
 
 class RabbitBroker:
@@ -67,16 +58,15 @@ class RabbitBroker:
         self._topology = Topology(prefix)
         self._dead_after_s = dead_after_s
         self._publish_line = Line(url, "publish", self._publishing)
-        self._consume_line = Line(url, "consume", self._consuming)
         self._gate = Gate()
+        self._subscriptions = Subscriptions(self._gate)
+        self._consume_line = Line(url, "consume", self._subscriptions.session)
         self._connection: AbstractConnection | None = None
         self._exchange: AbstractExchange | None = None
         self._undeclared: set[str] = set()
         self._returned: set[str] = set()
         self._suspect_since: dict[str, float] = {}
         self._queues: list[str] = []
-        self._subscriptions: list[Subscription] = []
-        self._subscribed = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def open(self, queues: Collection[str]) -> None:
@@ -124,8 +114,7 @@ class RabbitBroker:
         """
         if queue not in self._queues:
             raise BrokerDown("queue not declared")
-        self._subscriptions.append(Subscription(self._topology.name(queue), prefetch, take))
-        self._subscribed.set()
+        self._subscriptions.add(self._topology.name(queue), prefetch, take)
         self._start("consume", self._consume_line)
 
     async def depths(self) -> dict[str, int]:
@@ -168,8 +157,6 @@ class RabbitBroker:
         if role not in self._tasks:
             self._tasks[role] = asyncio.create_task(line.run(), name=f"broker-{role}")
 
-    # publishing
-
     async def _publishing(self, connection: AbstractConnection, lost: asyncio.Event) -> None:
         """Hold the channel that publishes, and mend what is shut, until the connection is lost."""
 
@@ -208,11 +195,7 @@ class RabbitBroker:
             self._undeclared.difference_update(undeclared)
             self._returned.difference_update(undeclared)
         confirmed = await asyncio.gather(*map(self._probe, shut))
-        silent = [name for name, ok in zip(shut, confirmed, strict=True) if not ok]
-        for name in set(shut).difference(silent):
-            self._suspect_since.pop(name, None)
-            self._gate.open(name)
-        if silent:
+        if silent := [name for name, ok in zip(shut, confirmed, strict=True) if not ok]:
             await self._examine(connection, silent)
             await asyncio.sleep(PAUSE_S)
 
@@ -225,6 +208,8 @@ class RabbitBroker:
             return False
         except FAILURES:
             return False
+        self._suspect_since.pop(name, None)
+        self._gate.open(name)  # at once: the others of the round may be slow
         return True
 
     def _refused(self, name: str, error: DeliveryError) -> None:
@@ -257,66 +242,3 @@ class RabbitBroker:
                 await hang_up(connection)
         except FAILURES as error:
             _log.warning("delete_failed", queue=name, error=type(error).__name__)
-
-    # consuming
-
-    async def _consuming(self, connection: AbstractConnection, _lost: asyncio.Event) -> None:
-        """Keep every subscription, also those added later."""
-        begun = 0
-        async with asyncio.TaskGroup() as group:
-            while True:
-                self._subscribed.clear()
-                for subscription in self._subscriptions[begun:]:
-                    group.create_task(self._keep(connection, subscription))
-                begun = len(self._subscriptions)
-                await self._subscribed.wait()
-
-    async def _keep(self, connection: AbstractConnection, subscription: Subscription) -> None:
-        while True:
-            # RabbitMQ closes the whole connection when a dead queue is consumed: wait until it confirms.
-            await self._gate.opened(subscription.queue)
-            try:
-                with own_cancel():
-                    await self._subscribe(connection, subscription)
-            except FAILURES as error:
-                _log.warning("consume_failed", queue=subscription.queue, error=type(error).__name__)
-            await asyncio.sleep(PAUSE_S)
-
-    async def _subscribe(self, connection: AbstractConnection, subscription: Subscription) -> None:
-        """Consume until the channel closes or the broker cancels, as it does when a queue is replaced."""
-        ended = asyncio.Event()
-
-        def end(*_: Any) -> None:
-            ended.set()
-
-        async with connection.channel() as channel:
-            channel.close_callbacks.add(end)
-            (await channel.get_underlay_channel()).on_consumer_cancel_callbacks.add(end)
-            async with asyncio.timeout(RPC_S):
-                await channel.set_qos(prefetch_count=subscription.prefetch)
-                queue = await channel.get_queue(subscription.queue, ensure=False)
-                await queue.consume(partial(_deliver, subscription.take))
-            await ended.wait()
-
-
-async def _deliver(take: Callable[[Message], None], incoming: AbstractIncomingMessage) -> None:
-    if not incoming.body:  # a probe
-        await _answer("ack", incoming.ack)
-        return
-    ack = partial(_answer, "ack", incoming.ack)
-    reject = partial(_answer, "reject", incoming.reject)
-    try:
-        take(Message(incoming.body, bool(incoming.redelivered), ack, reject))
-    except Exception:
-        _log.exception("take_failed")
-        await reject()
-
-
-async def _answer(kind: str, answer: Callable[[], Awaitable[None]]) -> None:
-    """Ack or reject; on a dead channel the redelivery will do it (see the module's docstring)."""
-    try:
-        with own_cancel():
-            async with asyncio.timeout(ANSWER_S):
-                await answer()
-    except FAILURES as error:
-        _log.debug("answer_lost", kind=kind, error=type(error).__name__)
