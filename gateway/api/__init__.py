@@ -1,0 +1,29 @@
+"""The HTTP API under /v1. Called by `app`, which serves it and mounts the channels' own routes beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from aiohttp import web
+
+from gateway.api.endpoint import Endpoint, serve
+from gateway.api.problem import problems
+from gateway.api.table import ENDPOINTS
+from gateway.channel import Route
+from gateway.core import Core
+
+__all__ = ["ENDPOINTS", "Endpoint", "make_app", "mount"]
+
+
+def make_app(core: Core) -> web.Application:
+    """Return the API as an aiohttp application. It starts nothing and owns nothing of `core`."""
+    app = web.Application(middlewares=[problems])
+    for endpoint in ENDPOINTS:
+        app.router.add_route(endpoint.method, endpoint.path, serve(core, endpoint))
+    return app
+
+
+def mount(app: web.Application, routes: Iterable[Route]) -> None:
+    """Serve routes that channels want under the gateway's server: callbacks and inbound sockets."""
+    for route in routes:
+        app.router.add_route(route.method, route.path, route.handler)

@@ -1,0 +1,175 @@
+"""Handlers of everything under /v1/alerts. Each says what is done; who may, and in which form, says the table."""
+
+from __future__ import annotations
+
+from gateway import cap
+from gateway.api.access import sees
+from gateway.api.endpoint import Answer, Call
+from gateway.api.shape import (
+    Accepted,
+    AlertLine,
+    AlertOut,
+    AlertsPage,
+    AlertsQuery,
+    Confirmation,
+    ConfirmationIn,
+    Confirmations,
+    Confirmed,
+    DeliveriesPage,
+    DeliveriesQuery,
+    Delivery,
+    NoteIn,
+    ReasonIn,
+    Standing,
+)
+from gateway.database import moment
+from gateway.errors import Refused
+from gateway.intake import Outcome, actor
+from gateway.model import Batch, State
+from gateway.ports import AlertRow
+from gateway.preview import preview
+from gateway.report import EVERYWHERE, status
+
+PAGES = 10  # looked through for one page of what the caller may see
+
+
+async def submit(call: Call) -> Answer:
+    """Take a warning in."""
+    return _accepted(await call.core.intake.submit(call.data, call.principal, call.received))
+
+
+def _accepted(outcome: Outcome) -> Answer:
+    return 200 if outcome.result == "duplicate" else 202, Accepted.of(outcome)
+
+
+async def show_preview(call: Call) -> Answer:
+    """Say what submitting would do."""
+    return 200, await preview(call.core, call.data, call.principal, call.received)
+
+
+async def list_alerts(call: Call) -> Answer:
+    """Page through the alerts the caller may see."""
+    asked = call.asked(AlertsQuery)
+    after, found = asked.after, list[AlertRow]()
+    for _ in range(PAGES):
+        rows = await call.core.store.outbox.alerts(after, asked.limit, asked.standing)
+        for row in rows:
+            after = row.alert.id
+            found += [row] if sees(call.core, call.principal, row) else []
+            if len(found) == asked.limit:
+                return 200, _page(found, after)
+        if len(rows) < asked.limit:
+            return 200, _page(found, None)
+    return 200, _page(found, after)
+
+
+def _page(rows: list[AlertRow], after: str | None) -> AlertsPage:
+    return AlertsPage(alerts=[AlertLine.of(row) for row in rows], next=after)
+
+
+async def show(call: Call) -> Answer:
+    """One alert."""
+    return 200, AlertOut.of(await call.row())
+
+
+async def show_cap(call: Call) -> Answer:
+    """One alert as CAP XML."""
+    return 200, cap.write((await call.row()).alert)
+
+
+async def approve(call: Call) -> Answer:
+    """Let what waits go out."""
+    row = await call.row()
+    return 200, Accepted.of(await call.core.intake.approve(row.alert.id, call.principal))
+
+
+async def reject(call: Call) -> Answer:
+    """End a held alert without sending it."""
+    row = await call.row()
+    await call.core.intake.reject(row.alert.id, call.principal, call.form(ReasonIn).reason)
+    return 200, _standing(await call.row())
+
+
+async def recall(call: Call) -> Answer:
+    """Stop an alert at once."""
+    row = await call.row()
+    await call.core.intake.recall(row.alert.id, call.principal, call.form(ReasonIn).reason)
+    return 200, _standing(await call.row())
+
+
+def _standing(row: AlertRow) -> Standing:
+    return Standing(id=row.alert.id, standing=row.standing, reason=row.reason)
+
+
+async def cancel(call: Call) -> Answer:
+    """Send the all-clear in the issuer's name."""
+    row = await call.row()
+    return _accepted(await call.core.intake.cancel(row.alert.id, call.principal, call.form(NoteIn).note))
+
+
+async def correct(call: Call) -> Answer:
+    """Revoke a mistake in the issuer's name."""
+    row = await call.row()
+    note = call.form(NoteIn).note
+    return _accepted(await call.core.intake.cancel(row.alert.id, call.principal, note, correction=True))
+
+
+async def show_status(call: Call) -> Answer:
+    """What was sent, and which villages are reached."""
+    row = await call.row()
+    return 200, await status(call.core, row, sees(call.core, call.principal, row))
+
+
+async def deliveries(call: Call) -> Answer:
+    """Where each recipient stands, without addresses."""
+    row, asked = await call.row(), call.asked(DeliveriesQuery)
+    within = sees(call.core, call.principal, row)
+    pages = await call.core.store.ledger.batches(row.alert.id, asked.group, asked.after, asked.limit)
+    shown = [one for batch, states in pages for one in _deliveries(batch, states, within)]
+    return 200, DeliveriesPage(deliveries=shown, next=pages[-1][0].id if len(pages) == asked.limit else None)
+
+
+def _deliveries(batch: Batch, states: bytes, within: tuple[str, ...]) -> list[Delivery]:
+    return [
+        Delivery(
+            batch=batch.id,
+            position=position,
+            recipient=str(person),
+            township=batch.township,
+            village=village,
+            channel=batch.channel,
+            group=batch.group,
+            state=State(state).name.lower(),
+        )
+        for position, (person, village, state) in enumerate(zip(batch.persons, batch.village_of(), states, strict=True))
+        if (village or batch.township).startswith(within)
+    ]
+
+
+async def confirmations(call: Call) -> Answer:
+    """Who answered, for which villages."""
+    row = await call.row()
+    within = sees(call.core, call.principal, row)
+    found = await call.core.store.ledger.confirmations(row.alert.id)
+    mine = [one for one in found if within == EVERYWHERE or any(village.startswith(within) for village in one[1])]
+    return 200, Confirmations(
+        confirmations=[
+            Confirmation(person=str(person), villages=list(villages), how=how, at=moment(at))
+            for person, villages, how, at in mine
+        ]
+    )
+
+
+async def confirm(call: Call) -> Answer:
+    """Write down that an official answered a clerk."""
+    row, form = await call.row(), call.form(ConfirmationIn)
+    if row.standing not in ("active", "stopped"):
+        raise Refused(409, "not_issued", "this alert has not been issued, so nobody can confirm it")
+    person, within = int(form.person), sees(call.core, call.principal, row)
+    concerned = set(call.core.regions.expand(row.plan.targets))
+    places = await call.core.directory.places_of(person)
+    if not any(village in concerned and village.startswith(within) for _, village in places):
+        raise Refused(422, "not_answerable", "this person answers for no village of the alert in your area")
+    how = f"{form.how}: {form.note}" if form.note else form.how
+    new = await call.core.receipts.confirm(row.alert.id, person, how, actor(call.principal))
+    return 200, Confirmed(result="confirmed" if new else "known")

@@ -1,0 +1,97 @@
+"""Errors as RFC 9457 problem details: every refusal says what is wrong and what to do about it.
+
+One middleware turns what handlers raise into answers; nothing internal leaves, and what nobody foresaw is logged with
+its traceback. Redirects of other surfaces pass through.
+
+**Source:** RFC 9457 (problem details), RFC 6750 section 3 (the challenge of a 401).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from pydantic import BaseModel, Field, ValidationError
+
+from gateway import log
+from gateway.errors import Refused, StoreDown
+
+MEDIA = "application/problem+json"
+TYPES = "https://mingluo.example/problems/"
+HEADERS = {401: {"WWW-Authenticate": 'Bearer realm="mingluo"'}, 503: {"Retry-After": "2"}}
+HINTS = {
+    404: ("unknown_route", "there is no such address here; see /openapi.json"),
+    405: ("wrong_method", "this address does not take that method; see the Allow header and /openapi.json"),
+    413: ("too_large", "the body is too large"),
+}
+
+_log = log.get("api")
+
+
+class Problem(BaseModel):
+    """What went wrong. `type` names the kind of problem and never changes; `detail` says what to do."""
+
+    type: str = Field(examples=[TYPES + "outside_authority"])
+    title: str
+    status: int
+    detail: str
+    errors: list[dict[str, str | int | None]] | None = Field(None, description="The single findings")
+
+
+def answer(status: int, code: str, detail: str, errors: Sequence[dict[str, object]] = ()) -> web.Response:
+    """Return a problem as a response."""
+    problem = Problem.model_validate(
+        {
+            "type": TYPES + code,
+            "title": HTTPStatus(status).phrase,
+            "status": status,
+            "detail": detail,
+            "errors": list(errors) or None,
+        }
+    )
+    response = web.Response(
+        status=status, body=problem.model_dump_json(exclude_none=True).encode(), headers=HEADERS.get(status)
+    )
+    response.content_type = MEDIA
+    response.headers["Cache-Control"] = "no-store"
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        response.force_close()  # the rest of the body is not worth reading
+    return response
+
+
+def refused(error: ValidationError, code: str, what: str) -> Refused:
+    """Turn findings of pydantic on `what` into a refusal; it never repeats what was sent."""
+    found: tuple[dict[str, object], ...] = tuple(
+        {"code": item["type"], "element": ".".join(map(str, item["loc"])), "message": item["msg"]}
+        for item in error.errors(include_url=False, include_input=False, include_context=False)
+    )
+    return Refused(400, code, f"{len(found)} errors in the {what}; correct them as /openapi.json says", found)
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer every error as a problem."""
+    try:
+        return await handler(request)
+    except Refused as error:
+        return answer(error.status, error.code, error.detail, error.errors)
+    except StoreDown:
+        return answer(503, "store_down", "the database does not answer; nothing was stored, send it again")
+    except web.RequestPayloadError:
+        return answer(400, "broken_body", "the body ended early or is not encoded as its headers say; send it again")
+    except web.HTTPException as error:
+        if error.status < HTTPStatus.BAD_REQUEST:
+            raise
+        response = answer(error.status, *HINTS.get(error.status, ("http_error", error.reason)))
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
+    except Exception as error:
+        # A connection that broke, or an answer that has begun, cannot be answered again.
+        if isinstance(error, ConnectionError) or request.writer.output_size:
+            raise
+        resource = request.match_info.route.resource
+        _log.exception("unexpected", method=request.method, route=resource.canonical if resource else "")
+        return answer(500, "unexpected", "something failed here; it was logged, tell the administrator if it stays")

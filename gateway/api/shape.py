@@ -1,0 +1,318 @@
+"""The shapes of requests and answers. No answer has a field for a name, a number or an address.
+
+Ids of persons are strings: they have 62 bits, more than a number in JavaScript keeps.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+import orjson
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from gateway import cap
+from gateway.intake import Outcome
+from gateway.model import Record
+from gateway.ports import AlertRow
+from gateway.preview import Finding
+from gateway.render import clean
+from gateway.render.text import PHONE
+
+EXAMPLE: dict[str, Any] = {
+    "sender": "411726-qxj@mingluo.example",
+    "identifier": "41172641600000_20260720135800",
+    "sent": "2026-07-20T13:58:00+08:00",
+    "status": "Actual",
+    "kind": "Alert",
+    "event_code": "11B03",
+    "event": "暴雨",
+    "level": "red",
+    "headline": "泌阳县气象台发布暴雨红色预警",
+    "description": "预计未来3小时，贾楼乡、铜山乡雨量将超过100毫米，山洪和地质灾害风险很高。",
+    "instruction": "立即转移危险区群众，远离河道和低洼处。",
+    "expires": "2026-07-20T17:00:00+08:00",
+    "areas": [{"description": "泌阳县贾楼乡、铜山乡", "geocodes": {"township": ["411726209", "411726204"]}}],
+}
+
+
+def _remark(text: str) -> str:
+    """A remark enters the audit chain, which nothing can erase."""
+    if PHONE.search(text):
+        raise ValueError("holds a phone number; remarks stay in the audit chain for ever, so leave it out")
+    return clean(text)
+
+
+Remark = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200), AfterValidator(_remark)]
+Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_remark)]
+
+
+class Form(BaseModel):
+    """Closed: a misspelt key is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+# --- asked ----------------------------------------------------------------------------------------
+
+
+class AlertsQuery(Form):
+    """Alerts, newest first; `after` is the `next` of the page before."""
+
+    after: str = Field("", pattern=r"^([0-9a-f]{20})?$")
+    limit: int = Field(50, ge=1, le=200)
+    standing: Literal["", "held", "active", "stopped", "rejected"] = ""
+
+
+class DeliveriesQuery(Form):
+    """Deliveries, by batch; `limit` counts batches of up to 1,000 recipients each."""
+
+    after: str = Field("", max_length=64)
+    limit: int = Field(1, ge=1, le=10)
+    group: Literal["", "officials", "loudspeakers", "residents", "subscribers"] = ""
+
+
+class AuditQuery(Form):
+    """Records of the audit chain behind sequence `after`."""
+
+    after: int = Field(0, ge=0, lt=2**63)
+    limit: int = Field(100, ge=1, le=1000)
+
+
+class ReasonIn(Form):
+    """Why; it stands in the audit chain."""
+
+    reason: Reason
+
+
+class NoteIn(Form):
+    """A note for the message that ends or corrects an alert."""
+
+    note: Remark = ""
+
+
+class ConfirmationIn(Form):
+    """An official answered a clerk. `person` is the opaque id from the deliveries."""
+
+    person: str = Field(pattern=r"^[0-9]{1,18}$|^[0-8][0-9]{18}$")
+    how: Literal["phone", "visit", "radio"]
+    note: Remark = ""
+
+
+class HaltIn(Form):
+    """Stop (`on`) or release all sending of a county (6-digit code), of a channel, or of everything ("*")."""
+
+    scope: str = Field(min_length=1, max_length=40)
+    on: bool
+
+
+# --- answered -------------------------------------------------------------------------------------
+
+
+def links_of(alert: str) -> dict[str, str]:
+    """Where more is to be had of an alert."""
+    base = f"/v1/alerts/{alert}"
+    parts = ("cap", "status", "deliveries", "confirmations")
+    return {"self": base} | {part: f"{base}/{part}" for part in parts}
+
+
+class Accepted(BaseModel):
+    """What became of a message: accepted, held (a second person decides) or duplicate (it was known already)."""
+
+    id: str
+    result: str
+    route: str
+    reasons: list[str]
+    held: list[str]
+    warnings: list[Finding]
+    links: dict[str, str]
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Self:
+        """Show an outcome."""
+        return cls(
+            id=outcome.alert,
+            result=outcome.result,
+            route=outcome.route,
+            reasons=list(outcome.reasons),
+            held=list(outcome.held),
+            warnings=[Finding.of(found) for found in outcome.warnings],
+            links=links_of(outcome.alert),
+        )
+
+
+class AlertLine(BaseModel):
+    """One alert in a list. `by` is the issuer and the account that sent it in."""
+
+    id: str
+    sender: str
+    identifier: str
+    sent: datetime
+    status: str
+    kind: str
+    document: str
+    event: str
+    level: str
+    expires: datetime | None
+    standing: str
+    reason: str
+    by: str
+    accepted_at: datetime
+    links: dict[str, str]
+
+    @classmethod
+    def fields_of(cls, row: AlertRow) -> dict[str, Any]:
+        """Return the values of a line."""
+        alert = row.alert
+        same = ("id", "sender", "identifier", "sent", "status", "kind", "document", "event", "expires")
+        return {name: getattr(alert, name) for name in same} | {
+            "level": alert.level.name.lower(),
+            "standing": row.standing,
+            "reason": row.reason,
+            "by": row.issuer,
+            "accepted_at": row.accepted_at,
+            "links": links_of(alert.id),
+        }
+
+    @classmethod
+    def of(cls, row: AlertRow) -> Self:
+        """Show a stored alert in a line."""
+        return cls(**cls.fields_of(row))
+
+
+class AlertOut(AlertLine):
+    """One alert: how it was decided, and the message itself as in `AlertIn`."""
+
+    route: str
+    reasons: list[str]
+    held: list[str]
+    policy_digest: str
+    townships: list[str]
+    alert: dict[str, Any] = Field(description="The message, in the form of the schema AlertIn")
+
+    @classmethod
+    def of(cls, row: AlertRow) -> Self:
+        """Show a stored alert."""
+        return cls(
+            **cls.fields_of(row),
+            route=row.plan.route,
+            reasons=list(row.plan.reasons),
+            held=list(row.plan.held),
+            policy_digest=row.alert.policy_digest,
+            townships=[target.township for target in row.plan.targets],
+            alert=orjson.loads(cap.to_json(row.alert)),
+        )
+
+
+class AlertsPage(BaseModel):
+    """A page; `next` continues it, and is null at the end."""
+
+    alerts: list[AlertLine]
+    next: str | None
+
+
+class Standing(BaseModel):
+    """Where an alert stands now: held, active, stopped or rejected, and why."""
+
+    id: str
+    standing: str
+    reason: str
+
+
+class Delivery(BaseModel):
+    """Where one recipient stands. `recipient` is the opaque id of a person, or of a loudspeaker."""
+
+    batch: str
+    position: int
+    recipient: str
+    township: str
+    village: str
+    channel: str
+    group: str
+    state: str
+
+
+class DeliveriesPage(BaseModel):
+    """Deliveries of a few batches; `next` continues, and is null at the end. A page may be empty and not the last."""
+
+    deliveries: list[Delivery]
+    next: str | None
+
+
+class Confirmation(BaseModel):
+    """A person who answered for this version, and for which villages."""
+
+    person: str
+    villages: list[str]
+    how: str
+    at: datetime
+
+
+class Confirmations(BaseModel):
+    """Everyone who confirmed, oldest first."""
+
+    confirmations: list[Confirmation]
+
+
+class Confirmed(BaseModel):
+    """Result of a confirmation: confirmed, or known (this person had confirmed before)."""
+
+    result: Literal["confirmed", "known"]
+
+
+class Halts(BaseModel):
+    """Scopes that are halted now."""
+
+    halted: list[str]
+
+
+class AuditRecord(BaseModel):
+    """One decision; `hash` covers it and the record before."""
+
+    seq: int
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    detail: str
+    hash: str
+
+    @classmethod
+    def of(cls, seq: int, record: Record, hash_: str) -> Self:
+        """Show a record of the chain."""
+        return cls(
+            seq=seq, at=record.at, actor=record.actor, action=record.action, subject=record.subject,
+            detail=record.detail, hash=hash_,
+        )  # fmt: skip
+
+
+class AuditPage(BaseModel):
+    """Records in order; `next` continues, and is null at the end."""
+
+    records: list[AuditRecord]
+    next: int | None
+
+
+class AuditVerdict(BaseModel):
+    """Whether the chain is whole; if not, the last good sequence and what is wrong behind it."""
+
+    whole: bool
+    records: int
+    wrong: str
+
+
+class Part(BaseModel):
+    """One part of the gateway."""
+
+    name: str
+    ready: bool
+    detail: str
+
+
+class Health(BaseModel):
+    """ok; degraded (something is broken or halted, warnings are taken in and go out); down (none are taken in)."""
+
+    status: Literal["ok", "degraded", "down"]
+    simulation: bool
+    policy: str
+    parts: list[Part]

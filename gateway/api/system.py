@@ -1,0 +1,78 @@
+"""Handlers about the gateway itself: halt, audit, health, metrics."""
+
+from __future__ import annotations
+
+from gateway import metrics
+from gateway.api.access import areas_of
+from gateway.api.endpoint import Answer, Call
+from gateway.api.shape import AuditPage, AuditQuery, AuditRecord, AuditVerdict, HaltIn, Halts, Health, Part
+from gateway.core import Core
+from gateway.errors import Refused, StoreDown
+from gateway.intake import actor
+from gateway.model import Record
+
+PROBE_S = 1.0
+
+
+async def halt(call: Call) -> Answer:
+    """Stop or release sending. An issuer does so for counties of its own, an administrator for anything."""
+    form, core = call.form(HaltIn), call.core
+    place = core.regions.get(form.scope)
+    county = place is not None and place.code == form.scope and len(form.scope) == len("411726")
+    if not (county or form.scope == "*" or form.scope in core.channels):
+        raise Refused(422, "unknown_scope", 'name a county by its 6-digit code, a channel, or everything by "*"')
+    if call.principal.role != "admin" and not (county and form.scope.startswith(areas_of(core, call.principal))):
+        raise Refused(403, "outside_authority", "an issuer may halt counties of its own area; ask an administrator")
+    record = Record(core.clock.now(), actor(call.principal), "halt" if form.on else "release", form.scope)
+    await core.store.outbox.halt(form.scope, form.on, record)
+    return 200, Halts(halted=await core.store.outbox.halts())
+
+
+async def audit(call: Call) -> Answer:
+    """Page through the audit chain."""
+    asked = call.asked(AuditQuery)
+    found = await call.core.store.audit.records(asked.after, asked.limit)
+    further = found[-1][0] if len(found) == asked.limit else None
+    return 200, AuditPage(records=[AuditRecord.of(*one) for one in found], next=further)
+
+
+async def verify(call: Call) -> Answer:
+    """Walk the whole audit chain."""
+    records, wrong = await call.core.store.audit.verify()
+    return 200, AuditVerdict(whole=not wrong, records=records, wrong=wrong)
+
+
+async def health(call: Call) -> Answer:
+    """Say what works. 503 only while no warning can be taken in."""
+    core = call.core
+    store, broker = await _store(core), await _broker(core)
+    halts = Part(name="halts", ready=True, detail="")
+    if store.ready:
+        halted = await core.store.outbox.halts()
+        halts = Part(name="halts", ready=not halted, detail=", ".join(halted))
+    channels = Part(name="channels", ready=bool(core.channels), detail=", ".join(sorted(core.channels)))
+    parts = [store, broker, channels, halts]
+    state = "down" if not store.ready else "ok" if all(part.ready for part in parts) else "degraded"
+    found = Health.model_validate({
+        "status": state, "simulation": core.simulation, "policy": core.policy.digest[:12], "parts": parts,
+    })  # fmt: skip
+    return 200 if store.ready else 503, found
+
+
+async def _store(core: Core) -> Part:
+    try:
+        await core.store.database.read(lambda tx: tx.one("SELECT 1"), PROBE_S)
+    except StoreDown:
+        return Part(name="store", ready=False, detail="no answer; alerts are refused with 503")
+    return Part(name="store", ready=True, detail=core.store.database.dialect)
+
+
+async def _broker(core: Core) -> Part:
+    """A broker that is up knows its queues."""
+    up = bool(await core.broker.depths())
+    return Part(name="broker", ready=up, detail="" if up else "no answer; work goes on from the store")
+
+
+async def expose(_call: Call) -> Answer:
+    """Metrics for Prometheus."""
+    return 200, metrics.expose()

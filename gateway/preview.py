@@ -1,0 +1,234 @@
+"""What would happen if this message were issued: where it goes, to how many, in which words, when, and what holds it.
+
+Called by the API and the command line. Uses the code of the real run (intake, directory, planner's cut, composer),
+so that a preview cannot promise another text than the one that leaves. Nothing is stored and nobody is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Self
+
+from pydantic import BaseModel, Field
+
+from gateway import cap
+from gateway.compose import SIGNED
+from gateway.core import Core
+from gateway.intake import Prepared
+from gateway.model import Alert, Step, Target
+from gateway.planner import cut
+from gateway.policy import Principal
+from gateway.ports import Page
+from gateway.render import segment_count, utf16_units
+
+
+class Place(BaseModel):
+    """A place by code and name."""
+
+    code: str
+    name: str
+
+
+class Finding(BaseModel):
+    """One thing found in the message, or in a finished text (then `element` is empty)."""
+
+    code: str
+    severity: str
+    message: str
+    element: str = ""
+    line: int | None = None
+
+    @classmethod
+    def of(cls, found: cap.Finding) -> Self:
+        """Take over a finding on the message."""
+        return cls(**asdict(found))
+
+
+class TargetTownship(BaseModel):
+    """An affected township and how it was matched. No villages: all of it."""
+
+    township: Place
+    villages: list[Place]
+    how: str = Field(description="code, polygon, circle, name, county, touching or no_geometry")
+    certain: bool = Field(description="False: only touched, so that no text names it")
+    coarse: bool = Field(description="True: only its county was named, so that residents wait for a person")
+
+
+class AudienceCount(BaseModel):
+    """Recipients of one step in one township. `fallback` steps count the same people once more."""
+
+    step: int
+    township: str
+    group: str
+    channel: str
+    language: str
+    notice: str
+    recipients: int
+    fallback: bool
+
+
+class Words(BaseModel):
+    """One text as it leaves, for recipients of `township`. `units` are UTF-16 code units."""
+
+    channel: str
+    group: str
+    notice: str
+    language: str
+    township: str
+    title: str
+    text: str
+    units: int
+    segments: int = Field(description="Parts it takes as SMS")
+    findings: list[Finding]
+
+
+class Deferral(BaseModel):
+    """A step that starts later: in the morning after the quiet hours, or in place of a step that failed."""
+
+    step: int
+    channel: str
+    group: str
+    notice: str
+    start: datetime
+    fallback_of: int | None
+
+
+class Preview(BaseModel):
+    """Everything an approver should see before it is too late."""
+
+    alert: str
+    event: str
+    level: str
+    status: str
+    kind: str
+    expires: datetime | None
+    route: str
+    reasons: list[str]
+    held: list[str]
+    would_be_held: bool = Field(description="Nothing leaves before a second person has decided")
+    alarms: list[str]
+    warnings: list[Finding]
+    targets: list[TargetTownship]
+    leaving: list[TargetTownship] = Field(description="Left by an update, or told the all-clear")
+    beyond_border: list[TargetTownship] = Field(description="Touched beyond the issuer's area, and left out")
+    counts: list[AudienceCount]
+    texts: list[Words]
+    deferrals: list[Deferral]
+
+
+async def preview(core: Core, data: bytes, principal: Principal, now: datetime | None = None) -> Preview:
+    """Return what issuing this message would do.
+
+    Raises:
+        Refused: as submitting it would.
+    """
+    now = now or core.clock.now()
+    prepared = await core.intake.prepare(data, principal, now)
+    alert, plan, route = prepared.alert, prepared.plan, prepared.route
+    previous = await _before(core, alert)
+    return Preview(
+        alert=alert.id,
+        event=alert.event,
+        level=alert.level.name.lower(),
+        status=alert.status,
+        kind=alert.kind,
+        expires=alert.expires,
+        route=plan.route,
+        reasons=list(plan.reasons),
+        held=list(plan.held),
+        would_be_held=prepared.held,
+        alarms=list(route.alarms),
+        warnings=[Finding.of(found) for found in prepared.warnings],
+        targets=_townships(core, plan.targets),
+        leaving=_townships(core, plan.leaving),
+        beyond_border=_townships(core, prepared.cut),
+        counts=[count for step in plan.steps for count in await _counts(core, step)],
+        texts=[words for step in _told(plan.steps) for words in _texts(core, prepared, previous, step)],
+        deferrals=[
+            Deferral(
+                step=step.number,
+                channel=step.audience.channel,
+                group=step.audience.group,
+                notice=step.notice,
+                start=step.start,
+                fallback_of=step.fallback_of,
+            )
+            for step in plan.steps
+            if step.start > now
+        ],
+    )
+
+
+def _townships(core: Core, targets: Sequence[Target]) -> list[TargetTownship]:
+    return [
+        TargetTownship(
+            township=_place(core, target.township),
+            villages=[_place(core, village) for village in target.villages],
+            how=target.how,
+            certain=target.certain,
+            coarse=target.coarse,
+        )
+        for target in targets
+    ]
+
+
+def _place(core: Core, code: str) -> Place:
+    return Place(code=code, name=core.regions.path_name(code))
+
+
+async def _counts(core: Core, step: Step) -> list[AudienceCount]:
+    audience = step.audience
+    return [
+        AudienceCount(
+            step=step.number,
+            township=township,
+            group=audience.group,
+            channel=audience.channel,
+            language=audience.language,
+            notice=step.notice,
+            recipients=number,
+            fallback=step.fallback_of is not None,
+        )
+        for township, number in (await core.directory.count(audience)).items()
+    ]
+
+
+def _told(steps: Sequence[Step]) -> Iterator[Step]:
+    """Yield one step per channel, group, notice and language: further ones say the same."""
+    seen = set()
+    for step in steps:
+        key = (step.audience.channel, step.audience.group, step.notice, step.audience.language)
+        if key not in seen:
+            seen.add(key)
+            yield step
+
+
+def _texts(core: Core, prepared: Prepared, previous: Alert | None, step: Step) -> Iterator[Words]:
+    """Render for the first township that is named in its text and the first that is not."""
+    examples = {target.certain: target for target in reversed(step.audience.targets)}
+    for _, target in sorted(examples.items(), reverse=True):
+        batch = cut(prepared.alert.id, step, 0, Page(target.township, (), None), 0)
+        text, title = core.composer.words(prepared.alert, prepared.plan, previous, batch, (), again=False)
+        signed = batch.channel.startswith(SIGNED)
+        findings = core.renderer.lint(text, signed=signed, actual=prepared.alert.actual)
+        yield Words(
+            channel=batch.channel,
+            group=batch.group,
+            notice=batch.notice,
+            language=batch.language,
+            township=target.township,
+            title=title,
+            text=text,
+            units=utf16_units(text),
+            segments=segment_count(text),
+            findings=[Finding(code=one.code, severity=one.severity, message=one.detail) for one in findings],
+        )
+
+
+async def _before(core: Core, alert: Alert) -> Alert | None:
+    """The newest version this one names, live or not: a mistake that was stopped is still corrected by name."""
+    rows = [row for one in alert.references for row in await core.store.outbox.find(one.sender, one.identifier)]
+    newest = max(rows, key=lambda row: row.accepted_at, default=None)
+    return newest.alert if newest else None

@@ -1,0 +1,170 @@
+"""What became of an alert: its status as data, and as a page to print.
+
+Called by the API, the command line and the demo. States are counted apart and never added into one percentage
+(D1); villages nobody has reached stand there by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from pydantic import BaseModel, Field
+
+from gateway.core import Core
+from gateway.coverage import Village
+from gateway.database import moment
+from gateway.model import VillageState
+from gateway.policy.route import CHINA
+from gateway.ports import AlertRow
+
+EVERYWHERE = ("",)
+
+_VILLAGES = {"confirmed": "叫应", "played": "已播出", "sms_only": "仅短信", "silent": "失联", "gap": "缺口"}
+_GROUPS = {"officials": "责任人", "loudspeakers": "大喇叭", "residents": "居民", "subscribers": "订阅者"}
+_STATES = {
+    "queued": "待发", "submitted": "已提交", "unknown": "未知", "skipped": "未发", "superseded": "被取代",
+    "expired": "过期", "failed": "失败", "delivered": "已送达", "played": "已播出", "confirmed": "已确认",
+}  # fmt: skip
+
+
+class Count(BaseModel):
+    """Recipients of one channel and group that stand in one state. Submitted is not delivered."""
+
+    channel: str
+    group: str
+    state: str
+    recipients: int
+
+
+class Timing(BaseModel):
+    """How fast one channel served one group. `_s` values count seconds from acceptance.
+
+    The last settled batch is the last submitted one once `unfinished` is 0; devices settle one by one, so theirs
+    stays empty.
+    """
+
+    channel: str
+    group: str
+    batches: int
+    unfinished: int
+    first_submitted_at: datetime | None = None
+    first_submitted_s: float | None = None
+    last_settled_at: datetime | None = None
+    last_settled_s: float | None = None
+
+
+class VillageStanding(BaseModel):
+    """A village by code and full name."""
+
+    code: str
+    name: str
+    state: VillageState
+
+
+class Status(BaseModel):
+    """Where an alert stands: what was sent, and which villages are reached."""
+
+    alert: str
+    standing: str = Field(description="held, active, stopped or rejected")
+    reason: str = Field(description="Why it was stopped or rejected")
+    route: str
+    held: list[str] = Field(description="What waits for a person, and why")
+    accepted_at: datetime
+    expires: datetime | None
+    counts: list[Count]
+    timings: list[Timing]
+    villages: dict[VillageState, int] = Field(description="Villages by state; never to be added into one percentage")
+    confirmation_wanted: bool
+    gaps: list[VillageStanding] = Field(description="Nobody confirmed and no loudspeaker played")
+    wanting: list[VillageStanding] = Field(description="Not confirmed though confirmation is wanted: calling goes on")
+
+
+async def status(core: Core, row: AlertRow, within: tuple[str, ...] = EVERYWHERE) -> Status:
+    """Return the status of one alert; only villages under the code prefixes `within` are named and counted."""
+    alert, ledger = row.alert.id, core.store.ledger
+    coverage = await core.coverage.of(row)
+    villages = [village for village in coverage.villages if village.code.startswith(within)]
+    counts = await ledger.counts(alert)
+    return Status(
+        alert=alert,
+        standing=row.standing,
+        reason=row.reason,
+        route=row.plan.route,
+        held=list(row.plan.held),
+        accepted_at=row.accepted_at,
+        expires=row.alert.expires,
+        counts=[
+            Count(channel=channel, group=group, state=state.lower(), recipients=number)
+            for (channel, group, state), number in sorted(counts.items())
+        ],
+        timings=[_timing(row, *found) for found in sorted(await ledger.timings(alert), key=lambda one: one[:2])],
+        villages={state: sum(village.state is state for village in villages) for state in VillageState},
+        confirmation_wanted=coverage.confirmation_wanted,
+        gaps=[_place(village) for village in coverage.gaps if village.code.startswith(within)],
+        wanting=[_place(village) for village in coverage.wanting if village.code.startswith(within)],
+    )
+
+
+def _place(village: Village) -> VillageStanding:
+    return VillageStanding(code=village.code, name=village.name, state=village.state)
+
+
+def _timing(
+    row: AlertRow, channel: str, group: str, batches: int, unfinished: int, first: int | None, last: int | None
+) -> Timing:
+    def after_s(at: datetime | None) -> float | None:
+        return (at - row.accepted_at).total_seconds() if at else None
+
+    first_at, last_at = (moment(at) if at is not None else None for at in (first, last))
+    return Timing(
+        channel=channel,
+        group=group,
+        batches=batches,
+        unfinished=unfinished,
+        first_submitted_at=first_at,
+        first_submitted_s=after_s(first_at),
+        last_settled_at=last_at,
+        last_settled_s=after_s(last_at),
+    )
+
+
+def printable(status_: Status) -> str:
+    """Return the status as a page of Chinese text, times of day in China."""
+    return "\n".join(_lines(status_)) + "\n"
+
+
+def _lines(found: Status) -> Iterator[str]:
+    total = sum(found.villages.values())
+    yield f"预警 {found.alert}  状态 {found.standing} {found.reason}".rstrip()
+    yield f"受理 {_clock(found.accepted_at)}  有效至 {_clock(found.expires)}  通道 {found.route}"
+    yield from (f"待人处理  {text}" for text in found.held)
+    yield f"行政村共 {total} 个: " + "，".join(
+        f"{_VILLAGES[state]} {number}" for state, number in found.villages.items()
+    )
+    yield from _named("缺口", found.gaps)
+    yield from _named("已播出仍未叫应", [place for place in found.wanting if place.state is VillageState.PLAYED])
+    for count in found.counts:
+        yield (
+            f"{_GROUPS.get(count.group, count.group)}  {count.channel}  "
+            f"{_STATES.get(count.state, count.state)} {count.recipients}"
+        )
+    for timing in found.timings:
+        yield (
+            f"{_GROUPS.get(timing.group, timing.group)}  {timing.channel}  首条 {_seconds(timing.first_submitted_s)}"
+            f"  末批 {_seconds(timing.last_settled_s)}  未完成批次 {timing.unfinished}/{timing.batches}"
+        )
+
+
+def _named(title: str, places: list[VillageStanding]) -> Iterator[str]:
+    if places:
+        yield f"{title} {len(places)} 个村:"
+        yield from (f"  {place.name} ({_VILLAGES[place.state]})" for place in places)
+
+
+def _clock(at: datetime | None) -> str:
+    return at.astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S") if at else "—"
+
+
+def _seconds(value: float | None) -> str:
+    return "—" if value is None else f"{value:.2f} 秒"

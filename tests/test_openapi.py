@@ -1,0 +1,236 @@
+"""The description of the API and the API are one thing: same routes, same statuses, and the example works."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from aiohttp import web
+from api_support import ADMIN, CLERK, ISSUER, REVIEWER, VIEWER, Desk, opened  # fmt: skip
+from manual_clock import ManualClock
+
+from gateway import cap
+from gateway.api import ENDPOINTS, Endpoint, make_app
+from gateway.api.endpoint import FORM_BYTES
+from gateway.api.openapi import document
+from gateway.api.shape import EXAMPLE
+
+DOCUMENT: dict[str, Any] = json.loads(document(ENDPOINTS))
+BY_OPERATION = {endpoint.operation: endpoint for endpoint in ENDPOINTS}
+EXPIRED = EXAMPLE | {"expires": "2026-07-20T13:59:00+08:00", "identifier": "expired"}
+NOBODY = "0" * 20
+
+
+@pytest.fixture
+async def desk(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Desk]:
+    async with opened(tmp_path, clock) as one:
+        yield one
+
+
+def walk(node: Any) -> Iterator[dict[str, Any]]:
+    """Every object of the document."""
+    if isinstance(node, dict):
+        yield node
+        for value in node.values():
+            yield from walk(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from walk(value)
+
+
+def test_every_reference_resolves() -> None:
+    """A client generated from the document must not stumble over a hole."""
+    references = [node["$ref"] for node in walk(DOCUMENT) if isinstance(node.get("$ref"), str)]
+    schemas = DOCUMENT["components"]["schemas"]
+    assert references
+    assert {one for one in references if one.removeprefix("#/components/schemas/") not in schemas} == set()
+    assert [name for name in schemas if not re.fullmatch(r"[A-Za-z0-9]+", name)] == []
+
+
+async def test_the_router_and_the_document_name_the_same_routes(desk: Desk) -> None:
+    """No route is secret, and none is only promised."""
+    app = make_app(desk.core)
+    served = {
+        (route.method, route.resource.canonical) for route in app.router.routes() if route.resource is not None
+    }  # fmt: skip
+    described = {(method.upper(), path) for path, item in DOCUMENT["paths"].items() for method in item}
+    assert served == described
+    assert DOCUMENT["openapi"].startswith("3.1.")
+
+
+def test_each_operation_is_described_once_and_whole() -> None:
+    """Parameters of the path, a summary, who may, and what can go wrong stand with every operation."""
+    operations = [
+        (path, operation) for path, item in DOCUMENT["paths"].items() for operation in item.values()
+    ]  # fmt: skip
+    names = [operation["operationId"] for _, operation in operations]
+    assert len(names) == len(set(names)) == len(ENDPOINTS)
+    for path, operation in operations:
+        inside = {one["name"] for one in operation["parameters"] if one["in"] == "path"}
+        assert inside == set(re.findall(r"{(\w+)}", path))
+        assert operation["summary"]
+        assert operation["responses"]["500"]["content"].keys() == {"application/problem+json"}
+        if "token" in str(operation["security"]):
+            assert "WWW-Authenticate" in operation["responses"]["401"]["headers"]
+
+
+async def test_the_documented_example_is_accepted_as_it_stands(desk: Desk) -> None:
+    """Who copies the example from the documentation gets a warning out at the first attempt."""
+    content = DOCUMENT["paths"]["/v1/alerts"]["post"]["requestBody"]["content"]
+    assert set(content) == {"application/cap+xml", "application/xml", "application/json"}
+    response, answer = await desk.call("POST", "/v1/alerts", ISSUER, content["application/json"]["example"])
+    assert response.status == 202
+    assert answer["result"] == "accepted"
+
+
+# --- every documented status ----------------------------------------------------------------------
+
+
+class Ask(NamedTuple):
+    """A request that works: token, body, and whether its alert is held."""
+
+    token: str = VIEWER
+    body: Any = None
+    held: bool = False
+
+
+def good(operation: str, desk: Desk) -> Ask:
+    """Return a request of this operation that is answered well."""
+    return {
+        "submitAlert": Ask(ISSUER, EXAMPLE | {"identifier": "fresh"}),
+        "previewAlert": Ask(ISSUER, EXAMPLE),
+        "approveAlert": Ask(REVIEWER, held=True),
+        "rejectAlert": Ask(REVIEWER, {"reason": "wrong area"}, held=True),
+        "recallAlert": Ask(ISSUER, {"reason": "a test run"}),
+        "cancelAlert": Ask(ISSUER, {"note": "rain has passed"}),
+        "correctAlert": Ask(ISSUER, {"note": "sent by mistake"}),
+        "confirmAlert": Ask(CLERK, {"person": str(desk.people[0]), "how": "phone"}),
+        "halt": Ask(ADMIN, {"scope": "411726", "on": True}),
+        "listAudit": Ask(ADMIN),
+        "verifyAudit": Ask(ADMIN),
+        "health": Ask(""),
+        "metrics": Ask(""),
+        "openapi": Ask(""),
+    }.get(operation, Ask())
+
+
+async def send(desk: Desk, endpoint: Endpoint, alert: str = NOBODY, **changes: Any) -> int:
+    """Send the good request of an endpoint with changes; return the status."""
+    ask = good(endpoint.operation, desk)
+    request = {"token": ask.token, "body": ask.body} | changes
+    path = endpoint.path.replace("{id}", alert) + request.pop("query", "")
+    response, _ = await desk.call(endpoint.method, path, **request)
+    assert response.content_type == "application/problem+json" or response.status < 400 or endpoint.path == "/v1/health"
+    return response.status
+
+
+async def ready(desk: Desk, endpoint: Endpoint) -> str:
+    """Return an alert on which the good request works."""
+    if "{id}" not in endpoint.path:
+        return NOBODY
+    return await desk.held() if good(endpoint.operation, desk).held else str((await desk.issue())["id"])
+
+
+async def repeated(desk: Desk, endpoint: Endpoint) -> int:
+    alert = await ready(desk, endpoint)
+    await send(desk, endpoint, alert)
+    return await send(desk, endpoint, alert)
+
+
+async def other_note(desk: Desk, endpoint: Endpoint) -> int:
+    alert = await ready(desk, endpoint)
+    await send(desk, endpoint, alert)
+    return await send(desk, endpoint, alert, body={"note": "for another reason"})
+
+
+async def other_content(desk: Desk, endpoint: Endpoint) -> int:
+    await send(desk, endpoint)
+    return await send(desk, endpoint, body=EXAMPLE | {"identifier": "fresh", "headline": "另一份"})
+
+
+async def expired(desk: Desk, endpoint: Endpoint) -> int:
+    return await send(desk, endpoint, body=EXPIRED)
+
+
+async def expired_meanwhile(desk: Desk, endpoint: Endpoint) -> int:
+    alert = await desk.held()
+    desk.clock.advance(4 * 3600)
+    return await send(desk, endpoint, alert)
+
+
+async def nothing_waits(desk: Desk, endpoint: Endpoint) -> int:
+    return await send(desk, endpoint, (await desk.issue())["id"])
+
+
+async def not_issued(desk: Desk, endpoint: Endpoint) -> int:
+    return await send(desk, endpoint, await desk.held())
+
+
+async def a_resident(desk: Desk, endpoint: Endpoint) -> int:
+    alert = await ready(desk, endpoint)
+    return await send(desk, endpoint, alert, body={"person": str(desk.people[1]), "how": "visit"})
+
+
+async def no_such_scope(desk: Desk, endpoint: Endpoint) -> int:
+    return await send(desk, endpoint, body={"scope": "everything", "on": True})
+
+
+SPECIAL: dict[tuple[str, int], Callable[[Desk, Endpoint], Awaitable[int]]] = {
+    ("submitAlert", 200): repeated,
+    ("submitAlert", 409): other_content,
+    ("submitAlert", 422): expired,
+    ("previewAlert", 422): expired,
+    ("approveAlert", 409): nothing_waits,
+    ("approveAlert", 422): expired_meanwhile,
+    ("rejectAlert", 409): nothing_waits,
+    ("cancelAlert", 200): repeated,
+    ("cancelAlert", 409): other_note,
+    ("correctAlert", 200): repeated,
+    ("correctAlert", 409): other_note,
+    ("confirmAlert", 409): not_issued,
+    ("confirmAlert", 422): a_resident,
+    ("halt", 422): no_such_scope,
+}
+
+
+async def produce(desk: Desk, endpoint: Endpoint, status: int) -> int:
+    """Bring the status about, or whatever comes instead."""
+    if special := SPECIAL.get((endpoint.operation, status)):
+        return await special(desk, endpoint)
+    alert = NOBODY if status == 404 else await ready(desk, endpoint)
+    desk.database.away = status == 503
+    too_much = cap.MAX_BYTES if endpoint.takes_alert else FORM_BYTES
+    changes: dict[int, dict[str, Any]] = {
+        400: {"query": "?limit=0"} if endpoint.query else {"body": {"nonsense": True}},
+        401: {"token": "", "X-Forwarded-For": "192.0.2.1"},
+        403: {"token": VIEWER},
+        413: {"body": b" " * (too_much + 1)},
+        415: {"media": "text/plain"},
+    }
+    return await send(desk, endpoint, alert, **changes.get(status, {}))
+
+
+PROMISED = [
+    (operation["operationId"], int(status))
+    for item in DOCUMENT["paths"].values()
+    for operation in item.values()
+    for status in operation["responses"]
+    if status != "500"
+]
+
+
+@pytest.mark.parametrize(("operation", "status"), PROMISED)
+async def test_every_documented_status_can_be_produced(desk: Desk, operation: str, status: int) -> None:
+    """Integrators write code for what is documented; a status that never comes is a lie."""
+    assert await produce(desk, BY_OPERATION[operation], status) == status
+
+
+async def test_the_document_is_served_to_everyone(desk: Desk) -> None:
+    """The description is found without a token, before anyone has one."""
+    response, answer = await desk.call("GET", "/openapi.json")
+    assert response.status == web.HTTPOk.status_code
+    assert answer == DOCUMENT
