@@ -364,8 +364,7 @@ class Batch:
                 yield code
 
 
-@dataclass(frozen=True, slots=True)
-class Recipient:
+class Recipient(NamedTuple):
     """One row of an audience page: who, how to reach, where. `places` (codes) is set only if there are several."""
 
     person: int

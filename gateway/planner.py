@@ -28,7 +28,7 @@ _log = log.get("planner")
 
 def cut(alert: str, step: Step, sequence: int, page: Page, slice_: int) -> Batch:
     """Freeze one page as a batch."""
-    people = page.recipients
+    persons, addresses, villages, places = zip(*page.recipients, strict=True)
     return Batch(
         id=f"{alert}.{step.number}.{sequence}",
         alert=alert,
@@ -40,10 +40,10 @@ def cut(alert: str, step: Step, sequence: int, page: Page, slice_: int) -> Batch
         language=step.audience.language,
         township=page.township,
         deadline=step.deadline,
-        persons=tuple(recipient.person for recipient in people),
-        addresses=tuple(recipient.address for recipient in people),
-        villages=tuple((village, len(list(run))) for village, run in groupby(people, lambda one: one.village)),
-        places={position: one.places for position, one in enumerate(people) if one.places},
+        persons=persons,
+        addresses=addresses,
+        villages=tuple((village, len(list(run))) for village, run in groupby(villages)),
+        places={position: codes for position, codes in enumerate(places) if codes},
         slice=slice_,
     )
 

@@ -7,7 +7,7 @@ area (rule 6).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -70,9 +70,10 @@ class SqlDirectory:
         counted = _counted(tx, audience, township, rows)
         if audience.group is Group.LOUDSPEAKERS:
             return tuple(Recipient(device, name, village) for (village, device, name, _), _ in counted)
+        opened = self._vault.open_all(row[2] for row, _ in counted)
         return tuple(
-            Recipient(person, _decode(self._vault.open(bytes(sealed))).address, village, named)
-            for (village, person, sealed, _), named in counted
+            Recipient(row[1], _decode(plain).address, row[0], named)
+            for (row, named), plain in zip(counted, opened, strict=True)
         )
 
     async def count(self, audience: Audience) -> dict[str, int]:
@@ -83,7 +84,7 @@ class SqlDirectory:
         totals: dict[str, int] = {}
         for target in merged(audience.targets):
             rows = _rows(tx, audience, target, (target.township, "", 0), EVERYONE, light=True)
-            totals[target.township] = sum(1 for _ in _counted(tx, audience, target.township, rows))
+            totals[target.township] = len(_counted(tx, audience, target.township, rows))
         return totals
 
     async def responsible(self, villages: Collection[str]) -> dict[str, tuple[int, ...]]:
@@ -239,20 +240,29 @@ def _reaches(villages: Mapping[str, Collection[str]], township: str, village: st
     return wanted is not None and (not wanted or not village or village in wanted)
 
 
-def _counted(tx: Tx, audience: Audience, township: str, rows: Sequence[Row]) -> Iterator[tuple[Row, tuple[str, ...]]]:
-    """Yield the rows that count here and now, with the codes of all targeted places where there are several."""
-    targets = {target.township: frozenset(target.villages) for target in merged(audience.targets)}
+def _counted(tx: Tx, audience: Audience, township: str, rows: Sequence[Row]) -> list[tuple[Row, tuple[str, ...]]]:
+    """Return the rows that count here and now, with the codes of all targeted places where there are several."""
     before = {target.township: frozenset(target.villages) for target in merged(audience.before)}
     places = _places(tx, [row[1] for row in rows if row[3]])
+    if township not in before and not places:  # the ordinary page: everybody lives in one place
+        return [(row, ()) for row in rows]
+    targets = {target.township: frozenset(target.villages) for target in merged(audience.targets)}
     group = audience.group.value
+    told_before = (group, ORDER[0])
+    counted: list[tuple[Row, tuple[str, ...]]] = []
     for row in rows:
         village, person, _, several = row
-        everywhere = places.get(person, []) if several else [(group, township, village)]
-        if any(where[0] in (group, ORDER[0]) and _reaches(before, *where[1:]) for where in everywhere):
+        if not several:
+            if not _reaches(before, township, village):
+                counted.append((row, ()))
             continue
-        here = _targeted(everywhere, targets) if several else ((group, township, village), ())
+        everywhere = places.get(person, [])
+        if any(where[0] in told_before and _reaches(before, *where[1:]) for where in everywhere):
+            continue
+        here = _targeted(everywhere, targets)
         if here is not None and here[0] == (group, township, village):
-            yield row, here[1] if len(here[1]) > 1 else ()
+            counted.append((row, here[1] if len(here[1]) > 1 else ()))
+    return counted
 
 
 def _targeted(

@@ -13,6 +13,7 @@ import hmac
 import os
 import re
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -88,8 +89,17 @@ class Vault:
         Raises:
             ConfigError: sealed with another secret.
         """
+        return self.open_all((sealed,))[0]
+
+    def open_all(self, sealed: Iterable[bytes]) -> list[bytes]:
+        """Decrypt many, in order.
+
+        Raises:
+            ConfigError: sealed with another secret.
+        """
+        decrypt = self._cipher.decrypt
         try:
-            return self._cipher.decrypt(sealed[:12], sealed[12:], None)
+            return [decrypt(one[:12], one[12:], None) for one in sealed]
         except InvalidTag:
             raise ConfigError("a directory row was encrypted with another MINGLUO_SECRET_KEY") from None
 
