@@ -5,6 +5,7 @@ Everything runs over loopback HTTP on the real policy, places, templates and SQL
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -156,6 +157,15 @@ async def test_a_body_over_the_limit_is_refused_whether_or_not_it_says_its_lengt
         assert response.content_type == PROBLEM
 
 
+async def test_a_compressed_body_is_measured_by_what_comes_out_of_it(desk: Desk) -> None:
+    """A few kilobytes must not become gigabytes; and what is not what its header says is no fault of ours."""
+    headers = {"Content-Encoding": "gzip"}
+    bomb = gzip.compress(b" " * (4 * cap.MAX_BYTES))
+    assert len(bomb) < 100_000
+    await refusal(desk, 413, "POST", "/v1/alerts", ISSUER, bomb, **headers)
+    await refusal(desk, 400, "POST", "/v1/alerts", ISSUER, b"no gzip at all", **headers)
+
+
 async def test_what_is_over_already_is_refused(desk: Desk) -> None:
     """A warning that sat in a queue must not wake people about yesterday."""
     desk.clock.advance(4 * 3600)
@@ -236,6 +246,17 @@ async def test_another_county_does_not_learn_that_an_alert_exists(desk: Desk) ->
     for token in (CITY, COMMAND):
         _, shown = await desk.call("GET", f"/v1/alerts/{alert}", token)
         assert shown["id"] == alert
+
+
+async def test_a_warning_whose_area_is_unknown_is_held_and_seen_by_its_own_county_and_the_city(desk: Desk) -> None:
+    """Somebody has to choose its area: it must not be invisible to those who help, nor visible to others."""
+    nowhere = [{"description": "某地", "geocodes": {"place": ["x"]}}]
+    answer = await desk.issue(areas=nowhere)
+    assert answer["result"] == "held"
+    assert any("unresolved" in why for why in answer["held"])
+    found = [(await desk.call("GET", f"/v1/alerts/{answer['id']}", token))[0].status for token in (COMMAND, CITY)]
+    assert found == [200, 200]
+    await refusal(desk, 404, "GET", f"/v1/alerts/{answer['id']}", NEIGHBOUR)
 
 
 async def test_of_a_city_warning_a_county_sees_its_own_villages_and_people_only(desk: Desk) -> None:

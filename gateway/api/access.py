@@ -50,10 +50,13 @@ def areas_of(core: Core, principal: Principal) -> tuple[str, ...]:
 
 def sees(core: Core, principal: Principal, row: AlertRow) -> tuple[str, ...]:
     """Return the code prefixes of what the caller may see of an alert; empty: it may not see the alert."""
-    issuer = core.policy.issuer(principal.issuer)
-    if issuer is not None and issuer == core.policy.issuer(row.alert.sender):
+    sender = core.policy.issuer(row.alert.sender)
+    if sender is not None and sender == core.policy.issuer(principal.issuer):
         return EVERYWHERE
     areas = areas_of(core, principal)
-    reached = [code for one in (*row.plan.targets, *row.plan.leaving) for code in (one.villages or (one.township,))]
+    targets = (*row.plan.targets, *row.plan.leaving)
+    reached = [code for one in targets for code in (one.villages or (one.township,))]
+    if not targets:  # its area is still unknown: it belongs to where it came from
+        reached = list(sender.areas) if sender else []
     touched = any(code.startswith(area) or area.startswith(code) for code in reached for area in areas)
     return areas if touched else ()

@@ -37,7 +37,7 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
-    errors: list[dict[str, str | int | None]] | None = Field(None, description="The single findings")
+    errors: list[dict[str, object]] | None = Field(None, description="The single findings")
 
 
 def answer(status: int, code: str, detail: str, errors: Sequence[dict[str, object]] = ()) -> web.Response:
@@ -78,7 +78,9 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except Refused as error:
         return answer(error.status, error.code, error.detail, error.errors)
     except StoreDown:
-        return answer(503, "store_down", "the database does not answer; nothing was stored, send it again")
+        return answer(
+            503, "store_down", "the database does not answer; send it again: what is known already is recognised"
+        )
     except web.RequestPayloadError:
         return answer(400, "broken_body", "the body ended early or is not encoded as its headers say; send it again")
     except web.HTTPException as error:
@@ -88,9 +90,9 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
         return response
-    except Exception as error:
-        # A connection that broke, or an answer that has begun, cannot be answered again.
-        if isinstance(error, ConnectionError) or request.writer.output_size:
+    except Exception:
+        # Nobody is there any more, or an answer (of a socket, say) has begun: it cannot be answered again.
+        if request.transport is None or request.transport.is_closing() or request.writer.output_size:
             raise
         resource = request.match_info.route.resource
         _log.exception("unexpected", method=request.method, route=resource.canonical if resource else "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from gateway import cap
 from gateway.api import alerts, system
 from gateway.api.endpoint import JSON, Answer, Call, Endpoint
@@ -38,7 +40,12 @@ METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 async def openapi(_call: Call) -> Answer:
     """The description of this table."""
-    return 200, document(ENDPOINTS)
+    return 200, _document()
+
+
+@cache
+def _document() -> bytes:
+    return document(ENDPOINTS)
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (
