@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from datetime import datetime
 
 from gateway import metrics
 from gateway.model import Record
 from gateway.ports import Clock
 from gateway.store import Store
-from gateway.store.codec import LANES, unpack_batch
+from gateway.store.codec import LANES, unpack_persons
 
 
 class Lifecycle:
@@ -34,8 +35,7 @@ class Lifecycle:
         """Append one digest per newly settled batch, over person ids and states, to the audit chain (rule 9)."""
         now = self._clock.now()
         for batch, body, states in await self._store.ledger.unsealed(200):
-            people = unpack_batch(body).persons
-            digest = hashlib.sha256(repr(people).encode() + states).hexdigest()
+            digest = hashlib.sha256(array("q", unpack_persons(body)).tobytes() + states).hexdigest()
             await self._store.ledger.seal(batch, Record(now, "ledger", "settled", batch, digest))
 
     async def gauges(self) -> None:

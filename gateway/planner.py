@@ -28,7 +28,6 @@ _log = log.get("planner")
 
 def cut(alert: str, step: Step, sequence: int, page: Page, slice_: int) -> Batch:
     """Freeze one page as a batch."""
-    persons, addresses, villages, places = zip(*page.recipients, strict=True)
     return Batch(
         id=f"{alert}.{step.number}.{sequence}",
         alert=alert,
@@ -40,10 +39,10 @@ def cut(alert: str, step: Step, sequence: int, page: Page, slice_: int) -> Batch
         language=step.audience.language,
         township=page.township,
         deadline=step.deadline,
-        persons=persons,
-        addresses=addresses,
-        villages=tuple((village, len(list(run))) for village, run in groupby(villages)),
-        places={position: codes for position, codes in enumerate(places) if codes},
+        persons=page.persons,
+        addresses=page.addresses,
+        villages=tuple((village, len(list(run))) for village, run in groupby(page.villages)),
+        places=dict(page.places),
         slice=slice_,
     )
 
@@ -74,7 +73,7 @@ class Planner:
         batches = [
             cut(alert.id, step, 0, page, self._slices[step.audience.channel])
             for step, page in zip(due, pages, strict=True)
-            if page.recipients
+            if page.persons
         ]
         return batches, {step.number: page.after for step, page in zip(due, pages, strict=True)}
 
@@ -112,7 +111,7 @@ class Planner:
         after = work.after
         for _ in range(PAGES):
             page = await self._page(step, after)
-            if page.recipients:
+            if page.persons:
                 sequence = work.sequence + len(batches)
                 batches.append(cut(work.alert, step, sequence, page, self._slices[step.audience.channel]))
             after = page.after

@@ -6,9 +6,10 @@ Directory knows people and devices; Clock tells the time.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from gateway.channel import Device
@@ -26,14 +27,25 @@ class Clock(Protocol):
 
 
 class Page(NamedTuple):
-    """One page of an audience within one township, in (village, person id) order.
+    """One page of an audience within one township, in (village, person id) order, as parallel columns.
 
+    `places` names all targeted places (codes) of the few persons who have several, by position.
     `after` continues behind it: (township, village, person id); None when the audience is exhausted.
     """
 
     township: str
-    recipients: tuple[Recipient, ...]
-    after: tuple[str, str, int] | None
+    persons: tuple[int, ...] = ()
+    addresses: tuple[str, ...] = ()
+    villages: tuple[str, ...] = ()
+    places: Mapping[int, tuple[str, ...]] = MappingProxyType({})
+    after: tuple[str, str, int] | None = None
+
+    @property
+    def recipients(self) -> Iterator[Recipient]:
+        """The same as rows."""
+        columns = zip(self.persons, self.addresses, self.villages, strict=True)
+        for position, (person, address, village) in enumerate(columns):
+            yield Recipient(person, address, village, self.places.get(position, ()))
 
 
 class Directory(Protocol):

@@ -17,13 +17,11 @@ from gateway import cap
 from gateway.compose import SIGNED
 from gateway.core import Core
 from gateway.intake import Prepared
-from gateway.model import Alert, Recipient, Step, Target
+from gateway.model import Alert, Step, Target
 from gateway.planner import cut
 from gateway.policy import Principal
 from gateway.ports import Page
 from gateway.render import segment_count, utf16_units
-
-NOBODY = Recipient(0, "", "")  # stands in a batch that is rendered and never sent
 
 
 class Place(BaseModel):
@@ -211,7 +209,8 @@ def _texts(core: Core, prepared: Prepared, previous: Alert | None, step: Step) -
     """Render for the first township that is named in its text and the first that is not."""
     examples = {target.certain: target for target in reversed(step.audience.targets)}
     for _, target in sorted(examples.items(), reverse=True):
-        batch = cut(prepared.alert.id, step, 0, Page(target.township, (NOBODY,), None), 0)
+        # Nobody stands in this batch: it is rendered and never sent.
+        batch = cut(prepared.alert.id, step, 0, Page(target.township, (0,), ("",), ("",)), 0)
         text, title = core.composer.words(prepared.alert, prepared.plan, previous, batch, (), again=False)
         signed = batch.channel.startswith(SIGNED)
         findings = core.renderer.lint(text, signed=signed, actual=prepared.alert.actual)

@@ -294,7 +294,7 @@ async def test_an_empty_audience_is_exhausted_at_once(here: Town) -> None:
     """An area without people must end its step, not hang it."""
     assert await here.all(audience(Group.RESIDENTS)) == []
     page = await here.directory.page(replace(audience(Group.RESIDENTS), targets=()), None, 10)
-    assert (page.recipients, page.after) == ((), None)
+    assert (page.persons, page.after) == ((), None)
 
 
 async def test_another_secret_opens_nothing_and_says_which_setting_is_wrong(here: Town) -> None:

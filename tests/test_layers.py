@@ -28,8 +28,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("sender",),
     ("compose", "relay", "hub"),
     ("planner",),
-    ("intake", "sweeper", "alarm", "lifecycle", "coverage", "confirm", "report"),
-    ("core",),
+    ("intake", "sweeper", "alarm", "lifecycle", "coverage", "confirm"),
+    ("core", "preview", "report"),
+    ("doctor",),
     ("api", "console", "simulate", "device"),
     ("app",),
     # The console script has to start somewhere: cli, and the two that run a whole gateway, stand above the wiring.

@@ -17,7 +17,7 @@ import msgspec
 from gateway.channel import Device
 from gateway.database import Database, Row, Tx, micros
 from gateway.directory.vault import Vault
-from gateway.model import Audience, Group, Recipient, Target
+from gateway.model import Audience, Group, Target
 from gateway.ports import Clock, Page
 
 Cursor = tuple[str, str, int]
@@ -52,28 +52,31 @@ class SqlDirectory:
 
     def _page(self, tx: Tx, audience: Audience, after: Cursor | None, limit: int) -> Page:
         start = after or ("", "", 0)
-        targets = [target for target in merged(audience.targets) if target.township >= start[0]]
-        for target in targets:
+        for target in merged(audience.targets):
+            if target.township < start[0]:
+                continue
             behind = start if target.township == start[0] else (target.township, "", 0)
-            while True:
-                rows = _rows(tx, audience, target, behind, limit)
-                recipients = self._recipients(tx, audience, target.township, rows)
-                if rows:
-                    behind = (target.township, rows[-1][0], rows[-1][1])
-                    if recipients:
-                        return Page(target.township, recipients, behind)
-                else:
-                    break
-        return Page(targets[-1].township if targets else "", (), None)
+            while rows := _rows(tx, audience, target, behind, limit):
+                behind = (target.township, rows[-1][0], rows[-1][1])
+                if counted := _counted(tx, audience, target.township, rows):
+                    return self._columns(audience, target.township, counted, behind)
+        return Page("")
 
-    def _recipients(self, tx: Tx, audience: Audience, township: str, rows: Sequence[Row]) -> tuple[Recipient, ...]:
-        counted = _counted(tx, audience, township, rows)
+    def _columns(
+        self, audience: Audience, township: str, counted: Sequence[tuple[Row, tuple[str, ...]]], behind: Cursor
+    ) -> Page:
+        rows = [row for row, _ in counted]
         if audience.group is Group.LOUDSPEAKERS:
-            return tuple(Recipient(device, name, village) for (village, device, name, _), _ in counted)
-        opened = self._vault.open_all(row[2] for row, _ in counted)
-        return tuple(
-            Recipient(row[1], _decode(plain).address, row[0], named)
-            for (row, named), plain in zip(counted, opened, strict=True)
+            addresses = tuple([row[2] for row in rows])
+        else:
+            addresses = tuple([_decode(plain).address for plain in self._vault.open_all([row[2] for row in rows])])
+        return Page(
+            township,
+            tuple([row[1] for row in rows]),
+            addresses,
+            tuple([row[0] for row in rows]),
+            {position: codes for position, (_, codes) in enumerate(counted) if codes},
+            behind,
         )
 
     async def count(self, audience: Audience) -> dict[str, int]:

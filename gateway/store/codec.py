@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 
 import msgspec
 
 from gateway.model import Alert, Batch, Lane, Plan, State
 
 LANES = tuple(Lane)  # a lane's rank is its index: green first
+NAMES = tuple((int(state), state.name.lower()) for state in State)
 LANE_RANK = {lane: rank for rank, lane in enumerate(LANES)}
 
 _encoder = msgspec.msgpack.Encoder()
@@ -20,6 +20,20 @@ unpack_batch = msgspec.msgpack.Decoder(Batch).decode
 unpack_pending = msgspec.msgpack.Decoder(tuple[tuple[int, ...], tuple[int, ...]]).decode
 
 
+class _Persons(msgspec.Struct):
+    """The one part of a packed batch that its digest covers."""
+
+    persons: tuple[int, ...]
+
+
+_persons_of = msgspec.msgpack.Decoder(_Persons).decode
+
+
+def unpack_persons(body: bytes) -> tuple[int, ...]:
+    """Return the person ids of a packed batch."""
+    return _persons_of(body).persons
+
+
 def counts_of(states: bytes) -> str:
     """Return the JSON object state name → recipients of a packed state string (one byte per position)."""
-    return json.dumps({State(value).name.lower(): number for value, number in sorted(Counter(states).items())})
+    return json.dumps({name: number for value, name in NAMES if (number := states.count(value))})

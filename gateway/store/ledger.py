@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import groupby
+from typing import NamedTuple
 
 from gateway.database import Database, Tx, micros
 from gateway.errors import Ambiguous
@@ -19,6 +20,19 @@ from gateway.ports import Clock, Settled
 from gateway.store import audit, change
 from gateway.store.codec import pack, unpack_batch
 from gateway.store.rows import fold_states, person_key
+
+
+class Pace(NamedTuple):
+    """How long one batch took, in seconds since its step was due (accepted or approved, and started).
+
+    `first`: no batch of its alert, channel and lane was submitted before it. `lane` is the lane's rank.
+    """
+
+    channel: str
+    lane: int
+    submitted_s: float
+    settled_s: float
+    first: bool
 
 
 class SqlLedger:
@@ -129,6 +143,24 @@ class SqlLedger:
             )
         )
         return [(batch, bytes(body), bytes(states)) for batch, body, states in rows]
+
+    async def paces(self, batches: Sequence[str]) -> list[Pace]:
+        """How long these settled batches took; those never submitted (stopped, expired) are left out."""
+        rows = await self._database.read(
+            lambda tx: tx.all(
+                "SELECT b.channel, b.lane, b.submitted_at, b.settled_at, a.accepted_at, s.start, NOT EXISTS"
+                " (SELECT 1 FROM batch o WHERE o.alert = b.alert AND o.channel = b.channel AND o.lane = b.lane"
+                " AND (o.submitted_at, o.id) < (b.submitted_at, b.id)) FROM batch b JOIN alert a ON a.id = b.alert"
+                " JOIN step s ON s.alert = b.alert AND s.number = b.step WHERE b.id IN :*batches"
+                " AND b.submitted_at IS NOT NULL AND b.settled_at IS NOT NULL ORDER BY b.id",
+                batches=batches,
+            )
+        )
+        due = [max(accepted, start) for *_, accepted, start, _ in rows]
+        return [
+            Pace(channel, lane, max(0, submitted - since) / 1e6, max(0, settled - since) / 1e6, bool(first))
+            for since, (channel, lane, submitted, settled, _, _, first) in zip(due, rows, strict=True)
+        ]
 
     async def seal(self, batch: str, record: Record) -> None:
         """Write a batch's digest into the audit chain, once."""
