@@ -1,0 +1,178 @@
+"""Alerts through the HTTP API: preview, issue, decide, end, and see which villages are reached."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gateway.cli import answer as page
+from gateway.cli.client import Gateway, Token, Url, alert_path
+from gateway.cli.frame import AsJson, print_json, wrong_use
+
+MAX_BYTES = 4 * 1024 * 1024
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="CAP 1.2 XML, or its JSON form.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The alert's id, as issue and list show it.")]
+Reason = Annotated[str, typer.Option(help="Why; stands in the audit chain.")]
+
+
+class How(StrEnum):
+    """How an official answered."""
+
+    PHONE = "phone"
+    VISIT = "visit"
+    RADIO = "radio"
+
+
+def issue(file: File, url: Url = "", token: Token = "", json: AsJson = False) -> None:
+    """Issue a message: it goes out at once, or waits for a second person, and the answer says which and why.
+
+    Sending the same file again changes nothing.
+
+    Example: mingluo issue warning.xml
+    """
+    _show(_send("/v1/alerts", file, url, token), page.show_outcome, json)
+
+
+def preview(file: File, url: Url = "", token: Token = "", json: AsJson = False) -> None:
+    """Show what issuing a message would do: its route, whom it reaches and with which words. Nothing is stored.
+
+    Example: mingluo preview warning.xml
+    """
+    _show(_send("/v1/alerts/preview", file, url, token), page.show_preview, json)
+
+
+def _send(path: str, file: Path, url: str, token: str) -> Any:
+    gateway = Gateway(url, token)
+    if file.stat().st_size > MAX_BYTES:
+        wrong_use(f"{file}: larger than {MAX_BYTES // 1024} KiB; that is no message")
+    return gateway.post(path, file.read_bytes())
+
+
+def _show(answer: Any, show: Callable[[dict[str, Any]], None], as_json: bool) -> None:
+    if as_json:
+        print_json(answer)
+    elif isinstance(answer, dict):
+        show(answer)
+    else:
+        wrong_use("the gateway answered something unexpected: are both of one version?")
+
+
+def approve(alert: Id, url: Url = "", token: Token = "", json: AsJson = False) -> None:
+    """Let what waits of an alert go out. Nobody approves their own.
+
+    Example: mingluo approve 3f6c0a9d21b47e5588aa
+    """
+    _show(Gateway(url, token).post(alert_path(alert, "approve")), page.show_outcome, json)
+
+
+def reject(alert: Id, reason: Reason, url: Url = "", token: Token = "", json: AsJson = False) -> None:
+    """End a waiting alert without sending it.
+
+    Example: mingluo reject 3f6c0a9d21b47e5588aa --reason "wrong county"
+    """
+    _show(Gateway(url, token).post(alert_path(alert, "reject"), {"reason": reason}), page.show_standing, json)
+
+
+def cancel(
+    alert: Id,
+    note: Annotated[str, typer.Option(help="A sentence that goes with the all-clear.")] = "",
+    url: Url = "",
+    token: Token = "",
+    json: AsJson = False,
+) -> None:
+    """Issue the all-clear (解除) of an alert.
+
+    Example: mingluo cancel 3f6c0a9d21b47e5588aa --note "the rain has moved away"
+    """
+    _show(Gateway(url, token).post(alert_path(alert, "cancel"), {"note": note}), page.show_outcome, json)
+
+
+def correct(
+    alert: Id,
+    note: Annotated[str, typer.Option(help="A sentence that goes with the correction.")] = "",
+    url: Url = "",
+    token: Token = "",
+    json: AsJson = False,
+) -> None:
+    """Correct an alert that was a mistake (更正): everybody who got it is told that it does not hold.
+
+    Example: mingluo correct 3f6c0a9d21b47e5588aa
+    """
+    _show(Gateway(url, token).post(alert_path(alert, "correct"), {"note": note}), page.show_outcome, json)
+
+
+def recall(alert: Id, reason: Reason, url: Url = "", token: Token = "", json: AsJson = False) -> None:
+    """Stop an alert at once: nothing more leaves. Whoever has it already needs: mingluo correct.
+
+    Example: mingluo recall 3f6c0a9d21b47e5588aa --reason "issued by mistake"
+    """
+    _show(Gateway(url, token).post(alert_path(alert, "recall"), {"reason": reason}), page.show_standing, json)
+
+
+def confirm(
+    alert: Id,
+    person: Annotated[int, typer.Option(metavar="P", min=0, help="Id of the official, as the deliveries show it.")],
+    how: Annotated[How, typer.Option(help="How the official answered.")] = How.PHONE,
+    note: Annotated[str, typer.Option(help="A remark for the audit chain; no names, no numbers.")] = "",
+    url: Url = "",
+    token: Token = "",
+    json: AsJson = False,
+) -> None:
+    """Note that an official has answered for an alert (叫应).
+
+    Example: mingluo confirm 3f6c0a9d21b47e5588aa --person 77120931 --how phone
+    """
+    # As text: an id has more bits than a number keeps in JSON.
+    body = {"person": str(person), "how": how.value, "note": note}
+    _show(Gateway(url, token).post(alert_path(alert, "confirmations"), body), page.show_confirmed, json)
+
+
+def status(
+    alert: Id,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again whenever it changes; Ctrl-C ends.")] = False,
+    every: Annotated[float, typer.Option(metavar="S", min=0.5, help="Seconds between looks with --watch.")] = 2.0,
+    url: Url = "",
+    token: Token = "",
+    json: AsJson = False,
+) -> None:
+    """Show how far an alert has come: villages by state, recipients by channel, and the gaps by name.
+
+    Example: mingluo status 3f6c0a9d21b47e5588aa --watch
+    """
+    gateway, shown = Gateway(url, token), None
+    while True:
+        answer = gateway.get(alert_path(alert, "status"))
+        if answer != shown:
+            _show(answer, page.show_status, json)
+            shown = answer
+        if not watch:
+            return
+        time.sleep(every)
+
+
+def list_(
+    standing: Annotated[str, typer.Option(help="Only these: held, active, stopped or rejected.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many.")] = 20,
+    url: Url = "",
+    token: Token = "",
+    json: AsJson = False,
+) -> None:
+    """List alerts, newest first.
+
+    Example: mingluo list --standing held
+    """
+    query = {"limit": str(limit)} | ({"standing": standing} if standing else {})
+    _show(Gateway(url, token).get("/v1/alerts", **query), page.show_alerts, json)
+
+
+def add(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (preview, issue, approve, reject, cancel, correct, recall, status, confirm):
+        app.command(rich_help_panel="Alerts, through the API")(command)
+    app.command("list", rich_help_panel="Alerts, through the API")(list_)

@@ -1,0 +1,132 @@
+"""`mingluo cap`: check, resolve and write CAP messages, without a gateway."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gateway.cli.frame import CANNOT, NO, AsJson, complain, load_settings, print_json, print_table, refuse
+
+if TYPE_CHECKING:
+    from gateway.model import Alert, Resolution
+    from gateway.regions import Regions
+
+ENTRY = ("code", "element", "line", "message")
+
+Message = Annotated[Path, typer.Argument(metavar="FILE", help="CAP 1.2 XML, or its JSON form.")]
+Geometry = Annotated[
+    list[Path] | None, typer.Option(help="GeoJSON with township polygons; may be repeated. Default MINGLUO_GEOMETRY.")
+]
+
+
+def read_alert(path: Path) -> Alert:
+    """Read a message; says every error and ends with 1 where it has any.
+
+    Raises:
+        OSError: the file cannot be read.
+        typer.Exit: the message is invalid.
+    """
+    from gateway import cap
+
+    with path.open("rb") as file:
+        alert, findings = cap.parse(file.read(cap.MAX_BYTES + 1))
+    if alert is None:
+        errors = [finding for finding in findings if finding.severity == "error"]
+        places = [f"{e.element or 'message'}{f' (line {e.line})' if e.line else ''}" for e in errors]
+        lines = [f"  {place}: {e.code}: {e.message}" for place, e in zip(places, errors, strict=True)]
+        refuse("\n".join([f"{path}: not a valid message; mend what is named below", *lines]))
+    return alert
+
+
+def load_regions(geometry: list[Path] | None) -> Regions:
+    """Read the places, and shapes from `geometry` or the settings' own files."""
+    from gateway.regions import Regions
+
+    settings = load_settings(geometry=tuple(geometry) if geometry else None)
+    return Regions.load(settings.config / "regions", settings.geometry)
+
+
+def check(files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="CAP 1.2 XML or its JSON form.")]) -> None:
+    """Check messages: one JSON line per file with file, valid and errors (code, element, line, message).
+
+    Ends with 1 if any message is invalid, with 2 if a file cannot be read.
+
+    Example: mingluo cap check tests/data/cap/*.xml
+    """
+    from gateway.cap import check as examine
+
+    invalid = unreadable = False
+    for path in files:
+        try:
+            result = examine(path)
+        except OSError as error:
+            complain(f"{path}: {error.strerror}; name a file that can be read")
+            unreadable = True
+            continue
+        errors = [{name: entry[name] for name in ENTRY} for entry in result["errors"]]
+        print_json({"file": result["file"], "valid": result["valid"], "errors": errors})
+        invalid |= not result["valid"]
+    if unreadable or invalid:
+        raise typer.Exit(CANNOT if unreadable else NO)
+
+
+def resolve(
+    file: Message,
+    within: Annotated[str, typer.Option(metavar="PREFIX", help="Code prefix of the issuer's area.")] = "4117",
+    geometry: Geometry = None,
+    json: AsJson = False,
+) -> None:
+    """Show the townships a message's areas mean, and how each was matched.
+
+    Matched by: code, polygon, circle, name, county, touching (a polygon's edge only) or no_geometry (nobody has
+    drawn the township). Ends with 1 if an area, or all of it, resolves to nothing.
+
+    Example: mingluo cap resolve warning.xml --within 411726
+    """
+    alert, regions = read_alert(file), load_regions(geometry)
+    if not regions.under(within):
+        from gateway.errors import ConfigError
+
+        raise ConfigError(f"--within {within}: no place has a code that begins so; use for example 4117 or 411726")
+    resolution = regions.resolve(alert.areas, [within])
+    if json:
+        targets = [{**asdict(target), "name": regions.path_name(target.township)} for target in resolution.targets]
+        print_json({"file": str(file), "targets": targets, "unresolved": resolution.unresolved})
+    else:
+        _show(resolution, regions)
+    if resolution.unresolved or not resolution.targets:
+        raise typer.Exit(NO)
+
+
+def _show(resolution: Resolution, regions: Regions) -> None:
+    rows = []
+    for target in resolution.targets:
+        villages = "、".join(map(regions.name, target.villages)) or f"all {len(regions.villages(target.township))}"
+        doubt = "coarse" if target.coarse else "" if target.certain else "uncertain"
+        rows.append((target.township, regions.path_name(target.township), villages, target.how, doubt))
+    print_table(("township", "name", "villages", "matched by", ""), rows)
+    for name in resolution.unresolved:
+        complain(f"unresolved: {name}; name its townships by code or by full name")
+    if not resolution.targets:
+        complain("no township is meant; add a geocode, a polygon or township names")
+
+
+def write(file: Message) -> None:
+    """Write a message as CAP 1.2 XML to standard output.
+
+    Example: mingluo cap write warning.json > warning.xml
+    """
+    from gateway import cap
+
+    typer.echo(cap.write(read_alert(file)))
+
+
+def add(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = typer.Typer(help="Check, resolve and write CAP messages, without a gateway.", no_args_is_help=True)
+    for command in (check, resolve, write):
+        group.command()(command)
+    app.add_typer(group, name="cap", rich_help_panel="Without a gateway")

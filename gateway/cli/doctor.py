@@ -1,0 +1,266 @@
+"""`mingluo doctor`: gathers what `gateway.doctor` judges, and prints a line per verdict.
+
+Looks only: it migrates nothing, declares nothing, makes no file, sends nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import typer
+
+from gateway.cli.frame import NO, AsJson, load_channels, load_settings, print_json
+from gateway.cli.installation import Now
+
+if TYPE_CHECKING:
+    from gateway.doctor import Facts, Verdict
+    from gateway.regions import Regions
+    from gateway.settings import Settings
+
+ANSWER_S = 5.0
+COLOURS = {"ok": "green", "note": "blue", "warning": "yellow", "error": "red"}
+MIGRATE = "run: mingluo migrate"
+
+
+def doctor(json: AsJson = False) -> None:
+    """Prove each configured part of this installation and say what to do about what is wrong.
+
+    Looks only, changes nothing. Ends with 1 if there is an error. With --json a list of check, severity, text, fix.
+
+    Example: mingluo doctor
+    """
+    verdicts = list(examine(load_settings()))
+    if json:
+        print_json([verdict._asdict() for verdict in verdicts])
+    else:
+        for verdict in verdicts:
+            _print(verdict)
+    errors = sum(verdict.severity == "error" for verdict in verdicts)
+    if not json:
+        warnings = sum(verdict.severity == "warning" for verdict in verdicts)
+        typer.echo(f"\n{errors} errors, {warnings} warnings")
+    if errors:
+        raise typer.Exit(NO)
+
+
+def _print(verdict: Verdict) -> None:
+    head = typer.style(f"{verdict.severity:<7}", fg=COLOURS[verdict.severity])
+    fix = f" — {verdict.fix}" if verdict.fix else ""
+    typer.echo(f"{head} {verdict.check}: {verdict.text}{fix}")
+
+
+def examine(settings: Settings) -> Iterator[Verdict]:
+    """Yield every verdict; a part that cannot be examined says so and the others go on."""
+    from gateway import doctor as judge
+    from gateway.app import channel_classes
+    from gateway.doctor import Verdict
+    from gateway.errors import ConfigError
+    from gateway.policy import Policy
+    from gateway.regions import Regions
+
+    yield from judge.settings(settings)
+    places = rules = None
+    try:
+        places = Regions.load(settings.config / "regions", settings.geometry)
+        yield from judge.regions(places, "config/regions")
+    except (ConfigError, OSError) as error:
+        yield Verdict("regions", "error", _said(error), "mend the tables under config/regions")
+    installed = channel_classes()
+    try:
+        rules = Policy.load(settings.config / "policy")
+    except ConfigError as error:
+        yield from (Verdict("policy", "error", line, "then: mingluo policy check") for line in str(error).splitlines())
+    try:
+        enabled = load_channels(settings)
+    except (ConfigError, OSError) as error:
+        enabled = {}
+        yield Verdict("channels", "error", _said(error), "mend channels.toml")
+    facts, found = asyncio.run(_database(settings, places))
+    yield from found
+    if rules and places:
+        yield from judge.policy(rules, places, installed)
+    if rules:
+        yield from judge.channels(rules, installed, enabled, facts)
+        yield from judge.safety(rules, facts or judge.Facts({}))
+    if rules and places:
+        yield from _templates(settings, rules, enabled, places)
+    if facts and places:
+        yield from judge.rosters(facts, places)
+    yield from asyncio.run(_servers(settings, enabled))
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{os.path.basename(error.filename or '')}: {error.strerror}"
+    return str(error)
+
+
+def _templates(settings: Settings, rules: object, enabled: object, places: Regions) -> Iterator[Verdict]:
+    from typing import Any, cast
+
+    from gateway import doctor as judge
+    from gateway.errors import ConfigError
+    from gateway.render import Renderer
+    from gateway.render.library import Library
+
+    policy = cast(Any, rules)
+    try:
+        signatures = {issuer.sender: issuer.signature for issuer in policy.issuers}
+        renderer = Renderer(settings.templates, signatures, places.name)
+        choose = Library(settings.templates).choose
+        yield from judge.templates(renderer, choose, policy, cast(Any, enabled), places)
+    except (ConfigError, OSError) as error:
+        yield judge.Verdict("templates", "error", _said(error), "mend the template under templates/")
+
+
+# --- database -------------------------------------------------------------------------------------
+
+
+async def _database(settings: Settings, places: Regions | None) -> tuple[Facts | None, list[Verdict]]:
+    """Look into the database: only where it is there, has this version's schema, and nobody else owns it."""
+    from gateway.database import Database
+    from gateway.doctor import Verdict, nothing
+    from gateway.errors import ConfigError, StoreDown
+
+    try:
+        database = Database(settings.database())
+    except ConfigError:
+        return None, []  # the settings' verdict has said so
+    if database.dialect == "sqlite" and not database.path.exists():
+        text = f"no database in {settings.data}: nothing was ever imported or issued here"
+        return nothing(), [Verdict("database", "warning", text, "mingluo serve or mingluo import makes it")]
+    try:
+        stands, wanted = await asyncio.wait_for(asyncio.to_thread(revisions, database.url), ANSWER_S)
+        if stands != wanted:
+            text = f"the schema is {stands or 'missing'}, this version needs {wanted}"
+            return None, [Verdict("database", "error", text, MIGRATE)]
+        await database.open()
+    except ConfigError:
+        text = "the database belongs to the running gateway; rosters, live channels and halts were not looked at"
+        return None, [Verdict("database", "note", text, "ask it: GET /v1/health; or stop it and run this again")]
+    except (StoreDown, TimeoutError, OSError):
+        return None, [Verdict("database", "error", "does not answer", "check MINGLUO_DATABASE_URL, and that it runs")]
+    except Exception as error:
+        if type(error).__module__ != "sqlalchemy.exc":
+            raise
+        text = f"cannot be read ({type(error).__name__})"
+        return None, [Verdict("database", "error", text, "check MINGLUO_DATABASE_URL, and that it runs")]
+    try:
+        facts = await _facts(settings, database, places)
+    finally:
+        await database.close()
+    return facts, [Verdict("database", "ok", f"{database.dialect}, schema {stands}")]
+
+
+def revisions(url: str) -> tuple[str | None, str | None]:
+    """Return the revision of the schema that stands, and the one this version needs. Changes nothing."""
+    from pathlib import Path
+
+    from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
+
+    from gateway import migrations
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    address = url.replace("postgres://", "postgresql://", 1).replace("postgresql://", "postgresql+psycopg://", 1)
+    engine = create_engine(address, poolclass=NullPool)
+    try:
+        with engine.connect() as connection:
+            stands = MigrationContext.configure(connection).get_current_revision()
+    finally:
+        engine.dispose()
+    return stands, ScriptDirectory.from_config(config).get_current_head()
+
+
+async def _facts(settings: Settings, database: object, places: Regions | None) -> Facts:
+    from typing import cast
+
+    from gateway.database import Database
+    from gateway.directory.people import SqlDirectory
+    from gateway.directory.vault import Vault
+    from gateway.doctor import Facts
+    from gateway.store import Store
+
+    held = cast(Database, database)
+    store = Store(held, Now())
+    # Only counts are asked for, so no key is needed to open anything.
+    directory = SqlDirectory(held, Vault(bytes(32)), Now())
+    villages = [code for code, one in places.places.items() if one.kind == "village"] if places else []
+    reached = {*await directory.responsible(villages), *await directory.devices(villages)}
+    records, wrong = await store.audit.verify()
+    return Facts(
+        await directory.sizes(),
+        sorted(set(villages) - reached),
+        await store.live_channels(),
+        await store.outbox.halts(),
+        f"the audit chain is broken after record {records}: {wrong}" if wrong else "",
+    )
+
+
+# --- servers --------------------------------------------------------------------------------------
+
+
+async def _servers(settings: Settings, enabled: object) -> list[Verdict]:
+    """Ask Redis and RabbitMQ, where they are configured."""
+    from typing import cast
+
+    from gateway.channel import Channel, Sockets
+
+    found = []
+    if url := settings.redis_url.get_secret_value():
+        found.append(await _redis(url))
+    if url := settings.amqp_url.get_secret_value():
+        channels = cast("dict[str, Channel]", enabled)
+        plain = [name for name, channel in channels.items() if not isinstance(channel, Sockets)]
+        found.append(await _rabbitmq(url, settings.namespace, plain))
+    return found
+
+
+async def _redis(url: str) -> Verdict:
+    from redis.asyncio import Redis
+    from redis.exceptions import RedisError
+
+    from gateway.doctor import Verdict
+
+    fix = "check MINGLUO_REDIS_URL, and that it runs; until then each process limits its rates alone"
+    try:
+        async with asyncio.timeout(ANSWER_S), Redis.from_url(url) as client:
+            await client.ping()
+    except (RedisError, OSError, TimeoutError, ValueError) as error:
+        return Verdict("redis", "error", f"does not answer ({type(error).__name__})", fix)
+    return Verdict("redis", "ok", "answers")
+
+
+async def _rabbitmq(url: str, prefix: str, channels: list[str]) -> Verdict:
+    import aio_pika
+    from aio_pika.exceptions import AMQPError
+
+    from gateway.broker.topology import Topology
+    from gateway.doctor import Verdict
+    from gateway.model import Lane
+    from gateway.relay import queue
+
+    topology = Topology(prefix)
+    names = [queue(name, lane) for name in channels for lane in Lane]
+    try:
+        async with asyncio.timeout(ANSWER_S), await aio_pika.connect(url) as connection:
+            missing = [name for name in [*names, "dead"] if await topology.depth(connection, name) is None]
+    except (AMQPError, OSError, TimeoutError, ValueError) as error:
+        fix = "check MINGLUO_AMQP_URL, and that it runs; until then work goes on from the store"
+        return Verdict("rabbitmq", "error", f"does not answer ({type(error).__name__})", fix)
+    if missing:
+        text = f"{len(missing)} of {len(names) + 1} queues do not stand yet: {', '.join(missing[:3])}"
+        return Verdict("rabbitmq", "warning", text, "any process of the gateway declares them when it starts")
+    return Verdict("rabbitmq", "ok", f"{len(names) + 1} queues stand")
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(rich_help_panel="Processes")(doctor)

@@ -1,0 +1,160 @@
+"""Processes of a gateway: `serve` (everything in one), the roles of a cluster, and `migrate`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gateway.cli.frame import load_settings, owned_elsewhere, tell
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
+
+PLANNER_NICE = 15  # bulk planning gives way to whatever is urgent on the same machine
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on; default MINGLUO_HOST or 127.0.0.1.")]
+Port = Annotated[int | None, typer.Option(help="TCP port; default MINGLUO_PORT or 8080; 0 takes a free one.")]
+
+
+def run(settings: Settings, roles: Collection[str], announce: Callable[[int], None]) -> None:
+    """Run roles until SIGTERM or SIGINT, then end in order; a second signal ends at once.
+
+    `announce` is called with the port once everything has started (0: these roles do not listen).
+    """
+    import uvloop
+
+    from gateway import log
+    from gateway.app import App
+
+    async def work() -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+
+        def end() -> None:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+            task.cancel()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, end)
+        with suppress(asyncio.CancelledError):
+            async with App(settings, roles) as app:
+                announce(app.port)
+                await app.serve()
+
+    log.configure(settings.log_level, pretty=sys.stderr.isatty())
+    with (
+        owned_elsewhere("stop it first, or give this one another MINGLUO_DATA"),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(work())
+
+
+def serve(host: Host = None, port: Port = None) -> None:
+    """Run the whole gateway in one process, with SQLite and its own Valkey below MINGLUO_DATA (default: var).
+
+    An installation starts in simulation: nothing but this machine is talked to before two people have made a
+    channel live. Ends in order on Ctrl-C or SIGTERM.
+
+    Example: mingluo serve --port 8080
+    """
+    from gateway.app import ROLES
+
+    settings = load_settings(host=host, port=port)
+
+    def announce(bound: int) -> None:
+        url = f"http://{settings.host}:{bound}"
+        typer.echo(f"Mingluo listens on {url} (Ctrl-C ends it).")
+        typer.echo(f"Next: open {url} in a browser, or in another terminal")
+        typer.echo(f"  MINGLUO_URL={url} MINGLUO_TOKEN=… mingluo preview FILE")
+        typer.echo("Rosters: stop it, mingluo import officials FILE. What is still missing: mingluo doctor")
+
+    run(settings, ROLES, announce)
+
+
+def _role(role: str, settings: Settings) -> None:
+    if settings.embedded:
+        from gateway.errors import ConfigError
+
+        raise ConfigError(
+            f"{role} is one process of a cluster: set MINGLUO_AMQP_URL, MINGLUO_DATABASE_URL and MINGLUO_REDIS_URL, "
+            "or run everything in one process with: mingluo serve"
+        )
+    run(settings, [role], lambda port: tell(f"{role} runs" + (f" on {settings.host}:{port}" if port else "")))
+
+
+def api(host: Host = None, port: Port = None) -> None:
+    """Run the HTTP API and console of a cluster; any number of them.
+
+    Example: mingluo api --host 0.0.0.0 --port 8080
+    """
+    _role("api", load_settings(host=host, port=port))
+
+
+def planner() -> None:
+    """Run a planner of a cluster: resolves audiences and publishes batches, at nice 15.
+
+    Example: mingluo planner
+    """
+    settings = load_settings()
+    with suppress(PermissionError):  # already nicer than we may ask for
+        os.nice(PLANNER_NICE - os.nice(0))
+    _role("planner", settings)
+
+
+def worker() -> None:
+    """Run a worker of a cluster: claims batches and sends them through the HTTP channels.
+
+    Example: mingluo worker
+    """
+    _role("worker", load_settings())
+
+
+def hub(host: Host = None, port: Port = None) -> None:
+    """Run a hub of a cluster: holds the sockets of loudspeakers and carriers.
+
+    Example: mingluo hub --port 8081
+    """
+    _role("hub", load_settings(host=host, port=port))
+
+
+def scheduler() -> None:
+    """Run a scheduler of a cluster: expiry, review clock, ladder, sealing.
+
+    Example: mingluo scheduler
+    """
+    _role("scheduler", load_settings())
+
+
+def migrate() -> None:
+    """Bring the database to this version's schema; does nothing where it already is.
+
+    Processes do so at their start as well; run it by hand to see whether it works.
+
+    Example: mingluo migrate
+    """
+    from gateway.database import Database
+
+    database = Database(load_settings().database())
+
+    async def work() -> None:
+        await database.open()
+        await database.close()
+
+    with owned_elsewhere("it brought the schema up to date when it started; stop it first to do it by hand"):
+        asyncio.run(work())
+    typer.echo("the database has this version's schema")
+
+
+def add(app: typer.Typer) -> None:
+    """Add the commands."""
+    panel = "Processes"
+    for command in (serve, api, planner, worker, hub, scheduler, migrate):
+        app.command(rich_help_panel=panel)(command)

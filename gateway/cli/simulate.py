@@ -1,0 +1,149 @@
+"""`mingluo simulate`: the counterparts of an installation, so that it can be proven without one real message."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.cli.client import DEFAULT_URL
+from gateway.cli.frame import tell
+
+Share = typer.Option(min=0.0, max=1.0)
+LogFile = Annotated[Path, typer.Option("--log", metavar="FILE", help="What really arrived, one JSON line each.")]
+Port = Annotated[int, typer.Option(min=0, max=65_535, help="TCP port on this machine; 0 takes a free one.")]
+Seed = Annotated[int, typer.Option(help="Faults repeat themselves with the same seed.")]
+
+
+def _until_told(start: Callable[[], Awaitable[object]], stop: Callable[[], Awaitable[object]]) -> None:
+    """Run a counterpart until SIGTERM or Ctrl-C."""
+
+    async def work() -> None:
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, ended.set)
+        try:
+            await start()
+            await ended.wait()
+        finally:
+            await stop()
+
+    asyncio.run(work())
+
+
+def sms(
+    port: Port = 8091,
+    log: LogFile = Path("sms.jsonl"),
+    replies_to: Annotated[str, typer.Option(metavar="URL", help="The gateway's webhook for answers.")] = "",
+    answering: Annotated[float, Share] = 0.0,
+    unreachable: Annotated[float, Share] = 0.0,
+    throttled: Annotated[float, Share] = 0.0,
+    broken: Annotated[float, Share] = 0.0,
+    dropped: Annotated[float, Share] = 0.0,
+    latency: Annotated[float, typer.Option(metavar="S", min=0.0, help="Seconds before each answer.")] = 0.0,
+    seed: Seed = 0,
+) -> None:
+    """Run an SMS carrier that speaks Twilio's API; shares of faults are 0 to 1. Ctrl-C ends it.
+
+    In channels.toml: base_url = "http://127.0.0.1:8091" and the account it prints.
+
+    Example: mingluo simulate sms --port 8091 --unreachable 0.05 --dropped 0.01
+    """
+    from gateway.simulate.log import Log
+    from gateway.simulate.sms import SmsFaults, SmsReplies, SmsSimulator
+
+    faults = SmsFaults(unreachable, throttled, broken, dropped, latency)
+    server = SmsSimulator(Log(log), faults=faults, replies=SmsReplies(answering, url=replies_to), seed=seed)
+
+    async def start() -> None:
+        address = await server.start(port)
+        account = server.account
+        typer.echo(f'base_url = "{address}"\naccount_sid = "{account.sid}"\nauth_token = "{account.token}"')
+        tell(f"SMS carrier on {address}; messages in {log}")
+
+    _until_told(start, server.stop)
+
+
+def push(
+    port: Port = 8092,
+    log: LogFile = Path("push.jsonl"),
+    subscriptions: Annotated[int, typer.Option(min=0, help="Browsers that have subscribed.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write them as a table for: mingluo import subscribers.")
+    ] = None,
+    area: Annotated[
+        str, typer.Option(metavar="CODE", help="County, township or village they subscribe to.")
+    ] = "411726",
+    gone: Annotated[float, Share] = 0.0,
+    throttled: Annotated[float, Share] = 0.0,
+    broken: Annotated[float, Share] = 0.0,
+    dropped: Annotated[float, Share] = 0.0,
+    seed: Seed = 0,
+) -> None:
+    """Run a push service with browsers behind it; shares of faults are 0 to 1. Ctrl-C ends it.
+
+    Example: mingluo simulate push --subscriptions 200 --out subscribers.csv
+    """
+    from gateway.simulate.log import Log
+    from gateway.simulate.push import PushFaults, PushSimulator
+
+    server = PushSimulator(Log(log), PushFaults(gone, throttled, broken, dropped), seed=seed)
+
+    async def start() -> None:
+        address = await server.start(port)
+        rows = [(server.subscribe(), area) for _ in range(subscriptions)]
+        if out is None:
+            for subscription, _ in rows:
+                typer.echo(subscription)
+        else:
+            with out.open("w", encoding="utf-8-sig", newline="") as file:
+                csv.writer(file).writerows([("subscription", "area"), *rows])
+        tell(f"push service on {address}; messages in {log}")
+
+    _until_told(start, server.stop)
+
+
+def speakers(
+    devices: Annotated[Path, typer.Argument(metavar="FILE", help="devices.csv with name and key of each.")],
+    url: Annotated[str, typer.Option("--url", envvar="MINGLUO_URL", help="The gateway, or a hub.")] = DEFAULT_URL,
+    log: LogFile = Path("speakers.jsonl"),
+    offline: Annotated[float, Share] = 0.0,
+    failing: Annotated[float, Share] = 0.0,
+    silent: Annotated[float, Share] = 0.0,
+    play_s: Annotated[float, typer.Option(metavar="S", min=0.0, help="Seconds one announcement sounds.")] = 5.0,
+    seed: Seed = 0,
+) -> None:
+    """Run loudspeakers that connect to a gateway and play; shares of faults are 0 to 1. Ctrl-C ends it.
+
+    Example: mingluo simulate speakers roster/devices.csv --offline 0.02
+    """
+    from gateway.errors import ConfigError
+    from gateway.simulate.log import Log
+    from gateway.simulate.speaker import Fleet, Options
+
+    with devices.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"name", "key"} <= rows[0].keys():
+        raise ConfigError(f"{devices}: no devices with columns name and key; mingluo sample-roster writes such a table")
+    options = Options(offline, failing, silent, play_s, seed=seed)
+    fleet = Fleet(url, [(row["name"], row["key"]) for row in rows], Log(log), options)
+
+    async def start() -> None:
+        await fleet.open()
+        tell(f"{len(rows)} loudspeakers turn to {url}; what they play is in {log}")
+
+    _until_told(start, fleet.close)
+
+
+def add(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = typer.Typer(help="Run counterparts: an SMS carrier, a push service, loudspeakers.", no_args_is_help=True)
+    for command in (sms, push, speakers):
+        group.command()(command)
+    app.add_typer(group, name="simulate", rich_help_panel="Without a gateway")

@@ -1,0 +1,336 @@
+"""Is this installation sound? Pure checks; each verdict says what was found and what to do.
+
+Called by `mingluo doctor`, which gathers the facts (files, database, broker, channels) and prints the verdicts.
+An error means that a village would not be reached, or somebody could do what they must not. A warning is worth a
+person's look. Nothing here opens, changes or sends anything, and no verdict holds a name, a number or a secret.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from typing import Literal, NamedTuple
+
+from gateway.channel import Channel
+from gateway.errors import ConfigError
+from gateway.model import Alert, Document, Group, Info, Kind, Level, Notice, Status
+from gateway.policy import Policy
+from gateway.regions import Regions
+from gateway.render import Renderer
+from gateway.settings import Settings
+
+Severity = Literal["ok", "note", "warning", "error"]
+
+MANY_PERSONS = 1_000_000
+SIGNED = "sms"  # channels of this family carry the registered signature
+SEGMENT = 70  # UTF-16 units of one SMS
+SPREAD = 3  # counties named in one verdict
+ENDINGS = frozenset({Notice.ALL_CLEAR, Notice.PARTIAL_ALL_CLEAR})
+
+
+class Verdict(NamedTuple):
+    """One finding: which check, how bad, what was found, what to do (empty where nothing is to be done)."""
+
+    check: str
+    severity: Severity
+    text: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the database says.
+
+    `sizes` are rows per kind, `bare` the villages with neither an official nor a loudspeaker, `live` the channels
+    two people have made live, `halted` the halted scopes.
+    """
+
+    sizes: Mapping[str, int]
+    bare: Collection[str] = ()
+    live: Collection[str] = ()
+    halted: Collection[str] = ()
+    broken_audit: str = ""
+
+
+def nothing() -> Facts:
+    """Return the facts of an installation without a database."""
+    return Facts(dict.fromkeys((group.value for group in Group), 0))
+
+
+def settings(found: Settings) -> Iterator[Verdict]:
+    """Check the process settings against each other."""
+    mode = "embedded: one process with SQLite" if found.embedded else "cluster: RabbitMQ and PostgreSQL"
+    problems = [*_cluster(found)] if not found.embedded else []
+    if key := found.secret_key.get_secret_value():
+        from gateway.directory.vault import Vault
+
+        try:
+            Vault.of(key, found.data)
+        except ConfigError as error:
+            problems.append(
+                Verdict("settings", "error", str(error), "make one: python -c 'import base64,secrets; "
+                        "print(base64.b64encode(secrets.token_bytes(32)).decode())'")
+            )  # fmt: skip
+    if not _loopback(found.host) and not found.public_url:
+        problems.append(
+            Verdict("settings", "warning", f"listens on {found.host}, but MINGLUO_PUBLIC_URL is empty",
+                    "set it to the https:// address by which providers and browsers reach the gateway")
+        )  # fmt: skip
+    yield from problems or [Verdict("settings", "ok", mode)]
+
+
+def _cluster(found: Settings) -> Iterator[Verdict]:
+    try:
+        found.database()
+    except ConfigError as error:
+        yield Verdict("settings", "error", str(error), "or unset MINGLUO_AMQP_URL to run one process")
+    if not found.redis_url.get_secret_value():
+        yield Verdict(
+            "settings", "error", "MINGLUO_REDIS_URL is empty, so each process would count the rates alone",
+            "set it to the Redis or Valkey all processes share",
+        )  # fmt: skip
+    if not found.secret_key.get_secret_value():
+        yield Verdict(
+            "settings", "error", "MINGLUO_SECRET_KEY is empty, so no process could read what another has sealed",
+            "give all processes the same base64 of 32 random bytes",
+        )  # fmt: skip
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def policy(found: Policy, regions: Regions, installed: Collection[str]) -> Iterator[Verdict]:
+    """Check the policy against the places and the installed channels."""
+    yield Verdict("policy", "ok", f"{len(found.issuers)} issuers, digest {found.digest[:12]}")
+    try:
+        found.check_channels(installed)
+    except ConfigError as error:
+        yield Verdict("policy", "error", str(error), "or install the channel's file in channels/")
+    for issuer in found.issuers:
+        unknown = [area for area in issuer.areas if not regions.get(area) and not regions.under(area)]
+        if unknown:
+            yield Verdict(
+                "policy", "error", f"{issuer.id}: no place has the code {', '.join(unknown)}",
+                "correct `areas` in authority.toml, or add the places to config/regions",
+            )  # fmt: skip
+    for name, count in Counter(issuer.signature for issuer in found.issuers).items():
+        if count > 1:
+            yield Verdict(
+                "signatures", "warning", f"{count} issuers sign as 【{name}】, so nobody can tell them apart",
+                "register one signature each with the carrier and write it into authority.toml",
+            )  # fmt: skip
+    yield Verdict("signatures", "ok", f"{len(found.issuers)} issuers have one; the carrier must know each of them")
+
+
+def regions(found: Regions, folder: str) -> Iterator[Verdict]:
+    """Say how many places there are, and whether polygons can be matched."""
+    kinds = Counter(one.kind for one in found.places.values())
+    text = f"{folder}: {kinds['county']} counties, {kinds['township']} townships, {kinds['village']} villages"
+    yield Verdict("regions", "ok", text)
+    townships = found.under("")
+    drawn = sum(one.code in found.shapes.drawn for one in townships)
+    if drawn < len(townships):
+        yield Verdict(
+            "regions", "warning", f"{len(townships) - drawn} of {len(townships)} townships have no shape; a polygon "
+            "that touches their county warns them as uncertain",
+            "name GeoJSON files of the townships in MINGLUO_GEOMETRY",
+        )  # fmt: skip
+
+
+def channels(
+    rules: Policy, installed: Collection[str], enabled: Mapping[str, Channel], facts: Facts | None
+) -> Iterator[Verdict]:
+    """Check which channels of the plan are on, and which of them talk to the world."""
+    planned = {row.name: row.groups for row in rules.tables.plan.channel}
+    for name in sorted(set(planned) - set(enabled)):
+        if name in installed:
+            yield Verdict(
+                "channels", "warning", f"{name} stands in the plan and is off: its steps are left out",
+                f"add a table [{name}] to channels.toml, or take it out of plan.toml",
+            )  # fmt: skip
+    for name in sorted(set(enabled) - set(planned)):
+        yield Verdict("channels", "warning", f"{name} is on, but no plan names it", "add it to plan.toml")
+    for group in Group:
+        if any(group in groups for groups in planned.values()) and not _served(rules, group, enabled):
+            severity: Severity = "error" if group is Group.OFFICIALS else "warning"
+            yield Verdict(
+                "channels", severity, f"no enabled channel serves {group}",
+                "enable one of: " + ", ".join(sorted(name for name, groups in planned.items() if group in groups)),
+            )  # fmt: skip
+    for name, channel in sorted(enabled.items()):
+        yield _standing(name, channel, facts)
+        yield from _cross_border(name, channel)
+
+
+def _served(rules: Policy, group: Group, enabled: Collection[str]) -> bool:
+    rows = [row for row in rules.tables.plan.row if row.group is group]
+    return any(name in enabled for row in rows for name in (*row.channels, row.fallback))
+
+
+def _standing(name: str, channel: Channel, facts: Facts | None) -> Verdict:
+    real = sorted(host for host in channel.endpoints() if not _loopback(host))
+    if facts is not None and name in facts.live:
+        return Verdict("channels", "note", f"{name}: live; real people are reached")
+    if real and facts is None:
+        return Verdict("channels", "note", f"{name} would talk to {', '.join(real)}; if it is live was not looked at")
+    if real:
+        return Verdict(
+            "channels", "error", f"{name} would talk to {', '.join(real)}, but is not live: it is not started",
+            f"two people run: mingluo live {name} --person NAME; or point it to a counterpart (mingluo simulate)",
+        )  # fmt: skip
+    return Verdict("channels", "ok", f"{name}: simulation, talks to this machine only")
+
+
+def _cross_border(name: str, channel: Channel) -> Iterator[Verdict]:
+    """A provider abroad: personal data of the mainland leaves only on a named assessment (D12)."""
+    assessment = getattr(channel.settings, "mainland_assessment", None)
+    if assessment is None or all(map(_loopback, channel.endpoints())):
+        return
+    if assessment:
+        yield Verdict(
+            "cross-border", "warning", f"{name}: mainland numbers are sent to a provider abroad, on the assessment "
+            "named in channels.toml", "see that the assessment is in force; else remove mainland_assessment",
+        )  # fmt: skip
+    else:
+        yield Verdict(
+            "cross-border", "note", f"{name}: mainland numbers are refused, for sending them abroad is a cross-border "
+            "transfer of personal data", "use a domestic carrier; or name the assessment in mainland_assessment",
+        )  # fmt: skip
+
+
+def safety(rules: Policy, facts: Facts) -> Iterator[Verdict]:
+    """Check what must not be while real people are reached, and what stands still."""
+    demo = sum(token.demo for token in rules.tables.tokens.token)
+    if demo and facts.live:
+        yield Verdict(
+            "tokens", "error", f"{demo} demo tokens, whose texts are public, stand in tokens.toml while a channel is "
+            "live", "delete every row with demo = true and restart",
+        )  # fmt: skip
+    elif demo:
+        yield Verdict("tokens", "note", f"{demo} demo tokens open this simulation", "delete them before going live")
+    if not any(token.role == "reviewer" for token in rules.tables.tokens.token):
+        yield Verdict(
+            "tokens", "error", "nobody is a reviewer: whatever is held would wait for ever",
+            "add one: mingluo policy token --role reviewer --issuer ID --name NAME",
+        )  # fmt: skip
+    if facts.halted:
+        names = ", ".join("everything" if scope == "*" else scope for scope in sorted(facts.halted))
+        yield Verdict("halt", "warning", f"halted: {names}; nothing leaves there", "release: mingluo halt SCOPE --off")
+    if facts.broken_audit:
+        yield Verdict("audit", "error", facts.broken_audit, "keep the database as it is: it is evidence")
+
+
+def rosters(facts: Facts, places: Regions) -> Iterator[Verdict]:
+    """Check whom the directory knows, and which villages nobody would hear in."""
+    for kind, number in facts.sizes.items():
+        if number:
+            yield Verdict("rosters", "ok", f"{number} {kind}")
+        else:
+            severity: Severity = "error" if kind == Group.OFFICIALS else "warning"
+            table = "devices" if kind == Group.LOUDSPEAKERS else kind
+            yield Verdict("rosters", severity, f"no {kind}", f"import them: mingluo import {table} FILE")
+    villages = sum(one.kind == "village" for one in places.places.values())
+    if facts.bare:
+        counties = Counter(code[:6] for code in facts.bare).most_common()
+        named = ", ".join(f"{places.name(code)} {number}" for code, number in counties[:SPREAD])
+        more = f" and {len(counties) - SPREAD} counties more" if len(counties) > SPREAD else ""
+        yield Verdict(
+            "rosters", "warning", f"{len(facts.bare)} of {villages} villages have neither an official nor a "
+            f"loudspeaker ({named}{more}): a warning would find nobody there",
+            "complete officials.csv and devices.csv and import them again",
+        )  # fmt: skip
+    persons = sum(number for kind, number in facts.sizes.items() if kind != Group.LOUDSPEAKERS)
+    if persons > MANY_PERSONS:
+        yield Verdict(
+            "personal data", "warning", f"{persons} persons: above {MANY_PERSONS} the law asks to register a person "
+            "in charge of personal data", "register with the province's cyberspace administration",
+        )  # fmt: skip
+
+
+# --- templates ------------------------------------------------------------------------------------
+
+
+def templates(
+    renderer: Renderer, choose: Callable[[str, str], tuple[str, str]], rules: Policy, enabled: Mapping[str, Channel],
+    places: Regions,
+) -> Iterator[Verdict]:  # fmt: skip
+    """Render every text the plan can ask for, with the longest signature and the longest name of a township.
+
+    `choose` names the template of a channel and language, as `(language, file)`.
+    """
+    wrong, long = Counter[str](), Counter[str]()
+    number = 0
+    for name in sorted(enabled):
+        if choose(name, "zh")[1].startswith("zh/default."):
+            yield Verdict(
+                "templates", "warning", f"{name} has no template of its own and uses the default",
+                f"add templates/zh/{name}.txt and have the issuing bureau approve it",
+            )  # fmt: skip
+    for channel, group, language, notice, alert, before in _texts(rules, enabled):
+        number += 1
+        limit = enabled[channel].text_limit
+        place = max((one.code for one in places.under("")), key=lambda code: len(places.name(code)), default="")
+        try:
+            said = renderer.text(
+                alert, notice=notice, channel=channel, group=group, language=language, places=(place,) if place else (),
+                limit=SEGMENT if channel.startswith(SIGNED) else limit, signed=channel.startswith(SIGNED),
+                previous=before, confirm=group is Group.OFFICIALS and enabled[channel].takes_replies,
+            )  # fmt: skip
+        except ConfigError as error:
+            wrong[str(error)] += 1
+            continue
+        if len(said.text.encode("utf-16-le")) // 2 > limit:
+            wrong[f"{channel}: {alert.document} {notice} {group} is longer than the channel takes ({limit})"] += 1
+        elif channel.startswith(SIGNED) and said.segments > 1:
+            long[channel] += 1
+        for finding in renderer.lint(said.text, signed=channel.startswith(SIGNED), actual=alert.actual):
+            if finding.severity == "error":
+                wrong[f"{channel}: {alert.document} {notice} {group}: {finding.detail}"] += 1
+    for text, times in wrong.items():
+        yield Verdict("templates", "error", f"{text} ({times} times)", "mend the template under templates/")
+    for channel, times in long.items():
+        yield Verdict("templates", "note", f"{channel}: {times} of the sample texts take more than one SMS segment")
+    if not wrong:
+        yield Verdict("templates", "ok", f"{number} texts rendered, digest {renderer.digest[:12]}")
+
+
+def _texts(rules: Policy, enabled: Collection[str]) -> Iterator[tuple[str, Group, str, Notice, Alert, Alert | None]]:
+    """Yield (channel, group, language, notice, alert, alert before) for whatever the plan can ask for."""
+    signer = max(rules.issuers, key=lambda issuer: len(issuer.signature))
+    for row in rules.tables.plan.row:
+        names = [name for name in (*row.channels, row.fallback) if name and name in enabled]
+        for name in dict.fromkeys(names):
+            for language in row.languages:
+                for document in row.documents:
+                    for level in row.levels:
+                        for notice in Notice:
+                            alert, before = _sample(signer.sender, document, level, notice)
+                            yield name, row.group, language, notice, alert, before
+
+
+def _sample(sender: str, document: Document, level: Level, notice: Notice) -> tuple[Alert, Alert | None]:
+    """Return a message of this kind, and the one it follows."""
+    kinds = {Notice.ISSUE: Kind.ALERT, Notice.CORRECTION: Kind.CORRECTION, Notice.ALL_CLEAR: Kind.CANCEL}
+    kind = kinds.get(notice, Kind.UPDATE)
+    at = datetime(2026, 7, 20, 6, 0, tzinfo=UTC)
+    trend = "预计未来3小时，部分乡镇雨量将超过100毫米，山洪和地质灾害风险很高。"
+    told = Info("暴雨", "zh-CN", description=trend, instruction="立即转移危险区群众，远离河道和低洼处。")
+    bare = Info("暴雨", "zh-CN")
+
+    def version(of: Kind, when: datetime, info: Info) -> Alert:
+        return Alert(
+            sender, f"doctor-{of}", when, Status.ACTUAL, of, document, "11B03", "暴雨", level,
+            infos=(info,), effective=when, expires=when + timedelta(hours=6),
+        )  # fmt: skip
+
+    if kind is Kind.ALERT:
+        return version(kind, at, told), None
+    ends = notice in ENDINGS or kind is Kind.CORRECTION
+    return version(kind, at + timedelta(hours=1), bare if ends else told), version(Kind.ALERT, at, told)

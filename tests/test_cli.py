@@ -1,0 +1,506 @@
+"""The command line: what it prints, where, and its exit code (0 done, 1 the answer is no, 2 could not be asked)."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import fcntl
+import hashlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tomllib
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from typer.main import get_command
+from typer.testing import CliRunner, Result
+
+from gateway.cli import app
+
+ROOT = Path(__file__).parent.parent
+MESSAGES = ROOT / "tests" / "data" / "cap"
+UNSET = ("MINGLUO_URL", "MINGLUO_TOKEN", "MINGLUO_CHANNELS", "MINGLUO_DATABASE_URL", "MINGLUO_AMQP_URL")
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run `mingluo` with these arguments in an installation of the test's own; further variables by keyword."""
+
+    def invoke(*arguments: object, **variables: str) -> Result:
+        environment: dict[str, str | None] = dict.fromkeys(UNSET)
+        environment |= {"MINGLUO_DATA": str(tmp_path / "var")} | variables
+        return CliRunner().invoke(app, [str(one) for one in arguments], env=environment)
+
+    return invoke
+
+
+@contextmanager
+def running_gateway(data: Path) -> Iterator[None]:
+    """Hold the embedded database as a running gateway does."""
+    data.mkdir(parents=True, exist_ok=True)
+    with (data / "mingluo.db.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def commands() -> list[tuple[str, ...]]:
+    """Every command and group, as the words that name it."""
+    found: list[tuple[str, ...]] = [()]
+
+    def walk(command: Any, words: tuple[str, ...]) -> None:
+        for name, inner in getattr(command, "commands", {}).items():
+            found.append((*words, name))
+            walk(inner, (*words, name))
+
+    walk(get_command(app), ())
+    return found
+
+
+# --- all commands ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_command_says_what_it_does_with_an_example(run: Run, words: tuple[str, ...]) -> None:
+    """Somebody at 02:30 in a flood must not have to guess; groups name their commands instead of an example."""
+    result = run(*words, "--help")
+    assert result.exit_code == 0
+    assert "Example: mingluo" in " ".join(result.output.split()) or "Commands:" in result.output
+
+
+def test_the_command_line_starts_without_heavy_modules() -> None:
+    """`mingluo --help` answers at once; each command imports what it needs when it runs."""
+    heavy = ["aiohttp", "pydantic", "sqlalchemy", "shapely", "twilio", "lxml", "cryptography", "numpy"]
+    code = f"import sys, gateway.cli; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).strip() == "[]"
+
+
+def test_the_version_is_the_distributions(run: Run) -> None:
+    """A report of a fault names what runs."""
+    result = run("--version")
+    assert (result.exit_code, result.output.split()[0]) == (0, "mingluo")
+
+
+def test_a_wrong_setting_is_one_line_that_names_the_variable(run: Run) -> None:
+    """No traceback for what an operator can mend."""
+    result = run("policy", "check", MINGLUO_PORT="eighty")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("mingluo: MINGLUO_PORT:")
+    assert "Traceback" not in result.output
+
+
+# --- cap ------------------------------------------------------------------------------------------
+
+
+def test_cap_check_prints_exactly_one_json_line_per_file() -> None:
+    """Other programs read these lines: the keys are a contract, and warnings are no errors."""
+    files = [str(path) for path in sorted(MESSAGES.iterdir())]
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway.cli", "cap", "check", *files], cwd=ROOT, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["file"] for line in lines] == files
+    assert all(line.keys() == {"file", "valid", "errors"} for line in lines)
+    assert all(error.keys() == {"code", "element", "line", "message"} for line in lines for error in line["errors"])
+    invalid = {Path(line["file"]).name for line in lines if not line["valid"]}
+    assert invalid == {"entity_bomb.xml", "external_entity.xml"}
+    assert all(bool(line["errors"]) != line["valid"] for line in lines)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_cap_check_ends_with_zero_when_all_are_valid(run: Run) -> None:
+    """A feed's operator runs it before every season."""
+    result = run("cap", "check", MESSAGES / "red_rainstorm.xml", MESSAGES / "red_rainstorm.json")
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 2)
+
+
+def test_cap_check_goes_on_behind_a_file_it_cannot_read(run: Run, tmp_path: Path) -> None:
+    """One missing file must not hide what is wrong with the others."""
+    result = run("cap", "check", tmp_path / "missing.xml", MESSAGES / "cancel.xml")
+    assert (result.exit_code, len(result.stdout.splitlines())) == (2, 1)
+    assert "missing.xml" in result.stderr
+
+
+def test_cap_resolve_names_each_township_and_how_it_matched(run: Run) -> None:
+    """A sender sees which villages a message means before it is real, and what it failed to mean."""
+    result = run("cap", "resolve", MESSAGES / "update_orange.xml", "--within", "411726", "--json")
+    found = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert [(one["township"], one["name"], one["how"]) for one in found["targets"]] == [
+        ("411726204", "泌阳县铜山乡", "code")
+    ]
+    partly = run("cap", "resolve", MESSAGES / "red_rainstorm.xml")
+    assert partly.exit_code == 1
+    assert "411726205" in partly.stderr
+    assert "泌阳县铜山乡" in partly.stdout
+
+
+def test_cap_resolve_refuses_a_prefix_that_means_no_place(run: Run) -> None:
+    """A mistyped area must not look like an empty one."""
+    result = run("cap", "resolve", MESSAGES / "cancel.xml", "--within", "9999")
+    assert result.exit_code == 2
+    assert "--within 9999" in result.stderr
+
+
+def test_cap_write_gives_xml_that_is_valid_again(run: Run, tmp_path: Path) -> None:
+    """What a small office writes as JSON can go to whoever takes CAP only."""
+    result = run("cap", "write", MESSAGES / "red_rainstorm.json")
+    (tmp_path / "written.xml").write_text(result.stdout, encoding="utf8")
+    assert run("cap", "check", tmp_path / "written.xml").exit_code == 0
+
+
+# --- policy ---------------------------------------------------------------------------------------
+
+
+def test_policy_explain_says_whether_how_and_why(run: Run, tmp_path: Path) -> None:
+    """The duty officer can ask beforehand; a refusal ends with 1 and names what is missing."""
+    message = warning(tmp_path)
+    allowed = run("policy", "explain", message, "--issuer", "411726-qxj")
+    assert allowed.exit_code == 0
+    assert "route: green" in allowed.stdout
+    refused = run("policy", "explain", message, "--issuer", "411728-qxj", "--json")
+    assert refused.exit_code == 1
+    assert json.loads(refused.stdout)["allowed"] is False
+    unknown = run("policy", "explain", message, "--issuer", "nobody")
+    assert unknown.exit_code == 2
+    assert "411726-qxj" in unknown.stderr
+
+
+def test_policy_check_names_file_and_key_of_a_mistake(run: Run, tmp_path: Path) -> None:
+    """A misspelt key must not silently loosen the policy."""
+    folder = tmp_path / "policy"
+    folder.mkdir()
+    for path in (ROOT / "config" / "policy").iterdir():
+        text = path.read_text(encoding="utf8")
+        (folder / path.name).write_text(text.replace("review_within_min", "review_in_min"), encoding="utf8")
+    result = run("policy", "check", "--policy", folder)
+    assert result.exit_code == 1
+    assert "green.toml: review_in_min: unknown key; rename it to review_within_min" in result.stdout
+    assert run("policy", "check").exit_code == 0
+
+
+def test_a_new_token_is_shown_once_and_only_its_hash_reaches_the_file(run: Run) -> None:
+    """Standard output goes into tokens.toml, which other people read."""
+    result = run("policy", "token", "--issuer", "411726-qxj", "--name", '张"三"', "--role", "issuer")
+    row = tomllib.loads(result.stdout)["token"][0]
+    token = result.stderr.split("once:")[1].split()[0]
+    assert result.exit_code == 0
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    assert row == {"sha256": digest, "issuer": "411726-qxj", "name": '张"三"', "role": "issuer"}
+    assert token not in result.stdout
+    assert len(token) >= 22  # 128 bits
+
+
+# --- rosters --------------------------------------------------------------------------------------
+
+
+def test_a_sample_roster_depends_on_its_seed_alone(run: Run, tmp_path: Path) -> None:
+    """A load test can be repeated elsewhere, byte by byte."""
+
+    def made(name: str, seed: int) -> dict[str, bytes]:
+        arguments = ("--residents", 40, "--seed", seed, "--out", tmp_path / name, "--within", "411726204")
+        assert run("sample-roster", *arguments).exit_code == 0
+        return {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+
+    first = made("a", 7)
+    assert first.keys() == {"officials.csv", "residents.csv", "devices.csv"}
+    assert first == made("b", 7)
+    assert first != made("c", 8)
+
+
+def test_wrong_rows_are_named_without_their_values_and_the_others_imported(run: Run, tmp_path: Path) -> None:
+    """One typing error must not keep a whole county out, and no telephone number may land on a screen or in a file."""
+    table, errors = tmp_path / "officials.csv", tmp_path / "wrong.csv"
+    table.write_text(
+        "姓名,手机,村代码,职务\n张三,10012345678,411726204200,村支书\n李四,1001234,411726204200,村支书\n",
+        encoding="gb18030",
+    )
+    result = run("import", "officials", table, "--errors", errors)
+    assert result.exit_code == 1
+    assert "2 rows, 1 added" in result.stdout
+    assert "1 failed" in result.stdout
+    rows = list(csv.reader(errors.read_text(encoding="utf-8-sig").splitlines()))
+    assert rows[0] == ["file", "row", "column", "message"]
+    assert len(rows) == 2
+    assert "1001234" not in result.output + errors.read_text(encoding="utf8")
+    again = json.loads(run("import", "officials", table, "--json").stdout)
+    assert (again["added"], again["unchanged"]) == (0, 1)
+    actions = [json.loads(line)["action"] for line in run("audit", "list", "--json").stdout.splitlines()]
+    assert actions == ["import", "import"]
+
+
+def test_a_table_without_the_columns_is_refused_whole(run: Run, tmp_path: Path) -> None:
+    """The wrong file is the commonest mistake of an import."""
+    table = tmp_path / "other.csv"
+    table.write_text("a,b\n1,2\n", encoding="utf8")
+    result = run("import", "residents", table)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("mingluo: ")
+    assert "Traceback" not in result.output
+
+
+def test_replace_takes_one_file(run: Run, tmp_path: Path) -> None:
+    """A second file would retire the people of the first."""
+    assert run("import", "officials", tmp_path / "a.csv", tmp_path / "b.csv", "--replace").exit_code == 2
+
+
+# --- the installation's database ------------------------------------------------------------------
+
+
+def test_a_tampered_audit_chain_is_found(run: Run, tmp_path: Path) -> None:
+    """Nobody can change afterwards who decided what: verify names the last good record and ends with 1."""
+    for person in ("张三", "李四"):
+        assert run("live", "noop", "--person", person).exit_code == 0
+    whole = run("audit", "verify", "--json")
+    assert json.loads(whole.stdout) == {"whole": True, "records": 2, "wrong": ""}
+    connection = sqlite3.connect(tmp_path / "var" / "mingluo.db")
+    connection.execute("UPDATE audit SET actor = '王五' WHERE seq = 2")
+    connection.commit()
+    connection.close()
+    broken = run("audit", "verify")
+    assert broken.exit_code == 1
+    assert "broken after record 1" in broken.stderr
+
+
+def test_live_needs_two_different_persons(run: Run) -> None:
+    """One person alone can never make a channel reach real people (rule 11); back to simulation one can."""
+    assert "second person" in run("live", "noop", "--person", "张三").stdout
+    same = run("live", "noop", "--person", " 张三 ")
+    assert same.exit_code == 1
+    assert "another person" in same.stderr
+    assert "live from the next start" in run("live", "noop", "--person", "李四").stdout
+    assert "simulation" in run("live", "noop", "--person", "李四", "--off").stdout
+    assert run("live", "carrier_pigeon", "--person", "张三").exit_code == 2
+
+
+def test_a_halt_names_a_real_scope_and_what_stays_halted(run: Run) -> None:
+    """A mistyped county must not look halted, and releasing everything must not hide a county that still is."""
+    assert run("halt", "41172").exit_code == 2
+    assert run("halt", "999999").exit_code == 2
+    assert run("halt", "411726").stdout == "halted: 411726\n"
+    assert "Still halted: 411726" in run("halt", "all", "--off").stderr
+    assert "Still halted" not in run("halt", "411726", "--off").stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (("halt", "all"), "--token"),
+        (("audit", "verify"), "--token"),
+        (("audit", "list"), "--token"),
+        (("live", "noop", "--person", "张三"), "stop it first"),
+        (("import", "officials", "TABLE"), "stop it"),
+        (("migrate",), "stop it first"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_a_database_in_use_says_what_to_do_instead(
+    run: Run, tmp_path: Path, words: tuple[str, ...], advice: str
+) -> None:
+    """The embedded database belongs to the running gateway; a halt must not fail with a riddle."""
+    table = tmp_path / "officials.csv"
+    table.write_text("name,phone,village,role\n", encoding="utf8")
+    with running_gateway(tmp_path / "var"):
+        result = run(*(str(table) if word == "TABLE" else word for word in words))
+    assert result.exit_code == 2
+    assert "belongs to the running gateway" in result.stderr
+    assert advice in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_role_alone_asks_for_the_clusters_servers(run: Run) -> None:
+    """Separate roles on one SQLite file would corrupt each other's work."""
+    result = run("worker")
+    assert result.exit_code == 2
+    assert "MINGLUO_AMQP_URL" in result.stderr
+
+
+# --- through the API ------------------------------------------------------------------------------
+
+
+class Gateway:
+    """A gateway that answers as it is told and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, str, str, bytes]] = []
+        self.answer: tuple[int, Any, dict[str, str]] = (200, {}, {})
+        self.url = ""
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Keep the request, give the answer."""
+        head = request.headers
+        body = await request.read()
+        self.asked.append(
+            (request.method, request.path_qs, head.get("Authorization", ""), head.get("Content-Type", ""), body)
+        )
+        status, answer, headers = self.answer
+        return web.json_response(answer, status=status, headers=headers)
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[Gateway]:
+    """A gateway on loopback."""
+    fake, served = Gateway(), web.Application()
+    served.router.add_route("*", "/{path:.*}", fake.handle)
+    server = TestServer(served)
+    await server.start_server()
+    fake.url = str(server.make_url("")).rstrip("/")
+    yield fake
+    await server.close()
+
+
+async def ask(run: Run, gateway: Gateway, *arguments: object, token: str = "secret-token") -> Result:  # opens nothing
+    """Run a command against the gateway, beside the loop that serves it."""
+    return await asyncio.to_thread(run, *arguments, MINGLUO_URL=gateway.url, MINGLUO_TOKEN=token)
+
+
+@pytest.mark.parametrize(
+    ("words", "method", "path", "body"),
+    [
+        (("approve", "a1"), "POST", "/v1/alerts/a1/approve", {}),
+        (("reject", "a1", "--reason", "wrong"), "POST", "/v1/alerts/a1/reject", {"reason": "wrong"}),
+        (("cancel", "a1", "--note", "over"), "POST", "/v1/alerts/a1/cancel", {"note": "over"}),
+        (("correct", "a1"), "POST", "/v1/alerts/a1/correct", {"note": ""}),
+        (("recall", "a1", "--reason", "wrong"), "POST", "/v1/alerts/a1/recall", {"reason": "wrong"}),
+        (("confirm", "a1", "--person", "4611686018427387903"), "POST", "/v1/alerts/a1/confirmations",
+         {"person": "4611686018427387903", "how": "phone", "note": ""}),
+        (("halt", "all"), "POST", "/v1/halt", {"scope": "*", "on": True}),
+        (("halt", "411726", "--off"), "POST", "/v1/halt", {"scope": "411726", "on": False}),
+        (("status", "../x"), "GET", "/v1/alerts/..%2Fx/status", None),
+        (("list", "--standing", "held"), "GET", "/v1/alerts?limit=20&standing=held", None),
+        (("audit", "verify"), "GET", "/v1/audit/verify", None),
+        (("audit", "list", "--after", "5"), "GET", "/v1/audit?after=5&limit=100", None),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
+)  # fmt: skip
+async def test_each_command_asks_its_own_route(
+    run: Run, gateway: Gateway, words: tuple[str, ...], method: str, path: str, body: object
+) -> None:
+    """A recall that goes elsewhere stops nothing."""
+    result = await ask(run, gateway, *words)
+    assert result.exit_code == 0, result.output
+    ((asked, where, authorization, media, sent),) = gateway.asked
+    assert (asked, where, authorization) == (method, path, "Bearer secret-token")
+    if body is not None:
+        assert (media, json.loads(sent)) == ("application/json", body)
+
+
+@pytest.mark.parametrize(
+    ("name", "media"), [("red_rainstorm.xml", "application/cap+xml"), ("red_rainstorm.json", "application/json")]
+)
+async def test_a_message_is_sent_byte_by_byte_under_its_own_type(
+    run: Run, gateway: Gateway, name: str, media: str
+) -> None:
+    """A signature inside a message survives only if nobody rewrites it."""
+    gateway.answer = (202, {"id": "a1", "result": "held", "route": "normal", "held": ["unresolved: 某乡"]}, {})
+    result = await ask(run, gateway, "issue", MESSAGES / name)
+    assert gateway.asked[0][3:] == (media, (MESSAGES / name).read_bytes())
+    assert "held: unresolved: 某乡" in result.stdout
+    assert "mingluo approve a1" in result.stderr
+
+
+async def test_a_refusal_shows_every_finding(run: Run, gateway: Gateway) -> None:
+    """The sender mends the message in one go, and a script sees the no."""
+    findings = [{"code": "invalid_date", "element": "sent", "line": 4, "message": "write a zone"}]
+    answer = {"title": "Bad Request", "status": 400, "detail": "1 error in the message; mend it", "errors": findings}
+    gateway.answer = (400, answer, {})
+    result = await ask(run, gateway, "preview", MESSAGES / "cancel.xml")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.splitlines() == [
+        "mingluo: 1 error in the message; mend it",
+        "mingluo:   sent: line 4: invalid_date: write a zone",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ((401, {}, {}), "does not know this token"),
+        ((302, {}, {"Location": "http://elsewhere.example/"}), "redirects to http://elsewhere.example/"),
+        ((503, {"detail": "the database does not answer"}, {}), "the database does not answer"),
+    ],
+)
+async def test_what_cannot_be_asked_ends_with_two_and_never_shows_the_token(
+    run: Run, gateway: Gateway, answer: tuple[int, Any, dict[str, str]], words: str
+) -> None:
+    """A token on a screen or sent to another host is a stolen token; a script tells a no from a broken line."""
+    gateway.answer = answer
+    result = await ask(run, gateway, "list")
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert "secret-token" not in result.output
+    assert len(gateway.asked) == 1
+
+
+def test_without_token_or_gateway_the_command_says_so(run: Run) -> None:
+    """The two commonest mistakes with the API."""
+    assert "MINGLUO_TOKEN" in run("list").stderr
+    nobody = run("list", MINGLUO_URL="http://127.0.0.1:1", MINGLUO_TOKEN="t")
+    assert (nobody.exit_code, len(nobody.stderr.splitlines())) == (2, 1)
+    assert "does not answer" in nobody.stderr
+
+
+async def test_a_broken_chain_behind_the_api_ends_with_one(run: Run, gateway: Gateway) -> None:
+    """A nightly job that verifies the chain notices."""
+    gateway.answer = (200, {"whole": False, "records": 41, "wrong": "record 42 is missing"}, {})
+    result = await ask(run, gateway, "audit", "verify")
+    assert result.exit_code == 1
+    assert "broken after record 41: record 42 is missing" in result.stderr
+
+
+# --- a whole gateway ------------------------------------------------------------------------------
+
+
+def warning(folder: Path) -> Path:
+    """Write a red warning of 泌阳县气象局 for 铜山乡, sent now."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    message = json.loads((MESSAGES / "red_rainstorm.json").read_bytes()) | {
+        "sender": "411726-qxj@mingluo.example", "sent": now.isoformat(),
+        "expires": (now + timedelta(hours=3)).isoformat(),
+        "areas": [{"description": "泌阳县铜山乡", "geocodes": {"township": ["411726204"]}}],
+    }  # fmt: skip
+    path = folder / "warning.json"
+    path.write_text(json.dumps(message, ensure_ascii=False), encoding="utf8")
+    return path
+
+
+async def test_serve_takes_a_warning_and_ends_in_order(run: Run, tmp_path: Path) -> None:
+    """The way an office tries it: serve, preview, issue, status, Ctrl-C; and SIGTERM ends without an error."""
+    (tmp_path / "channels.toml").write_text("[noop]\n[loudspeaker_ws]\n", encoding="utf8")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MINGLUO_")}
+    environment |= {"MINGLUO_DATA": str(tmp_path / "var"), "MINGLUO_CHANNELS": str(tmp_path / "channels.toml")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway.cli", "serve", "--port", "0", cwd=ROOT, env=environment,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        first = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
+        url = next(word for word in first.split() if word.startswith("http://"))
+        tokens = {"MINGLUO_URL": url, "MINGLUO_TOKEN": "demo-411726-qxj-issuer"}
+        message = warning(tmp_path)
+        seen = await asyncio.to_thread(run, "preview", message, **tokens)
+        assert "would go out at once" in seen.stdout, seen.output
+        issued = await asyncio.to_thread(run, "issue", message, "--json", **tokens)
+        alert = json.loads(issued.stdout)["id"]
+        shown = await asyncio.to_thread(run, "status", alert, **tokens)
+        assert "villages (18): 0 confirmed" in shown.stdout
+        listed = await asyncio.to_thread(run, "list", **tokens)
+        assert alert in listed.stdout
+        own = await asyncio.to_thread(run, "approve", alert, **tokens)
+        assert own.exit_code == 1
+    finally:
+        process.send_signal(signal.SIGTERM)
+        code = await asyncio.wait_for(process.wait(), 30)
+    assert code == 0
