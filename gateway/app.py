@@ -35,6 +35,7 @@ from gateway.database import Database
 from gateway.directory.people import SqlDirectory
 from gateway.directory.vault import Vault
 from gateway.errors import ConfigError
+from gateway.gauge import Gauges
 from gateway.hub import Hub
 from gateway.intake import Intake
 from gateway.lifecycle import Lifecycle
@@ -57,6 +58,7 @@ ROLES = frozenset({"api", "planner", "worker", "hub", "scheduler"})
 WAKE = "alerts"
 SEAL_S = 1.0
 GAUGES_S = 2.0
+VILLAGES_S = 5.0
 
 _log = log.get("app")
 
@@ -236,6 +238,7 @@ class App:
 
     async def _start(self, composer: GatewayComposer, links: Mapping[str, GatewayLink]) -> None:
         """Open channels, then begin to serve and to work."""
+        metrics.begin(self.channels)
         mine = {name: one for name, one in self.channels.items() if self._mine(one)}
         for name, channel in mine.items():
             await channel.open(links[name])
@@ -257,7 +260,9 @@ class App:
             lifecycle = Lifecycle(self.store, self.clock)
             self._run("timers", forever(self._sweeper().timers, POLL_S, self.clock))
             self._run("seal", forever(lifecycle.seal, SEAL_S, self.clock))
-            self._run("gauges", forever(lifecycle.gauges, GAUGES_S, self.clock))
+            gauges = self._gauges()
+            self._run("gauges", forever(gauges.work, GAUGES_S, self.clock))
+            self._run("villages", forever(gauges.villages, VILLAGES_S, self.clock))
         for name, hub in self.hubs.items():
             self._run(f"hub {name}", hub.run())
 
@@ -275,6 +280,14 @@ class App:
         plain = [name for name, one in self.channels.items() if not isinstance(one, Sockets)]
         fire = {"held": Alarm(self.store, self.clock).held, "expire": Lifecycle(self.store, self.clock).expire}
         return Sweeper(self.store.outbox, self.store.timers, self.relay, plain, fire)
+
+    def _gauges(self) -> Gauges:
+        kind = "local" if self.settings.embedded else "rabbitmq"
+        return Gauges(self.store, self.broker, self.core.coverage, self.clock, self._queues(), kind)
+
+    def _queues(self) -> list[str]:
+        plain = [name for name, one in self.channels.items() if not isinstance(one, Sockets)]
+        return [queue(name, lane) for name in plain for lane in Lane]
 
     def _mine(self, channel: Channel) -> bool:
         """Whether this process runs the channel: hubs hold sockets, workers send, the API takes callbacks."""
@@ -301,8 +314,7 @@ class App:
     async def _broker(self) -> Broker:
         url = self.settings.amqp_url.get_secret_value()
         broker: Broker = RabbitBroker(url, self.settings.namespace) if url else LocalBroker()
-        plain = [name for name, one in self.channels.items() if not isinstance(one, Sockets)]
-        await broker.open([queue(name, lane) for name in plain for lane in Lane])
+        await broker.open(self._queues())
         self._stack.push_async_callback(broker.close)
         return broker
 

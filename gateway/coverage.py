@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 
-from gateway import metrics
 from gateway.directory.people import SqlDirectory
 from gateway.model import Batch, Group, Notice, State, VillageState
 from gateway.policy import Policy
@@ -88,8 +87,6 @@ class CoverageBook:
         if len(self._kept) > 64:
             self._kept.clear()
         self._kept[alert] = (version, coverage)
-        for state in VillageState:
-            metrics.villages.labels(state.value).set(coverage.count(state))
         return coverage
 
     async def _fold(self, row: AlertRow, confirmations: dict[int, tuple[str, ...]]) -> Coverage:

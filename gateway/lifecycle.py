@@ -6,11 +6,11 @@ import hashlib
 from array import array
 from datetime import datetime
 
-from gateway import metrics
+from gateway.gauge import observe_settled
 from gateway.model import Record
 from gateway.ports import Clock
 from gateway.store import Store
-from gateway.store.codec import LANES, unpack_persons
+from gateway.store.codec import unpack_persons
 
 
 class Lifecycle:
@@ -34,17 +34,9 @@ class Lifecycle:
     async def seal(self) -> None:
         """Append one digest per newly settled batch, over person ids and states, to the audit chain (rule 9)."""
         now = self._clock.now()
-        for batch, body, states in await self._store.ledger.unsealed(200):
+        settled = await self._store.ledger.unsealed(200)
+        for batch, body, states in settled:
             digest = hashlib.sha256(array("q", unpack_persons(body)).tobytes() + states).hexdigest()
             await self._store.ledger.seal(batch, Record(now, "ledger", "settled", batch, digest))
-
-    async def gauges(self) -> None:
-        """Refresh the gauges that are read from the store."""
-        now = self._clock.now()
-        ages = await self._store.outbox.ages()
-        for rank, lane in enumerate(LANES):
-            number, oldest = ages.get(rank, (0, None))
-            metrics.outbox_unfinished.labels(lane.value).set(number)
-            age_s = (now - oldest).total_seconds() if oldest else 0.0
-            metrics.outbox_age_seconds.labels(lane.value).set(max(0.0, age_s))
-        metrics.unmatched_reports.set(await self._store.ledger.unmatched())
+        if settled:
+            await observe_settled(self._store, [batch for batch, _, _ in settled])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from gateway.model import Lane, State
 
 REGISTRY = CollectorRegistry()
 LATENCY = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)
@@ -23,10 +27,10 @@ def _histogram(name: str, text: str, *labels: str) -> Histogram:
 alerts = _counter("alerts_total", "Alerts taken in, by what became of them", "outcome")
 accept_seconds = _histogram("accept_seconds", "Last byte of a request read to its durable acceptance", "route")
 first_submitted_seconds = _histogram(
-    "first_submitted_seconds", "Acceptance to the first submit of a lane and channel", "channel", "lane"
+    "first_submitted_seconds", "Due (accepted, approved, step's start) to an alert's first submit", "channel", "lane"
 )
 all_submitted_seconds = _histogram(
-    "all_submitted_seconds", "Acceptance to the settling of a batch, the last one being the slowest", "channel", "lane"
+    "all_submitted_seconds", "Due to the settling of each batch that was sent; retries included", "channel", "lane"
 )
 first_socket_seconds = _histogram("first_socket_seconds", "Last byte of a request read to the first device write")
 deliveries = _counter("deliveries_total", "Recipients by state reached at settle", "channel", "state")
@@ -35,14 +39,34 @@ unmatched_reports = _gauge("unmatched_reports", "Reports whose submit has not sh
 retries = _counter("retries_total", "Recipients to be tried again, by why", "channel", "why")
 possible_duplicates = _counter("possible_duplicates_total", "Doubtful recipients sent once more (rule 2)", "channel")
 claims_lapsed = _counter("claims_lapsed_total", "Claims found with a lapsed lease", "channel")
-queue_depth = _gauge("queue_depth", "Batches waiting in the broker", "lane")
+queue_depth = _gauge("queue_depth", "Batches waiting in the broker; absent while it is down", "lane")
 outbox_unfinished = _gauge("outbox_unfinished", "Batches without an outcome", "lane")
 outbox_age_seconds = _gauge("outbox_age_seconds", "Age of the oldest unfinished batch that is due", "lane")
 devices_online = _gauge("devices_online", "Loudspeakers connected to this process", "channel")
-villages = _gauge("villages", "Villages of live alerts by state", "state")
+villages = _gauge("villages", "Villages of live actual warnings by state (D1)", "state")
 alarms = _counter("alarms_total", "Duty-room alarms raised", "kind")
-broker_up = _gauge("broker_up", "1 while the broker confirms")
+broker_up = _gauge("broker_up", "1 while the broker answers for its queues", "broker")
 publishes = _counter("publishes_total", "Batches handed to the broker", "lane", "result")
+
+ALARMS = ("account_unusable", "batch_failed", "held", "held_leader", "limit", "timer_failed")
+OUTCOMES = ("accepted", "held", "duplicate", "refused")
+
+
+def begin(channels: Collection[str]) -> None:
+    """Show counters that alerts and rates are computed from as 0, so that their first increment is seen as one."""
+    for kind in ALARMS:
+        alarms.labels(kind)
+    for outcome in OUTCOMES:
+        alerts.labels(outcome)
+    for lane in Lane:
+        for result in ("confirmed", "unconfirmed"):
+            publishes.labels(lane.value, result)
+    for channel in channels:
+        claims_lapsed.labels(channel)
+        possible_duplicates.labels(channel)
+        for state in State:
+            deliveries.labels(channel, state.name.lower())
+            reports.labels(channel, state.name.lower())
 
 
 def expose() -> bytes:

@@ -91,10 +91,8 @@ class Relay:
                 await self._broker.publish(name, body, timeout_s)
             except BrokerDown:
                 metrics.publishes.labels(lane.value, "unconfirmed").inc()
-                metrics.broker_up.set(0)
             else:
                 metrics.publishes.labels(lane.value, "confirmed").inc()
-                metrics.broker_up.set(1)
                 self._confirmed.append(batch)
             finally:
                 self._offered.discard(batch)
@@ -165,6 +163,7 @@ class Worker:
             await self._once(batch)
         except Exception:
             _log.exception("batch_failed", batch=batch.id)
+            metrics.alarms.labels("batch_failed").inc()
 
     async def _once(self, batch: Batch) -> None:
         """Send, unless this process is already at it: then the other task settles it."""

@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("sender",),
     ("compose", "relay", "hub"),
     ("planner",),
-    ("intake", "sweeper", "alarm", "lifecycle", "coverage", "confirm"),
+    ("intake", "sweeper", "alarm", "lifecycle", "coverage", "gauge", "confirm"),
     ("core", "preview", "report"),
     ("doctor",),
     ("api", "console", "simulate", "device"),

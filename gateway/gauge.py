@@ -1,0 +1,78 @@
+"""Gauges that are read from the store and the broker, and how long batches took. Called by the scheduler.
+
+Measured in one place, not where the work happens: several workers settle batches of one alert, and only the
+store knows which of them was the first. Several schedulers show the same gauges (take the maximum); a batch is
+timed by the scheduler that seals it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from gateway import metrics
+from gateway.coverage import CoverageBook
+from gateway.model import Kind, Lane, VillageState
+from gateway.ports import Broker, Clock
+from gateway.store import Store
+from gateway.store.codec import LANES
+
+LIVE_ALERTS = 200  # more alerts at a time than any city has had
+_WARNING = (Kind.ALERT, Kind.UPDATE)  # an all-clear leaves no gap behind
+
+
+class Gauges:
+    """Refreshes the gauges. `queues` are those the broker was opened with, `kind` is "local" or "rabbitmq"."""
+
+    def __init__(
+        self, store: Store, broker: Broker, coverage: CoverageBook, clock: Clock, queues: Collection[str], kind: str
+    ) -> None:
+        self._store = store
+        self._broker = broker
+        self._coverage = coverage
+        self._clock = clock
+        self._queues = frozenset(queues)
+        self._kind = kind
+
+    async def work(self) -> None:
+        """Show what waits: in the broker, in the outbox, among the reports."""
+        await self._depths()
+        now = self._clock.now()
+        ages = await self._store.outbox.ages()
+        for rank, lane in enumerate(LANES):
+            number, oldest = ages.get(rank, (0, None))
+            metrics.outbox_unfinished.labels(lane.value).set(number)
+            age_s = (now - oldest).total_seconds() if oldest else 0.0
+            metrics.outbox_age_seconds.labels(lane.value).set(max(0.0, age_s))
+        metrics.unmatched_reports.set(await self._store.ledger.unmatched())
+
+    async def _depths(self) -> None:
+        """A broker that is up knows its queues; the depth of one that is down is not known, so not shown."""
+        depths = await self._broker.depths()
+        up = bool(depths) or not self._queues
+        metrics.broker_up.labels(self._kind).set(int(up))
+        if not up:
+            metrics.queue_depth.clear()
+            return
+        for lane in Lane:
+            waiting = sum(depth for queue, depth in depths.items() if queue.rpartition(".")[2] == lane.value)
+            metrics.queue_depth.labels(lane.value).set(waiting)
+
+    async def villages(self) -> None:
+        """Show the villages of live, actual warnings by state; a village under two warnings counts twice."""
+        totals = dict.fromkeys(VillageState, 0)
+        for row in await self._store.outbox.alerts(limit=LIVE_ALERTS, standing="active"):
+            if row.alert.actual and row.alert.kind in _WARNING:
+                coverage = await self._coverage.of(row)
+                for state in totals:
+                    totals[state] += coverage.count(state)
+        for state, number in totals.items():
+            metrics.villages.labels(state.value).set(number)
+
+
+async def observe_settled(store: Store, batches: Sequence[str]) -> None:
+    """Observe how long settled batches took from the moment their step was due; nothing for what was never sent."""
+    for pace in await store.ledger.paces(batches):
+        lane = LANES[pace.lane].value
+        metrics.all_submitted_seconds.labels(pace.channel, lane).observe(pace.settled_s)
+        if pace.first:
+            metrics.first_submitted_seconds.labels(pace.channel, lane).observe(pace.submitted_s)
