@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import csv
 import fcntl
 import hashlib
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, encode_basic_auth, web
 from aiohttp.test_utils import TestServer
 from typer.main import get_command
 from typer.testing import CliRunner, Result
@@ -475,18 +476,40 @@ def warning(folder: Path) -> Path:
     return path
 
 
+@contextmanager
+def environment(**variables: str) -> Iterator[dict[str, str]]:
+    """Yield a child's environment: ours without our settings, and these."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("MINGLUO_")}
+    yield ours | variables
+
+
+async def started(*arguments: str, **variables: str) -> tuple[asyncio.subprocess.Process, str]:
+    """Start `mingluo` as a process of its own; return it and its first line of output, on either stream."""
+    with environment(**variables) as inherited:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "gateway.cli", *arguments, cwd=ROOT, env=inherited,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+    assert process.stdout is not None
+    return process, (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
+
+
+async def ended(process: asyncio.subprocess.Process) -> int:
+    """Ask a process to end; return its exit code."""
+    process.send_signal(signal.SIGTERM)
+    await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode is not None
+    return process.returncode
+
+
 async def test_serve_takes_a_warning_and_ends_in_order(run: Run, tmp_path: Path) -> None:
     """The way an office tries it: serve, preview, issue, status, Ctrl-C; and SIGTERM ends without an error."""
-    (tmp_path / "channels.toml").write_text("[noop]\n[loudspeaker_ws]\n", encoding="utf8")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MINGLUO_")}
-    environment |= {"MINGLUO_DATA": str(tmp_path / "var"), "MINGLUO_CHANNELS": str(tmp_path / "channels.toml")}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gateway.cli", "serve", "--port", "0", cwd=ROOT, env=environment,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
+    channels = tmp_path / "channels.toml"
+    channels.write_text("[noop]\n[loudspeaker_ws]\n", encoding="utf8")
+    process, first = await started(
+        "serve", "--port", "0", MINGLUO_DATA=str(tmp_path / "var"), MINGLUO_CHANNELS=str(channels)
+    )
     try:
-        assert process.stdout is not None
-        first = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
         url = next(word for word in first.split() if word.startswith("http://"))
         tokens = {"MINGLUO_URL": url, "MINGLUO_TOKEN": "demo-411726-qxj-issuer"}
         message = warning(tmp_path)
@@ -500,7 +523,87 @@ async def test_serve_takes_a_warning_and_ends_in_order(run: Run, tmp_path: Path)
         assert alert in listed.stdout
         own = await asyncio.to_thread(run, "approve", alert, **tokens)
         assert own.exit_code == 1
+        second = await asyncio.to_thread(run, "halt", "all")
+        assert "belongs to the running gateway" in second.stderr
     finally:
-        process.send_signal(signal.SIGTERM)
-        code = await asyncio.wait_for(process.wait(), 30)
+        code = await ended(process)
     assert code == 0
+
+
+async def test_serve_says_that_its_port_is_taken(gateway: Gateway, tmp_path: Path) -> None:
+    """The commonest reason why a gateway does not start."""
+    port = gateway.url.rsplit(":", 1)[1]
+    process, first = await started("serve", "--port", port, MINGLUO_DATA=str(tmp_path / "var"))
+    rest, _ = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 2
+    assert f":{port}: another process listens there" in first + rest.decode()
+    assert "Traceback" not in first + rest.decode()
+
+
+def test_a_broken_channel_file_stops_the_start_with_one_line(run: Run, tmp_path: Path) -> None:
+    """Nothing was opened yet, so nothing has to be cleaned up."""
+    (tmp_path / "channels.toml").write_text("[noop\n", encoding="utf8")
+    result = run("serve", "--port", "0", MINGLUO_CHANNELS=str(tmp_path / "channels.toml"))
+    assert result.exit_code == 2
+    assert result.stderr.startswith("mingluo: channels.toml: not valid TOML")
+    assert not (tmp_path / "var").exists()
+
+
+async def test_a_planner_of_a_cluster_gives_way_to_urgent_work(
+    amqp_url: str, redis_url: str, database_url: str, namespace: str, tmp_path: Path
+) -> None:
+    """Planning a million must not delay a red warning on the same machine: nice 15, and an end in order."""
+    process, first = await started(
+        "planner", "--port", "0", MINGLUO_AMQP_URL=amqp_url, MINGLUO_REDIS_URL=redis_url,
+        MINGLUO_DATABASE_URL=database_url, MINGLUO_NAMESPACE=namespace, MINGLUO_SECRET_KEY=base64.b64encode(bytes(32)).decode(),
+        MINGLUO_DATA=str(tmp_path / "var"),
+    )  # fmt: skip
+    try:
+        assert first.startswith("planner runs on 127.0.0.1:")
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == 15
+    finally:
+        code = await ended(process)
+    assert code == 0
+
+
+# --- counterparts ---------------------------------------------------------------------------------
+
+
+async def test_a_simulated_carrier_runs_until_it_is_told(tmp_path: Path) -> None:
+    """An installation is proven without one real message; what arrived stands in the log."""
+    log = tmp_path / "sms.jsonl"
+    process, first = await started("simulate", "sms", "--port", "0", "--log", str(log))
+    try:
+        url = tomllib.loads(first)["base_url"]
+        async with ClientSession() as session:
+            account = "AC" + "0" * 32
+            async with session.post(
+                f"{url}/2010-04-01/Accounts/{account}/Messages.json",
+                headers={"Authorization": encode_basic_auth(account, "simulated-token")},
+                data={"To": "+8610012345678", "From": "+15005550006", "Body": "演练"},
+            ) as answer:
+                assert answer.status == 201
+    finally:
+        code = await ended(process)
+    assert code == 0
+    assert json.loads(log.read_text(encoding="utf8"))["body"] == "演练"
+
+
+async def test_a_simulated_push_service_writes_subscriptions_that_can_be_imported(run: Run, tmp_path: Path) -> None:
+    """Its browsers become subscribers of the installation."""
+    table = tmp_path / "subscribers.csv"
+    process, _ = await started(
+        "simulate", "push", "--port", "0", "--log", str(tmp_path / "push.jsonl"), "--subscriptions", "3",
+        "--out", str(table),
+    )  # fmt: skip
+    assert await ended(process) == 0
+    imported = await asyncio.to_thread(run, "import", "subscribers", table)
+    assert "3 rows, 3 added" in imported.stdout, imported.output
+
+
+def test_simulated_loudspeakers_need_a_table_of_devices(run: Run, tmp_path: Path) -> None:
+    """The wrong table would be a fleet that never connects."""
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n", encoding="utf8")
+    result = run("simulate", "speakers", tmp_path / "other.csv", "--log", tmp_path / "log")
+    assert result.exit_code == 2
+    assert "no devices with columns name and key" in result.stderr

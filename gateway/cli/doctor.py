@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import typer
@@ -16,7 +16,10 @@ from gateway.cli.frame import NO, AsJson, load_channels, load_settings, print_js
 from gateway.cli.installation import Now
 
 if TYPE_CHECKING:
+    from gateway.channel import Channel
+    from gateway.database import Database
     from gateway.doctor import Facts, Verdict
+    from gateway.policy import Policy
     from gateway.regions import Regions
     from gateway.settings import Settings
 
@@ -98,20 +101,17 @@ def _said(error: Exception) -> str:
     return str(error)
 
 
-def _templates(settings: Settings, rules: object, enabled: object, places: Regions) -> Iterator[Verdict]:
-    from typing import Any, cast
-
+def _templates(settings: Settings, rules: Policy, enabled: Mapping[str, Channel], places: Regions) -> Iterator[Verdict]:
     from gateway import doctor as judge
     from gateway.errors import ConfigError
     from gateway.render import Renderer
     from gateway.render.library import Library
 
-    policy = cast(Any, rules)
     try:
-        signatures = {issuer.sender: issuer.signature for issuer in policy.issuers}
+        signatures = {issuer.sender: issuer.signature for issuer in rules.issuers}
         renderer = Renderer(settings.templates, signatures, places.name)
         choose = Library(settings.templates).choose
-        yield from judge.templates(renderer, choose, policy, cast(Any, enabled), places)
+        yield from judge.templates(renderer, choose, rules, enabled, places)
     except (ConfigError, OSError) as error:
         yield judge.Verdict("templates", "error", _said(error), "mend the template under templates/")
 
@@ -149,7 +149,7 @@ async def _database(settings: Settings, places: Regions | None) -> tuple[Facts |
         text = f"cannot be read ({type(error).__name__})"
         return None, [Verdict("database", "error", text, "check MINGLUO_DATABASE_URL, and that it runs")]
     try:
-        facts = await _facts(settings, database, places)
+        facts = await _facts(database, places)
     finally:
         await database.close()
     return facts, [Verdict("database", "ok", f"{database.dialect}, schema {stands}")]
@@ -179,19 +179,15 @@ def revisions(url: str) -> tuple[str | None, str | None]:
     return stands, ScriptDirectory.from_config(config).get_current_head()
 
 
-async def _facts(settings: Settings, database: object, places: Regions | None) -> Facts:
-    from typing import cast
-
-    from gateway.database import Database
+async def _facts(database: Database, places: Regions | None) -> Facts:
     from gateway.directory.people import SqlDirectory
     from gateway.directory.vault import Vault
     from gateway.doctor import Facts
     from gateway.store import Store
 
-    held = cast(Database, database)
-    store = Store(held, Now())
+    store = Store(database, Now())
     # Only counts are asked for, so no key is needed to open anything.
-    directory = SqlDirectory(held, Vault(bytes(32)), Now())
+    directory = SqlDirectory(database, Vault(bytes(32)), Now())
     villages = [code for code, one in places.places.items() if one.kind == "village"] if places else []
     reached = {*await directory.responsible(villages), *await directory.devices(villages)}
     records, wrong = await store.audit.verify()
@@ -207,18 +203,15 @@ async def _facts(settings: Settings, database: object, places: Regions | None) -
 # --- servers --------------------------------------------------------------------------------------
 
 
-async def _servers(settings: Settings, enabled: object) -> list[Verdict]:
+async def _servers(settings: Settings, enabled: Mapping[str, Channel]) -> list[Verdict]:
     """Ask Redis and RabbitMQ, where they are configured."""
-    from typing import cast
-
-    from gateway.channel import Channel, Sockets
+    from gateway.channel import Sockets
 
     found = []
     if url := settings.redis_url.get_secret_value():
         found.append(await _redis(url))
     if url := settings.amqp_url.get_secret_value():
-        channels = cast("dict[str, Channel]", enabled)
-        plain = [name for name, channel in channels.items() if not isinstance(channel, Sockets)]
+        plain = [name for name, channel in enabled.items() if not isinstance(channel, Sockets)]
         found.append(await _rabbitmq(url, settings.namespace, plain))
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.cli.frame import load_settings, owned_elsewhere, tell
+from gateway.cli.frame import load_channels, load_settings, owned_elsewhere, tell
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -20,18 +21,21 @@ if TYPE_CHECKING:
 PLANNER_NICE = 15  # bulk planning gives way to whatever is urgent on the same machine
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on; default MINGLUO_HOST or 127.0.0.1.")]
-Port = Annotated[int | None, typer.Option(help="TCP port; default MINGLUO_PORT or 8080; 0 takes a free one.")]
+Port = Annotated[
+    int | None, typer.Option(help="TCP port of its own; default MINGLUO_PORT or 8080; 0: a free one.")
+]
 
 
 def run(settings: Settings, roles: Collection[str], announce: Callable[[int], None]) -> None:
     """Run roles until SIGTERM or SIGINT, then end in order; a second signal ends at once.
 
-    `announce` is called with the port once everything has started (0: these roles do not listen).
+    `announce` is called with the port once everything has started.
     """
     import uvloop
 
     from gateway import log
     from gateway.app import App
+    from gateway.errors import ConfigError
 
     async def work() -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -49,12 +53,19 @@ def run(settings: Settings, roles: Collection[str], announce: Callable[[int], No
                 announce(app.port)
                 await app.serve()
 
+    load_channels(settings)  # its mistakes are told before anything is opened
     log.configure(settings.log_level, pretty=sys.stderr.isatty())
     with (
         owned_elsewhere("stop it first, or give this one another MINGLUO_DATA"),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        runner.run(work())
+        try:
+            runner.run(work())
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            where = f"{settings.host}:{settings.port}"
+            raise ConfigError(f"{where}: another process listens there; end it, or choose another --port") from None
 
 
 def serve(host: Host = None, port: Port = None) -> None:
@@ -87,7 +98,7 @@ def _role(role: str, settings: Settings) -> None:
             f"{role} is one process of a cluster: set MINGLUO_AMQP_URL, MINGLUO_DATABASE_URL and MINGLUO_REDIS_URL, "
             "or run everything in one process with: mingluo serve"
         )
-    run(settings, [role], lambda port: tell(f"{role} runs" + (f" on {settings.host}:{port}" if port else "")))
+    run(settings, [role], lambda port: tell(f"{role} runs on {settings.host}:{port}"))
 
 
 def api(host: Host = None, port: Port = None) -> None:
@@ -98,23 +109,23 @@ def api(host: Host = None, port: Port = None) -> None:
     _role("api", load_settings(host=host, port=port))
 
 
-def planner() -> None:
+def planner(host: Host = None, port: Port = None) -> None:
     """Run a planner of a cluster: resolves audiences and publishes batches, at nice 15.
 
-    Example: mingluo planner
+    Example: mingluo planner --port 8082
     """
-    settings = load_settings()
+    settings = load_settings(host=host, port=port)
     with suppress(PermissionError):  # already nicer than we may ask for
         os.nice(PLANNER_NICE - os.nice(0))
     _role("planner", settings)
 
 
-def worker() -> None:
+def worker(host: Host = None, port: Port = None) -> None:
     """Run a worker of a cluster: claims batches and sends them through the HTTP channels.
 
-    Example: mingluo worker
+    Example: mingluo worker --port 8083
     """
-    _role("worker", load_settings())
+    _role("worker", load_settings(host=host, port=port))
 
 
 def hub(host: Host = None, port: Port = None) -> None:
@@ -125,12 +136,12 @@ def hub(host: Host = None, port: Port = None) -> None:
     _role("hub", load_settings(host=host, port=port))
 
 
-def scheduler() -> None:
+def scheduler(host: Host = None, port: Port = None) -> None:
     """Run a scheduler of a cluster: expiry, review clock, ladder, sealing.
 
-    Example: mingluo scheduler
+    Example: mingluo scheduler --port 8084
     """
-    _role("scheduler", load_settings())
+    _role("scheduler", load_settings(host=host, port=port))
 
 
 def migrate() -> None:
