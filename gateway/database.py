@@ -36,6 +36,7 @@ Row = tuple[Any, ...]
 
 GROUP = 64  # operations that may share one transaction
 RECONNECT_S = 0.2
+MAPPED_BYTES = 1 << 30  # of a SQLite file, read without a system call per page
 PARAMETER = re.compile(r"(?<![:\w]):(\*?)([a-z_]+)")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -258,6 +259,7 @@ class Database:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA cache_size=-65536")
+        connection.execute(f"PRAGMA mmap_size={MAPPED_BYTES}")
         if readonly:
             connection.execute("PRAGMA query_only=ON")
         return connection

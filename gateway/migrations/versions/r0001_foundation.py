@@ -71,17 +71,17 @@ CREATE TABLE halt (scope TEXT PRIMARY KEY, at BIGINT NOT NULL, actor TEXT NOT NU
 CREATE TABLE live (channel TEXT PRIMARY KEY, requested_by TEXT NOT NULL, approved_by TEXT NOT NULL,
   at BIGINT NOT NULL);
 CREATE TABLE person (
-  id BIGINT PRIMARY KEY, kind TEXT NOT NULL, secret BLOB NOT NULL, phone_hash BLOB NOT NULL, language TEXT NOT NULL,
+  id ROW_KEY PRIMARY KEY, kind TEXT NOT NULL, secret BLOB NOT NULL, phone_hash BLOB NOT NULL, language TEXT NOT NULL,
   county TEXT NOT NULL, opted_out BIGINT NOT NULL, needs_helper BIGINT NOT NULL, basis TEXT NOT NULL,
   several BIGINT NOT NULL, standing TEXT NOT NULL, updated_at BIGINT NOT NULL);
 CREATE INDEX person_phone ON person (phone_hash);
 CREATE TABLE place (
   township TEXT NOT NULL, audience TEXT NOT NULL, village TEXT NOT NULL, person BIGINT NOT NULL,
   role TEXT NOT NULL, since BIGINT NOT NULL, until BIGINT,
-  PRIMARY KEY (township, audience, village, person, role));
+  PRIMARY KEY (township, audience, village, person, role)) CLUSTERED;
 CREATE INDEX place_person ON place (person);
 CREATE TABLE device (
-  id BIGINT PRIMARY KEY, name TEXT NOT NULL UNIQUE, village TEXT NOT NULL, township TEXT NOT NULL,
+  id ROW_KEY PRIMARY KEY, name TEXT NOT NULL UNIQUE, village TEXT NOT NULL, township TEXT NOT NULL,
   county TEXT NOT NULL, key_hash TEXT NOT NULL, standing TEXT NOT NULL, online BIGINT NOT NULL, seen_at BIGINT);
 CREATE INDEX device_township ON device (township, village, id);
 """
@@ -94,9 +94,17 @@ def upgrade() -> None:
             "SERIAL_KEY": "BIGSERIAL PRIMARY KEY",
             "DEFAULT_XID": "NOT NULL DEFAULT (pg_current_xact_id()::text::bigint)",
             " BLOB": " BYTEA",
+            "ROW_KEY": "BIGINT",
+            " CLUSTERED": "",
         }
         if postgresql
-        else {"SERIAL_KEY": "INTEGER PRIMARY KEY AUTOINCREMENT", "DEFAULT_XID": "NOT NULL DEFAULT 0"}
+        # SQLite keeps rows in the order of an INTEGER key; pages of an audience then read neighbouring rows.
+        else {
+            "SERIAL_KEY": "INTEGER PRIMARY KEY AUTOINCREMENT",
+            "DEFAULT_XID": "NOT NULL DEFAULT 0",
+            "ROW_KEY": "INTEGER",
+            " CLUSTERED": " WITHOUT ROWID",
+        }
     )
     sql = TABLES
     for word, meaning in words.items():
