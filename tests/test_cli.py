@@ -251,6 +251,16 @@ def test_a_table_without_the_columns_is_refused_whole(run: Run, tmp_path: Path) 
     assert "Traceback" not in result.output
 
 
+def test_a_cluster_is_imported_into_only_with_its_own_key(run: Run, tmp_path: Path) -> None:
+    """People sealed with a key made up on the spot could never be called by the gateway."""
+    table = tmp_path / "officials.csv"
+    table.write_text("name,phone,village,role\n", encoding="utf8")
+    result = run("import", "officials", table, MINGLUO_DATABASE_URL="postgresql://127.0.0.1:1/x")
+    assert result.exit_code == 2
+    assert "MINGLUO_SECRET_KEY" in result.stderr
+    assert not (tmp_path / "var").exists()
+
+
 def test_replace_takes_one_file(run: Run, tmp_path: Path) -> None:
     """A second file would retire the people of the first."""
     assert run("import", "officials", tmp_path / "a.csv", tmp_path / "b.csv", "--replace").exit_code == 2
@@ -553,11 +563,15 @@ async def test_a_planner_of_a_cluster_gives_way_to_urgent_work(
     amqp_url: str, redis_url: str, database_url: str, namespace: str, tmp_path: Path
 ) -> None:
     """Planning a million must not delay a red warning on the same machine: nice 15, and an end in order."""
-    process, first = await started(
-        "planner", "--port", "0", MINGLUO_AMQP_URL=amqp_url, MINGLUO_REDIS_URL=redis_url,
-        MINGLUO_DATABASE_URL=database_url, MINGLUO_NAMESPACE=namespace, MINGLUO_SECRET_KEY=base64.b64encode(bytes(32)).decode(),
-        MINGLUO_DATA=str(tmp_path / "var"),
-    )  # fmt: skip
+    cluster = {
+        "MINGLUO_AMQP_URL": amqp_url,
+        "MINGLUO_REDIS_URL": redis_url,
+        "MINGLUO_DATABASE_URL": database_url,
+        "MINGLUO_NAMESPACE": namespace,
+        "MINGLUO_SECRET_KEY": base64.b64encode(bytes(32)).decode(),
+        "MINGLUO_DATA": str(tmp_path / "var"),
+    }
+    process, first = await started("planner", "--port", "0", **cluster)
     try:
         assert first.startswith("planner runs on 127.0.0.1:")
         assert os.getpriority(os.PRIO_PROCESS, process.pid) == 15

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 PLANNER_NICE = 15  # bulk planning gives way to whatever is urgent on the same machine
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on; default MINGLUO_HOST or 127.0.0.1.")]
-Port = Annotated[
-    int | None, typer.Option(help="TCP port of its own; default MINGLUO_PORT or 8080; 0: a free one.")
-]
+Port = Annotated[int | None, typer.Option(help="TCP port of its own; default MINGLUO_PORT or 8080; 0: a free one.")]
 
 
 def run(settings: Settings, roles: Collection[str], announce: Callable[[int], None]) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gateway.directory.importer import Imported, Importer
     from gateway.store import Store
 
+KEY_FILE = "secret.key"  # where an embedded gateway keeps its own
 SHOWN = 20  # row errors on the terminal
 
 
@@ -57,7 +58,11 @@ def import_(
     settings = load_settings()
     sizes = [path.stat().st_size for path in files]  # all can be found, before anything is imported
     regions = Regions.load(settings.config / "regions")
-    vault = Vault.of(settings.secret_key.get_secret_value(), settings.data)
+    key = settings.secret_key.get_secret_value()
+    if not key and not settings.database().startswith("sqlite") and not (settings.data / KEY_FILE).exists():
+        # One made on the spot would seal these people for nobody.
+        raise ConfigError("set MINGLUO_SECRET_KEY to the key the gateway of this PostgreSQL database uses")
+    vault = Vault.of(key, settings.data)
 
     async def work(store: Store, database: Database) -> list[Imported]:
         importer = Importer(database, vault, regions, Now())
