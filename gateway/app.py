@@ -217,7 +217,7 @@ class App:
         }
         self.relay = Relay(self.broker, self.store.outbox)
         slices = {name: 0 if isinstance(one, Sockets) else one.slice for name, one in self.channels.items()}
-        self.planner = Planner(self.store.outbox, directory, self.relay, slices, self.clock)
+        self.planner = Planner(self.store, directory, self.relay, slices, self.clock)
         pool = ProcessPoolExecutor(1) if "api" in self.roles else None
         if pool is not None:
             self._stack.callback(pool.shutdown, wait=False, cancel_futures=True)
@@ -269,7 +269,9 @@ class App:
     async def _start_worker(
         self, plain: Mapping[str, Channel], composer: GatewayComposer, links: Mapping[str, GatewayLink]
     ) -> None:
-        sender = Sender(plain, self.store.outbox, self.store.ledger, composer, links, self.clock)
+        sender = Sender(
+            plain, self.store.outbox, self.store.ledger, composer, links, self.clock, self.core.directory.retire
+        )
         worker = Worker(self.broker, sender, plain)
         self._stack.push_async_callback(worker.stop)
         await worker.start()

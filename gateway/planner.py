@@ -8,19 +8,23 @@ one lane take turns. `first` gives intake the opening batches that are stored wi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from itertools import groupby
 
 from gateway import log
 from gateway.errors import StoreDown
-from gateway.model import Alert, Batch, Lane, Plan, Step
-from gateway.ports import Clock, Directory, Outbox, Page, StepWork
+from gateway.model import Alert, Batch, Group, Lane, Notice, Plan, State, Step
+from gateway.ports import Clock, Directory, Page, StepWork
 from gateway.relay import Relay
+from gateway.store import Store
 
 BATCH = 1000  # recipients of a full batch
 FIRST = 50  # recipients of the opening batch, so that it leaves before the rest is resolved
 PAGES = 4  # pages written in one transaction
 IDLE_S = 0.25
+ENDS = frozenset({Notice.ALL_CLEAR, Notice.PARTIAL_ALL_CLEAR, Notice.CORRECTION})
+MISSED = frozenset({State.FAILED, State.UNKNOWN})
+NEVER_SENT = frozenset({State.SUPERSEDED, State.EXPIRED, State.SKIPPED})
 
 Cursor = tuple[str, str, int] | None
 _log = log.get("planner")
@@ -47,13 +51,27 @@ def cut(alert: str, step: Step, sequence: int, page: Page, slice_: int) -> Batch
     )
 
 
+def only(page: Page, people: Collection[int]) -> Page:
+    """Return the page with these people alone."""
+    kept = [position for position, person in enumerate(page.persons) if person in people]
+    return Page(
+        page.township,
+        tuple(page.persons[at] for at in kept),
+        tuple(page.addresses[at] for at in kept),
+        tuple(page.villages[at] for at in kept),
+        {new: page.places[at] for new, at in enumerate(kept) if at in page.places},
+        page.after,
+    )
+
+
 class Planner:
     """Works through the steps of active plans."""
 
     def __init__(
-        self, outbox: Outbox, directory: Directory, relay: Relay, slices: Mapping[str, int], clock: Clock
+        self, store: Store, directory: Directory, relay: Relay, slices: Mapping[str, int], clock: Clock
     ) -> None:
-        self._outbox = outbox
+        self._outbox = store.outbox
+        self._ledger = store.ledger
         self._directory = directory
         self._relay = relay
         self._slices = slices
@@ -75,7 +93,10 @@ class Planner:
             for step, page in zip(due, pages, strict=True)
             if page.persons
         ]
-        return batches, {step.number: page.after for step, page in zip(due, pages, strict=True)}
+        cursors = {step.number: page.after for step, page in zip(due, pages, strict=True)}
+        # An end that finds nobody present still has those who have left: the planner looks for them.
+        nobody = {step.number for step in due if step.notice in ENDS and cursors[step.number] is None}
+        return batches, {number: after for number, after in cursors.items() if number not in nobody}
 
     async def _page(self, step: Step, after: Cursor, *, first: bool = False) -> Page:
         small = first and self._slices[step.audience.channel] > 0
@@ -107,18 +128,60 @@ class Planner:
         plan = await self._plan(work.alert)
         step = next(step for step in plan.steps if step.number == work.step)
         await self._relay.room(step.lane)
-        batches: list[Batch] = []
+        missed = await self._missed(work.alert, step) if step.fallback_of is not None else None
+        pages: list[Page] = []
         after = work.after
         for _ in range(PAGES):
             page = await self._page(step, after)
-            if page.persons:
-                sequence = work.sequence + len(batches)
-                batches.append(cut(work.alert, step, sequence, page, self._slices[step.audience.channel]))
+            pages.append(page if missed is None else only(page, missed))
             after = page.after
             if after is None:
+                pages += await self._departed(work.alert, step)
                 break
+        slice_ = self._slices[step.audience.channel]
+        filled = [page for page in pages if page.persons]
+        batches = [cut(work.alert, step, work.sequence + at, page, slice_) for at, page in enumerate(filled)]
         if await self._outbox.add_page(work, batches, after):
             self._relay.offer(batches)
+
+    async def _missed(self, alert: str, step: Step) -> frozenset[int]:
+        """Return whom the step this one stands in for did not reach."""
+        missed: set[int] = set()
+        async for batch, states in self._frozen(alert, step.audience.group):
+            if batch.step == step.fallback_of:
+                missed.update(person for person, state in zip(batch.persons, states, strict=True) if state in MISSED)
+        return frozenset(missed)
+
+    async def _departed(self, alert: str, step: Step) -> list[Page]:
+        """Return those who were told of an earlier version and have left the roster since, at their old addresses.
+
+        An all-clear or correction goes to everybody the warning went to, whatever the roster says now.
+        """
+        if step.notice not in ENDS:
+            return []
+        row = await self._outbox.alert(alert)
+        references = row.alert.references if row else ()
+        areas = {target.township for target in step.audience.targets}
+        pages: list[Page] = []
+        for reference in references:
+            for earlier in await self._outbox.find(reference.sender, reference.identifier):
+                async for batch, states in self._frozen(earlier.alert.id, step.audience.group):
+                    if batch.channel != step.audience.channel or batch.township not in areas:
+                        continue
+                    present = await self._directory.present(step.audience, batch.persons)
+                    told = {p for p, s in zip(batch.persons, states, strict=True) if s not in NEVER_SENT}
+                    whole = Page(
+                        batch.township, batch.persons, batch.addresses, tuple(batch.village_of()), batch.places
+                    )
+                    pages.append(only(whole, told - present))
+        return pages
+
+    async def _frozen(self, alert: str, group: Group) -> AsyncIterator[tuple[Batch, bytes]]:
+        after = ""
+        while found := await self._ledger.batches(alert, group.value, after, 50):
+            for item in found:
+                yield item
+            after = found[-1][0].id
 
     async def _plan(self, alert: str) -> Plan:
         if alert not in self._plans:

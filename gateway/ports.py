@@ -61,6 +61,9 @@ class Directory(Protocol):
     async def count(self, audience: Audience) -> dict[str, int]:
         """Recipients per township."""
 
+    async def present(self, audience: Audience, people: Sequence[int]) -> frozenset[int]:
+        """Those of the people (or devices) whom the audience would tell now."""
+
     async def responsible(self, villages: Collection[str]) -> dict[str, tuple[int, ...]]:
         """Officials answerable for each village."""
 
@@ -263,6 +266,11 @@ class Ledger(Protocol):
 
     async def changes(self, after: tuple[int, int], limit: int) -> list[Change]:
         """The change feed behind `after`, in order, without gaps."""
+
+    async def batches(
+        self, alert: str, group: str = "", after: str = "", limit: int = 100
+    ) -> list[tuple[Batch, bytes]]:
+        """Frozen batches with their folded states, by id."""
 
     async def counts(self, alert: str) -> dict[tuple[str, str, str], int]:
         """Recipients by (channel, group, state name)."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -32,6 +32,7 @@ from gateway.ports import Clock, Ledger, Outbox, Settled
 ATTEMPTS = 5
 BACKOFF_S = (1.0, 3.0, 10.0, 30.0)
 LEASE_MARGIN_S = 5.0  # a lease exceeds the longest send by this much
+GONE = "gone"  # an address that no longer exists: its person is taken out of later audiences
 YIELD_S = 0.02  # how long bulk work steps aside at a time
 YIELD_AT_MOST_S = 2.0
 
@@ -92,6 +93,7 @@ class Sender:
         composer: Composer,
         links: Mapping[str, Link],
         clock: Clock,
+        gone: Callable[[Sequence[int]], Awaitable[None]],
         gate: Gate | None = None,
     ) -> None:
         self.channels = channels
@@ -100,6 +102,7 @@ class Sender:
         self._composer = composer
         self._links = links
         self._clock = clock
+        self._gone = gone
         self._gate = gate or Gate()
 
     async def send(self, batch: Batch) -> None:
@@ -149,6 +152,8 @@ class Sender:
         if not await self._ledger.settle(settled):
             _log.warning("lease_lost", batch=batch.id, slice=number)
         _count(channel.name, ordered)
+        if gone := [batch.persons[at] for at, one in zip(positions, ordered, strict=True) if one.code == GONE]:
+            await self._gone(gone)
 
     async def _send(
         self, channel: Channel, batch: Batch, number: int, claim: Claim, positions: Sequence[int], *, again: bool

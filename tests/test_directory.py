@@ -281,7 +281,7 @@ async def test_whoever_is_retired_is_in_no_later_audience(here: Town) -> None:
     """A subscription the push service has dropped would fail at every alert."""
     await here.bring(Roster.SUBSCRIBERS, (subscription(1), WATER, "zh"), (subscription(2), WATER, "zh"))
     gone, stays = [one.person for _, one in await here.all(audience(Group.SUBSCRIBERS))]
-    await here.directory.retire(gone)
+    await here.directory.retire([gone])
     assert [one.person for _, one in await here.all(audience(Group.SUBSCRIBERS))] == [stays]
     assert await here.directory.count(audience(Group.SUBSCRIBERS)) == {FLOWER: 0, WATER: 1, OLD: 0}
     assert (await here.directory.sizes())["subscribers"] == 1

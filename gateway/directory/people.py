@@ -168,9 +168,24 @@ class SqlDirectory:
         """After a start nobody is connected yet."""
         await self._database.write(lambda tx: tx.run("UPDATE device SET online = 0 WHERE online = 1"))
 
-    async def retire(self, person: int) -> None:
-        """Take a person (a subscription that is gone) out of every later audience."""
-        await self._database.write(lambda tx: tx.run("UPDATE person SET standing = 'gone' WHERE id = :p", p=person))
+    async def retire(self, people: Sequence[int]) -> None:
+        """Take people (subscriptions that are gone) out of every later audience."""
+        await self._database.write(
+            lambda tx: tx.run("UPDATE person SET standing = 'gone' WHERE id IN :*people", people=people)
+        )
+
+    async def present(self, audience: Audience, people: Sequence[int]) -> frozenset[int]:
+        """Return those of the people (or devices) whom the audience would tell now."""
+        townships = [target.township for target in audience.targets]
+        if audience.group is Group.LOUDSPEAKERS:
+            sql = "SELECT id FROM device WHERE id IN :*people AND standing = 'service' AND township IN :*townships"
+        else:
+            sql = (
+                "SELECT DISTINCT r.id FROM person r JOIN place p ON p.person = r.id WHERE r.id IN :*people"
+                " AND r.standing = 'active' AND p.until IS NULL AND p.township IN :*townships"
+            )
+        rows = await self._database.read(lambda tx: tx.all(sql, people=people, townships=townships))
+        return frozenset(row[0] for row in rows)
 
     async def sizes(self) -> dict[str, int]:
         """Rows per kind: officials, residents, subscribers, loudspeakers."""

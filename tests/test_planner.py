@@ -1,0 +1,140 @@
+"""What the planner adds to the audiences: who departed since the warning, and whom a step before did not reach."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from test_store import NOW, HandClock, alert, batch_of, draft_of
+
+from gateway.broker import LocalBroker
+from gateway.database import Database
+from gateway.model import (
+    Alert,
+    Audience,
+    Batch,
+    Group,
+    Kind,
+    Lane,
+    Notice,
+    Plan,
+    Receipt,
+    Reference,
+    State,
+    Step,
+    Target,
+)
+from gateway.planner import Planner, only
+from gateway.ports import Draft, Page, Settled
+from gateway.relay import Relay
+from gateway.store import Store
+
+
+class Roster:
+    """A directory of fixed pages: whoever is `here` is told, in one page."""
+
+    def __init__(self, here: tuple[int, ...]) -> None:
+        self.here = here
+
+    async def page(self, audience: Audience, after: tuple[str, str, int] | None, limit: int) -> Page:
+        if after is not None or not self.here:
+            return Page("411726204")
+        people = self.here
+        return Page(
+            "411726204", people, tuple(f"now-{one}" for one in people), ("411726204201",) * len(people), {},
+            ("411726204", "411726204201", people[-1]),
+        )  # fmt: skip
+
+    async def present(self, audience: Audience, people: tuple[int, ...]) -> frozenset[int]:
+        return frozenset(people) & frozenset(self.here)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    database = Database(f"sqlite:///{tmp_path}/plan.db")
+    await database.open()
+    yield Store(database, HandClock())
+    await database.close()
+
+
+def planner_of(store: Store, here: tuple[int, ...]) -> Planner:
+    return Planner(store, Roster(here), Relay(LocalBroker(), store.outbox), {"noop": 2}, HandClock())  # type: ignore[arg-type]  # two of its methods are asked for
+
+
+async def told(store: Store, one: Alert, *, step: int) -> dict[int, str]:
+    """Person → address of every batch of a step."""
+    found: dict[int, str] = {}
+    for batch, _ in await store.ledger.batches(one.id):
+        if batch.step == step:
+            assert not found.keys() & set(batch.persons), "somebody stands in two batches"
+            found |= dict(zip(batch.persons, batch.addresses, strict=True))
+    return found
+
+
+async def settle(store: Store, batch: Batch, states: list[State]) -> None:
+    """Give every recipient of the batch's slices an outcome."""
+    for number in range(batch.slices):
+        positions = list(range(number * batch.slice, min(len(batch), (number + 1) * batch.slice)))
+        await store.outbox.claim(batch.id, number, "me", 20)
+        receipts = [Receipt(states[position]) for position in positions]
+        await store.ledger.settle(Settled(batch.id, number, 1, "me", positions, receipts, "noop", NOW))
+
+
+async def plan_through(planner: Planner) -> None:
+    while await planner.round():
+        pass
+
+
+def cancel_of(ended: Alert) -> tuple[Alert, Draft]:
+    reference = Reference(ended.sender, ended.identifier, ended.sent)
+    one = Alert(**{**vars(alert("c1")), "kind": Kind.CANCEL, "references": (reference,)})
+    audience = Audience((Target("411726204"),), Group.OFFICIALS, "noop")
+    step = Step(1, audience, Notice.ALL_CLEAR, Lane.GREEN, NOW, batch_of(ended).deadline)
+    plan = Plan(one.id, "normal", (), audience.targets, (), (step,))
+    return one, Draft(one, "c", plan, (), {}, (), {ended.id: "cancelled"}, NOW)
+
+
+@pytest.mark.parametrize("here", [(100, 101), ()])
+async def test_an_all_clear_reaches_those_who_left_the_roster_since(store: Store, here: tuple[int, ...]) -> None:
+    """Whoever was woken must hear that it is over, at the address the warning went to, once."""
+    first = batch_of(alert())
+    await store.outbox.accept(draft_of(alert(), first))
+    await settle(store, first, [State.DELIVERED] * 4)
+    one, draft = cancel_of(alert())
+    await store.outbox.accept(draft)
+    await plan_through(planner_of(store, here))
+    frozen = dict(zip(first.persons, first.addresses, strict=True))
+    assert await told(store, one, step=1) == frozen | {person: f"now-{person}" for person in here}
+
+
+async def test_an_all_clear_does_not_wake_the_departed_who_were_never_warned(store: Store) -> None:
+    """What was superseded before it left needs no end."""
+    first = batch_of(alert())
+    await store.outbox.accept(draft_of(alert(), first))
+    await settle(store, first, [State.DELIVERED, State.SUPERSEDED, State.EXPIRED, State.SKIPPED])
+    one, draft = cancel_of(alert())
+    await store.outbox.accept(draft)
+    await plan_through(planner_of(store, ()))
+    assert list(await told(store, one, step=1)) == [100]
+
+
+async def test_a_fallback_goes_to_those_the_first_channel_did_not_reach(store: Store) -> None:
+    """The second road is for the ones in doubt, not a second message for everybody."""
+    one, first = alert(), batch_of(alert())
+    audience = Audience((Target("411726204"),), Group.OFFICIALS, "noop")
+    steps = (
+        Step(1, audience, Notice.ISSUE, Lane.GREEN, NOW, first.deadline),
+        Step(2, audience, Notice.ISSUE, Lane.GREEN, NOW, first.deadline, 1),
+    )
+    plan = Plan(one.id, "green", (), audience.targets, (), steps)
+    await store.outbox.accept(Draft(one, "d", plan, (first,), {1: None}, (), {}, NOW))
+    await settle(store, first, [State.DELIVERED, State.FAILED, State.UNKNOWN, State.SUBMITTED])
+    await plan_through(planner_of(store, first.persons))
+    assert sorted(await told(store, one, step=2)) == [101, 102]
+
+
+def test_a_page_cut_down_keeps_its_columns_together() -> None:
+    """An address must never slip to the neighbour."""
+    page = Page("t", (1, 2, 3), ("a", "b", "c"), ("v", "v", "w"), {1: ("x", "y")}, ("t", "w", 3))
+    assert only(page, {2, 3}) == Page("t", (2, 3), ("b", "c"), ("v", "w"), {0: ("x", "y")}, ("t", "w", 3))
