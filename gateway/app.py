@@ -113,8 +113,13 @@ def load_channels(path: Path) -> tuple[dict[str, Channel], dict[str, Rate]]:
     Raises:
         ConfigError: file, table and key that are wrong.
     """
-    table = tomllib.loads(path.read_text(encoding="utf8"))
-    rates = {name: Rate(**RateTable(**row).model_dump()) for name, row in table.pop("rates", {}).items()}
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf8"))
+        rates = {name: Rate(**RateTable(**row).model_dump()) for name, row in table.pop("rates", {}).items()}
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path.name}: {error}") from None
+    except (ValidationError, TypeError):
+        raise ConfigError(f"{path.name}: [rates]: write NAME = {{ per_s = 100, burst = 100, green = 20 }}") from None
     classes = channel_classes()
     built: dict[str, Channel] = {}
     for name, row in table.items():
@@ -232,7 +237,7 @@ class App:
         }
         self.core = Core(
             settings, self.clock, self.store, directory, vault, regions, policy, renderer, composer, coverage,
-            receipts, intake, self.broker, self.channels, links, simulation=not live,
+            receipts, intake, self.broker, self.channels, links, simulation=live.isdisjoint(self.channels),
         )  # fmt: skip
         await self._start(composer, links)
 

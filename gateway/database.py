@@ -194,11 +194,13 @@ class Database:
                 raise ConfigError(
                     f"{self.path.name} belongs to another running process; several processes need a postgresql:// URL"
                 ) from error
+        from sqlalchemy.exc import OperationalError
+
         from gateway.migrations import upgrade
 
         try:
             upgrade(self.url)
-        except psycopg.OperationalError as error:
+        except (psycopg.OperationalError, OperationalError) as error:
             raise StoreDown("the database cannot be reached") from error
 
     async def close(self) -> None:
