@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from gateway import log, metrics
@@ -49,6 +50,8 @@ class Hub:
         self._written: defaultdict[int, dict[_Written, float]] = defaultdict(dict)
         self._batches: dict[str, Batch] = {}
         self._messages: dict[tuple[str, bool], Message] = {}
+        self._since = clock.now()
+        self._timed: set[str] = set()
 
     def wake(self) -> None:
         """Look for commands now."""
@@ -106,6 +109,20 @@ class Hub:
         if reports:
             await self._store.ledger.commit(reports)
             metrics.deliveries.labels(self._channel.name, State.SUBMITTED.name.lower()).inc(len(reports))
+            await self._time({play.message.alert for play in plays if not play.stop} - self._timed, at)
+
+    async def _time(self, alerts: set[str], at: datetime) -> None:
+        """Observe how long each alert took to its first device here; green only, elsewhere a person stands between.
+
+        Alerts accepted before this hub started are not its first writes but a later connection's.
+        """
+        for alert in alerts:
+            if len(self._timed) > 4096:
+                self._timed.clear()
+            self._timed.add(alert)
+            row = await self._store.outbox.alert(alert)
+            if row is not None and row.plan.route == "green" and row.accepted_at >= self._since:
+                metrics.first_socket_seconds.observe((at - row.accepted_at).total_seconds())
 
     async def _message(self, item: Wanted) -> Message:
         key = (item.batch, item.stop)

@@ -40,6 +40,8 @@ class World(msgspec.Struct, frozen=True):
     play_s: float = 1.0
     dropped: float = 0.0
     latency_s: float = 0.0
+    backoff_max_s: float = 2.0
+    """Longest pause of a loudspeaker between two tries: it is switched on before the gateway listens."""
     seed: int = 1
 
 
@@ -77,8 +79,9 @@ async def run(folder: Path) -> None:
     ready = Ready(await sms.start(), await push.start(), [push.subscribe() for _ in range(world.subscribers)])
     devices = devices_of(Path(world.devices))
     options = Options(
-        offline=world.offline, failing=world.failing, silent=world.silent, play_s=world.play_s, seed=world.seed
-    )
+        offline=world.offline, failing=world.failing, silent=world.silent, play_s=world.play_s,
+        backoff_max_s=world.backoff_max_s, seed=world.seed,
+    )  # fmt: skip
     async with Fleet(world.hub_url, devices, Log(folder / "speakers.log"), options):
         part = folder / "ready.part"
         part.write_bytes(msgspec.json.encode(ready))
