@@ -180,7 +180,7 @@ async def _core(folder: Path, clock: ManualClock, database: Database, *, simulat
     broker = LocalBroker()
     await broker.open([queue(name, lane) for name in channels for lane in Lane])
     planner = Planner(
-        store.outbox, directory, Relay(broker, store.outbox), {name: one.slice for name, one in channels.items()}, clock
+        store, directory, Relay(broker, store.outbox), {name: one.slice for name, one in channels.items()}, clock
     )
 
     def policy() -> Policy:
