@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 
 from gateway import metrics
 from gateway.coverage import CoverageBook
+from gateway.errors import StoreDown
 from gateway.model import Kind, Lane, VillageState
 from gateway.ports import Broker, Clock
 from gateway.store import Store
@@ -34,10 +35,20 @@ class Gauges:
         self._kind = kind
 
     async def work(self) -> None:
-        """Show what waits: in the broker, in the outbox, among the reports."""
+        """Show what waits: in the broker, in the outbox, among the reports.
+
+        Raises:
+            StoreDown: the database is away; the gauges read from it stand still, `store_up` says so.
+        """
         await self._depths()
         now = self._clock.now()
-        ages = await self._store.outbox.ages()
+        up = metrics.store_up.labels(self._store.database.dialect)
+        try:
+            ages = await self._store.outbox.ages()
+        except StoreDown:
+            up.set(0)
+            raise
+        up.set(1)
         for rank, lane in enumerate(LANES):
             number, oldest = ages.get(rank, (0, None))
             metrics.outbox_unfinished.labels(lane.value).set(number)

@@ -46,6 +46,7 @@ devices_online = _gauge("devices_online", "Loudspeakers connected to this proces
 villages = _gauge("villages", "Villages of live actual warnings by state (D1)", "state")
 alarms = _counter("alarms_total", "Duty-room alarms raised", "kind")
 broker_up = _gauge("broker_up", "1 while the broker answers for its queues", "broker")
+store_up = _gauge("store_up", "1 while the database answers; 0: nothing can be taken in", "store")
 publishes = _counter("publishes_total", "Batches handed to the broker", "lane", "result")
 
 ALARMS = ("account_unusable", "batch_failed", "held", "held_leader", "limit", "timer_failed")

@@ -11,6 +11,7 @@ from manual_clock import ManualClock
 
 from gateway import metrics
 from gateway.broker import LocalBroker
+from gateway.errors import StoreDown
 from gateway.gauge import Gauges
 from gateway.lifecycle import Lifecycle
 
@@ -82,7 +83,7 @@ async def test_a_batch_that_was_stopped_before_it_was_sent_has_no_pace(desk: Des
 
 
 async def test_the_depth_of_a_broker_that_is_down_is_not_shown_as_nothing_waiting(desk: Desk) -> None:
-    """ "0 batches wait" would calm the duty room at the very moment the broker is gone."""
+    """A zero would calm the duty room at the very moment the broker is gone."""
     broker = LocalBroker()
     await broker.open([QUEUE])
     await broker.publish(QUEUE, b"batch")
@@ -90,6 +91,17 @@ async def test_the_depth_of_a_broker_that_is_down_is_not_shown_as_nothing_waitin
     assert (value("queue_depth", lane="green"), value("broker_up", broker="local")) == (1.0, 1.0)
     await gauges(desk, LocalBroker()).work()  # it knows no queue, as one that does not answer
     assert (value("queue_depth", lane="green"), value("broker_up", broker="local")) == (None, 0.0)
+
+
+async def test_a_database_that_is_away_is_seen_before_the_next_warning_is_refused(desk: Desk) -> None:
+    """It is the one part whose loss stops acceptance; the duty room must know before the forecaster does."""
+    shown = gauges(desk, LocalBroker())
+    await shown.work()
+    assert value("store_up", store="sqlite") == 1.0
+    desk.database.away = True
+    with pytest.raises(StoreDown):
+        await shown.work()
+    assert value("store_up", store="sqlite") == 0.0
 
 
 async def test_a_broker_without_queues_is_not_called_down(desk: Desk) -> None:
