@@ -117,7 +117,7 @@ def load_channels(path: Path) -> tuple[dict[str, Channel], dict[str, Rate]]:
         table = tomllib.loads(path.read_text(encoding="utf8"))
         rates = {name: Rate(**RateTable(**row).model_dump()) for name, row in table.pop("rates", {}).items()}
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path.name}: {error}") from None
+        raise ConfigError(f"{path.name}: not valid TOML: {error}") from None
     except (ValidationError, TypeError):
         raise ConfigError(f"{path.name}: [rates]: write NAME = {{ per_s = 100, burst = 100, green = 20 }}") from None
     classes = channel_classes()

@@ -54,7 +54,7 @@ def test_a_red_rainstorm_is_read_whole() -> None:
     area = alert.areas[0]
     assert area.polygons[0][1] == Point(32.70, 113.45)
     assert area.circles == (Circle(Point(32.72, 113.33), 5.0),)
-    assert area.geocodes == (Code("township", "411726204"), Code("township", "411726205"))
+    assert area.geocodes == (Code("township", "411726204"), Code("township", "411726209"))
     assert (area.altitude_ft, area.ceiling_ft) == (300.0, 1800.5)
 
 

@@ -133,17 +133,19 @@ def test_cap_check_goes_on_behind_a_file_it_cannot_read(run: Run, tmp_path: Path
     assert "missing.xml" in result.stderr
 
 
-def test_cap_resolve_names_each_township_and_how_it_matched(run: Run) -> None:
+def test_cap_resolve_names_each_township_and_how_it_matched(run: Run, tmp_path: Path) -> None:
     """A sender sees which villages a message means before it is real, and what it failed to mean."""
     result = run("cap", "resolve", MESSAGES / "update_orange.xml", "--within", "411726", "--json")
     found = json.loads(result.stdout)
     assert result.exit_code == 0
     assert [(one["township"], one["name"], one["how"]) for one in found["targets"]] == [
-        ("411726204", "泌阳县铜山乡", "code")
+        ("411726209", "泌阳县贾楼乡", "code")
     ]
-    partly = run("cap", "resolve", MESSAGES / "red_rainstorm.xml")
+    unknown = tmp_path / "unknown.xml"
+    unknown.write_text((MESSAGES / "red_rainstorm.xml").read_text("utf8").replace("411726209", "411726299"), "utf8")
+    partly = run("cap", "resolve", unknown)
     assert partly.exit_code == 1
-    assert "411726205" in partly.stderr
+    assert "411726299" in partly.stderr
     assert "泌阳县铜山乡" in partly.stdout
 
 
