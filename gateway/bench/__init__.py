@@ -1,0 +1,5 @@
+"""Measurements of one machine: fan-out without a network, HTTP SMS, and the way to the first loudspeaker.
+
+`mingluo bench` runs them, the demonstration their short versions. Everything that is measured runs in a process of
+its own, over loopback and with invented people; only figures of one run are worth comparing with each other.
+"""

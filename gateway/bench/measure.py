@@ -1,0 +1,144 @@
+"""What all benches share: spreads over rounds, child processes, and an installation to measure in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import platform
+import re
+import shutil
+import statistics
+import sys
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from gateway.model import Alert, Area, Code, Document, Info, Kind, Level, Status
+from gateway.settings import data_folder
+
+COUNTY = "411726"
+ISSUER = "411726-qxj"
+SENDER = "411726-qxj@mingluo.example"
+LONGEST_S = 600.0  # a child that takes longer has failed
+ENDING_S = 10.0
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """One figure over the rounds of a run."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread:
+        """Spread of at least one value."""
+        found = sorted(values)
+        return cls(_round(statistics.median(found)), _round(found[0]), _round(found[-1]))
+
+    def __str__(self) -> str:
+        return f"{_shown(self.median)} ({_shown(self.low)} to {_shown(self.high)})"
+
+
+def _round(value: float) -> float:
+    """Keep four significant digits: more of them would be noise."""
+    return float(f"{value:.4g}")
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def machine() -> str:
+    """Cores and Python of this machine, without its name."""
+    cores = len(os.sched_getaffinity(0))
+    return f"{cores} cores, {platform.machine()}, {platform.system()}, Python {platform.python_version()}"
+
+
+class SystemClock:
+    """The wall clock."""
+
+    def now(self) -> datetime:
+        """Aware UTC."""
+        return datetime.now(UTC)
+
+    async def sleep(self, wait_s: float) -> None:
+        """Sleep."""
+        await asyncio.sleep(wait_s)
+
+
+def configuration(folder: Path) -> Path:
+    """Copy the shipped configuration, with an hourly limit that a bench does not run into; return its folder."""
+    target = folder / "config"
+    shutil.copytree(data_folder("config"), target)
+    path = target / "policy" / "defaults.toml"
+    text, changed = re.subn(r"(?m)^alerts_per_hour = \d+$", "alerts_per_hour = 1_000_000", path.read_text("utf8"))
+    if not changed:
+        raise LookupError("policy/defaults.toml has no alerts_per_hour")
+    path.write_text(text, "utf8")
+    return target
+
+
+def red_rain(number: str, townships: Sequence[str]) -> Alert:
+    """Return a red rainstorm warning of 泌阳县 that takes the green channel."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    area = Area("泌阳县部分乡镇", geocodes=tuple(Code("township", code) for code in townships))
+    info = Info(
+        "暴雨", language="zh-CN", urgency="Immediate", severity="Extreme", certainty="Observed",
+        event_codes=(Code("GB/T 35561", "11B03"),), description="未来3小时将有100毫米以上强降雨", areas=(area,),
+        expires=now + timedelta(hours=3),
+    )  # fmt: skip
+    return Alert(
+        SENDER, f"bench-{now:%Y%m%d%H%M%S}-{number}", now, Status.ACTUAL, Kind.ALERT, Document.WARNING,
+        "11B03", "暴雨", Level.RED, infos=(info,),
+    )  # fmt: skip
+
+
+def environment() -> dict[str, str]:
+    """Return this process's environment without the settings of some other gateway."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("MINGLUO_")}
+
+
+@asynccontextmanager
+async def child(module: str, *arguments: str) -> AsyncIterator[asyncio.StreamReader]:
+    """Run a module as a process of its own and give its output; it is ended on the way out.
+
+    Raises:
+        RuntimeError: it ended with an error by itself; its own words are on standard error.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", module, *arguments,
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, env=environment(), limit=1 << 24,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        yield process.stdout
+    finally:
+        ended_itself = process.returncode
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), ENDING_S)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+    if ended_itself:
+        raise RuntimeError(f"{module} ended with {ended_itself}")
+
+
+async def answer(module: str, *arguments: str) -> bytes:
+    """Run a module to its end; return the last line it wrote.
+
+    Raises:
+        RuntimeError: it wrote nothing.
+    """
+    async with child(module, *arguments) as output:
+        lines = (await asyncio.wait_for(output.read(), LONGEST_S)).splitlines()
+    if not lines:
+        raise RuntimeError(f"{module} ended without a result")
+    return lines[-1]

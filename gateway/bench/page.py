@@ -1,0 +1,85 @@
+"""`docs/benchmarks.md` and the tables of the terminal: the same rows from the same results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+from gateway.bench.fanout import Fanout
+from gateway.bench.first import First
+from gateway.bench.measure import machine
+from gateway.bench.sms import Sms
+
+Result = Fanout | Sms | First
+Row = tuple[str, str, str]
+
+HEAD = """# Benchmarks
+
+Written by `{command}` on {day}; do not edit by hand.
+
+Machine: {machine}. It is a shared virtual machine: such figures drift by half within an hour and by more between
+machines. Compare ratios within one run, and measure on your own hardware before you promise anything.
+
+Everything is one embedded gateway on SQLite with every commit synced to the disk; counterparts are processes of
+their own on the same cores. Figures are the median of the rounds, the lowest and the highest in brackets.
+
+"""
+
+TITLES = {
+    "fanout": "Fan-out through the no-op channel",
+    "sms": "HTTP SMS channel against a bare loop of the same SDK call",
+    "first": "Last byte of the request read to the first loudspeaker",
+}
+
+
+def rows(result: Result) -> list[Row]:
+    """Return (figure, measured, target) of one bench."""
+    match result:
+        case Fanout():
+            return _fanout(result)
+        case Sms():
+            return [
+                ("texts per round, rounds", f"{result.recipients:,}, {result.rounds}", ""),
+                ("through the channel, recipients/s", str(result.channel_s), ""),
+                ("bare loop, recipients/s", str(result.loop_s), ""),
+                ("channel : loop", str(result.ratio), "≥ 0.8"),
+                ("loop : channel, CPU time of the sender", str(result.cpu_ratio), ""),
+            ]
+        case First():
+            return [
+                ("loudspeakers connected, alerts", f"{result.devices:,}, {result.rounds}", ""),
+                ("p50, ms", f"{result.p50_ms:g}", ""),
+                ("p95, ms", f"{result.p95_ms:g}", "≤ 100"),
+                ("slowest, ms", f"{result.max_ms:g}", ""),
+                ("request → 202 at the client, p50 and p95, ms",
+                 f"{result.accepted_p50_ms:g}, {result.accepted_p95_ms:g}", ""),
+            ]  # fmt: skip
+
+
+def _fanout(result: Fanout) -> list[Row]:
+    found = [
+        ("recipients, rounds", f"{result.recipients:,}, {result.rounds}", ""),
+        ("accepted to all settled, recipients/s", str(result.recipients_s), "≥ 100,000"),
+        ("accepted to audience frozen, s", str(result.planned_s), ""),
+        ("audience frozen to all settled, s", str(result.plan_to_settle_s), ""),
+        ("accepted to first settled, s", str(result.first_s), ""),
+        ("CPU seconds per million", str(result.cpu_s_per_million), ""),
+        ("peak memory of the gateway, MiB", f"{result.peak_rss_mib:,.0f}", ""),
+    ]
+    if result.delivery is not None:
+        found += [
+            ("delivery of frozen batches alone, recipients/s", str(result.delivery.recipients_s), ""),
+            ("its CPU seconds per million", str(result.delivery.cpu_s_per_million), ""),
+        ]
+    return found
+
+
+def page(results: Sequence[Result], command: str, day: date) -> str:
+    """Return the page of a run."""
+    parts = [HEAD.format(command=command, day=day.isoformat(), machine=machine())]
+    for result in results:
+        table = ["| figure | measured | target |", "| --- | --- | --- |"]
+        table += [f"| {' | '.join(row)} |" for row in rows(result)]
+        again = f"Again: `mingluo bench {result.bench}`."
+        parts.append(f"## {TITLES[result.bench]}\n\n" + "\n".join(table) + f"\n\n{again}\n\n")
+    return "".join(parts).rstrip("\n") + "\n"
