@@ -23,6 +23,7 @@ def demo(
     """
     import uvloop
 
+    from gateway.bench.figures import figures
     from gateway.demo import run_demo
     from gateway.demo.stage import Servers
 
@@ -30,7 +31,12 @@ def demo(
         raise typer.BadParameter("a cluster needs --amqp, --redis and --database together")
     status = uvloop.run(
         run_demo(
-            json_output=as_json, recipients=recipients, alert=alert, servers=Servers(amqp, redis, database), keep=keep
+            json_output=as_json,
+            recipients=recipients,
+            alert=alert,
+            servers=Servers(amqp, redis, database),
+            keep=keep,
+            measure=lambda: figures(quick=True),
         )
     )
     raise typer.Exit(status)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,6 +18,30 @@ GROUPS = {"officials": "责任人", "loudspeakers": "大喇叭", "subscribers": 
 VILLAGES = {"confirmed": "叫应", "played": "已播出", "sms_only": "仅短信", "silent": "失联", "gap": "缺口"}
 STATES = ("queued", "submitted", "delivered", "played", "failed", "unknown", "superseded", "expired", "skipped")
 GAPS_SHOWN = 12
+
+
+class Measured(Protocol):
+    """One figure and its target; the benches bring them."""
+
+    @property
+    def name(self) -> str:
+        """What was measured."""
+
+    @property
+    def measured(self) -> float:
+        """The figure, in `unit`."""
+
+    @property
+    def unit(self) -> str:
+        """Its unit."""
+
+    @property
+    def target(self) -> str:
+        """What was promised, without the unit."""
+
+    @property
+    def met(self) -> bool:
+        """Whether this run kept it."""
 
 
 class Screen:
@@ -58,6 +82,17 @@ class Screen:
             self._live.update(
                 Group(Text(f"{self._phase}   {self._said}", style="bold"), table(status), villages(status))
             )
+
+    def figures(self, figures: Sequence[Measured]) -> None:
+        """Print what was measured after the night, against its targets."""
+        self.console.rule("本机实测 measured here")
+        shown = Table("figure", "measured", "target", "met", box=None)
+        for one in figures:
+            shown.add_row(
+                one.name, f"{one.measured:,g} {one.unit}", f"{one.target} {one.unit}", "✓" if one.met else "✗"
+            )
+        self.console.print(shown)
+        self.console.print("short runs on a machine that also ran the demonstration; mingluo bench measures longer")
 
     def report(self, phases: Sequence[Phase], result: dict[str, Any]) -> None:
         """Print the report."""

@@ -11,7 +11,7 @@ import base64
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +26,7 @@ from rich.console import Console
 from gateway import cap
 from gateway.database import Database
 from gateway.demo.judge import Verdict, judge
-from gateway.demo.screen import Screen
+from gateway.demo.screen import Measured, Screen
 from gateway.demo.stage import Servers, Stage
 from gateway.directory.importer import Importer
 from gateway.directory.roster import write_sample
@@ -330,10 +330,12 @@ async def run_demo(
     alert: Path | None = None,
     servers: Servers | None = None,
     keep: Path | None = None,
+    measure: Callable[[], Awaitable[Sequence[Measured]]] | None = None,
 ) -> int:
     """Run the story; return the exit status: 0 if nobody is unaccounted for and nobody was told twice.
 
-    `keep` is a folder to leave everything in; without it a temporary one is removed.
+    `keep` is a folder to leave everything in; without it a temporary one is removed. `measure` gives the figures
+    shown after the report; with `json_output` nothing is measured.
     """
     console = Console(stderr=json_output)
     screen = Screen(console)
@@ -350,6 +352,11 @@ async def run_demo(
             stage.stop()
         result = story.result()
         screen.report(story.phases, result)
+    if measure is not None and not json_output:
+        with screen:
+            screen.say("测量 measuring")
+            figures = await measure()
+        screen.figures(figures)
     if json_output:
         sys.stdout.write(orjson.dumps(result).decode() + "\n")
     return int(bool(result["unaccounted"] or result["duplicates"]))

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from random import Random
+from urllib.parse import urlencode
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, web
 from yarl import URL
@@ -28,6 +29,7 @@ from gateway.simulate.log import Log
 
 UNREACHABLE = "30003"
 LONGEST_BODY = 1600
+FORM = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True)
@@ -218,13 +220,14 @@ class SmsSimulator:
     async def _post(self, url: str, fields: Mapping[str, str]) -> None:
         """Call a webhook; come again, a few times, where it fails or answers 5xx."""
         assert self._session is not None
-        headers = {"X-Twilio-Signature": signature(self.account.token, url, fields)}
+        headers = {"X-Twilio-Signature": signature(self.account.token, url, fields), "Content-Type": FORM}
+        body = urlencode(fields).encode()  # by hand: aiohttp's general form costs a quarter of the simulator's time
         for attempt in range(self._tries):
             if attempt:
                 await asyncio.sleep(self._pause_s * 2**attempt)
             try:
                 # The signature covers the address as given, so it must not be encoded again.
-                async with self._session.post(URL(url, encoded=True), data=fields, headers=headers) as answer:
+                async with self._session.post(URL(url, encoded=True), data=body, headers=headers) as answer:
                     status = answer.status
             except (ClientError, TimeoutError):
                 status = 599
