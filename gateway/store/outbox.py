@@ -168,10 +168,14 @@ class SqlOutbox:
         return [Ready(bytes(body), batch, channel, LANES[lane]) for body, batch, channel, lane in rows]
 
     async def published(self, batches: Sequence[str]) -> None:
-        """Note the publish confirm."""
+        """Note the publish confirm, but not where a claim has meanwhile put the batch off: that is offered anew."""
         now = micros(self._clock.now())
         await self._database.write(
-            lambda tx: tx.run("UPDATE batch SET published_at = :now WHERE id IN :*batches", now=now, batches=batches)
+            lambda tx: tx.run(
+                "UPDATE batch SET published_at = :now WHERE id IN :*batches AND not_before <= :now",
+                now=now,
+                batches=batches,
+            )
         )
 
     async def forget_published(self) -> None:
@@ -262,6 +266,8 @@ def _accept(tx: Tx, draft: Draft) -> Accepted:
         note(tx, "held", alert.id)
     else:
         _activate(tx, draft)
+    if alert.actual and (draft.held or draft.plan.held):
+        set_timer(tx, "held", alert.id, draft.now)  # here, so that no crash behind the 202 leaves it waiting in silence
     return Accepted("accepted", alert.id)
 
 
@@ -325,11 +331,12 @@ def _claim(tx: Tx, batch: str, slice_: int, owner: str, now: datetime, until: da
     positions = tuple(range(slice_ * slice_size, min(size, (slice_ + 1) * slice_size)))
     at = micros(now)
     claim = _standing_claim(tx, batch, slice_, positions, owner, at)
-    if claim.result is not ClaimResult.GRANTED:
+    ended = standing != "active" or deadline <= at
+    if claim.result is not ClaimResult.GRANTED and not (ended and claim.result is ClaimResult.WAITING):
         if claim.until is not None:
             _look_again(tx, batch, claim.until)
         return claim
-    if standing != "active" or deadline <= at:
+    if ended:
         over = State.EXPIRED if deadline <= at or reason == "expired" else State.SUPERSEDED
         facts = [(position, over) for position in claim.pending]
         facts += [(position, State.UNKNOWN) for position in (*claim.doubtful, *claim.lost)]
@@ -362,7 +369,7 @@ def _standing_claim(tx: Tx, batch: str, slice_: int, positions: tuple[int, ...],
     if lease_until > at and holder != owner:
         return Claim(ClaimResult.HELD, until=moment(lease_until))
     if lease_until == 0 and retry_at > at:
-        return Claim(ClaimResult.WAITING, until=moment(retry_at))
+        return Claim(ClaimResult.WAITING, attempt, fresh, doubtful, until=moment(retry_at))
     if 0 < lease_until <= at:  # whoever held it may have sent what it had
         return Claim(ClaimResult.GRANTED, attempt + 1, (), fresh, doubtful)
     return Claim(ClaimResult.GRANTED, attempt, fresh, doubtful)

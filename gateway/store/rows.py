@@ -124,6 +124,13 @@ def stop_alert(tx: Tx, alert: str, reason: str, now: datetime) -> bool:
     if not changed:
         return False
     tx.run("UPDATE step SET finished = 1 WHERE alert = :alert", alert=alert)
+    # What waits for a retry is brought up now, so that its claim can settle it as never sent.
+    tx.run(
+        "UPDATE batch SET not_before = :at, published_at = 0"
+        " WHERE alert = :alert AND unfinished > 0 AND slice_size > 0 AND not_before > :at",
+        alert=alert,
+        at=at,
+    )
     state = State.EXPIRED if reason == "expired" else State.SUPERSEDED
     open_commands = tx.all(
         "SELECT batch, position FROM device_command WHERE alert = :alert AND finished = 0", alert=alert
