@@ -129,22 +129,25 @@ class Stage:
         await self.answering()
 
     async def answering(self) -> None:
-        """Wait until the API answers.
+        """Wait until every process of the gateway that was started answers.
 
         Raises:
             RuntimeError: a process ended or took too long, with the end of its output.
         """
+        waiting = [role for role in self.roles if role in self.processes]
+        deadline = time.monotonic() + START_S
         async with ClientSession() as session:
-            deadline = time.monotonic() + START_S
-            while time.monotonic() < deadline:
+            while waiting:
                 for role in self.roles:
                     self._alive(role)
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"{waiting[0]} did not answer within {START_S:.0f} s\n{self.output(waiting[0])}")
                 with contextlib.suppress(ClientError, TimeoutError):
-                    async with session.get(f"{self.api_url}/v1/health") as answer:
+                    async with session.get(f"http://127.0.0.1:{self.port_of(waiting[0])}/v1/health") as answer:
                         if answer.status == 200:
-                            return
+                            waiting.pop(0)
+                            continue
                 await asyncio.sleep(0.1)
-        raise RuntimeError(f"the gateway did not answer within {START_S:.0f} s\n{self.output(self.roles[0])}")
 
     async def _until(self, name: str, ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + START_S
