@@ -49,12 +49,16 @@ broker_up = _gauge("broker_up", "1 while the broker answers for its queues", "br
 store_up = _gauge("store_up", "1 while the database answers; 0: nothing can be taken in", "store")
 publishes = _counter("publishes_total", "Batches handed to the broker", "lane", "result")
 
-ALARMS = ("account_unusable", "batch_failed", "held", "held_leader", "limit", "timer_failed")
+ALARMS = ("account_unusable", "batch_failed", "cannot_compose", "held", "held_leader", "limit", "timer_failed")
+ROUTES = ("drill", "green", "normal")
+WHYS = ("ambiguous", "temporary", "throttled")
 OUTCOMES = ("accepted", "held", "duplicate", "refused")
 
 
 def begin(channels: Collection[str]) -> None:
-    """Show counters that alerts and rates are computed from as 0, so that their first increment is seen as one."""
+    """Show what alerts and rates are computed from as 0, so that the first increment of a night is seen as one."""
+    for route in ROUTES:
+        accept_seconds.labels(route)
     for kind in ALARMS:
         alarms.labels(kind)
     for outcome in OUTCOMES:
@@ -65,6 +69,11 @@ def begin(channels: Collection[str]) -> None:
     for channel in channels:
         claims_lapsed.labels(channel)
         possible_duplicates.labels(channel)
+        for why in WHYS:
+            retries.labels(channel, why)
+        for lane in Lane:
+            first_submitted_seconds.labels(channel, lane.value)
+            all_submitted_seconds.labels(channel, lane.value)
         for state in State:
             deliveries.labels(channel, state.name.lower())
             reports.labels(channel, state.name.lower())

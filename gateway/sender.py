@@ -25,8 +25,8 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from gateway import log, metrics
 from gateway.channel import Channel, Link
-from gateway.errors import Ambiguous, ChannelError, Permanent, Throttled, Unusable
-from gateway.model import Batch, Claim, ClaimResult, Document, Lane, Level, Message, Receipt, Slice, State
+from gateway.errors import Ambiguous, ChannelError, Permanent, Temporary, Throttled, Unusable
+from gateway.model import Batch, ClaimResult, Document, Lane, Level, Message, Receipt, Slice, State
 from gateway.ports import Clock, Ledger, Outbox, Settled
 
 ATTEMPTS = 5
@@ -110,14 +110,16 @@ class Sender:
         channel = self.channels[batch.channel]
         self._gate.enter(batch.lane)
         try:
+            # Whatever cannot be read is found out before a claim, not under one.
+            repeatable = await self._composer.repeatable(batch)
             for number in range(batch.slices):
                 if batch.lane is not Lane.GREEN:
                     await self._gate.step_aside(batch.lane)
-                await self._slice(channel, batch, number)
+                await self._slice(channel, batch, number, repeatable=repeatable)
         finally:
             self._gate.leave(batch.lane)
 
-    async def _slice(self, channel: Channel, batch: Batch, number: int) -> None:
+    async def _slice(self, channel: Channel, batch: Batch, number: int, *, repeatable: bool) -> None:
         owner = secrets.token_hex(8)
         claim = await self._outbox.claim(batch.id, number, owner, channel.answer_s + LEASE_MARGIN_S)
         if claim.result is not ClaimResult.GRANTED:
@@ -126,15 +128,19 @@ class Sender:
             metrics.claims_lapsed.labels(channel.name).inc()
         receipts: dict[int, Receipt] = dict.fromkeys(claim.lost, Receipt(State.UNKNOWN, "possible_duplicate"))
         doubtful = claim.doubtful
-        if doubtful and not await self._composer.repeatable(batch):
+        if doubtful and not repeatable:
             receipts |= dict.fromkeys(doubtful, Receipt(State.UNKNOWN, "outcome_unknown"))
             doubtful = ()
-        outcomes = []
-        for positions, again in ((claim.pending, False), (doubtful, True)):
-            if positions:
-                outcome = await self._send(channel, batch, number, claim, positions, again=again)
-                outcomes.append(outcome)
-                receipts |= dict(zip(positions, outcome.receipts, strict=True))
+        parts = [part for part in ((claim.pending, False), (doubtful, True)) if part[0]]
+        # Side by side, so that both are over before the lease is.
+        outcomes = await asyncio.gather(
+            *(
+                self._send(channel, batch, number, claim.attempt, positions, again=again, repeatable=repeatable)
+                for positions, again in parts
+            )
+        )
+        for (positions, _), outcome in zip(parts, outcomes, strict=True):
+            receipts |= dict(zip(positions, outcome.receipts, strict=True))
         await self._settle(channel, batch, number, claim.attempt, owner, receipts, outcomes)
 
     async def _settle(
@@ -156,19 +162,24 @@ class Sender:
             await self._gone(gone)
 
     async def _send(
-        self, channel: Channel, batch: Batch, number: int, claim: Claim, positions: Sequence[int], *, again: bool
-    ) -> Outcome:
+        self, channel: Channel, batch: Batch, number: int, attempt: int, positions: Sequence[int],
+        *, again: bool, repeatable: bool,
+    ) -> Outcome:  # fmt: skip
         """Send some positions of a slice and decide on every error."""
-        message = await self._composer.message(batch, positions, again=again)
-        slice_ = Slice(
-            batch.id, number, claim.attempt, positions,
-            _at(batch.persons, positions), _at(batch.addresses, positions),
-        )  # fmt: skip
-        repeatable = await self._composer.repeatable(batch)
-        if again:
-            metrics.possible_duplicates.labels(channel.name).inc(len(positions))
-        receipts = await self._call(channel, slice_, message)
-        return self._decide(channel, receipts, claim.attempt, again=again, repeatable=repeatable)
+        try:
+            message = await self._composer.message(batch, positions, again=again)
+        except Exception:
+            _log.exception("cannot_compose", batch=batch.id)
+            metrics.alarms.labels("cannot_compose").inc()
+            receipts = [Receipt(State.FAILED, "cannot_compose", error=Temporary("cannot_compose"))] * len(positions)
+        else:
+            slice_ = Slice(
+                batch.id, number, attempt, positions, _at(batch.persons, positions), _at(batch.addresses, positions)
+            )
+            if again:
+                metrics.possible_duplicates.labels(channel.name).inc(len(positions))
+            receipts = await self._call(channel, slice_, message)
+        return self._decide(channel, receipts, attempt, again=again, repeatable=repeatable)
 
     async def _call(self, channel: Channel, slice_: Slice, message: Message) -> list[Receipt]:
         try:
