@@ -64,12 +64,12 @@ def counted(metric: str, by: str) -> tuple[Query]:
 
 
 def quantiles(metric: str, by: str = "") -> tuple[Query, ...]:
-    """The median and the 95th percentile of a histogram over `WINDOW`."""
+    """The median and the 95th percentile of a histogram over `WINDOW`; `> 0` leaves out where nothing happened."""
     labels = ", ".join(filter(None, ["le", by]))
     legend = " ".join(f"{{{{{label}}}}}" for label in by.split(", ") if label)
     return tuple(
         Query(
-            f"histogram_quantile({share}, sum by ({labels}) (rate(mingluo_{metric}_bucket[{WINDOW}])))",
+            f"histogram_quantile({share}, sum by ({labels}) (rate(mingluo_{metric}_bucket[{WINDOW}]))) > 0",
             f"{legend} {name}".strip(),
         )
         for share, name in ((0.5, "p50"), (0.95, "p95"))
@@ -128,7 +128,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
         Panel("Reports, in the time shown 回执", "Later facts from carriers and devices.", "none",
               at_end("reports", "channel, state", "> 0"), "stat", 12),
         Panel("Recipients per second 每秒人数", "By channel and state at settle.", "none",
-              (Query("sum by (channel, state) (rate(mingluo_deliveries_total[$__rate_interval]))",
+              (Query("sum by (channel, state) (rate(mingluo_deliveries_total[$__rate_interval])) > 0",
                      "{{channel}} {{state}}"),), width=12),
         Panel("Possible duplicates 可能重复", "Doubtful recipients of red sent once more, marked 再次提醒 (rule 2).",
               "none", counted("possible_duplicates", "channel"), width=12),
