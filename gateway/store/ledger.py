@@ -10,16 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import groupby
+from itertools import groupby, repeat
+from operator import is_
 from typing import NamedTuple
 
 from gateway.database import Database, Tx, micros
 from gateway.errors import Ambiguous
-from gateway.model import Batch, Change, Record, Reply, Report, State
+from gateway.model import Batch, Change, Receipt, Record, Reply, Report, State
 from gateway.ports import Clock, Settled
 from gateway.store import audit, change
 from gateway.store.codec import pack, unpack_batch
-from gateway.store.rows import fold_states, person_key
+from gateway.store.rows import Run, fold_states, person_key
 
 
 class Pace(NamedTuple):
@@ -177,10 +178,25 @@ class SqlLedger:
         return int(row[0]) if row else 0
 
 
+def _one_receipt(settled: Settled) -> Receipt | None:
+    """Return the receipt all recipients of the slice share as one object, if they do and stand in a run."""
+    positions, first = settled.positions, settled.receipts[0] if settled.receipts else None
+    if first is None or not len(settled.receipts) == len(positions) == positions[-1] - positions[0] + 1:
+        return None
+    return first if all(map(is_, settled.receipts, repeat(first))) else None
+
+
 def _settle(tx: Tx, settled: Settled) -> bool:
     at = micros(settled.at)
-    pairs = list(zip(settled.positions, settled.receipts, strict=True))
-    queued = [(position, receipt) for position, receipt in pairs if receipt.state is State.QUEUED]
+    shared = _one_receipt(settled)
+    facts: Run | list[tuple[int, State]]
+    queued: list[tuple[int, Receipt]] = []
+    if shared is not None and shared.state is not State.QUEUED:
+        facts = Run(settled.positions[0], settled.positions[-1] + 1, shared.state)
+    else:
+        pairs = list(zip(settled.positions, settled.receipts, strict=True))
+        queued = [(position, receipt) for position, receipt in pairs if receipt.state is State.QUEUED]
+        facts = [(position, receipt.state) for position, receipt in pairs if receipt.state is not State.QUEUED]
     doubtful = tuple(position for position, receipt in queued if isinstance(receipt.error, Ambiguous))
     fresh = tuple(position for position, receipt in queued if not isinstance(receipt.error, Ambiguous))
     retry_at = micros(settled.retry_at or settled.at)
@@ -196,10 +212,9 @@ def _settle(tx: Tx, settled: Settled) -> bool:
         slice=settled.slice,
         owner=settled.owner,
     )
-    facts = [(position, receipt.state) for position, receipt in pairs if receipt.state is not State.QUEUED]
     fold_states(tx, settled.batch, facts, at, finished=int(bool(owned) and not queued))
     if owned:
-        _record(tx, settled, at)
+        _record(tx, settled, at, [shared] if shared is not None else settled.receipts)
     if owned and queued:
         tx.run(
             "UPDATE batch SET not_before = :at, published_at = 0 WHERE id = :batch", at=retry_at, batch=settled.batch
@@ -207,11 +222,11 @@ def _settle(tx: Tx, settled: Settled) -> bool:
     return bool(owned)
 
 
-def _record(tx: Tx, settled: Settled, at: int) -> None:
+def _record(tx: Tx, settled: Settled, at: int, receipts: Sequence[Receipt]) -> None:
     """Write the slice's packed record: its positions, and each one's (state, code, reference), or one for all."""
-    record = [(int(receipt.state), receipt.code, receipt.reference) for receipt in settled.receipts]
+    record = [(int(receipt.state), receipt.code, receipt.reference) for receipt in receipts]
     first, last = settled.positions[0], settled.positions[-1]
-    whole = last - first + 1 == len(record)
+    whole = last - first + 1 == len(settled.positions)
     uniform = len(set(record)) == 1
     tx.run(
         "INSERT INTO outcome (batch, slice, attempt, account, at, record) VALUES"
@@ -223,6 +238,8 @@ def _record(tx: Tx, settled: Settled, at: int) -> None:
         at=at,
         record=pack(((first, last) if whole else list(settled.positions), record[:1] if uniform else record)),
     )
+    if not any(reference for _, _, reference in record):
+        return
     for position, receipt in zip(settled.positions, settled.receipts, strict=True):
         if receipt.reference:
             _submit_reference(tx, settled, position, receipt.reference)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from gateway.database import Tx, micros
 from gateway.model import Batch, State
@@ -32,6 +33,7 @@ BATCH_COLUMNS = (
     "counts",
     "created_at",
 )
+_FOLD = {state: bytes(max(old, state) for old in range(256)) for state in State}  # old state → folded with this one
 
 
 def person_key(village: str, person: int) -> str:
@@ -81,7 +83,35 @@ def add_batches(tx: Tx, batches: Sequence[Batch], now: datetime) -> None:
         tx.copy("device_command", ("alert", "device", "batch", "position", "want", "finished", "deadline"), commands)
 
 
-def fold_states(tx: Tx, batch: str, facts: Iterable[tuple[int, State]], at: int, *, finished: int = 0) -> bool:
+class Run(NamedTuple):
+    """One state for the positions `start` to `stop`, the last one not included: what most slices end with."""
+
+    start: int
+    stop: int
+    state: State
+
+
+def _raised(states: bytearray, facts: Run | Iterable[tuple[int, State]]) -> bool:
+    """Fold facts into `states` in place; whether a state moved that shows that something was submitted."""
+    if isinstance(facts, Run):
+        before = states[facts.start : facts.stop]
+        states[facts.start : facts.stop] = before.translate(_FOLD[facts.state])
+        return _shows_submit(facts.state) and states[facts.start : facts.stop] != before
+    submitted = False
+    for position, state in facts:
+        if state > states[position]:
+            states[position] = state
+            submitted = submitted or _shows_submit(state)
+    return submitted
+
+
+def _shows_submit(state: State) -> bool:
+    return state is State.SUBMITTED or state >= State.FAILED
+
+
+def fold_states(
+    tx: Tx, batch: str, facts: Run | Iterable[tuple[int, State]], at: int, *, finished: int = 0
+) -> bool:  # fmt: skip
     """Fold facts (position, state) into the batch's states; count `finished` slices off. True if anything moved."""
     lock = " FOR UPDATE" if tx.postgresql else ""
     row = tx.one(f"SELECT states, alert, unfinished FROM batch WHERE id = :batch{lock}", batch=batch)
@@ -89,11 +119,7 @@ def fold_states(tx: Tx, batch: str, facts: Iterable[tuple[int, State]], at: int,
         return False
     before, alert, unfinished = bytes(row[0]), row[1], int(row[2])
     states = bytearray(before)
-    submitted = False
-    for position, state in facts:
-        if state > states[position]:
-            states[position] = state
-            submitted = submitted or state is State.SUBMITTED or state >= State.FAILED
+    submitted = _raised(states, facts)
     if states == before and not finished:
         return False
     tx.run(
