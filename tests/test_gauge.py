@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from api_support import Desk, opened
 from manual_clock import ManualClock
+from test_store import NOW, alert, batch_of, draft_of, settled
 
 from gateway import metrics
-from gateway.broker import LocalBroker
+from gateway.broker import LocalBroker, RabbitBroker
+from gateway.database import Database
 from gateway.errors import StoreDown
 from gateway.gauge import Gauges
 from gateway.lifecycle import Lifecycle
+from gateway.model import Receipt, State
+from gateway.ports import Broker
+from gateway.store import Store
 
 QUEUE = "sms_twilio.green"
 
@@ -39,7 +45,7 @@ async def desk(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Desk]:
         yield desk
 
 
-def gauges(desk: Desk, broker: LocalBroker, queues: tuple[str, ...] = (QUEUE,)) -> Gauges:
+def gauges(desk: Desk, broker: Broker, queues: tuple[str, ...] = (QUEUE,)) -> Gauges:
     return Gauges(desk.core.store, broker, desk.core.coverage, desk.clock, queues, "local")
 
 
@@ -91,6 +97,44 @@ async def test_the_depth_of_a_broker_that_is_down_is_not_shown_as_nothing_waitin
     assert (value("queue_depth", lane="green"), value("broker_up", broker="local")) == (1.0, 1.0)
     await gauges(desk, LocalBroker()).work()  # it knows no queue, as one that does not answer
     assert (value("queue_depth", lane="green"), value("broker_up", broker="local")) == (None, 0.0)
+
+
+async def test_the_depth_of_rabbitmq_is_what_waits_there(desk: Desk, amqp_url: str, namespace: str) -> None:
+    """The cluster's duty room sees a queue nobody works off while it can still be mended."""
+    broker = RabbitBroker(amqp_url, namespace)
+    await broker.open([QUEUE])
+    await broker.publish(QUEUE, b"batch")
+    await gauges(desk, broker).work()
+    before = value("queue_depth", lane="green")  # the broker's own probe may wait there too
+    await broker.publish(QUEUE, b"batch")
+    await gauges(desk, broker).work()
+    shown = value("queue_depth", lane="green"), value("broker_up", broker="local")
+    await broker.close()
+    assert before is not None
+    assert shown == (before + 1, 1.0)
+    await gauges(desk, broker).work()
+    assert (value("queue_depth", lane="green"), value("broker_up", broker="local")) == (None, 0.0)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_the_first_of_an_alert_is_the_first_submitted_whichever_settled_first(
+    kind: str, tmp_path: Path, clock: ManualClock, request: pytest.FixtureRequest
+) -> None:
+    """Two workers share an alert; the one that seals first must not call its own batch the first."""
+    url = f"sqlite:///{tmp_path}/pace.db" if kind == "sqlite" else request.getfixturevalue("database_url")
+    database = Database(url)
+    await database.open()
+    clock.set(NOW)
+    store = Store(database, clock)
+    early, late = batch_of(alert(), slice_=4), batch_of(alert(), slice_=4, number=1)
+    await store.outbox.accept(draft_of(alert(), early, late))
+    for batch, seconds in ((late, 7), (early, 3)):
+        await store.outbox.claim(batch.id, 0, "worker", 30)
+        at = NOW + timedelta(seconds=seconds)
+        await store.ledger.settle(settled(batch, 0, "worker", [0, 1, 2, 3], Receipt(State.SUBMITTED), at))
+    paces = await store.ledger.paces([early.id, late.id])
+    assert [(pace.first, pace.submitted_s, pace.settled_s) for pace in paces] == [(True, 3.0, 3.0), (False, 7.0, 7.0)]
+    await database.close()
 
 
 async def test_a_database_that_is_away_is_seen_before_the_next_warning_is_refused(desk: Desk) -> None:
