@@ -25,22 +25,20 @@ class Figure(msgspec.Struct, frozen=True):
 
 def of_first(found: First) -> Figure:
     """Judge the way to the first device."""
-    name = f"last byte of the request read → first device socket write, p95 of {found.rounds}"
+    name = f"last byte read → first device write, p95 of {found.rounds}"
     return Figure(name, found.p95_ms, "ms", f"≤ {FIRST_MS:.0f}", found.p95_ms <= FIRST_MS)
 
 
 def of_sms(found: Sms) -> Figure:
     """Judge the SMS channel."""
     share = round(found.ratio.median * 100, 1)
-    return Figure("HTTP SMS channel against a bare loop", share, "%", f"≥ {SMS_RATIO:.0%}", share >= SMS_RATIO * 100)
+    return Figure("HTTP SMS channel : bare loop", share, "%", f"≥ {SMS_RATIO * 100:.0f}", share >= SMS_RATIO * 100)
 
 
 def of_fanout(found: Fanout) -> Figure:
     """Judge the no-op channel: acceptance to all settled."""
     rate = found.recipients_s.median
-    return Figure(
-        "no-op channel, accepted to all settled", rate, "recipients/s", f"≥ {FANOUT_S:,.0f}", rate >= FANOUT_S
-    )
+    return Figure("no-op channel, accepted → settled", rate, "recipients/s", f"≥ {FANOUT_S:,.0f}", rate >= FANOUT_S)
 
 
 async def figures(quick: bool) -> list[Figure]:
