@@ -58,6 +58,7 @@ ROLES = frozenset({"api", "planner", "worker", "hub", "scheduler"})
 WAKE = "alerts"
 SEAL_S = 1.0
 GAUGES_S = 2.0
+CANCEL_AGAIN_S = 0.5
 VILLAGES_S = 5.0
 
 _log = log.get("app")
@@ -192,9 +193,11 @@ class App:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        running = set(self._tasks)
+        while running:  # `wait_for` of Python 3.11 loses a cancellation that meets its result: cancel again
+            for task in running:
+                task.cancel()
+            running = (await asyncio.wait(running, timeout=CANCEL_AGAIN_S))[1]
         await self._stack.aclose()
 
     async def _open(self) -> None:
@@ -258,6 +261,8 @@ class App:
         if "planner" in self.roles:
             if self.settings.embedded:
                 await self.store.outbox.forget_published()
+            else:
+                await self.store.outbox.forget_unconfirmed()
             self._run("planner", self.planner.run())
             sweeper = self._sweeper()
             self._run("sweeper", forever(sweeper.sweep, POLL_S, self.clock))

@@ -23,7 +23,7 @@ from gateway.directory.importer import Importer
 from gateway.directory.table import Roster
 from gateway.errors import BrokerDown
 from gateway.intake import Outcome
-from gateway.model import Alert, Area, Code, Document, Info, Kind, Level, Record, Reference, Reply, Status
+from gateway.model import Alert, Area, Code, Document, Info, Kind, Lane, Level, Record, Reference, Reply, Status
 from gateway.policy import Principal
 from gateway.ports import Broker, Clock, Message
 from gateway.settings import Settings
@@ -44,7 +44,7 @@ RESIDENTS: tuple[Cells, ...] = (
     ("卯", phone(14), OLD_1, "opted_in"),
 )
 DEVICES: tuple[Cells, ...] = (("lb-1", FLOWER_1, "1" * 32), ("lb-2", FLOWER_2, "2" * 32))
-MANY: tuple[Cells, ...] = tuple((f"住户{n}", phone(1000 + n), FLOWER_1, "opted_in") for n in range(2500))
+MANY: tuple[Cells, ...] = tuple((f"住户{n}", phone(1000 + n), FLOWER_1, "opted_in") for n in range(3000))
 
 
 class Deaf:
@@ -336,9 +336,9 @@ async def test_what_has_not_left_by_its_expiry_never_leaves(tmp_path: Path, cloc
 
         await ticking(clock, expired)
         await ticking(clock, lambda: _none_queued(one, issued.alert), step_s=1.0)
-        assert await one.settled(issued.alert, 2500) == {
+        assert await one.settled(issued.alert, 3000) == {
             ("residents", "delivered"): 1000,
-            ("residents", "expired"): 1500,
+            ("residents", "expired"): 2000,
         }
         assert len(one.told(issued.alert)) == 1000
 
@@ -396,6 +396,36 @@ async def test_without_a_broker_green_goes_out_from_the_store_within_seconds(
         issued = await one.issue(one.alert([FLOWER, WATER]))
         officials = one.people(*OFFICIALS[:2])
         assert await ticking(clock, lambda: set(one.told(issued.alert)) == officials) <= 1.5
+
+
+async def test_what_a_dead_planner_never_saw_confirmed_is_due_at_its_successors_start(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    """Residents under a red warning do not wait half a minute because the process that told the broker died."""
+    async with desk(tmp_path, clock, officials=(), build=DeafApp) as one:
+        issued, outbox = await one.issue(one.alert([FLOWER])), one.core.store.outbox
+        await until(lambda: one.core.store.ledger.batches(issued.alert))
+        assert await outbox.ready([Lane.URGENT], ["noop"], 30.0, 10) == []
+        await outbox.forget_unconfirmed()
+        due = await outbox.ready([Lane.URGENT], ["noop"], 30.0, 10)
+        assert [found.batch.split(".")[0] for found in due] == [issued.alert]
+        clock.advance(1)
+        await outbox.published([found.batch for found in due])
+        await outbox.forget_unconfirmed()  # a confirmed one is the broker's business
+        assert await outbox.ready([Lane.URGENT], ["noop"], 30.0, 10) == []
+
+
+async def test_a_claim_answered_twice_never_makes_a_third_send(tmp_path: Path, clock: ManualClock) -> None:
+    """A connection that dies as it commits has its claim run again: who may have been told twice stays out of it."""
+    async with desk(tmp_path, clock, officials=(), build=DeafApp) as one:
+        issued, outbox = await one.issue(one.alert([FLOWER])), one.core.store.outbox
+        await until(lambda: one.core.store.ledger.batches(issued.alert))
+        [(batch, _)] = await one.core.store.ledger.batches(issued.alert)
+        for owner in ("first", "second"):  # both die
+            await outbox.claim(batch.id, 0, owner, 20.0)
+            clock.advance(21)
+        claims = [await outbox.claim(batch.id, 0, "third", 20.0) for _ in range(2)]
+        assert [(claim.pending, claim.doubtful, claim.lost) for claim in claims] == [((), (), (0, 1))] * 2
 
 
 # --- what comes back ------------------------------------------------------------------------------------------------

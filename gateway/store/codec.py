@@ -17,7 +17,8 @@ pack = _encoder.encode
 unpack_alert = msgspec.msgpack.Decoder(Alert).decode
 unpack_plan = msgspec.msgpack.Decoder(Plan).decode
 unpack_batch = msgspec.msgpack.Decoder(Batch).decode
-unpack_pending = msgspec.msgpack.Decoder(tuple[tuple[int, ...], tuple[int, ...]]).decode
+unpack_pending = msgspec.msgpack.Decoder(tuple[tuple[int, ...], ...]).decode
+"""Positions of a slice without an outcome: to send, doubtful, and (under a claim) lost."""
 
 
 class _Persons(msgspec.Struct):

@@ -182,6 +182,12 @@ class SqlOutbox:
         """After a start with an empty in-process broker: everything unfinished counts as not published."""
         await self._database.write(lambda tx: tx.run("UPDATE batch SET published_at = 0 WHERE unfinished > 0"))
 
+    async def forget_unconfirmed(self) -> None:
+        """After a start beside a broker of its own: what the one before wrote but never saw confirmed is due now."""
+        await self._database.write(
+            lambda tx: tx.run("UPDATE batch SET published_at = 0 WHERE unfinished > 0 AND published_at = created_at")
+        )
+
     async def claim(self, batch: str, slice_: int, owner: str, lease_s: float) -> Claim:
         """Claim one slice before its first byte. The store is the only arbiter. `owner` is new for every call."""
         now = self._clock.now()
@@ -363,7 +369,8 @@ def _standing_claim(tx: Tx, batch: str, slice_: int, positions: tuple[int, ...],
     if row is None:
         return Claim(ClaimResult.GRANTED, 1, positions)
     holder, lease_until, attempt, retry_at, done, packed = row
-    fresh, doubtful = unpack_pending(packed) if packed is not None else (positions, ())
+    fresh, doubtful, *more = unpack_pending(packed) if packed is not None else (positions, ())
+    lost = more[0] if more else ()
     if done:
         return Claim(ClaimResult.SETTLED)
     if lease_until > at and holder != owner:
@@ -371,8 +378,8 @@ def _standing_claim(tx: Tx, batch: str, slice_: int, positions: tuple[int, ...],
     if lease_until == 0 and retry_at > at:
         return Claim(ClaimResult.WAITING, attempt, fresh, doubtful, until=moment(retry_at))
     if 0 < lease_until <= at:  # whoever held it may have sent what it had
-        return Claim(ClaimResult.GRANTED, attempt + 1, (), fresh, doubtful)
-    return Claim(ClaimResult.GRANTED, attempt, fresh, doubtful)
+        return Claim(ClaimResult.GRANTED, attempt + 1, (), fresh, doubtful + lost)
+    return Claim(ClaimResult.GRANTED, attempt, fresh, doubtful, lost)
 
 
 def _take(tx: Tx, batch: str, slice_: int, owner: str, claim: Claim, until: int, at: int) -> bool:
@@ -387,7 +394,7 @@ def _take(tx: Tx, batch: str, slice_: int, owner: str, claim: Claim, until: int,
             owner=owner,
             until=until,
             attempt=claim.attempt,
-            pending=pack((claim.pending, claim.doubtful + claim.lost)),
+            pending=pack((claim.pending, claim.doubtful, claim.lost)),
             at=at,
         )
     )
