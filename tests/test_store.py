@@ -359,6 +359,9 @@ async def test_device_commands_are_desired_state_until_reported_or_stopped(store
     await store.outbox.stop(batch.alert, "cancelled", Record(NOW, "issuer", "recall", batch.alert))
     left = await store.commands.wanted(devices)
     assert [(item.device, item.stop) for item in left] == [(devices[1], True)]
+    assert await store.ledger.unsealed(10) == []
+    await store.ledger.commit([Report("loudspeaker_ws", "", State.FAILED, NOW, "stopped", batch.id, 1)])
+    assert [found[0] for found in await store.ledger.unsealed(10)] == [batch.id], "its digest is due in the chain"
     counts = await store.ledger.counts(batch.alert)
     assert counts[("loudspeaker_ws", "officials", "superseded")] == 2
 

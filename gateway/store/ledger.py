@@ -20,7 +20,7 @@ from gateway.model import Batch, Change, Receipt, Record, Reply, Report, State
 from gateway.ports import Clock, Settled
 from gateway.store import audit, change
 from gateway.store.codec import pack, unpack_batch
-from gateway.store.rows import Run, fold_states, person_key
+from gateway.store.rows import Run, finish_commands, fold_states, person_key
 
 
 class Pace(NamedTuple):
@@ -331,11 +331,7 @@ def _facts(tx: Tx, batch: str, facts: Sequence[tuple[int, int, State, str, int]]
     fold_states(tx, batch, [(fact[0], fact[2]) for fact in facts], max(fact[4] for fact in facts))
     ended = sorted({fact[0] for fact in facts if fact[2] in (State.PLAYED, State.FAILED)})
     if not slice_size and ended:
-        tx.run(
-            "UPDATE device_command SET finished = 1 WHERE batch = :batch AND position IN :*ended",
-            batch=batch,
-            ended=ended,
-        )
+        finish_commands(tx, batch, ended, max(fact[4] for fact in facts))
 
 
 def _confirm(tx: Tx, alert: str, person: int, villages: Sequence[str], how: str, record: Record) -> bool:

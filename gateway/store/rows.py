@@ -176,10 +176,21 @@ def _stop_commands(tx: Tx, batch: str, positions: Sequence[int], state: State, a
     states = bytes(row[0]) if row else b""
     never = [position for position in positions if states[position] == State.QUEUED]
     if never:
-        tx.run(
-            "UPDATE device_command SET finished = 1 WHERE batch = :batch AND position IN :*never",
-            batch=batch,
-            never=never,
-        )
         fold_states(tx, batch, [(position, state) for position in never], at)
+        finish_commands(tx, batch, never, at)
     tx.run("UPDATE device_command SET want = 'stop' WHERE batch = :batch AND finished = 0", batch=batch)
+
+
+def finish_commands(tx: Tx, batch: str, positions: Sequence[int], at: int) -> None:
+    """Finish the commands of these positions; with the last one the batch is settled."""
+    tx.run(
+        "UPDATE device_command SET finished = 1 WHERE batch = :batch AND position IN :*positions",
+        batch=batch,
+        positions=positions,
+    )
+    tx.run(
+        "UPDATE batch SET settled_at = :at WHERE id = :batch AND settled_at IS NULL AND NOT EXISTS"
+        " (SELECT 1 FROM device_command c WHERE c.batch = :batch AND c.finished = 0)",
+        at=at,
+        batch=batch,
+    )
