@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from gateway.simulate.log import read
 from gateway.simulate.speaker import Options
@@ -24,6 +25,18 @@ class Verdict:
     unaccounted: int
     duplicates: int
     marked: int
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One version and what became of it."""
+
+    name: str
+    alert: str
+    since: datetime
+    posted_ms: float
+    status: dict[str, Any]
+    verdict: Verdict
 
 
 def _rows(path: Path) -> Iterable[dict[str, str]]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from gateway.demo.story import Phase
+from gateway.demo.judge import Phase
 
 GROUPS = {"officials": "责任人", "loudspeakers": "大喇叭", "subscribers": "订阅者", "residents": "居民"}
 VILLAGES = {"confirmed": "叫应", "played": "已播出", "sms_only": "仅短信", "silent": "失联", "gap": "缺口"}
@@ -127,7 +127,11 @@ def table(status: dict[str, Any]) -> Table:
     for count in status["counts"]:
         counts.setdefault((count["group"], count["channel"]), {})[count["state"]] = count["recipients"]
     states = [state for state in STATES if any(state in row for row in counts.values())]
-    shown = Table("群体 group", "渠道 channel", *states, title=f"{status['route']} · {status['standing']}")
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title=f"{status['route']} · {status['standing']}")
+    for name in ("group", "channel"):
+        shown.add_column(name, no_wrap=True)
+    for state in states:
+        shown.add_column(state, justify="right", no_wrap=True)
     for (group, channel), row in sorted(counts.items(), key=lambda item: list(GROUPS).index(item[0][0])):
         shown.add_row(
             f"{GROUPS[group]} {group}", channel, *(f"{row[state]:,}" if state in row else "" for state in states)

@@ -12,8 +12,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from rich.console import Console
 
 from gateway import cap
 from gateway.database import Database
-from gateway.demo.judge import Verdict, judge
+from gateway.demo.judge import Phase, judge
 from gateway.demo.screen import Measured, Screen
 from gateway.demo.stage import Servers, Stage
 from gateway.directory.importer import Importer
@@ -43,7 +43,8 @@ from gateway.simulate.world import World
 COUNTY = "411726"
 SENDER = "411726-qxj@mingluo.example"
 ISSUER, REVIEWER = "demo-411726-qxj-issuer", "demo-411726-qxj-reviewer"
-TOWNSHIPS = 9  # of 泌阳县; about 300 loudspeakers at two a village
+SPEAKERS = 300  # one a village: the roster takes townships of 泌阳县 until it has them
+TOWNSHIPS = 6  # of those, how many the warning and its update are about
 LEAVING, ENTERING = 2, 1  # how many of them the update removes and adds
 SEED = 4117
 SETTLE_S = 90.0  # longest wait for a phase to come to rest
@@ -62,18 +63,6 @@ class SystemClock:
         await asyncio.sleep(wait_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """One version and what became of it."""
-
-    name: str
-    alert: str
-    since: datetime
-    posted_ms: float
-    status: dict[str, Any]
-    verdict: Verdict
-
-
 class Story:
     """Plays the night on a stage."""
 
@@ -85,6 +74,8 @@ class Story:
         self.regions = Regions.load(data_folder("config") / "regions")
         towns = [one.code for one in self.regions.under(COUNTY) if len(self.regions.villages(one.code)) >= 12]
         self.towns = towns[:TOWNSHIPS]
+        villages = list(accumulate(len(self.regions.villages(town)) for town in towns))
+        self.listed = towns[: 1 + next((at for at, sum_ in enumerate(villages) if sum_ >= SPEAKERS), len(towns))]
         self.world: World | None = None
         self.phases: list[Phase] = []
 
@@ -120,7 +111,7 @@ class Story:
 
     def _write_roster(self, subscriptions: Sequence[str] | None) -> None:
         write_sample(
-            self.roster, self.regions, self.residents, SEED, townships=self.towns,
+            self.roster, self.regions, self.residents, SEED, townships=self.listed, devices_per_village=1,
             subscribers=len(subscriptions or ()),
             push_endpoint=subscriptions.__getitem__ if subscriptions else None,
         )  # fmt: skip
