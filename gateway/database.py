@@ -226,7 +226,8 @@ class Database:
         if patience_s is None:
             return await future
         try:
-            return await asyncio.wait_for(future, patience_s + RECONNECT_S)
+            async with asyncio.timeout(patience_s + RECONNECT_S):
+                return await future
         except TimeoutError:
             raise StoreDown("no commit in time") from None
 
@@ -238,7 +239,8 @@ class Database:
         """
         loop = asyncio.get_running_loop()
         try:
-            return await asyncio.wait_for(loop.run_in_executor(self._readers, self._read, operation), patience_s)
+            async with asyncio.timeout(patience_s):
+                return await loop.run_in_executor(self._readers, self._read, operation)
         except TimeoutError:
             raise StoreDown("no answer in time") from None
 

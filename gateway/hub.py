@@ -72,7 +72,8 @@ class Hub:
             except Exception:
                 _log.exception("hub_round_failed")
             try:
-                await asyncio.wait_for(self._woken.wait(), POLL_S)
+                async with asyncio.timeout(POLL_S):
+                    await self._woken.wait()
             except TimeoutError:
                 continue
 

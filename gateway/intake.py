@@ -132,20 +132,18 @@ class Intake:
             row = await self._store.outbox.alert(accepted.alert)
             standing = row.plan if row else prepared.plan
             return Outcome("duplicate", accepted.alert, standing.route, standing.reasons, standing.held)
-        await self._announce(alert.id, batches, prepared)
+        self._announce(alert.id, batches, prepared)
         result = "held" if held else "accepted"
         return Outcome(
             result, alert.id, prepared.plan.route, prepared.plan.reasons, prepared.plan.held, prepared.warnings
         )
 
-    async def _announce(self, alert: str, batches: Sequence[Batch], prepared: Prepared) -> None:
-        """Tell the workers; ring the alarm for whatever of an Actual alert waits."""
+    def _announce(self, alert: str, batches: Sequence[Batch], prepared: Prepared) -> None:
+        """Tell the workers; say which usual limits were exceeded. (The alarm for what is held is in the store.)"""
         self._on_accepted(alert, batches)
         for text in prepared.route.alarms:
             metrics.alarms.labels("limit").inc()
             _log.warning("limit", alert=alert, why=text)
-        if prepared.alert.actual and (prepared.held or prepared.plan.held):
-            await self._store.timers.set("held", alert, self._clock.now())
 
     def _detail(self, prepared: Prepared) -> str:
         parts = (prepared.plan.route, *prepared.plan.reasons, *prepared.plan.held)

@@ -113,7 +113,8 @@ class Planner:
             if not busy:
                 self._woken.clear()
                 try:
-                    await asyncio.wait_for(self._woken.wait(), IDLE_S)
+                    async with asyncio.timeout(IDLE_S):
+                        await self._woken.wait()
                 except TimeoutError:
                     continue
 

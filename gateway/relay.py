@@ -18,7 +18,7 @@ from gateway.channel import Channel
 from gateway.errors import BrokerDown, StoreDown
 from gateway.model import Batch, Lane
 from gateway.ports import Broker, Message, Outbox
-from gateway.sender import Sender
+from gateway.sender import Sender, Stopping
 from gateway.store.codec import pack, unpack_batch
 
 GREEN_TIMEOUT_S = 0.25
@@ -145,6 +145,8 @@ class Worker:
             return
         try:
             await self._once(batch)
+        except Stopping:
+            return  # unacked: the broker gives it to another worker, or to this one's successor
         except Exception:
             _log.exception("batch_failed", batch=batch.id)
             metrics.alarms.labels("batch_failed").inc()
@@ -161,6 +163,8 @@ class Worker:
     async def _direct(self, batch: Batch) -> None:
         try:
             await self._once(batch)
+        except Stopping:
+            return
         except Exception:
             _log.exception("batch_failed", batch=batch.id)
             metrics.alarms.labels("batch_failed").inc()
@@ -176,6 +180,7 @@ class Worker:
             self._now.pop(batch.id).set()
 
     async def stop(self) -> None:
-        """Let the batches under way settle."""
+        """Let the slices under way settle; claim no more."""
+        self._sender.stop()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=10)

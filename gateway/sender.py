@@ -25,7 +25,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from gateway import log, metrics
 from gateway.channel import Channel, Link
-from gateway.errors import Ambiguous, ChannelError, Permanent, Temporary, Throttled, Unusable
+from gateway.errors import Ambiguous, ChannelError, MingluoError, Permanent, Temporary, Throttled, Unusable
 from gateway.model import Batch, ClaimResult, Document, Lane, Level, Message, Receipt, Slice, State
 from gateway.ports import Clock, Ledger, Outbox, Settled
 
@@ -74,6 +74,10 @@ class Gate:
             waited += YIELD_S
 
 
+class Stopping(MingluoError):
+    """This process takes no new slices."""
+
+
 class Outcome(NamedTuple):
     """Receipts of one slice after the retry decisions, and when the pending ones are due."""
 
@@ -103,16 +107,27 @@ class Sender:
         self._links = links
         self._clock = clock
         self._gone = gone
+        self._stopping = False
         self._gate = gate or Gate()
 
+    def stop(self) -> None:
+        """Claim nothing more: slices under way settle, the rest is left to others."""
+        self._stopping = True
+
     async def send(self, batch: Batch) -> None:
-        """Work off every slice that may be worked off now; return when the broker's copy may be acked."""
+        """Work off every slice that may be worked off now; return when the broker's copy may be acked.
+
+        Raises:
+            Stopping: the process ends; the copy must not be acked.
+        """
         channel = self.channels[batch.channel]
         self._gate.enter(batch.lane)
         try:
             # Whatever cannot be read is found out before a claim, not under one.
             repeatable = await self._composer.repeatable(batch)
             for number in range(batch.slices):
+                if self._stopping:
+                    raise Stopping
                 if batch.lane is not Lane.GREEN:
                     await self._gate.step_aside(batch.lane)
                 await self._slice(channel, batch, number, repeatable=repeatable)
@@ -176,9 +191,11 @@ class Sender:
             slice_ = Slice(
                 batch.id, number, attempt, positions, _at(batch.persons, positions), _at(batch.addresses, positions)
             )
-            if again:
-                metrics.possible_duplicates.labels(channel.name).inc(len(positions))
             receipts = await self._call(channel, slice_, message)
+            if again:
+                receipts = [_marked(receipt) for receipt in receipts]
+                sent = sum(receipt.error is None for receipt in receipts)
+                metrics.possible_duplicates.labels(channel.name).inc(sent)
         return self._decide(channel, receipts, attempt, again=again, repeatable=repeatable)
 
     async def _call(self, channel: Channel, slice_: Slice, message: Message) -> list[Receipt]:
@@ -217,6 +234,11 @@ class Sender:
                 _log.error("account_unusable", channel=channel.name, code=receipt.code)
         retry_at = self._clock.now() + timedelta(seconds=min(waits)) if waits else None
         return Outcome(decided, retry_at, counted)
+
+
+def _marked(receipt: Receipt) -> Receipt:
+    """A repeat that left says so in the ledger (rule 2)."""
+    return receipt if receipt.error is not None else Receipt(receipt.state, "possible_duplicate", receipt.reference)
 
 
 def _verdict(

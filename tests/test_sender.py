@@ -14,7 +14,7 @@ from gateway.channel import Channel, ChannelSettings, Link
 from gateway.database import Database
 from gateway.errors import Ambiguous, ChannelError, Permanent, Temporary, Throttled, Unusable
 from gateway.model import Batch, Lane, Level, Message, Notice, Receipt, Slice, State, Status
-from gateway.sender import ATTEMPTS, LEASE_MARGIN_S, Gate, Sender
+from gateway.sender import ATTEMPTS, LEASE_MARGIN_S, Gate, Sender, Stopping
 from gateway.store import Store
 
 SENT = Receipt(State.SUBMITTED)
@@ -249,6 +249,25 @@ async def test_a_subscription_that_is_gone_is_reported_once_settled(desk: Desk) 
     ])  # fmt: skip
     await desk.work(channel)
     assert desk.gone == [desk.batch.persons[1]]
+
+
+async def test_a_process_that_ends_claims_nothing_more(desk: Desk) -> None:
+    """A plain restart must not leave claims behind that make people doubtful."""
+
+    def script(slice_: Slice, message: Message) -> list[Receipt]:
+        sender.stop()
+        return [SENT] * len(slice_)
+
+    async def gone(people: Sequence[int]) -> None:
+        raise AssertionError("nobody is gone")
+
+    channel = Scripted(script)
+    ledger, outbox = desk.store.ledger, desk.store.outbox
+    sender = Sender({"noop": channel}, outbox, ledger, Words(), {"noop": RecordingLink()}, desk.clock, gone)
+    with pytest.raises(Stopping):
+        await sender.send(desk.batch)
+    assert channel.calls == [((0, 1), False)]
+    assert await desk.work(Scripted(always(SENT))) == {"submitted": 4}
 
 
 async def test_bulk_steps_aside_while_green_is_under_way() -> None:

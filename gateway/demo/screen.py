@@ -122,25 +122,22 @@ class Screen:
 
 
 def table(status: dict[str, Any]) -> Table:
-    """Recipients by group and state."""
+    """Recipients by group and state; states nobody stands in are left out."""
     counts: dict[tuple[str, str], dict[str, int]] = {}
     for count in status["counts"]:
         counts.setdefault((count["group"], count["channel"]), {})[count["state"]] = count["recipients"]
     states = [state for state in STATES if any(state in row for row in counts.values())]
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title=f"{status['route']} · {status['standing']}")
-    for name in ("group", "channel"):
-        shown.add_column(name, no_wrap=True)
+    shown.add_column("group 群体", no_wrap=True)
     for state in states:
         shown.add_column(state, justify="right", no_wrap=True)
     for (group, channel), row in sorted(counts.items(), key=lambda item: list(GROUPS).index(item[0][0])):
-        shown.add_row(
-            f"{GROUPS[group]} {group}", channel, *(f"{row[state]:,}" if state in row else "" for state in states)
-        )
+        cells = (f"{row[state]:,}" if state in row else "" for state in states)
+        shown.add_row(f"{GROUPS[group]} {channel}", *cells)
     return shown
 
 
 def villages(status: dict[str, Any]) -> Text:
     """Villages by state, side by side, never added up."""
-    return Text(
-        "村 villages  " + "   ".join(f"{VILLAGES[key]} {key} {number}" for key, number in status["villages"].items())
-    )
+    parts = (f"{VILLAGES[key]} {number} {key}" for key, number in status["villages"].items())
+    return Text("villages 村: " + ", ".join(parts))
