@@ -49,7 +49,16 @@ broker_up = _gauge("broker_up", "1 while the broker answers for its queues", "br
 store_up = _gauge("store_up", "1 while the database answers; 0: nothing can be taken in", "store")
 publishes = _counter("publishes_total", "Batches handed to the broker", "lane", "result")
 
-ALARMS = ("account_unusable", "batch_failed", "cannot_compose", "held", "held_leader", "limit", "timer_failed")
+ALARMS = (
+    "account_unusable",
+    "batch_failed",
+    "cannot_compose",
+    "held",
+    "held_leader",
+    "limit",
+    "step_failed",
+    "timer_failed",
+)
 ROUTES = ("drill", "green", "normal")
 WHYS = ("ambiguous", "temporary", "throttled")
 OUTCOMES = ("accepted", "held", "duplicate", "refused")

@@ -8,10 +8,11 @@ one lane take turns. `first` gives intake the opening batches that are stored wi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from datetime import datetime, timedelta
 from itertools import groupby
 
-from gateway import log
+from gateway import log, metrics
 from gateway.errors import StoreDown
 from gateway.model import Alert, Batch, Group, Lane, Notice, Plan, State, Step
 from gateway.ports import Clock, Directory, Page, StepWork
@@ -23,6 +24,10 @@ FIRST = 50  # recipients of the opening batch, so that it leaves before the rest
 PAGES = 4  # pages written in one transaction
 IDLE_S = 0.25
 ENDS = frozenset({Notice.ALL_CLEAR, Notice.PARTIAL_ALL_CLEAR, Notice.CORRECTION})
+WORK = 64  # steps looked at in one round
+LOOK = timedelta(seconds=5)  # between two looks at whom a fallback is to serve
+LOOKED = "~"  # in place of a township: the cursor of a fallback that goes on looking
+ON_THE_WAY = frozenset({State.QUEUED, State.SUBMITTED})
 MISSED = frozenset({State.FAILED, State.UNKNOWN})
 NEVER_SENT = frozenset({State.SUPERSEDED, State.EXPIRED, State.SKIPPED})
 
@@ -64,6 +69,11 @@ def only(page: Page, people: Collection[int]) -> Page:
     )
 
 
+def page_of(batch: Batch) -> Page:
+    """Return a frozen batch as a page of the same people."""
+    return Page(batch.township, batch.persons, batch.addresses, tuple(batch.village_of()), batch.places)
+
+
 class Planner:
     """Works through the steps of active plans."""
 
@@ -78,6 +88,7 @@ class Planner:
         self._clock = clock
         self._woken = asyncio.Event()
         self._plans: dict[str, Plan] = {}
+        self._look: dict[str, datetime] = {}
 
     def wake(self) -> None:
         """Look for work now."""
@@ -119,62 +130,99 @@ class Planner:
                     continue
 
     async def round(self) -> bool:
-        """Give every due step one turn; False if there was nothing to do."""
-        work = await self._outbox.work(limit=16)
-        for item in work:
-            await self._turn(item)
-        return bool(work)
+        """Give every due step one turn; False if none of them came further.
 
-    async def _turn(self, work: StepWork) -> None:
-        plan = await self._plan(work.alert)
-        step = next(step for step in plan.steps if step.number == work.step)
-        await self._relay.room(step.lane)
-        missed = await self._missed(work.alert, step) if step.fallback_of is not None else None
+        A step that fails holds up no other; a lane whose publishers are behind is passed over.
+        """
+        busy = False
+        for item in await self._outbox.work(limit=WORK):
+            try:
+                busy = await self._turn(item) or busy
+            except StoreDown:
+                raise
+            except Exception:
+                _log.exception("step_failed", alert=item.alert, step=item.step)
+                metrics.alarms.labels("step_failed").inc()
+        return busy
+
+    async def _turn(self, work: StepWork) -> bool:
+        step = await self._step(work)
+        if step.audience.channel not in self._slices:
+            _log.error("channel_missing", channel=step.audience.channel, alert=work.alert)
+            return False  # it stays open until the channel is back or the alert is over
+        if not self._relay.has_room(step.lane):
+            return False
+        if step.fallback_of is not None:
+            return await self._stand_in(work, step)
         pages: list[Page] = []
         after = work.after
         for _ in range(PAGES):
             page = await self._page(step, after)
-            pages.append(page if missed is None else only(page, missed))
+            pages.append(page)
             after = page.after
             if after is None:
                 pages += await self._departed(work.alert, step)
                 break
-        slice_ = self._slices[step.audience.channel]
+        return await self._write(work, step, pages, after)
+
+    async def _write(self, work: StepWork, step: Step, pages: Iterable[Page], after: Cursor) -> bool:
         filled = [page for page in pages if page.persons]
+        slice_ = self._slices[step.audience.channel]
         batches = [cut(work.alert, step, work.sequence + at, page, slice_) for at, page in enumerate(filled)]
         if await self._outbox.add_page(work, batches, after):
             self._relay.offer(batches)
+        return True
 
-    async def _missed(self, alert: str, step: Step) -> frozenset[int]:
-        """Return whom the step this one stands in for did not reach."""
-        missed: set[int] = set()
-        async for batch, states in self._frozen(alert, step.audience.group):
-            if batch.step == step.fallback_of:
-                missed.update(person for person, state in zip(batch.persons, states, strict=True) if state in MISSED)
-        return frozenset(missed)
+    async def _stand_in(self, work: StepWork, step: Step) -> bool:
+        """Serve whom the step this one stands in for has failed to reach so far; look again until nothing can change.
+
+        Failures come late, by report: the step stays open while anybody of the first one is still on the way.
+        """
+        now = self._clock.now()
+        if self._look.get(work.alert, now) > now and step.deadline > now:
+            return False
+        self._look[work.alert] = now + LOOK
+        served: set[int] = set()
+        pages: list[Page] = []
+        on_the_way = False
+        async for batch, states in self._frozen(work.alert, step.audience.group):
+            if batch.step == step.number:
+                served.update(batch.persons)
+            elif batch.step == step.fallback_of:
+                missed = {one for one, state in zip(batch.persons, states, strict=True) if state in MISSED}
+                on_the_way = on_the_way or any(state in ON_THE_WAY for state in states)
+                pages.append(only(page_of(batch), missed))
+        pages = [only(page, set(page.persons) - served) for page in pages]
+        over = step.deadline <= now or not on_the_way
+        if not over and not any(page.persons for page in pages):
+            return False
+        if over:
+            self._look.pop(work.alert, None)
+        return await self._write(work, step, pages, None if over else (LOOKED, "", work.sequence))
 
     async def _departed(self, alert: str, step: Step) -> list[Page]:
         """Return those who were told of an earlier version and have left the roster since, at their old addresses.
 
-        An all-clear or correction goes to everybody the warning went to, whatever the roster says now.
+        An all-clear or correction goes to everybody the warning went to, once, whatever the roster says now.
         """
         if step.notice not in ENDS:
             return []
         row = await self._outbox.alert(alert)
         references = row.alert.references if row else ()
-        areas = {target.township for target in step.audience.targets}
+        audience = step.audience
+        areas = {target.township for target in audience.targets}
+        told: set[int] = set()
         pages: list[Page] = []
         for reference in references:
             for earlier in await self._outbox.find(reference.sender, reference.identifier):
-                async for batch, states in self._frozen(earlier.alert.id, step.audience.group):
-                    if batch.channel != step.audience.channel or batch.township not in areas:
+                async for batch, states in self._frozen(earlier.alert.id, audience.group):
+                    road = (batch.channel, batch.language) == (audience.channel, audience.language)
+                    if not road or batch.township not in areas:
                         continue
-                    present = await self._directory.present(step.audience, batch.persons)
-                    told = {p for p, s in zip(batch.persons, states, strict=True) if s not in NEVER_SENT}
-                    whole = Page(
-                        batch.township, batch.persons, batch.addresses, tuple(batch.village_of()), batch.places
-                    )
-                    pages.append(only(whole, told - present))
+                    here = {p for p, s in zip(batch.persons, states, strict=True) if s not in NEVER_SENT} - told
+                    here -= await self._directory.present(audience, tuple(here))
+                    told |= here
+                    pages.append(only(page_of(batch), here))
         return pages
 
     async def _frozen(self, alert: str, group: Group) -> AsyncIterator[tuple[Batch, bytes]]:
@@ -184,12 +232,17 @@ class Planner:
                 yield item
             after = found[-1][0].id
 
-    async def _plan(self, alert: str) -> Plan:
-        if alert not in self._plans:
-            row = await self._outbox.alert(alert)
-            if row is None:
-                raise LookupError(f"no alert {alert}")
-            if len(self._plans) > 64:
-                self._plans.clear()
-            self._plans[alert] = row.plan
-        return self._plans[alert]
+    async def _step(self, work: StepWork) -> Step:
+        """Return the plan's step; a plan that has grown since (by a countersign) is read again."""
+        for fresh in (False, True):
+            if fresh or work.alert not in self._plans:
+                row = await self._outbox.alert(work.alert)
+                if row is None:
+                    raise LookupError(f"no alert {work.alert}")
+                if len(self._plans) > 64:
+                    self._plans.clear()
+                self._plans[work.alert] = row.plan
+            for step in self._plans[work.alert].steps:
+                if step.number == work.step:
+                    return step
+        raise LookupError(f"alert {work.alert} has no step {work.step}")

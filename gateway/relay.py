@@ -45,10 +45,7 @@ class Relay:
         self._waiting: dict[Lane, deque[tuple[str, str, bytes]]] = {lane: deque() for lane in Lane}
         self._offered: set[str] = set()
         self._work = {lane: asyncio.Event() for lane in Lane}
-        self._room = {lane: asyncio.Event() for lane in Lane}
         self._confirmed: list[str] = []
-        for event in self._room.values():
-            event.set()
 
     def offer(self, batches: Iterable[Batch]) -> None:
         """Queue batches for publishing; returns at once. Desired-state batches are the hubs' business."""
@@ -63,12 +60,10 @@ class Relay:
         self._offered.add(batch)
         self._waiting[lane].append((batch, queue(channel, lane), body))
         self._work[lane].set()
-        if len(self._waiting[lane]) >= ROOM:
-            self._room[lane].clear()
 
-    async def room(self, lane: Lane) -> None:
-        """Wait until the lane's publishers have caught up."""
-        await self._room[lane].wait()
+    def has_room(self, lane: Lane) -> bool:
+        """Whether the lane's publishers keep up; if not, the planner turns to another lane."""
+        return len(self._waiting[lane]) < ROOM
 
     async def run(self) -> None:
         """Publish for ever."""
@@ -85,8 +80,6 @@ class Relay:
                 self._work[lane].clear()
                 await self._work[lane].wait()
             batch, name, body = waiting.popleft()
-            if len(waiting) < ROOM // 2:
-                self._room[lane].set()
             try:
                 await self._broker.publish(name, body, timeout_s)
             except BrokerDown:

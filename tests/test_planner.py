@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,14 @@ from gateway.model import (
     Plan,
     Receipt,
     Reference,
+    Report,
     State,
     Step,
     Target,
 )
 from gateway.planner import Planner, only
 from gateway.ports import Draft, Page, Settled
-from gateway.relay import Relay
+from gateway.relay import ROOM, Relay
 from gateway.store import Store
 
 
@@ -58,8 +60,9 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
     await database.close()
 
 
-def planner_of(store: Store, here: tuple[int, ...]) -> Planner:
-    return Planner(store, Roster(here), Relay(LocalBroker(), store.outbox), {"noop": 2}, HandClock())  # type: ignore[arg-type]  # two of its methods are asked for
+def planner_of(store: Store, here: tuple[int, ...], clock: HandClock | None = None) -> Planner:
+    relay = Relay(LocalBroker(), store.outbox)
+    return Planner(store, Roster(here), relay, {"noop": 2}, clock or HandClock())  # type: ignore[arg-type]  # two of its methods are asked for
 
 
 async def told(store: Store, one: Alert, *, step: int) -> dict[int, str]:
@@ -86,13 +89,13 @@ async def plan_through(planner: Planner) -> None:
         pass
 
 
-def cancel_of(ended: Alert) -> tuple[Alert, Draft]:
-    reference = Reference(ended.sender, ended.identifier, ended.sent)
-    one = Alert(**{**vars(alert("c1")), "kind": Kind.CANCEL, "references": (reference,)})
+def cancel_of(*ended: Alert) -> tuple[Alert, Draft]:
+    references = tuple(Reference(each.sender, each.identifier, each.sent) for each in ended)
+    one = replace(alert("c1"), kind=Kind.CANCEL, references=references)
     audience = Audience((Target("411726204"),), Group.OFFICIALS, "noop")
-    step = Step(1, audience, Notice.ALL_CLEAR, Lane.GREEN, NOW, batch_of(ended).deadline)
+    step = Step(1, audience, Notice.ALL_CLEAR, Lane.GREEN, NOW, batch_of(one).deadline)
     plan = Plan(one.id, "normal", (), audience.targets, (), (step,))
-    return one, Draft(one, "c", plan, (), {}, (), {ended.id: "cancelled"}, NOW)
+    return one, Draft(one, "c", plan, (), {}, (), {each.id: "cancelled" for each in ended}, NOW)
 
 
 @pytest.mark.parametrize("here", [(100, 101), ()])
@@ -119,8 +122,64 @@ async def test_an_all_clear_does_not_wake_the_departed_who_were_never_warned(sto
     assert list(await told(store, one, step=1)) == [100]
 
 
+async def test_an_end_that_names_two_versions_tells_the_departed_once(store: Store) -> None:
+    """CAP chains list every live predecessor; nobody gets a copy for each."""
+    for identifier in ("a1", "a2"):
+        batch = batch_of(alert(identifier))
+        await store.outbox.accept(draft_of(alert(identifier), batch, digest=identifier))
+        await settle(store, batch, [State.DELIVERED] * 4)
+    one, draft = cancel_of(alert("a1"), alert("a2"))
+    await store.outbox.accept(draft)
+    await plan_through(planner_of(store, ()))
+    assert sorted(await told(store, one, step=1)) == [100, 101, 102, 103]
+
+
+async def test_a_plan_that_grew_by_a_countersign_is_read_again(store: Store) -> None:
+    """The approved rest of a green alert must go out, and must not stop anybody else's."""
+    one = alert()
+    await store.outbox.accept(replace(draft_of(one), cursors={}))
+    planner = planner_of(store, (100,))
+    await plan_through(planner)
+    row = await store.outbox.alert(one.id)
+    assert row is not None
+    more = replace(row.plan, steps=(*row.plan.steps, replace(row.plan.steps[0], number=2)))
+    await store.outbox.approve(replace(draft_of(one), plan=more, cursors={}))
+    await plan_through(planner)
+    assert list(await told(store, one, step=2)) == [100]
+
+
+async def test_a_step_that_fails_holds_up_no_other(store: Store) -> None:
+    """One wrong row must not keep a village in silence."""
+    first, second = alert("a1"), alert("a2")
+    for one in (first, second):
+        await store.outbox.accept(replace(draft_of(one, digest=one.identifier), cursors={}))
+    planner = planner_of(store, (100,))
+    planner._plans[first.id] = replace(draft_of(first).plan, steps=())
+    await store.database.write(lambda tx: tx.run("UPDATE alert SET plan = :p WHERE id = :a", p=b"broken", a=first.id))
+    for _ in range(3):
+        await planner.round()
+    assert list(await told(store, second, step=1)) == [100]
+
+
+async def test_a_lane_without_room_is_passed_over(store: Store) -> None:
+    """Green officials are frozen while bulk waits for a broker that does not answer."""
+    one, audience = alert(), Audience((Target("411726204"),), Group.OFFICIALS, "noop")
+    deadline = batch_of(one).deadline
+    steps = tuple(
+        Step(at, audience, Notice.ISSUE, lane, NOW, deadline) for at, lane in ((1, Lane.BULK), (2, Lane.GREEN))
+    )
+    plan = Plan(one.id, "green", (), audience.targets, (), steps)
+    await store.outbox.accept(Draft(one, "d", plan, (), {}, (), {}, NOW))
+    planner = planner_of(store, (100,))
+    for at in range(ROOM):
+        planner._relay.offer_packed("noop", Lane.BULK, f"other.{at}", b"")
+    await plan_through(planner)
+    assert await told(store, one, step=1) == {}
+    assert list(await told(store, one, step=2)) == [100]
+
+
 async def test_a_fallback_goes_to_those_the_first_channel_did_not_reach(store: Store) -> None:
-    """The second road is for the ones in doubt, not a second message for everybody."""
+    """The second road is for the ones in doubt, not a second message for everybody; late failures count, too."""
     one, first = alert(), batch_of(alert())
     audience = Audience((Target("411726204"),), Group.OFFICIALS, "noop")
     steps = (
@@ -130,8 +189,15 @@ async def test_a_fallback_goes_to_those_the_first_channel_did_not_reach(store: S
     plan = Plan(one.id, "green", (), audience.targets, (), steps)
     await store.outbox.accept(Draft(one, "d", plan, (first,), {1: None}, (), {}, NOW))
     await settle(store, first, [State.DELIVERED, State.FAILED, State.UNKNOWN, State.SUBMITTED])
-    await plan_through(planner_of(store, first.persons))
+    clock = HandClock()
+    planner = planner_of(store, first.persons, clock)
+    await plan_through(planner)
     assert sorted(await told(store, one, step=2)) == [101, 102]
+    await store.ledger.commit([Report("noop", "", State.FAILED, NOW, "undelivered", first.id, 3)])
+    clock.advance(6)
+    await plan_through(planner)
+    assert sorted(await told(store, one, step=2)) == [101, 102, 103]
+    assert await store.outbox.work(10) == []
 
 
 def test_a_page_cut_down_keeps_its_columns_together() -> None:

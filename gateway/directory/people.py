@@ -176,16 +176,16 @@ class SqlDirectory:
 
     async def present(self, audience: Audience, people: Sequence[int]) -> frozenset[int]:
         """Return those of the people (or devices) whom the audience would tell now."""
-        townships = [target.township for target in audience.targets]
+        villages = {target.township: frozenset(target.villages) for target in merged(audience.targets)}
         if audience.group is Group.LOUDSPEAKERS:
-            sql = "SELECT id FROM device WHERE id IN :*people AND standing = 'service' AND township IN :*townships"
+            sql = "SELECT id, township, village FROM device WHERE id IN :*people AND standing = 'service'"
         else:
             sql = (
-                "SELECT DISTINCT r.id FROM person r JOIN place p ON p.person = r.id WHERE r.id IN :*people"
-                " AND r.standing = 'active' AND p.until IS NULL AND p.township IN :*townships"
+                "SELECT r.id, p.township, p.village FROM person r JOIN place p ON p.person = r.id"
+                " WHERE r.id IN :*people AND r.standing = 'active' AND p.until IS NULL"
             )
-        rows = await self._database.read(lambda tx: tx.all(sql, people=people, townships=townships))
-        return frozenset(row[0] for row in rows)
+        rows = await self._database.read(lambda tx: tx.all(sql, people=people))
+        return frozenset(one for one, township, village in rows if _reaches(villages, township, village))
 
     async def sizes(self) -> dict[str, int]:
         """Rows per kind: officials, residents, subscribers, loudspeakers."""
