@@ -33,6 +33,7 @@ class Alarm:
         now = self._clock.now()
         leader = now - row.accepted_at >= LEADER_AFTER
         metrics.alarms.labels("held_leader" if leader else "held").inc()
-        why = row.plan.held or ("waits for a second person",)
+        # Codes only: an issuer's own words could name a person.
+        why = [text.split(":", 1)[0] for text in row.plan.held] or ["second_person"]
         _log.critical("alert_held", alert=alert, why=why, call="duty leader" if leader else "duty officer")
         return now + REPEAT

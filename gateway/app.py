@@ -12,7 +12,6 @@ import os
 import pkgutil
 import tomllib
 from collections.abc import Collection, Coroutine, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -43,6 +42,7 @@ from gateway.link import GatewayLink, Rate
 from gateway.model import Batch, DeviceEvent, Lane
 from gateway.planner import Planner
 from gateway.policy import Policy
+from gateway.pool import ParsePool
 from gateway.ports import Broker, Clock, State
 from gateway.receipts import Receipts
 from gateway.regions import Regions
@@ -226,9 +226,8 @@ class App:
         self.relay = Relay(self.broker, self.store.outbox)
         slices = {name: 0 if isinstance(one, Sockets) else one.slice for name, one in self.channels.items()}
         self.planner = Planner(self.store, directory, self.relay, slices, self.clock)
-        pool = ProcessPoolExecutor(1) if "api" in self.roles else None
-        if pool is not None:
-            self._stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+        pool = ParsePool()
+        self._stack.callback(pool.close)
         intake = Intake(
             self.store, regions, lambda: policy, self.planner, self.channels, self.clock, self._on_accepted, pool
         )

@@ -14,15 +14,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from gateway import cap, log, metrics
 from gateway.errors import Refused
 from gateway.model import Alert, Batch, Info, Kind, Plan, Record, Reference, Resolution, Status, Target
 from gateway.planner import Cursor, Planner
 from gateway.policy import Issuer, Policy, Principal, Route, Succession
+from gateway.pool import ParsePool
 from gateway.ports import AlertRow, Clock, Draft
 from gateway.regions import Regions
 from gateway.routing import complete, plan
@@ -35,6 +37,13 @@ STOP_REASONS = {Kind.UPDATE: "superseded", Kind.CANCEL: "cancelled", Kind.CORREC
 _log = log.get("intake")
 
 
+class References(NamedTuple):
+    """Versions a message refers to, newest first: those whose recipients it concerns, and those that end with it."""
+
+    told: tuple[AlertRow, ...] = ()
+    live: tuple[AlertRow, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """An alert checked, routed and planned, but not stored: what a preview shows and `submit` stores."""
@@ -43,7 +52,7 @@ class Prepared:
     issuer: Issuer
     route: Route
     plan: Plan
-    previous: tuple[AlertRow, ...]
+    references: References
     cut: tuple[Target, ...]
     warnings: tuple[cap.Finding, ...] = ()
 
@@ -79,7 +88,7 @@ class Intake:
         enabled: Collection[str],
         clock: Clock,
         on_accepted: Callable[[str, Sequence[Batch]], None],
-        pool: Executor | None = None,
+        pool: ParsePool | None = None,
     ) -> None:
         self._store = store
         self._regions = regions
@@ -120,9 +129,11 @@ class Intake:
         record = Record(received, actor(principal), "hold" if held else "accept", alert.id, self._detail(prepared))
         draft = Draft(
             alert, hashlib.sha256(data).hexdigest(), prepared.plan, batches, cursors, [record],
-            {} if held else stops(prepared), received, actor(principal), held,
+            {} if held else stops(alert.kind, prepared.references.live), received, actor(principal), held,
         )  # fmt: skip
         accepted = await self._store.outbox.accept(draft)
+        if accepted.result == "overtaken":
+            raise Refused(409, "overtaken", "something else has just ended what this refers to; look and decide anew")
         if accepted.result == "conflict":
             raise Refused(
                 409, "conflict",
@@ -146,8 +157,9 @@ class Intake:
             _log.warning("limit", alert=alert, why=text)
 
     def _detail(self, prepared: Prepared) -> str:
-        parts = (prepared.plan.route, *prepared.plan.reasons, *prepared.plan.held)
-        return f"policy {prepared.alert.policy_digest[:12]}; " + "; ".join(parts)
+        """Return what the chain keeps: codes only, for an issuer's own words could name a person."""
+        parts = (prepared.plan.route, *map(code_of, (*prepared.plan.reasons, *prepared.plan.held)))
+        return f"policy {prepared.alert.policy_digest[:12]}; " + "; ".join(dict.fromkeys(parts))
 
     # --- checking, routing, planning --------------------------------------------------------------
 
@@ -167,8 +179,10 @@ class Intake:
         if len(data) > cap.MAX_BYTES:
             raise Refused(413, "too_large", f"the message is larger than {cap.MAX_BYTES // 1024} KiB")
         if len(data) > POOL_BYTES and self._pool is not None:
-            loop = asyncio.get_running_loop()
-            alert, findings = await loop.run_in_executor(self._pool, cap.parse, data)
+            try:
+                alert, findings = await self._pool.parse(data)
+            except BrokenExecutor:
+                raise Refused(413, "too_hard", "the message could not be parsed; send it smaller") from None
             resolution = await asyncio.to_thread(self._resolve, alert, issuer)
         else:
             alert, findings = cap.parse(data)
@@ -198,7 +212,9 @@ class Intake:
             Refused: 403 outside authority, 422 expired or postdated.
         """
         policy = self._policy()
-        previous = await self._referenced(alert)
+        await self._overtaken(alert)
+        references = await self._referenced(alert)
+        previous = references.told
         alert = inherit(alert, previous)
         alert = replace(alert, policy_digest=policy.digest)
         alert = replace(alert, effective=alert.effective or alert.sent, expires=policy.expires(alert))
@@ -219,16 +235,39 @@ class Intake:
         )  # fmt: skip
         route = hold_unresolved(route, resolution, targets, alert)
         planned = plan(alert, route, targets, before, policy, now, self._enabled, self._regions.difference)
-        return Prepared(alert, issuer, route, planned, previous, cut, warnings)
+        return Prepared(alert, issuer, route, planned, references, cut, warnings)
 
-    async def _referenced(self, alert: Alert) -> tuple[AlertRow, ...]:
-        """Live or held versions this one refers to, newest first."""
+    async def _overtaken(self, alert: Alert) -> None:
+        """Refuse a first issue that something later already refers to: it would bring stale news after new."""
+        outbox = self._store.outbox
+        if alert.kind is not Kind.ALERT or await outbox.find(alert.sender, alert.identifier):
+            return  # known: `accept` says duplicate or conflict
+        if await outbox.referred_to(alert.sender, alert.identifier):
+            raise Refused(
+                409, "overtaken", "a later message already updates or ends this one; if it still holds, issue it anew"
+            )
+
+    async def _referenced(self, alert: Alert) -> References:
+        """Look up the versions this one refers to.
+
+        Raises:
+            Refused: 422 where a drill and the real thing would touch each other; 409 where it says what was said.
+        """
         rows: dict[str, AlertRow] = {}
         for reference in alert.references:
             for row in await self._store.outbox.find(reference.sender, reference.identifier):
-                if row.standing in ("active", "held") and row.alert.id != alert.id:
+                if row.alert.id != alert.id:
                     rows[row.alert.id] = row
-        return tuple(sorted(rows.values(), key=lambda row: row.accepted_at, reverse=True))
+        if any(row.alert.actual != alert.actual for row in rows.values()):
+            raise Refused(422, "status_differs", "a drill never updates or ends a real warning, nor the reverse")
+        newest = sorted(rows.values(), key=lambda row: row.accepted_at, reverse=True)
+        if newest and alert.kind in (Kind.CANCEL, Kind.CORRECTION):
+            check_ending(alert.kind, newest)
+        told = ("active", "stopped") if alert.kind is Kind.CORRECTION else ("active",)
+        return References(
+            tuple(row for row in newest if row.standing in told),
+            tuple(row for row in newest if row.standing in ("active", "held")),
+        )
 
     def _succession(
         self, previous: Sequence[AlertRow], targets: Sequence[Target], before: Sequence[Target]
@@ -251,7 +290,8 @@ class Intake:
         row = await self._waiting(alert, principal)
         now = self._clock.now()
         check_times(row.alert, now)
-        previous = await self._referenced(row.alert)
+        references = await self._referenced(row.alert)
+        previous = references.told
         before = tuple(target for one in previous for target in one.plan.targets)
         downgrade = (
             bool(previous)
@@ -270,11 +310,9 @@ class Intake:
         planned = replace(planned, reasons=(*row.plan.reasons, *route.reasons), held=())
         batches, cursors = ([], {}) if active else await self._planner.first(row.alert, planned)
         record = Record(now, actor(principal), "approve", alert, planned.route)
-        prepared_stops = {one.alert.id: STOP_REASONS[row.alert.kind] for one in previous}
-        draft = Draft(
-            row.alert, "", planned, batches, cursors, [record], prepared_stops, now, row.issuer, held=not active
-        )
-        if (await self._store.outbox.approve(draft)).result == "conflict":
+        ended = stops(row.alert.kind, references.live)
+        draft = Draft(row.alert, "", planned, batches, cursors, [record], ended, now, row.issuer, held=not active)
+        if (await self._store.outbox.approve(draft)).result != "accepted":
             raise Refused(409, "not_waiting", "somebody else has decided on this alert meanwhile")
         await self._store.timers.done("held", alert)
         self._on_accepted(alert, batches)
@@ -340,15 +378,35 @@ class Intake:
         return row
 
 
+def code_of(reason: str) -> str:
+    """Return the code a reason begins with."""
+    return reason.split(":", 1)[0]
+
+
 def actor(principal: Principal) -> str:
     """Who stands in the audit chain: issuer and account name."""
     return f"{principal.issuer}/{principal.name}"
 
 
-def stops(prepared: Prepared) -> dict[str, str]:
+def stops(kind: Kind, live: Sequence[AlertRow]) -> dict[str, str]:
     """Versions that end when this one starts, and why."""
-    reason = STOP_REASONS.get(prepared.alert.kind)
-    return {row.alert.id: reason for row in prepared.previous} if reason else {}
+    reason = STOP_REASONS.get(kind)
+    return {row.alert.id: reason for row in live} if reason else {}
+
+
+def check_ending(kind: Kind, referenced: Sequence[AlertRow]) -> None:
+    """Refuse an end of what has ended so already, or was never sent.
+
+    Raises:
+        Refused: 409.
+    """
+    newest = referenced[0]
+    if newest.standing == "held":
+        raise Refused(409, "never_sent", "what it refers to has not been sent; reject it instead")
+    if newest.standing == "stopped" and newest.reason == "corrected":
+        raise Refused(409, "already_corrected", "a correction has gone out already; nobody is told twice")
+    if kind is Kind.CANCEL and newest.standing == "stopped" and newest.reason == "cancelled":
+        raise Refused(409, "already_ended", "the all-clear has gone out already; nobody is told twice")
 
 
 def check_times(alert: Alert, now: datetime) -> None:

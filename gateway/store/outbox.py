@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 from gateway.database import Database, Row, Tx, micros, moment
+from gateway.errors import MingluoError
 from gateway.model import Batch, Claim, Lane, Record
 from gateway.ports import Accepted, AlertRow, Clock, Draft, Ready, StepWork
 from gateway.store import audit
@@ -26,6 +27,10 @@ ALERT_COLUMNS = "body, plan, standing, reason, issuer, accepted_at"
 ACCEPT_PATIENCE_S = 2.0  # accepting answers 503 rather than wait longer for a database that is away
 
 
+class OvertakenError(MingluoError):
+    """Something else has ended what this message was to end."""
+
+
 class SqlOutbox:
     """The `Outbox` facet."""
 
@@ -37,11 +42,17 @@ class SqlOutbox:
 
     async def accept(self, draft: Draft) -> Accepted:
         """Store alert, plan, records, stops and first batches in one transaction; only then may the caller say 202."""
-        return await self._database.write(lambda tx: _accept(tx, draft), ACCEPT_PATIENCE_S)
+        try:
+            return await self._database.write(lambda tx: _accept(tx, draft), ACCEPT_PATIENCE_S)
+        except OvertakenError:
+            return Accepted("overtaken", draft.alert.id)
 
     async def approve(self, draft: Draft) -> Accepted:
         """Turn a held alert into an active one, as `accept` does; an active one gets its plan's further steps."""
-        return await self._database.write(lambda tx: _approve(tx, draft), ACCEPT_PATIENCE_S)
+        try:
+            return await self._database.write(lambda tx: _approve(tx, draft), ACCEPT_PATIENCE_S)
+        except OvertakenError:
+            return Accepted("overtaken", draft.alert.id)
 
     async def reject(self, alert: str, reason: str, record: Record) -> bool:
         """End a held alert without sending it."""
@@ -81,6 +92,17 @@ class SqlOutbox:
         return await self._rows(
             "WHERE sender = :sender AND identifier = :identifier ORDER BY sent", sender=sender, identifier=identifier
         )
+
+    async def referred_to(self, sender: str, identifier: str) -> bool:
+        """Whether a message that went out refers to this one."""
+        row = await self._database.read(
+            lambda tx: tx.one(
+                "SELECT 1 FROM reference WHERE sender = :sender AND identifier = :identifier",
+                sender=sender,
+                identifier=identifier,
+            )
+        )
+        return row is not None
 
     async def issued_since(self, sender: str, since: datetime) -> int:
         """Number of alerts a sender has issued since then."""
@@ -269,6 +291,8 @@ def _accept(tx: Tx, draft: Draft) -> Accepted:
     if draft.held:
         audit.append(tx, draft.records)
         note(tx, "held", alert.id)
+        if alert.expires is not None:
+            set_timer(tx, "expire", alert.id, alert.expires)
     else:
         _activate(tx, draft)
     if alert.actual and (draft.held or draft.plan.held):
@@ -295,7 +319,16 @@ def _approve(tx: Tx, draft: Draft) -> Accepted:
 def _activate(tx: Tx, draft: Draft) -> None:
     alert = draft.alert
     for stopped, reason in draft.stops.items():
-        stop_alert(tx, stopped, reason, draft.now)
+        if not stop_alert(tx, stopped, reason, draft.now):
+            raise OvertakenError(stopped)  # undoes the whole transaction
+    for reference in alert.references:
+        tx.run(
+            "INSERT INTO reference (sender, identifier, alert) VALUES (:sender, :identifier, :alert)"
+            " ON CONFLICT DO NOTHING",
+            sender=reference.sender,
+            identifier=reference.identifier,
+            alert=alert.id,
+        )
     planned: dict[int, int] = {}
     for batch in draft.batches:
         planned[batch.step] = planned.get(batch.step, 0) + 1

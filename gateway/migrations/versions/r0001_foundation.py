@@ -17,6 +17,8 @@ CREATE TABLE alert (
   accepted_at BIGINT NOT NULL, expires BIGINT NOT NULL, ended_at BIGINT,
   UNIQUE (sender, identifier, sent));
 CREATE INDEX alert_standing ON alert (standing, accepted_at);
+CREATE TABLE reference (sender TEXT NOT NULL, identifier TEXT NOT NULL, alert TEXT NOT NULL,
+  PRIMARY KEY (sender, identifier, alert));
 CREATE TABLE step (
   alert TEXT NOT NULL, number BIGINT NOT NULL, lane BIGINT NOT NULL, start BIGINT NOT NULL,
   finished BIGINT NOT NULL, sequence BIGINT NOT NULL,

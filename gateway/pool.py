@@ -1,0 +1,47 @@
+"""Large messages are parsed beside the loop, in a process of their own, so that they never delay a small one."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+
+from gateway import cap, log
+from gateway.cap import Finding
+from gateway.model import Alert
+
+_log = log.get("pool")
+
+
+class ParsePool:
+    """One child process, started when first needed and again after it died (memory, a hostile message)."""
+
+    def __init__(self) -> None:
+        self._executor: ProcessPoolExecutor | None = None
+
+    async def parse(self, data: bytes) -> tuple[Alert | None, list[Finding]]:
+        """Parse one message; see `gateway.cap.parse`.
+
+        Raises:
+            BrokenExecutor: the child died of this message twice.
+        """
+        for last in (False, True):
+            if self._executor is None:
+                # Spawned, not forked: this process has threads that hold locks.
+                self._executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+            executor = self._executor
+            try:
+                return await asyncio.get_running_loop().run_in_executor(executor, cap.parse, data)
+            except BrokenExecutor:
+                _log.error("parser_died")
+                executor.shutdown(wait=False)
+                self._executor = None if self._executor is executor else self._executor
+                if last:
+                    raise
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """End the child."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            self._executor = None
