@@ -221,7 +221,7 @@ def safety(rules: Policy, facts: Facts) -> Iterator[Verdict]:
             "add one: mingluo policy token --role reviewer --issuer ID --name NAME",
         )  # fmt: skip
     if facts.halted:
-        names = ", ".join("everything" if scope == "*" else scope for scope in sorted(facts.halted))
+        names = ", ".join("all" if scope == "*" else scope for scope in sorted(facts.halted))
         yield Verdict("halt", "warning", f"halted: {names}; nothing leaves there", "release: mingluo halt SCOPE --off")
     if facts.broken_audit:
         yield Verdict("audit", "error", facts.broken_audit, "keep the database as it is: it is evidence")

@@ -6,7 +6,7 @@ so that a preview cannot promise another text than the one that leaves. Nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Self
@@ -17,11 +17,15 @@ from gateway import cap
 from gateway.compose import SIGNED
 from gateway.core import Core
 from gateway.intake import Prepared
-from gateway.model import Alert, Step, Target
+from gateway.model import Alert, Group, Plan, Status, Step, Target
 from gateway.planner import cut
 from gateway.policy import Principal
 from gateway.ports import Page
 from gateway.render import segment_count, utf16_units
+
+EVERYTHING = "*"
+COUNTY = len("411726")
+UNMET = "channel:"
 
 
 class Place(BaseModel):
@@ -109,7 +113,8 @@ class Preview(BaseModel):
     held: list[str]
     would_be_held: bool = Field(description="Nothing leaves before a second person has decided")
     alarms: list[str]
-    warnings: list[Finding]
+    warnings: list[Finding] = Field(description="Also reaches_nobody, no_officials and no_channel")
+    halts: list[str] = Field(description="Halted scopes that keep it, or a part of it, from leaving")
     targets: list[TargetTownship]
     leaving: list[TargetTownship] = Field(description="Left by an update, or told the all-clear")
     beyond_border: list[TargetTownship] = Field(description="Touched beyond the issuer's area, and left out")
@@ -128,6 +133,11 @@ async def preview(core: Core, data: bytes, principal: Principal, now: datetime |
     prepared = await core.intake.prepare(data, principal, now)
     alert, plan, route = prepared.alert, prepared.plan, prepared.route
     previous = await _before(core, alert)
+    counts = [count for step in plan.steps for count in await _counts(core, step)]
+    told: dict[str, int] = {}
+    for count in counts:
+        told[count.group] = told.get(count.group, 0) + count.recipients
+    reasons, unmet = split_reasons(plan.reasons)
     return Preview(
         alert=alert.id,
         event=alert.event,
@@ -136,15 +146,16 @@ async def preview(core: Core, data: bytes, principal: Principal, now: datetime |
         kind=alert.kind,
         expires=alert.expires,
         route=plan.route,
-        reasons=list(plan.reasons),
+        reasons=reasons,
         held=list(plan.held),
         would_be_held=prepared.held,
         alarms=list(route.alarms),
-        warnings=[Finding.of(found) for found in prepared.warnings],
+        warnings=[*map(Finding.of, prepared.warnings), *unmet, *_unreached(alert, plan, told)],
+        halts=await halts(core, plan),
         targets=_townships(core, plan.targets),
         leaving=_townships(core, plan.leaving),
         beyond_border=_townships(core, prepared.cut),
-        counts=[count for step in plan.steps for count in await _counts(core, step)],
+        counts=counts,
         texts=[words for step in _told(plan.steps) for words in _texts(core, prepared, previous, step)],
         deferrals=[
             Deferral(
@@ -159,6 +170,57 @@ async def preview(core: Core, data: bytes, principal: Principal, now: datetime |
             if step.start > now
         ],
     )
+
+
+# --- what the first line of an answer must not hide -----------------------------------------------
+
+
+def split_reasons(reasons: Sequence[str]) -> tuple[list[str], list[Finding]]:
+    """Tell why a route was chosen from groups that are left out because no channel of theirs is on."""
+    missing = [text for text in reasons if text.startswith(UNMET)]
+    findings = [
+        Finding(code="no_channel", severity="warning", message=text.removeprefix(UNMET).strip()) for text in missing
+    ]
+    return [text for text in reasons if text not in missing], findings
+
+
+async def halts(core: Core, plan: Plan) -> list[str]:
+    """Return the halted scopes that concern a plan: "all", its counties, its channels."""
+    mine = {EVERYTHING} | {target.township[:COUNTY] for target in (*plan.targets, *plan.leaving)}
+    mine |= {step.audience.channel for step in plan.steps}
+    return [scope_name(scope) for scope in await core.store.outbox.halts() if scope in mine]
+
+
+def scope_name(scope: str) -> str:
+    """Return a halted scope as people write it: the store's "*" is all."""
+    return "all" if scope == EVERYTHING else scope
+
+
+async def reach(core: Core, alert: Alert, plan: Plan) -> list[Finding]:
+    """Say so where a plan reaches nobody, or no official.
+
+    Officials are few, so counting them costs an acceptance next to nothing; the others are counted only if there is
+    no official.
+    """
+    told: dict[str, int] = {}
+    for step in sorted(plan.steps, key=lambda step: step.audience.group is not Group.OFFICIALS):
+        group = step.audience.group
+        told[group] = told.get(group, 0) + sum((await core.directory.count(step.audience)).values())
+        if told[group] and (group is not Group.OFFICIALS or len(told) == 1):
+            break
+    return _unreached(alert, plan, told)
+
+
+def _unreached(alert: Alert, plan: Plan, told: Mapping[str, int]) -> list[Finding]:
+    if alert.status is Status.DRAFT or (plan.held and not plan.steps):
+        return []  # reaches nobody by its nature, or is not decided yet; both are said elsewhere
+    if not any(told.values()):
+        text = "no official, loudspeaker or resident of its area is registered on a channel that is on: mingluo doctor"
+        return [Finding(code="reaches_nobody", severity="warning", message=text)]
+    if not told.get(Group.OFFICIALS):
+        text = "no official of its area is registered on a channel that is on: telephone them; then mingluo doctor"
+        return [Finding(code="no_officials", severity="warning", message=text)]
+    return []
 
 
 def _townships(core: Core, targets: Sequence[Target]) -> list[TargetTownship]:

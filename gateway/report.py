@@ -70,6 +70,7 @@ class Status(BaseModel):
     reason: str = Field(description="Why it was stopped or rejected")
     route: str
     held: list[str] = Field(description="What waits for a person, and why")
+    halts: list[str] = Field([], description="Halted scopes that keep it, or a part of it, from leaving")
     accepted_at: datetime
     expires: datetime | None
     counts: list[Count]

@@ -513,6 +513,33 @@ async def test_halt_stops_a_county_and_only_those_entitled_may(desk: Desk) -> No
     assert health["status"] == "degraded"
     assert (await desk.call("POST", "/v1/halt", ADMIN, off))[1] == {"halted": []}
     assert (await desk.call("POST", "/v1/halt", ADMIN, {"scope": "noop", "on": True}))[1] == {"halted": ["noop"]}
+    assert (await desk.call("POST", "/v1/halt", ADMIN, {"scope": "all", "on": True}))[1]["halted"] == ["all", "noop"]
+
+
+async def test_a_halt_stands_in_the_answer_to_whoever_issues(desk: Desk) -> None:
+    """A duty officer who reads "accepted" must not go home while nothing leaves; a neighbour's halt is not theirs."""
+    for scope in ("411728", "411726", "*"):
+        await desk.call("POST", "/v1/halt", ADMIN, {"scope": scope, "on": True})
+    _, seen = await desk.call("POST", "/v1/alerts/preview", ISSUER, EXAMPLE)
+    _, answer = await desk.call("POST", "/v1/alerts", ISSUER, EXAMPLE)
+    _, found = await desk.call("GET", f"/v1/alerts/{answer['id']}/status", ISSUER)
+    assert seen["halts"] == answer["halts"] == found["halts"] == ["all", "411726"]
+
+
+async def test_a_warning_that_reaches_nobody_says_so(desk: Desk) -> None:
+    """Nobody else would notice before the water comes: neither people nor loudspeakers are registered."""
+    _, full = await desk.call("POST", "/v1/alerts", ISSUER, EXAMPLE)
+    assert not {"reaches_nobody", "no_officials"} & {one["code"] for one in full["warnings"]}
+    await desk.database.write(lambda tx: tx.run("DELETE FROM place WHERE audience = 'officials'"))
+    _, few = await desk.call("POST", "/v1/alerts", ISSUER, EXAMPLE | {"identifier": "few"})
+    assert "no_officials" in {one["code"] for one in few["warnings"]}
+    await desk.database.write(lambda tx: tx.run("DELETE FROM place"))
+    await desk.database.write(lambda tx: tx.run("DELETE FROM device"))
+    _, seen = await desk.call("POST", "/v1/alerts/preview", ISSUER, EXAMPLE)
+    _, none = await desk.call("POST", "/v1/alerts", ISSUER, EXAMPLE | {"identifier": "none"})
+    for answer in (seen, none):
+        assert "reaches_nobody" in {one["code"] for one in answer["warnings"]}
+        assert not any(reason.startswith("channel:") for reason in answer["reasons"])
 
 
 async def test_the_audit_chain_pages_and_a_forged_record_is_found(desk: Desk) -> None:

@@ -423,6 +423,50 @@ async def test_a_message_is_sent_byte_by_byte_under_its_own_type(
     assert "mingluo approve a1" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("more", "first"),
+    [
+        ({}, "accepted: it is on its way"),
+        ({"halts": ["all"]}, "accepted, but HALTED (all): nothing leaves until released"),
+        ({"halts": ["411726"]}, "accepted, but HALTED (411726): nothing leaves there until released"),
+        ({"warnings": [{"code": "reaches_nobody"}]}, "accepted, but it reaches NOBODY"),
+        ({"warnings": [{"code": "no_officials"}]}, "accepted, but it reaches NO OFFICIALS"),
+    ],
+)
+async def test_the_first_line_never_hides_that_nothing_leaves(
+    run: Run, gateway: Gateway, more: dict[str, object], first: str
+) -> None:
+    """At 02:30 only the first line is read."""
+    gateway.answer = (202, {"id": "a1", "result": "accepted", "route": "green"} | more, {})
+    for words in (("issue", MESSAGES / "red_rainstorm.xml"), ("approve", "a1")):
+        result = await ask(run, gateway, *words)
+        assert result.stdout.splitlines()[0] == first
+
+
+async def test_status_shows_a_halt_and_the_time_in_china(run: Run, gateway: Gateway) -> None:
+    """Eight hours of difference to the clock on the wall are a wrong end of a warning."""
+    gateway.answer = (
+        200, {"alert": "a1", "standing": "active", "halts": ["all"], "expires": "2026-07-20T09:00:00Z"}, {},
+    )  # fmt: skip
+    result = await ask(run, gateway, "status", "a1")
+    assert "HALTED (all): nothing leaves until released" in result.stdout
+    assert "expires: 2026-07-20 17:00:00+08:00" in result.stdout
+    assert "mingluo halt all --off" in result.stderr
+
+
+async def test_a_preview_marks_townships_nobody_hears_in(run: Run, gateway: Gateway) -> None:
+    """A zero in a long table is overlooked; and speech has no SMS segments."""
+    gateway.answer = (200, {
+        "targets": [{"township": {"code": "411726204", "name": "铜山乡"}}],
+        "counts": [{"step": 1, "township": "411726204", "group": "officials", "channel": "x", "recipients": 7}],
+        "texts": [{"channel": "loudspeaker_ws", "units": 9, "segments": 2, "text": "…"}],
+    }, {})  # fmt: skip
+    result = await ask(run, gateway, "preview", MESSAGES / "red_rainstorm.xml")
+    _, row = [line.split() for line in result.stdout.splitlines() if line.strip().startswith("411726204")]
+    assert row == ["411726204", "铜山乡", "7", *["0", "!"] * 3]
+    assert "segments" not in result.stdout
+
+
 async def test_a_refusal_shows_every_finding(run: Run, gateway: Gateway) -> None:
     """The sender mends the message in one go, and a script sees the no."""
     findings = [{"code": "invalid_date", "element": "sent", "line": 4, "message": "write a zone"}]
@@ -526,7 +570,7 @@ async def test_serve_takes_a_warning_and_ends_in_order(run: Run, tmp_path: Path)
         tokens = {"MINGLUO_URL": url, "MINGLUO_TOKEN": "demo-411726-qxj-issuer"}
         message = warning(tmp_path)
         seen = await asyncio.to_thread(run, "preview", message, **tokens)
-        assert "would go out at once" in seen.stdout, seen.output
+        assert "would be accepted, but it reaches NOBODY" in seen.stdout, seen.output
         issued = await asyncio.to_thread(run, "issue", message, "--json", **tokens)
         alert = json.loads(issued.stdout)["id"]
         shown = await asyncio.to_thread(run, "status", alert, **tokens)

@@ -158,7 +158,7 @@ def test_demo_tokens_and_live_channels_exclude_each_other(policy: Policy) -> Non
 def test_what_is_halted_is_named(policy: Policy) -> None:
     """A halt that was forgotten silences a county."""
     (text,) = bad(doctor.safety(policy, facts(halted=["*", "411726"])), "warning")
-    assert text.startswith("halted: everything, 411726")
+    assert text.startswith("halted: all, 411726")
 
 
 def test_a_broken_audit_chain_is_an_error(policy: Policy) -> None:

@@ -23,11 +23,11 @@ from gateway.api.shape import (
     Standing,
 )
 from gateway.database import moment
-from gateway.errors import Refused
+from gateway.errors import Refused, StoreDown
 from gateway.intake import Outcome, actor
 from gateway.model import Batch, State
 from gateway.ports import AlertRow
-from gateway.preview import preview
+from gateway.preview import Finding, halts, preview, reach
 from gateway.report import EVERYWHERE, status
 
 PAGES = 10  # looked through for one page of what the caller may see
@@ -35,11 +35,24 @@ PAGES = 10  # looked through for one page of what the caller may see
 
 async def submit(call: Call) -> Answer:
     """Take a warning in."""
-    return _accepted(await call.core.intake.submit(call.data, call.principal, call.received))
+    return await _accepted(call, await call.core.intake.submit(call.data, call.principal, call.received))
 
 
-def _accepted(outcome: Outcome) -> Answer:
-    return 200 if outcome.result == "duplicate" else 202, Accepted.of(outcome)
+async def _accepted(call: Call, outcome: Outcome) -> Answer:
+    return 200 if outcome.result == "duplicate" else 202, await _told(call, outcome)
+
+
+async def _told(call: Call, outcome: Outcome) -> Accepted:
+    """Say what became of a message, and what keeps it from people. It is stored: no fault here may deny that."""
+    try:
+        row = await call.core.store.outbox.alert(outcome.alert)
+        if row is None:
+            return Accepted.of(outcome, (), ())
+        further = await reach(call.core, row.alert, row.plan) if outcome.result != "duplicate" else ()
+        return Accepted.of(outcome, await halts(call.core, row.plan), further)
+    except StoreDown:
+        text = "the database stopped answering, so halts and reach were not looked at: see its status"
+        return Accepted.of(outcome, (), [Finding(code="not_looked", severity="warning", message=text)])
 
 
 async def show_preview(call: Call) -> Answer:
@@ -80,7 +93,7 @@ async def show_cap(call: Call) -> Answer:
 async def approve(call: Call) -> Answer:
     """Let what waits go out."""
     row = await call.row()
-    return 200, Accepted.of(await call.core.intake.approve(row.alert.id, call.principal))
+    return 200, await _told(call, await call.core.intake.approve(row.alert.id, call.principal))
 
 
 async def reject(call: Call) -> Answer:
@@ -104,20 +117,21 @@ def _standing(row: AlertRow) -> Standing:
 async def cancel(call: Call) -> Answer:
     """Send the all-clear in the issuer's name."""
     row = await call.row()
-    return _accepted(await call.core.intake.cancel(row.alert.id, call.principal, call.form(NoteIn).note))
+    return await _accepted(call, await call.core.intake.cancel(row.alert.id, call.principal, call.form(NoteIn).note))
 
 
 async def correct(call: Call) -> Answer:
     """Revoke a mistake in the issuer's name."""
     row = await call.row()
     note = call.form(NoteIn).note
-    return _accepted(await call.core.intake.cancel(row.alert.id, call.principal, note, correction=True))
+    return await _accepted(call, await call.core.intake.cancel(row.alert.id, call.principal, note, correction=True))
 
 
 async def show_status(call: Call) -> Answer:
     """What was sent, and which villages are reached."""
     row = await call.row()
-    return 200, await status(call.core, row, sees(call.core, call.principal, row))
+    found = await status(call.core, row, sees(call.core, call.principal, row))
+    return 200, found.model_copy(update={"halts": await halts(call.core, row.plan)})
 
 
 async def deliveries(call: Call) -> Answer:

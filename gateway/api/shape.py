@@ -5,6 +5,7 @@ Ids of persons are strings: they have 62 bits, more than a number in JavaScript 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -15,7 +16,7 @@ from gateway import cap
 from gateway.intake import Outcome
 from gateway.model import Record
 from gateway.ports import AlertRow
-from gateway.preview import Finding
+from gateway.preview import EVERYTHING, Finding, split_reasons
 from gateway.render import clean
 from gateway.render.text import PHONE
 
@@ -100,9 +101,11 @@ class ConfirmationIn(Form):
 
 
 class HaltIn(Form):
-    """Stop (`on`) or release all sending of a county (6-digit code), of a channel, or of everything ("*")."""
+    """Stop (`on`) or release all sending of a county (6-digit code), of a channel, or of everything (all)."""
 
-    scope: str = Field(min_length=1, max_length=40)
+    scope: Annotated[str, AfterValidator(lambda scope: EVERYTHING if scope == "all" else scope)] = Field(
+        min_length=1, max_length=40
+    )
     on: bool
 
 
@@ -124,19 +127,22 @@ class Accepted(BaseModel):
     route: str
     reasons: list[str]
     held: list[str]
-    warnings: list[Finding]
+    warnings: list[Finding] = Field(description="Also reaches_nobody, no_officials and no_channel")
+    halts: list[str] = Field(description="Halted scopes that keep it, or a part of it, from leaving")
     links: dict[str, str]
 
     @classmethod
-    def of(cls, outcome: Outcome) -> Self:
-        """Show an outcome."""
+    def of(cls, outcome: Outcome, halts: Sequence[str], further: Sequence[Finding]) -> Self:
+        """Show an outcome; `further` warnings are the gateway's own, on whom it reaches."""
+        reasons, unmet = split_reasons(outcome.reasons)
         return cls(
             id=outcome.alert,
             result=outcome.result,
             route=outcome.route,
-            reasons=list(outcome.reasons),
+            reasons=reasons,
             held=list(outcome.held),
-            warnings=[Finding.of(found) for found in outcome.warnings],
+            warnings=[*map(Finding.of, outcome.warnings), *unmet, *further],
+            halts=list(halts),
             links=links_of(outcome.alert),
         )
 

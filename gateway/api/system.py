@@ -10,6 +10,7 @@ from gateway.core import Core
 from gateway.errors import Refused, StoreDown
 from gateway.intake import actor
 from gateway.model import Record
+from gateway.preview import EVERYTHING, scope_name
 
 PROBE_S = 1.0
 
@@ -19,13 +20,13 @@ async def halt(call: Call) -> Answer:
     form, core = call.form(HaltIn), call.core
     place = core.regions.get(form.scope)
     county = place is not None and place.code == form.scope and len(form.scope) == len("411726")
-    if not (county or form.scope == "*" or form.scope in core.channels):
-        raise Refused(422, "unknown_scope", 'name a county by its 6-digit code, a channel, or everything by "*"')
+    if not (county or form.scope == EVERYTHING or form.scope in core.channels):
+        raise Refused(422, "unknown_scope", "name a county by its 6-digit code, a channel, or all")
     if call.principal.role != "admin" and not (county and form.scope.startswith(areas_of(core, call.principal))):
         raise Refused(403, "outside_authority", "an issuer may halt counties of its own area; ask an administrator")
     record = Record(core.clock.now(), actor(call.principal), "halt" if form.on else "release", form.scope)
     await core.store.outbox.halt(form.scope, form.on, record)
-    return 200, Halts(halted=await core.store.outbox.halts())
+    return 200, Halts(halted=[*map(scope_name, await core.store.outbox.halts())])
 
 
 async def audit(call: Call) -> Answer:
@@ -49,7 +50,7 @@ async def health(call: Call) -> Answer:
     halts = Part(name="halts", ready=True, detail="")
     if store.ready:
         halted = await core.store.outbox.halts()
-        halts = Part(name="halts", ready=not halted, detail=", ".join(halted))
+        halts = Part(name="halts", ready=not halted, detail=", ".join(map(scope_name, halted)))
     channels = Part(name="channels", ready=bool(core.channels), detail=", ".join(sorted(core.channels)))
     parts = [store, broker, channels, halts]
     state = "down" if not store.ready else "ok" if all(part.ready for part in parts) else "degraded"

@@ -6,12 +6,16 @@ Called by `alert`. Every field may be missing: a gateway of another version is s
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import typer
 
 from gateway.cli.frame import complain, print_table, tell
 
+CHINA = timezone(timedelta(hours=8))
+MOMENTS = frozenset({"accepted_at", "expires", "sent", "start", "at"})
+GROUPS = ("officials", "loudspeakers", "residents", "subscribers")
 SHOWN = 40  # villages or townships named; --json names all
 
 Answer = Mapping[str, Any]
@@ -19,19 +23,20 @@ Answer = Mapping[str, Any]
 
 def show_outcome(answer: Answer) -> None:
     """Show what became of a submission: accepted, held or duplicate."""
-    _warn(answer)
-    result = str(answer.get("result", ""))
+    result, but = str(answer.get("result", "")), _but(answer)
     meaning = {
-        "accepted": "accepted: it is on its way",
-        "held": "held: nothing leaves before a second person has decided",
-        "duplicate": "duplicate: this message was known already; nothing was done",
+        "accepted": f"accepted, but {but}" if but else "accepted: it is on its way",
+        "held": "held: nothing leaves before a second person has decided" + (f"; and {but}" if but else ""),
+        "duplicate": "duplicate: this message was known already; nothing was done" + (f"; {but}" if but else ""),
     }
     typer.echo(meaning.get(result, result))
+    _warn(answer)
     _fields(answer, ("id", "route"))
     _lines("because", answer.get("reasons"))
     _lines("held", answer.get("held"))
     if alert := answer.get("id"):
         tell(f"A second person: mingluo approve {alert}" if result == "held" else f"Next: mingluo status {alert}")
+        _release(answer)
 
 
 def show_standing(answer: Answer) -> None:
@@ -52,7 +57,7 @@ def show_alerts(answer: Answer) -> None:
         tell("no alerts")
         return
     columns = ("id", "sent", "status", "kind", "event", "level", "standing", "by")
-    print_table(columns, [[row.get(name, "") for name in columns] for row in alerts])
+    _table(columns, alerts)
     if answer.get("next"):
         tell("There are more: raise --limit")
 
@@ -60,6 +65,9 @@ def show_alerts(answer: Answer) -> None:
 def show_status(answer: Answer) -> None:
     """Show how far an alert has come. States stand apart; submitted is not delivered."""
     typer.echo(f"{answer.get('alert', '')}: {answer.get('standing', '')} {answer.get('reason', '')}".rstrip())
+    if answer.get("halts") and answer.get("standing") in ("active", "held"):
+        typer.echo(_halted(answer))
+        _release(answer)
     _fields(answer, ("route", "accepted_at", "expires"))
     _lines("held", answer.get("held"))
     villages = answer.get("villages") or {}
@@ -76,20 +84,26 @@ def show_status(answer: Answer) -> None:
 
 def show_preview(answer: Answer) -> None:
     """Show what issuing would do: the decision, the places, the numbers, the words."""
+    waits, but = answer.get("would_be_held"), _but(answer)
+    would = "would be held for a second person" if waits else "would go out at once" if not but else "would be accepted"
+    typer.echo(f"{would}, but {but}" if but else would)
     _warn(answer)
-    waits = answer.get("would_be_held")
-    typer.echo("would be held for a second person" if waits else "would go out at once")
+    _release(answer)
     _fields(answer, ("event", "level", "status", "kind", "expires", "route"))
     _lines("because", answer.get("reasons"))
     _lines("held", answer.get("held"))
     _lines("alarm", answer.get("alarms"))
     for name in ("targets", "leaving", "beyond_border"):
         _townships(name.replace("_", " "), answer.get(name) or ())
+    _audience(answer.get("counts") or (), answer.get("targets") or ())
     _table(("step", "group", "channel", "language", "notice", "recipients"), _summed(answer.get("counts") or ()))
     _table(("step", "group", "channel", "notice", "start"), answer.get("deferrals") or (), "deferred")
     for text in answer.get("texts") or ():
         head = " ".join(str(text.get(name, "")) for name in ("channel", "group", "notice", "language"))
-        typer.echo(f"\n{head} ({text.get('units')} units, {text.get('segments')} SMS segments)\n  {text.get('text')}")
+        size = f"{text.get('units')} units"
+        if str(text.get("channel", "")).startswith("sms"):
+            size += f", {text.get('segments')} SMS segments"
+        typer.echo(f"\n{head} ({size})\n  {text.get('text')}")
         for finding in text.get("findings") or ():
             complain(f"{finding.get('severity')}: {finding.get('code')}: {finding.get('message')}")
 
@@ -102,10 +116,39 @@ def _warn(answer: Answer) -> None:
         complain(f"warning: {item.get('code', '')}: {item.get('message', '')}")
 
 
+def _but(answer: Answer) -> str:
+    """Say what the first line must not hide: a halt, and that nobody, or no official, hears of it."""
+    codes = {item.get("code") for item in answer.get("warnings") or ()}
+    found = [_halted(answer)] if answer.get("halts") else []
+    found += ["it reaches NOBODY"] if "reaches_nobody" in codes else []
+    found += ["it reaches NO OFFICIALS"] if "no_officials" in codes else []
+    return "; ".join(found)
+
+
+def _halted(answer: Answer) -> str:
+    scopes = answer.get("halts") or ()
+    where = "" if "all" in scopes else " there"
+    return f"HALTED ({', '.join(scopes)}): nothing leaves{where} until released"
+
+
+def _release(answer: Answer) -> None:
+    for scope in answer.get("halts") or ():
+        tell(f"To release: mingluo halt {scope} --off")
+
+
 def _fields(answer: Answer, names: Sequence[str]) -> None:
     for name in names:
         if answer.get(name) not in (None, ""):
-            typer.echo(f"{name.replace('_', ' ')}: {answer[name]}")
+            typer.echo(f"{name.replace('_', ' ')}: {_local(answer[name]) if name in MOMENTS else answer[name]}")
+
+
+def _local(value: Any) -> str:
+    """Return a moment as the clock on the wall in China shows it; anything else as it is."""
+    try:
+        at = datetime.fromisoformat(str(value))
+    except ValueError:
+        return str(value)
+    return at.astimezone(CHINA).isoformat(" ", "seconds") if at.tzinfo else str(value)
 
 
 def _lines(head: str, texts: Iterable[str] | None) -> None:
@@ -115,7 +158,8 @@ def _lines(head: str, texts: Iterable[str] | None) -> None:
 
 def _table(columns: Sequence[str], rows: Iterable[Answer], title: str | None = None) -> None:
     if listed := list(rows):
-        cells = [[row.get(name, "") for name in columns] for row in listed]
+        cells = [[_local(row.get(name)) if name in MOMENTS else row.get(name, "") for name in columns]
+                 for row in listed]  # fmt: skip
         print_table([name.replace("_", " ") for name in columns], cells, title)
 
 
@@ -138,6 +182,29 @@ def _townships(title: str, targets: Sequence[Answer]) -> None:
     if rows:
         more = f" (the first {SHOWN} of {len(targets)})" if len(targets) > SHOWN else ""
         print_table(("township", "name", "villages", "matched by"), rows, title + more)
+
+
+def _audience(counts: Iterable[Answer], targets: Iterable[Answer]) -> None:
+    """Print recipients per township and group, every zero marked: a township nobody hears in must stand out.
+
+    Of a group told in several ways (channels, languages), the largest number stands: the same people are counted
+    in each.
+    """
+    names = {(one.get("township") or {}).get("code"): (one.get("township") or {}).get("name") for one in targets}
+    found: dict[tuple[Any, str], int] = {}
+    for count in counts:
+        place, group = count.get("township"), str(count.get("group", ""))
+        names.setdefault(place, "")
+        found[place, group] = max(found.get((place, group), 0), count.get("recipients", 0))
+    if not names:
+        return
+    rows = []
+    for place, name in names.items():
+        numbers = [found.get((place, group), 0) for group in GROUPS]
+        rows.append((place, name, *(str(number) if number else "0 !" for number in numbers)))
+    print_table(("township", "name", *GROUPS), rows[:SHOWN], "recipients per township (! marks none)")
+    if len(rows) > SHOWN:
+        tell(f"… and {len(rows) - SHOWN} townships more; --json names all")
 
 
 def _summed(counts: Iterable[Answer]) -> list[dict[str, Any]]:

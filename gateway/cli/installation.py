@@ -161,7 +161,7 @@ def _halt(scope: str, actor: str, settings: Settings, *, on: bool) -> list[str]:
 
 
 def _named(scope: str) -> str:
-    return "everything" if scope == EVERYTHING else scope
+    return "all" if scope == EVERYTHING else scope
 
 
 def _known_scope(scope: str, settings: Settings) -> None:
