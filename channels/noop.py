@@ -41,7 +41,6 @@ class Noop(Channel):
 
     async def send(self, slice_: Slice, message: Message, link: Link) -> list[Receipt]:
         """Log the slice, if asked to, and call all of it delivered."""
-        await link.pace(self.name, len(slice_), message.lane)
         if self.settings.log is not None:
             self._append(slice_, message, self.settings.log)
         return [DELIVERED] * len(slice_)

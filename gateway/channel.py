@@ -11,15 +11,17 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import ClassVar, NamedTuple, Protocol
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
-from gateway.errors import ChannelError
+from gateway.errors import Ambiguous, ChannelError, Unusable
 from gateway.model import DeviceEvent, Group, Lane, Message, Receipt, Reply, Report, Slice, State
 
 Event = Report | Reply | DeviceEvent
+BUG = "bug"  # code of a receipt whose error nobody foresaw; the error's cause is what was raised
 
 
 class Device(NamedTuple):
@@ -34,7 +36,11 @@ class Link(Protocol):
     """A channel's only door to the gateway."""
 
     async def pace(self, account: str, units: int, lane: Lane) -> None:
-        """Wait until `units` may leave on `account`; green has a reserved share."""
+        """Wait until `units` may leave on `account`; green has a reserved share.
+
+        The sender paces every slice on the account named like the channel, before it claims the slice: a channel
+        calls this only for further accounts of its own.
+        """
 
     async def commit(self, events: Sequence[Event]) -> None:
         """Return after the events are durable: only then answer the provider."""
@@ -153,25 +159,38 @@ class PerRecipient(Channel):
         """Send one text. `reference` is opaque, unique per (batch, position, attempt), safe in a URL."""
 
     async def send(self, slice_: Slice, message: Message, link: Link) -> list[Receipt]:
-        """Run `send_one` for every position. An error of one becomes that one's receipt."""
-        await link.pace(self.name, len(slice_), message.lane)
+        """Run `send_one` for every position. An error of one becomes that one's receipt.
+
+        Nothing is begun after `message.expires` (rule 4), nor after an answer that the account is unusable.
+        """
         receipts: list[Receipt] = [Receipt(State.QUEUED)] * len(slice_)
         work = iter(range(len(slice_)))
+        refused: list[Receipt] = []
 
         async def worker() -> None:
             for index in work:
-                reference = f"{slice_.batch}-{slice_.positions[index]}-{slice_.attempt}"
-                try:
-                    receipts[index] = await self.send_one(
-                        slice_.addresses[index], message.text_at(index), message, reference
-                    )
-                except ChannelError as error:
-                    receipts[index] = Receipt(State.FAILED, error.code, error=error)
-                except Exception as error:
-                    # A bug for one must not become a repeat for 49 others; the sender logs it with its traceback.
-                    receipts[index] = Receipt(State.FAILED, type(error).__name__, error=error)
+                if refused:
+                    receipts[index] = refused[0]
+                elif datetime.now(UTC) >= message.expires:
+                    receipts[index] = Receipt(State.EXPIRED)
+                else:
+                    receipts[index] = await self._one(slice_, index, message)
+                    if isinstance(receipts[index].error, Unusable):
+                        refused.append(receipts[index])
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(self.pool, len(slice_))):
                 group.create_task(worker())
         return receipts
+
+    async def _one(self, slice_: Slice, index: int, message: Message) -> Receipt:
+        reference = f"{slice_.batch}-{slice_.positions[index]}-{slice_.attempt}"
+        try:
+            return await self.send_one(slice_.addresses[index], message.text_at(index), message, reference)
+        except ChannelError as error:
+            return Receipt(State.FAILED, error.code, error=error)
+        except Exception as error:
+            # Nobody foresaw it, so nobody knows whether the text had left (rule 2). The sender logs the cause.
+            doubt = Ambiguous(BUG)
+            doubt.__cause__ = error
+            return Receipt(State.QUEUED, BUG, error=doubt)

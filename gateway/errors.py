@@ -24,11 +24,14 @@ class Temporary(ChannelError):
 
 
 class Throttled(Temporary):
-    """Nothing was sent; the provider asks for `after_s` seconds. Does not count as an attempt."""
+    """Nothing was sent; the provider asks for `after_s` seconds, an hour at most. Does not count as an attempt."""
+
+    LONGEST_S = 3600.0
 
     def __init__(self, after_s: float, code: str = "throttled") -> None:
         super().__init__(code)
-        self.after_s = after_s
+        # A header may hold anything. In this order NaN becomes 0.
+        self.after_s = min(max(0.0, after_s), self.LONGEST_S)
 
 
 class Permanent(ChannelError):

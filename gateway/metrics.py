@@ -52,6 +52,7 @@ publishes = _counter("publishes_total", "Batches handed to the broker", "lane", 
 ALARMS = (
     "account_unusable",
     "batch_failed",
+    "bug",
     "cannot_compose",
     "held",
     "held_leader",

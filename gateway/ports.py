@@ -242,6 +242,9 @@ class Outbox(Protocol):
     async def claim(self, batch: str, slice_: int, owner: str, lease_s: float) -> Claim:
         """Claim one slice before its first byte. The store is the only arbiter. `owner` is new for every call."""
 
+    async def defer(self, batch: str, until: datetime) -> bool:
+        """Put a batch off unclaimed until `until`. False where its alert or its time has ended: a claim settles it."""
+
     async def stop(self, alert: str, reason: str, record: Record) -> bool:
         """Make every later claim of the alert fail, stop its plan and its commands."""
 

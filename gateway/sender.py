@@ -1,16 +1,23 @@
-"""Claim, compose, send, settle: what happens to one batch in a worker.
+"""Pace, claim, compose, send, settle: what happens to one batch in a worker.
 
 Called by `relay` (for what the broker delivers) and by `sweeper` (for green work picked straight from the
 store). Ordering: none between batches; slices of a batch in order. A broker message is acked when every
 slice of its batch is settled or provably brought up again by the store (a lease, a retry or a halt has
 its time on the batch row), never before.
 
+A slice waits for its account's rate before it is claimed, so that a process that dies while it waits makes
+nobody doubtful. Tokens of a slice that turned out not to be ours serve the next one of the batch.
+
 What happens on each failure:
+- the account's rate is used up for longer than a slice should wait, or the account was refused (Unusable) in the
+  last half minute: the batch is put off in the store, unclaimed;
 - the process dies after the claim: the lease lapses, the next claimant gets the slice as doubtful
   (rule 2): red and evacuation are sent once more with 再次提醒, the rest become UNKNOWN;
 - the channel raises: nothing was sent; Throttled waits as asked, Temporary backs off a bounded number of
-  times, Permanent and Unusable fail; anything else is a bug, logged with its traceback, and Temporary;
-- one recipient fails: its receipt carries the error, the others settle;
+  times, Permanent and Unusable fail; anything else is a bug, logged with its stack, and Temporary;
+- one recipient fails: its receipt carries the error, the others settle; an error nobody foresaw is logged
+  with its stack and makes that recipient doubtful;
+- a marked repeat fails: UNKNOWN, never FAILED, since the first copy may have arrived;
 - the store is away at settle: the receipts wait in memory, the message stays unacked.
 """
 
@@ -19,12 +26,13 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol, TypeVar
 
 from gateway import log, metrics
-from gateway.channel import Channel, Link
+from gateway.channel import BUG, Channel, Link
 from gateway.errors import Ambiguous, ChannelError, MingluoError, Permanent, Temporary, Throttled, Unusable
 from gateway.model import Batch, ClaimResult, Document, Lane, Level, Message, Receipt, Slice, State
 from gateway.ports import Clock, Ledger, Outbox, Settled
@@ -32,9 +40,11 @@ from gateway.ports import Clock, Ledger, Outbox, Settled
 ATTEMPTS = 5
 BACKOFF_S = (1.0, 3.0, 10.0, 30.0)
 LEASE_MARGIN_S = 5.0  # a lease exceeds the longest send by this much
+UNUSABLE_S = 30.0  # how long a refused account is left alone by this process
 GONE = "gone"  # an address that no longer exists: its person is taken out of later audiences
 YIELD_S = 0.02  # how long bulk work steps aside at a time
 YIELD_AT_MOST_S = 2.0
+NEVER_SENT = frozenset({State.SKIPPED, State.SUPERSEDED, State.EXPIRED})
 
 T = TypeVar("T")
 _log = log.get("sender")
@@ -108,6 +118,7 @@ class Sender:
         self._clock = clock
         self._gone = gone
         self._stopping = False
+        self._unusable: dict[str, datetime] = {}
         self._gate = gate or Gate()
 
     def stop(self) -> None:
@@ -125,20 +136,42 @@ class Sender:
         try:
             # Whatever cannot be read is found out before a claim, not under one.
             repeatable = await self._composer.repeatable(batch)
+            unused = 0  # units that were waited for and not sent
             for number in range(batch.slices):
                 if self._stopping:
                     raise Stopping
                 if batch.lane is not Lane.GREEN:
                     await self._gate.step_aside(batch.lane)
-                await self._slice(channel, batch, number, repeatable=repeatable)
+                units = min(batch.slice, len(batch) - number * batch.slice)
+                until = await self._paced(batch, max(0, units - unused))
+                if until is not None and await self._outbox.defer(batch.id, min(until, batch.deadline)):
+                    return
+                sent = await self._slice(channel, batch, number, repeatable=repeatable)
+                unused = max(units, unused) - sent
         finally:
             self._gate.leave(batch.lane)
 
-    async def _slice(self, channel: Channel, batch: Batch, number: int, *, repeatable: bool) -> None:
+    async def _paced(self, batch: Batch, units: int) -> datetime | None:
+        """Wait until `units` may leave; or return when the batch is to be looked at again, having taken none."""
+        unusable = self._unusable.get(batch.channel)
+        if unusable is not None and unusable > self._clock.now():
+            return unusable
+        if units:
+            try:
+                await self._links[batch.channel].pace(batch.channel, units, batch.lane)
+            except Throttled as error:
+                metrics.retries.labels(batch.channel, "throttled").inc(units)
+                return self._clock.now() + timedelta(seconds=error.after_s)
+        if self._stopping:
+            raise Stopping
+        return None
+
+    async def _slice(self, channel: Channel, batch: Batch, number: int, *, repeatable: bool) -> int:
+        """Claim, send and settle one slice; return how many recipients the channel was asked to send to."""
         owner = secrets.token_hex(8)
         claim = await self._outbox.claim(batch.id, number, owner, channel.answer_s + LEASE_MARGIN_S)
         if claim.result is not ClaimResult.GRANTED:
-            return
+            return 0
         if claim.doubtful or claim.lost:
             metrics.claims_lapsed.labels(channel.name).inc()
         receipts: dict[int, Receipt] = dict.fromkeys(claim.lost, Receipt(State.UNKNOWN, "possible_duplicate"))
@@ -157,6 +190,7 @@ class Sender:
         for (positions, _), outcome in zip(parts, outcomes, strict=True):
             receipts |= dict(zip(positions, outcome.receipts, strict=True))
         await self._settle(channel, batch, number, claim.attempt, owner, receipts, outcomes)
+        return sum(len(positions) for positions, _ in parts)
 
     async def _settle(
         self, channel: Channel, batch: Batch, number: int, attempt: int, owner: str,
@@ -168,7 +202,7 @@ class Sender:
         counted = any(outcome.count_attempt for outcome in outcomes)
         settled = Settled(
             batch.id, number, attempt, owner, positions, ordered, channel.name, self._clock.now(),
-            min(due) if due else None, counted,
+            min(*due, max(batch.deadline, self._clock.now())) if due else None, counted,
         )  # fmt: skip
         if not await self._ledger.settle(settled):
             _log.warning("lease_lost", batch=batch.id, slice=number)
@@ -193,12 +227,14 @@ class Sender:
             )
             receipts = await self._call(channel, slice_, message)
             if again:
-                receipts = [_marked(receipt) for receipt in receipts]
-                sent = sum(receipt.error is None for receipt in receipts)
+                sent = sum(receipt.error is None and receipt.state not in NEVER_SENT for receipt in receipts)
                 metrics.possible_duplicates.labels(channel.name).inc(sent)
+                receipts = [_marked(receipt) for receipt in receipts]
         return self._decide(channel, receipts, attempt, again=again, repeatable=repeatable)
 
     async def _call(self, channel: Channel, slice_: Slice, message: Message) -> list[Receipt]:
+        if self._clock.now() >= message.expires:  # composing took its time
+            return [Receipt(State.EXPIRED)] * len(slice_)
         try:
             async with asyncio.timeout(channel.answer_s):
                 receipts = await channel.send(slice_, message, self._links[channel.name])
@@ -207,8 +243,11 @@ class Sender:
         except ChannelError as error:
             return [Receipt(State.FAILED, error.code, error=error)] * len(slice_)
         except Exception as error:
-            _log.exception("bug_in_channel", channel=channel.name, batch=slice_.batch)
-            return [Receipt(State.FAILED, type(error).__name__, error=error)] * len(slice_)
+            _bug(channel.name, slice_.batch, error)
+            return [Receipt(State.FAILED, BUG, error=Temporary(BUG))] * len(slice_)
+        for bug in dict.fromkeys(map(_unforeseen, receipts)):
+            if bug is not None:
+                _bug(channel.name, slice_.batch, bug)
         if len(receipts) != len(slice_):
             _log.error("wrong_number_of_receipts", channel=channel.name, batch=slice_.batch)
             return [Receipt(State.UNKNOWN, "wrong_number_of_receipts")] * len(slice_)
@@ -228,17 +267,49 @@ class Sender:
             if wait_s is not None:
                 waits.append(wait_s)
                 counted = counted or not isinstance(receipt.error, Throttled)
-                metrics.retries.labels(channel.name, type(receipt.error).__name__.lower()).inc()
-            if isinstance(receipt.error, Unusable):
-                metrics.alarms.labels("account_unusable").inc()
-                _log.error("account_unusable", channel=channel.name, code=receipt.code)
+                metrics.retries.labels(channel.name, _why(receipt.error)).inc()
+        if refused := next((one for one in receipts if isinstance(one.error, Unusable)), None):
+            self._leave_alone(channel.name, refused)
         retry_at = self._clock.now() + timedelta(seconds=min(waits)) if waits else None
         return Outcome(decided, retry_at, counted)
 
+    def _leave_alone(self, channel: str, refused: Receipt) -> None:
+        """Claim nothing for a refused account for a while: one answer must not fail an alert within seconds."""
+        self._unusable[channel] = self._clock.now() + timedelta(seconds=UNUSABLE_S)
+        metrics.alarms.labels("account_unusable").inc()
+        _log.error("account_unusable", channel=channel, code=refused.code)
+
 
 def _marked(receipt: Receipt) -> Receipt:
-    """A repeat that left says so in the ledger (rule 2)."""
-    return receipt if receipt.error is not None else Receipt(receipt.state, "possible_duplicate", receipt.reference)
+    """A repeat that left says so in the ledger (rule 2); of one that did not, the first copy may have arrived."""
+    if receipt.error is not None:
+        return receipt
+    if receipt.state in NEVER_SENT:
+        return Receipt(State.UNKNOWN, receipt.code or "outcome_unknown")
+    return Receipt(receipt.state, "possible_duplicate", receipt.reference)
+
+
+def _unforeseen(receipt: Receipt) -> BaseException | None:
+    """Return what a receipt shows of a bug in its channel."""
+    error = receipt.error
+    if error is None or isinstance(error, ChannelError):
+        return error.__cause__ if error is not None and error.code == BUG else None
+    return error
+
+
+def _bug(channel: str, batch: str, error: BaseException) -> None:
+    """Say where it happened; its words stay unsaid, for they may quote a number or a text (rule 9)."""
+    frames = traceback.extract_tb(error.__traceback__)
+    stack = "\n".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
+    _log.error("bug_in_channel", channel=channel, batch=batch, type=type(error).__name__, stack=stack)
+    metrics.alarms.labels("bug").inc()
+
+
+def _why(error: Exception | None) -> str:
+    """Name an error for the metric, from a closed set."""
+    if isinstance(error, Throttled):
+        return "throttled"
+    return "temporary" if isinstance(error, Temporary) else "ambiguous"
 
 
 def _verdict(
@@ -248,18 +319,22 @@ def _verdict(
     error = receipt.error
     if error is None:
         return receipt, None
+    if not isinstance(error, ChannelError):
+        error = Ambiguous(BUG)  # a receipt was written after the call: nobody knows whether the text had left
+    # The first copy of a repeat may have arrived, whatever becomes of the second.
+    final = State.UNKNOWN if again else State.FAILED
     if isinstance(error, Ambiguous):
         if again or not repeatable:
             return Receipt(State.UNKNOWN, error.code or "outcome_unknown"), None
         return Receipt(State.QUEUED, error.code, error=error), answer_s
     if isinstance(error, Permanent | Unusable):
-        return Receipt(State.FAILED, error.code or "refused"), None
+        return Receipt(final, error.code or "refused"), None
     # What was doubtful before stays doubtful: it is never again sent as if for the first time.
     pending = Ambiguous(receipt.code) if again else error
     if isinstance(error, Throttled):
         return Receipt(State.QUEUED, error.code, error=pending), error.after_s
     if attempt >= ATTEMPTS:
-        return Receipt(State.FAILED, receipt.code or "attempts_used_up"), None
+        return Receipt(final, receipt.code or "attempts_used_up"), None
     backoff_s = BACKOFF_S[min(attempt, len(BACKOFF_S)) - 1]
     return Receipt(State.QUEUED, receipt.code, error=pending), backoff_s * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
 

@@ -111,8 +111,8 @@ async def test_receipts_come_one_per_position_in_order(name: str) -> None:
             assert len(reached) == len(good)
             assert case.received() - before == len(good)
         assert await channel.send(sample_slice([]), sample_message(), link) == []
-        if not isinstance(channel, Sockets):
-            assert sum(units for _, units, _ in link.paced) == len(addresses)
+        # The sender paced them before the claim: a second time would halve the account's rate.
+        assert not [account for account, _, _ in link.paced if account == name]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,23 +8,25 @@ from datetime import datetime, timedelta
 
 from gateway.database import Tx, micros, moment
 from gateway.model import Claim, ClaimResult, State
-from gateway.store.codec import pack, unpack_pending
+from gateway.store.codec import pack, unpack_pending, unpack_references
 from gateway.store.rows import fold_states
 
 HALT_LOOK = timedelta(seconds=2)
+UNBEGUN_LOOK_US = 500_000  # when to look at slices nobody has begun
+STALE = timedelta(seconds=10)  # how long after a stop its running slices may hold up the version that came instead
 
 
 def claim(tx: Tx, batch: str, slice_: int, owner: str, now: datetime, until: datetime) -> Claim:
     """Claim one slice for `owner` until `until`, or say why not; settle it where nobody may send it any more."""
     share = " FOR SHARE OF a" if tx.postgresql else ""
     found = tx.one(
-        "SELECT b.deadline, b.county, b.channel, b.size, b.slice_size, a.standing, a.reason FROM batch b"
+        "SELECT b.deadline, b.county, b.channel, b.size, b.slice_size, a.standing, a.reason, b.created_at FROM batch b"
         f" JOIN alert a ON a.id = b.alert WHERE b.id = :batch{share}",
         batch=batch,
     )
     if found is None:
         return Claim(ClaimResult.SETTLED)
-    deadline, county, channel, size, slice_size, standing, reason = found
+    deadline, county, channel, size, slice_size, standing, reason, created_at = found
     positions = tuple(range(slice_ * slice_size, min(size, (slice_ + 1) * slice_size)))
     at = micros(now)
     standing_claim = _standing_claim(tx, batch, slice_, positions, owner, at)
@@ -33,7 +35,7 @@ def claim(tx: Tx, batch: str, slice_: int, owner: str, now: datetime, until: dat
         ended and standing_claim.result is ClaimResult.WAITING
     ):
         if standing_claim.until is not None:
-            _look_again(tx, batch, standing_claim.until)
+            put_off(tx, batch, at)
         return standing_claim
     if ended:
         over = State.EXPIRED if deadline <= at or reason == "expired" else State.SUPERSEDED
@@ -42,10 +44,14 @@ def claim(tx: Tx, batch: str, slice_: int, owner: str, now: datetime, until: dat
         _finish_unsent(tx, batch, slice_, facts, at)
         return Claim(ClaimResult.SETTLED)
     if tx.one("SELECT 1 FROM halt WHERE scope IN ('*', :county, :channel)", county=county, channel=channel):
-        _look_again(tx, batch, now + HALT_LOOK)
+        _look_again(tx, batch, micros(now + HALT_LOOK))
         return Claim(ClaimResult.HALTED)
+    # The stop stood in the transaction that wrote the first batches: an older batch has no one to wait for.
+    if created_at > micros(now - STALE) and (stale := _stale_until(tx, batch, at)):
+        _look_again(tx, batch, stale)
+        return Claim(ClaimResult.HELD, until=moment(stale))
     if not _take(tx, batch, slice_, owner, standing_claim, micros(until), at):
-        _look_again(tx, batch, until)
+        put_off(tx, batch, at)
         return Claim(ClaimResult.HELD, until=until)
     return replace(standing_claim, until=until)
 
@@ -75,6 +81,35 @@ def _standing_claim(tx: Tx, batch: str, slice_: int, positions: tuple[int, ...],
     return Claim(ClaimResult.GRANTED, attempt, fresh, doubtful, lost)
 
 
+def _stale_until(tx: Tx, batch: str, at: int) -> int:
+    """Return until when a slice of a version this one ended may still be on its way there, or 0 (DESIGN 3.9)."""
+    row = tx.one(
+        "SELECT a.id, a.body, b.channel, b.township FROM batch b JOIN alert a ON a.id = b.alert WHERE b.id = :batch",
+        batch=batch,
+    )
+    if row is None:
+        return 0
+    own, body, channel, township = row
+    latest = 0
+    for sender, identifier in {(one.sender, one.identifier) for one in unpack_references(body)}:
+        found = tx.one(
+            "SELECT MAX(CASE WHEN c.lease_until < a.ended_at + :stale THEN c.lease_until ELSE a.ended_at + :stale END)"
+            " FROM alert a JOIN batch b ON b.alert = a.id AND b.township = :township AND b.channel = :channel"
+            " JOIN claim c ON c.batch = b.id AND c.done = 0 AND c.lease_until > :at"
+            " WHERE a.sender = :sender AND a.identifier = :identifier AND a.id <> :own AND a.standing = 'stopped'"
+            " AND a.reason IN ('superseded', 'cancelled', 'corrected') AND a.ended_at + :stale > :at",
+            stale=STALE // timedelta(microseconds=1),
+            township=township,
+            channel=channel,
+            at=at,
+            sender=sender,
+            identifier=identifier,
+            own=own,
+        )
+        latest = max(latest, (found[0] if found else 0) or 0)
+    return latest
+
+
 def _take(tx: Tx, batch: str, slice_: int, owner: str, claim: Claim, until: int, at: int) -> bool:
     return bool(
         tx.run(
@@ -93,12 +128,39 @@ def _take(tx: Tx, batch: str, slice_: int, owner: str, claim: Claim, until: int,
     )
 
 
-def _look_again(tx: Tx, batch: str, at: datetime) -> None:
+def defer(tx: Tx, batch: str, now: datetime, until: datetime) -> bool:
+    """Put a batch off unclaimed until `until`. False where its alert or its time has ended: a claim settles it."""
+    ended = tx.one(
+        "SELECT 1 FROM batch b JOIN alert a ON a.id = b.alert"
+        " WHERE b.id = :batch AND (a.standing <> 'active' OR b.deadline <= :at)",
+        batch=batch,
+        at=micros(now),
+    )
+    if ended is None:
+        _look_again(tx, batch, micros(until))
+    return ended is None
+
+
+def put_off(tx: Tx, batch: str, at: int) -> None:
+    """Let the sweeper bring the batch up again when the first of its unfinished slices may be claimed."""
+    known, first = tx.all(
+        "SELECT COUNT(*), MIN(CASE WHEN done = 1 THEN NULL WHEN lease_until > 0 THEN lease_until ELSE retry_at END)"
+        " FROM claim WHERE batch = :batch",
+        batch=batch,
+    )[0]
+    row = tx.one("SELECT size, slice_size FROM batch WHERE id = :batch", batch=batch)
+    if row is not None and known * row[1] < row[0]:
+        # Whoever has the batch now goes on to these; a moment later than now, so that the confirm of the copy
+        # under way (see `published`) does not hide the batch from the sweeper.
+        unbegun = at + UNBEGUN_LOOK_US
+        first = unbegun if first is None else min(first, unbegun)
+    _look_again(tx, batch, at if first is None else first)
+
+
+def _look_again(tx: Tx, batch: str, at: int) -> None:
     """Let the sweeper bring the batch up again at `at`, whatever the broker does with its copy."""
     tx.run(
-        "UPDATE batch SET not_before = :at, published_at = 0 WHERE id = :batch AND unfinished > 0",
-        at=micros(at),
-        batch=batch,
+        "UPDATE batch SET not_before = :at, published_at = 0 WHERE id = :batch AND unfinished > 0", at=at, batch=batch
     )
 
 

@@ -6,7 +6,7 @@ import json
 
 import msgspec
 
-from gateway.model import Alert, Batch, Lane, Plan, State
+from gateway.model import Alert, Batch, Lane, Plan, Reference, State
 
 LANES = tuple(Lane)  # a lane's rank is its index: green first
 NAMES = tuple((int(state), state.name.lower()) for state in State)
@@ -27,12 +27,24 @@ class _Persons(msgspec.Struct):
     persons: tuple[int, ...]
 
 
+class _References(msgspec.Struct):
+    """The one part of a packed alert that its successors' claims read."""
+
+    references: tuple[Reference, ...] = ()
+
+
+_references_of = msgspec.msgpack.Decoder(_References).decode
 _persons_of = msgspec.msgpack.Decoder(_Persons).decode
 
 
 def unpack_persons(body: bytes) -> tuple[int, ...]:
     """Return the person ids of a packed batch."""
     return _persons_of(body).persons
+
+
+def unpack_references(body: bytes) -> tuple[Reference, ...]:
+    """Return the references of a packed alert, without its areas."""
+    return _references_of(body).references
 
 
 def counts_of(states: bytes) -> str:

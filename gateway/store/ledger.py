@@ -19,6 +19,7 @@ from gateway.errors import Ambiguous
 from gateway.model import Batch, Change, Receipt, Record, Reply, Report, State
 from gateway.ports import Clock, Settled
 from gateway.store import audit, change
+from gateway.store.claim import put_off
 from gateway.store.codec import pack, unpack_batch
 from gateway.store.rows import Run, finish_commands, fold_states, person_key
 
@@ -216,9 +217,7 @@ def _settle(tx: Tx, settled: Settled) -> bool:
     if owned:
         _record(tx, settled, at, [shared] if shared is not None else settled.receipts)
     if owned and queued:
-        tx.run(
-            "UPDATE batch SET not_before = :at, published_at = 0 WHERE id = :batch", at=retry_at, batch=settled.batch
-        )
+        put_off(tx, settled.batch, at)
     return bool(owned)
 
 

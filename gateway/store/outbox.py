@@ -18,7 +18,7 @@ from gateway.model import Batch, Claim, Lane, Record
 from gateway.ports import Accepted, AlertRow, Clock, Draft, Ready, StepWork
 from gateway.store import audit
 from gateway.store.change import note
-from gateway.store.claim import claim
+from gateway.store.claim import claim, defer
 from gateway.store.codec import LANE_RANK, LANES, pack, unpack_alert, unpack_plan
 from gateway.store.rows import add_batches, stop_alert
 from gateway.store.timer import set_timer
@@ -214,6 +214,11 @@ class SqlOutbox:
         now = self._clock.now()
         until = now + timedelta(seconds=lease_s)
         return await self._database.write(lambda tx: claim(tx, batch, slice_, owner, now, until))
+
+    async def defer(self, batch: str, until: datetime) -> bool:
+        """Put a batch off unclaimed until `until`. False where its alert or its time has ended: a claim settles it."""
+        now = self._clock.now()
+        return await self._database.write(lambda tx: defer(tx, batch, now, until))
 
     async def ages(self) -> dict[int, tuple[int, datetime | None]]:
         """Per lane rank: unfinished batches, and since when the oldest has been due."""
