@@ -8,32 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import sys
-import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import orjson
 from aiohttp import ClientSession
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from rich.console import Console
 
 from gateway import cap
 from gateway.database import Database
-from gateway.demo.judge import Phase, judge
-from gateway.demo.screen import Measured, Screen
-from gateway.demo.stage import Servers, Stage
+from gateway.demo.judge import Phase, Version, judge, samples, strangers
+from gateway.demo.message import channels, given, warning
+from gateway.demo.screen import Screen
+from gateway.demo.stage import Stage
 from gateway.directory.importer import Importer
 from gateway.directory.roster import write_sample
 from gateway.directory.table import Roster
 from gateway.directory.vault import Vault
-from gateway.model import Alert, Area, Code, Document, Info, Level, Reference, Status
-from gateway.model import Kind as AlertKind
+from gateway.errors import Refused
+from gateway.model import Alert, Group, Kind
+from gateway.policy import Policy
 from gateway.regions import Regions
 from gateway.settings import data_folder
 from gateway.simulate.log import read
@@ -41,7 +40,6 @@ from gateway.simulate.speaker import Options
 from gateway.simulate.world import World
 
 COUNTY = "411726"
-SENDER = "411726-qxj@mingluo.example"
 ISSUER, REVIEWER = "demo-411726-qxj-issuer", "demo-411726-qxj-reviewer"
 SPEAKERS = 300  # one a village: the roster takes townships of 泌阳县 until it has them
 TOWNSHIPS = 6  # of those, how many the warning and its update are about
@@ -63,8 +61,24 @@ class SystemClock:
         await asyncio.sleep(wait_s)
 
 
+@dataclass(frozen=True, slots=True)
+class Played:
+    """One version that has come to rest and is not judged yet."""
+
+    name: str
+    told: str
+    version: Version
+    posted_ms: float
+    status: dict[str, Any]
+
+
 class Story:
-    """Plays the night on a stage."""
+    """Plays the night on a stage.
+
+    Raises:
+        OSError: the file cannot be read.
+        Refused: the file is no valid message, or over.
+    """
 
     def __init__(self, stage: Stage, residents: int, screen: Screen, alert: Path | None = None) -> None:
         self.stage = stage
@@ -72,12 +86,22 @@ class Story:
         self.residents = residents
         self.file = alert
         self.regions = Regions.load(data_folder("config") / "regions")
+        self.given = given(alert) if alert else None
         towns = [one.code for one in self.regions.under(COUNTY) if len(self.regions.villages(one.code)) >= 12]
         self.towns = towns[:TOWNSHIPS]
-        villages = list(accumulate(len(self.regions.villages(town)) for town in towns))
-        self.listed = towns[: 1 + next((at for at, sum_ in enumerate(villages) if sum_ >= SPEAKERS), len(towns))]
+        self.listed = self._listed(sorted({village[:9] for village in self.villages(self.given)}), towns)
         self.world: World | None = None
         self.phases: list[Phase] = []
+        self.strangers = 0
+        self._played: list[Played] = []
+
+    def _listed(self, own: Sequence[str], towns: Sequence[str]) -> list[str]:
+        """Townships of the roster: those of the given alert, then others until there are loudspeakers enough."""
+        near = [one.code for town in own[:1] for one in self.regions.under(town[:6])] or towns
+        every = list(dict.fromkeys((*own, *near)))
+        sums = list(accumulate(len(self.regions.villages(town)) for town in every))
+        enough = 1 + next((at for at, sum_ in enumerate(sums) if sum_ >= SPEAKERS), len(every))
+        return every[: max(enough, len(own))]
 
     @property
     def roster(self) -> Path:
@@ -101,7 +125,7 @@ class Story:
         ready = await self.stage.start_world(self.world)
         self._write_roster(ready.subscriptions)
         (self.stage.folder / "channels.toml").write_text(
-            _channels(ready.sms_url, self.stage.api_url, _b64(private)), encoding="utf8"
+            channels(ready.sms_url, self.stage.api_url, _b64(private)), encoding="utf8"
         )
         self.screen.say(f"导入名册 importing {self.residents:,} residents")
         await self._import()
@@ -158,56 +182,80 @@ class Story:
     # --- the night --------------------------------------------------------------------------------
 
     async def play(self) -> None:
-        """Issue, update, cancel."""
+        """Issue, update, cancel; then judge.
+
+        Raises:
+            Refused: the gateway refuses the message.
+        """
+        if self.file is not None and self.given is not None:
+            told = f"{self.file.name} is issued"
+            await self.phase("发布 issue", told, self.file.read_bytes(), self._version(self.given, alone=True))
+        else:
+            await self._night()
+        folder, options = self.stage.folder, self._options()
+        for one in self._played:
+            verdict = judge(folder, one.version, options)
+            picked = samples(folder, one.version)
+            self.phases.append(Phase(one.name, one.told, one.version, one.posted_ms, one.status, verdict, picked))
+        self.strangers = strangers(folder / "sms.log", [one.version for one in self._played])
+
+    async def _night(self) -> None:
         before, after = self.towns[:-ENTERING], self.towns[LEAVING:]
-        message = self.file.read_bytes() if self.file else cap.write(_alert("1", AlertKind.ALERT, before, ()))
-        first = await self.phase("发布 issue", message, self.villages(message), approve=False)
-        issued, _ = cap.parse(message)
-        if issued is None or self.file is not None:
-            return
-        update = _alert("2", AlertKind.UPDATE, after, (Reference(issued.sender, issued.identifier, issued.sent),))
-        data = cap.write(update)
-        everybody = self._villages_of(before) | self._villages_of(after)
-        second = await self.phase("变更 update", data, everybody, approve=True)
-        cancel = _alert("3", AlertKind.CANCEL, after, (Reference(update.sender, update.identifier, update.sent),))
-        await self.phase("解除 cancel", cap.write(cancel), self._villages_of(after), approve=True)
-        assert first.alert != second.alert
+        now = datetime.now(UTC).replace(microsecond=0)
+        first = warning(Kind.ALERT, now - timedelta(minutes=2), before)
+        told = (
+            f"泌阳县气象局 issues a red rainstorm warning for {len(before)} townships; the green channel "
+            "sends it at once, without a second person"
+        )
+        await self.phase("发布 issue", told, cap.write(first), self._version(first))
+        second = warning(Kind.UPDATE, now - timedelta(minutes=1), after, first)
+        told = (
+            f"the rain moves south: {ENTERING} township enters, {LEAVING} leave and are told the partial "
+            "all-clear; a second person approves it first"
+        )
+        version = self._version(second, self._villages_of(before))
+        await self.phase("变更 update", told, cap.write(second), version)
+        third = warning(Kind.CANCEL, now, after, second)
+        told = f"the all-clear for the {len(after)} townships that are left; a second person approves it first"
+        await self.phase("解除 cancel", told, cap.write(third), self._version(third))
 
     def _villages_of(self, towns: Sequence[str]) -> set[str]:
         return {village.code for town in towns for village in self.regions.villages(town)}
 
-    def villages(self, message: bytes) -> set[str]:
+    def villages(self, alert: Alert | None) -> set[str]:
         """Villages an alert's area means."""
-        alert, _ = cap.parse(message)
-        if alert is None:
-            return set()
-        return set(self.regions.expand(self.regions.resolve(alert.areas, (COUNTY,)).targets))
+        areas = alert.areas if alert else ()
+        return set(self.regions.expand(self.regions.resolve(areas, (COUNTY,)).targets))
 
-    async def phase(self, name: str, message: bytes, villages: set[str], *, approve: bool) -> Phase:
-        """Send one version, wait until it is at rest, judge it."""
-        self.screen.phase(name)
-        since = datetime.now(UTC)
+    def _version(self, alert: Alert, also: Collection[str] = (), *, alone: bool = False) -> Version:
+        """Return who is to be told of a version; its id is known once the gateway has it."""
+        policy = Policy.load(data_folder("config") / "policy")
+        groups = frozenset(one for one in Group if policy.plan_rows(alert.document, alert.level, one))
+        return Version("", None if alone else alert.sent, frozenset(self.villages(alert) | set(also)), groups)
+
+    async def phase(self, name: str, told: str, message: bytes, version: Version) -> None:
+        """Send one version; where it is held, approve it as a second person; wait until it is at rest."""
+        self.screen.phase(name, told)
         async with ClientSession(headers={"Content-Type": "application/cap+xml"}) as session:
             started = time.perf_counter()
             answer = await self._post(session, "/v1/alerts", ISSUER, message)
             posted_ms = (time.perf_counter() - started) * 1000
             alert = str(answer["id"])
-            if approve:
-                self.screen.say(f"复核 {answer['result']}: a second person approves")
+            if answer["result"] == "held":
+                self.screen.say("复核 held: a second person approves")
                 await self._post(session, f"/v1/alerts/{alert}/approve", REVIEWER, b"")
+            self.screen.say("")
             status = await self._rest(session, alert)
-        until = datetime.now(UTC)
-        verdict = judge(self.stage.folder, villages, alert, since, until, self._options())
-        phase = Phase(name, alert, since, posted_ms, status, verdict)
-        self.phases.append(phase)
-        return phase
+        self._played.append(Played(name, told, replace(version, alert=alert), posted_ms, status))
 
     async def _post(self, session: ClientSession, path: str, token: str, data: bytes) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {token}"}
         async with session.post(f"{self.stage.api_url}{path}", data=data, headers=headers) as answer:
             body = await answer.json(content_type=None)
             if answer.status >= 300:
-                raise RuntimeError(f"{path} answered {answer.status}: {body.get('detail')} {body.get('errors', '')}")
+                said = body.get("detail") or body.get("title") or ""
+                found = tuple(dict(one) for one in body.get("errors") or ())
+                raise Refused(answer.status, "refused", f"the gateway refuses the message: {said}", found)
             return dict(body)
 
     async def _rest(self, session: ClientSession, alert: str) -> dict[str, Any]:
@@ -249,11 +297,13 @@ class Story:
             "recipients": sum(states.values()),
             "states": states,
             "unaccounted": sum(phase.verdict.unaccounted for phase in self.phases),
-            "duplicates": sum(phase.verdict.duplicates for phase in self.phases),
+            "duplicates": sum(phase.verdict.duplicates for phase in self.phases) + self.strangers,
             "villages": sum(status["villages"].values()),
             "villages_confirmed": status["villages"]["confirmed"],
             "villages_played": status["villages"]["played"],
             "gaps": [gap["name"] for gap in status["gaps"]],
+            "expected": first.verdict.expected,
+            "marked": sum(phase.verdict.marked for phase in self.phases),
         }
 
     def _first_text_ms(self, accepted: datetime) -> float | None:
@@ -270,84 +320,3 @@ def _first_ms(status: dict[str, Any], group: str) -> float | None:
 
 def _b64(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
-def _channels(sms_url: str, api_url: str, vapid: str) -> str:
-    return f"""
-[sms_twilio]
-account_sid = "AC{"0" * 32}"
-auth_token = "simulated-token"
-sender = "+8610000000000"
-public_url = "{api_url}"
-base_url = "{sms_url}"
-takes_replies = true
-pool = 50
-
-[web_push]
-vapid_private_key = "{vapid}"
-vapid_subject = "mailto:duty@mingluo.example"
-services = ["127.0.0.1"]
-allow_private = true
-
-[loudspeaker_ws]
-repeat = 1
-"""
-
-
-def _alert(number: str, kind: AlertKind, towns: Sequence[str], references: tuple[Reference, ...]) -> Alert:
-    """Return one version of tonight's warning."""
-    now = datetime.now(UTC).replace(microsecond=0)
-    words = {
-        AlertKind.ALERT: "未来3小时将有100毫米以上强降雨",
-        AlertKind.UPDATE: "强降雨带南移，未来3小时仍有100毫米以上强降雨",
-        AlertKind.CANCEL: "强降雨已经结束",
-    }
-    area = Area("泌阳县部分乡镇", geocodes=tuple(Code("township", town) for town in towns))
-    info = Info(
-        "暴雨", language="zh-CN", urgency="Immediate", severity="Extreme", certainty="Observed",
-        event_codes=(Code("GB/T 35561", "11B03"),), description=words[kind], areas=(area,),
-        expires=now + timedelta(hours=3),
-    )  # fmt: skip
-    return Alert(
-        SENDER, f"41172641600000_{now:%Y%m%d%H%M%S}_{number}", now, Status.ACTUAL, kind, Document.WARNING,
-        "11B03", "暴雨", Level.RED, infos=(info,), references=references,
-    )  # fmt: skip
-
-
-async def run_demo(
-    *,
-    json_output: bool = False,
-    recipients: int = 20_000,
-    alert: Path | None = None,
-    servers: Servers | None = None,
-    keep: Path | None = None,
-    measure: Callable[[], Awaitable[Sequence[Measured]]] | None = None,
-) -> int:
-    """Run the story; return the exit status: 0 if nobody is unaccounted for and nobody was told twice.
-
-    `keep` is a folder to leave everything in; without it a temporary one is removed. `measure` gives the figures
-    shown after the report; with `json_output` nothing is measured.
-    """
-    console = Console(stderr=json_output)
-    screen = Screen(console)
-    with tempfile.TemporaryDirectory(prefix="mingluo-demo-", ignore_cleanup_errors=True) as temporary:
-        folder = keep or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        stage = Stage(folder, servers or Servers())
-        story = Story(stage, recipients, screen, alert)
-        try:
-            with screen:
-                await story.prepare()
-                await story.play()
-        finally:
-            stage.stop()
-        result = story.result()
-        screen.report(story.phases, result)
-    if measure is not None and not json_output:
-        with screen:
-            screen.say("测量 measuring")
-            figures = await measure()
-        screen.figures(figures)
-    if json_output:
-        sys.stdout.write(orjson.dumps(result).decode() + "\n")
-    return int(bool(result["unaccounted"] or result["duplicates"]))
