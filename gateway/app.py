@@ -11,11 +11,13 @@ import importlib
 import os
 import pkgutil
 import tomllib
+import traceback
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from aiohttp import web
@@ -90,13 +92,13 @@ def channel_classes() -> dict[str, type[Channel]]:
     """Find every channel: one class per file of `channels/`; files starting with `_` are codecs.
 
     Raises:
-        ConfigError: a file without exactly one channel of its own.
+        ConfigError: a file that cannot be read, or without exactly one channel of its own.
     """
     found: dict[str, type[Channel]] = {}
     for module in pkgutil.iter_modules(channel_folder.__path__):
         if module.name.startswith("_"):
             continue
-        loaded = importlib.import_module(f"{channel_folder.__name__}.{module.name}")
+        loaded = _loaded(module.name)
         own = [
             value for value in vars(loaded).values()
             if isinstance(value, type) and issubclass(value, Channel) and value.__module__ == loaded.__name__
@@ -106,6 +108,20 @@ def channel_classes() -> dict[str, type[Channel]]:
         own[0].name = module.name
         found[module.name] = own[0]
     return found
+
+
+def _loaded(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(f"{channel_folder.__name__}.{name}")
+    except Exception as error:
+        # Whatever a file does wrong while it is read is a fault of that file: name its line, not our stack.
+        lines = [
+            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(f"{name}.py")
+        ]
+        line = error.lineno if isinstance(error, SyntaxError) else next(reversed(lines), None)
+        where = f"channels/{name}.py" + (f" line {line}" if line else "")
+        what = error.msg if isinstance(error, SyntaxError) else error
+        raise ConfigError(f"{where}: {type(error).__name__}: {what}") from error
 
 
 def load_channels(path: Path) -> tuple[dict[str, Channel], dict[str, Rate]]:

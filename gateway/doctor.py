@@ -27,6 +27,7 @@ Severity = Literal["ok", "note", "warning", "error"]
 MANY_PERSONS = 1_000_000
 SIGNED = "sms"  # channels of this family carry the registered signature
 SEGMENT = 70  # UTF-16 units of one SMS
+NOBODY = "noop"  # the channel that reaches nobody: never a remedy
 SPREAD = 3  # counties named in one verdict
 ENDINGS = frozenset({Notice.ALL_CLEAR, Notice.PARTIAL_ALL_CLEAR})
 
@@ -150,23 +151,34 @@ def channels(
     """Check which channels of the plan are on, and which of them talk to the world."""
     planned = {row.name: row.groups for row in rules.tables.plan.channel}
     for name in sorted(set(planned) - set(enabled)):
-        if name in installed:
+        if name in installed and name != NOBODY:
             yield Verdict(
                 "channels", "warning", f"{name} stands in the plan and is off: its steps are left out",
                 f"add a table [{name}] to channels.toml, or take it out of plan.toml",
             )  # fmt: skip
     for name in sorted(set(enabled) - set(planned)):
         yield Verdict("channels", "warning", f"{name} is on, but no plan names it", "add it to plan.toml")
+    if NOBODY in enabled:
+        yield Verdict(
+            "channels", "warning", f"{NOBODY} is on: it reaches nobody and calls everybody delivered",
+            f"take [{NOBODY}] out of channels.toml; it is for benches only",
+        )  # fmt: skip
     for group in Group:
         if any(group in groups for groups in planned.values()) and not _served(rules, group, enabled):
             severity: Severity = "error" if group is Group.OFFICIALS else "warning"
             yield Verdict(
                 "channels", severity, f"no enabled channel serves {group}",
-                "enable one of: " + ", ".join(sorted(name for name, groups in planned.items() if group in groups)),
+                _enable(sorted(name for name, groups in planned.items() if group in groups and name != NOBODY)),
             )  # fmt: skip
     for name, channel in sorted(enabled.items()):
         yield _standing(name, channel, facts)
         yield from _cross_border(name, channel)
+
+
+def _enable(names: list[str]) -> str:
+    if not names:
+        return "name a channel for it in plan.toml and switch it on in channels.toml"
+    return f"switch on in channels.toml: {' or '.join(names)} (against mingluo simulate first)"
 
 
 def _served(rules: Policy, group: Group, enabled: Collection[str]) -> bool:
@@ -189,7 +201,7 @@ def _standing(name: str, channel: Channel, facts: Facts | None) -> Verdict:
 
 
 def _cross_border(name: str, channel: Channel) -> Iterator[Verdict]:
-    """A provider abroad: personal data of the mainland leaves only on a named assessment (D12)."""
+    """A provider abroad: personal data of the mainland leaves only on a named assessment."""
     assessment = getattr(channel.settings, "mainland_assessment", None)
     if assessment is None or all(map(_loopback, channel.endpoints())):
         return

@@ -163,6 +163,17 @@ def test_cap_write_gives_xml_that_is_valid_again(run: Run, tmp_path: Path) -> No
     assert run("cap", "check", tmp_path / "written.xml").exit_code == 0
 
 
+def test_cap_sample_is_a_valid_warning_that_holds_now(run: Run, tmp_path: Path) -> None:
+    """A newcomer has something to issue that has not expired; it names the townships asked for."""
+    (tmp_path / "alert.xml").write_text(run("cap", "sample", "--township", "411726204").stdout, encoding="utf8")
+    assert run("cap", "check", tmp_path / "alert.xml").exit_code == 0
+    explained = run("policy", "explain", tmp_path / "alert.xml", "--issuer", "411726-qxj")
+    assert (explained.exit_code, "route: green" in explained.stdout) == (0, True)
+    found = json.loads(run("cap", "resolve", tmp_path / "alert.xml", "--json").stdout)
+    assert [one["township"] for one in found["targets"]] == ["411726204"]
+    assert "not a township" in run("cap", "sample", "--township", "411728101").stderr
+
+
 # --- policy ---------------------------------------------------------------------------------------
 
 
@@ -506,6 +517,34 @@ def test_without_token_or_gateway_the_command_says_so(run: Run) -> None:
     nobody = run("list", MINGLUO_URL="http://127.0.0.1:1", MINGLUO_TOKEN="t")
     assert (nobody.exit_code, len(nobody.stderr.splitlines())) == (2, 1)
     assert "does not answer" in nobody.stderr
+
+
+def test_without_a_token_the_demo_tokens_are_named(run: Run) -> None:
+    """A newcomer needs three people: one who issues, one who approves, one who notes confirmations."""
+    said = run("list").stderr
+    assert all(f"demo-411726-qxj-{role}" in said for role in ("issuer", "reviewer", "clerk"))
+
+
+async def test_an_unknown_alert_names_the_command_that_lists_them(run: Run, gateway: Gateway) -> None:
+    """Ids have 20 characters; nobody knows one by heart."""
+    gateway.answer = (404, {"detail": "there is no such alert in your area"}, {})
+    assert "mingluo list" in (await ask(run, gateway, "status", "a1")).stderr
+
+
+async def test_a_refusal_with_one_finding_is_said_once(run: Run, gateway: Gateway) -> None:
+    """The same sentence twice reads like two faults."""
+    text = "area: 遂平县 lies outside"
+    gateway.answer = (403, {"detail": text, "errors": [{"code": "area", "message": text}]}, {})
+    assert (await ask(run, gateway, "approve", "a1")).stderr.splitlines() == [f"mingluo: {text}"]
+
+
+async def test_deliveries_show_the_ids_confirm_takes(run: Run, gateway: Gateway) -> None:
+    """A clerk on the telephone finds the official's id without knowing the API; no further page is left out."""
+    row = {"recipient": "77120931", "township": "411726204", "village": "411726204200", "state": "submitted"}
+    gateway.answer = (200, {"deliveries": [row], "next": None}, {})
+    result = await ask(run, gateway, "deliveries", "a1", "--group", "officials")
+    assert "77120931" in result.stdout
+    assert gateway.asked[0][1] == "/v1/alerts/a1/deliveries?group=officials"
 
 
 async def test_a_broken_chain_behind_the_api_ends_with_one(run: Run, gateway: Gateway) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
+import channels
 from gateway import doctor
 from gateway.channel import Channel, Link
 from gateway.channel import Settings as ChannelSettings
@@ -55,9 +57,12 @@ class Fake(Channel):
 
 
 @pytest.fixture(scope="module")
-def policy() -> Policy:
-    """The sample policy."""
-    return Policy.load(CONFIG / "policy")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    """The sample policy, with a plan of the tests' own: counties change theirs."""
+    folder = tmp_path_factory.mktemp("installation") / "policy"
+    shutil.copytree(CONFIG / "policy", folder)
+    shutil.copy(ROOT / "tests" / "data" / "plan.toml", folder / "plan.toml")
+    return Policy.load(folder)
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +126,17 @@ def test_planned_channels_that_are_off_are_named(policy: Policy) -> None:
     """An operator must know that residents hear nothing before they do not."""
     enabled = {"loudspeaker_ws": Fake()}
     verdicts = list(doctor.channels(policy, PLANNED, enabled, facts()))
-    assert {text.split()[0] for text in bad(verdicts, "warning") if "is off" in text} == PLANNED - {"loudspeaker_ws"}
+    assert {text.split()[0] for text in bad(verdicts, "warning") if "is off" in text} == {
+        "sms_twilio", "web_push",
+    }  # fmt: skip
     assert bad(verdicts) == ["no enabled channel serves officials"]
+    assert not [verdict for verdict in verdicts if "noop" in verdict.text + verdict.fix]
+
+
+def test_the_channel_that_reaches_nobody_is_never_silently_on(policy: Policy) -> None:
+    """It calls everybody delivered: left on after a bench, a county believes itself warned."""
+    texts = bad(doctor.channels(policy, PLANNED, {"noop": Fake()}, facts()), "warning")
+    assert "noop is on: it reaches nobody and calls everybody delivered" in texts
 
 
 def test_a_real_provider_that_is_not_live_is_an_error(policy: Policy) -> None:
@@ -292,6 +306,28 @@ def test_a_broken_channel_file_does_not_hide_the_rest(run: Run, tmp_path: Path) 
     found = verdicts_of(run("doctor", "--json"))
     assert any(severity == "error" and "not valid TOML" in text for severity, text in found["channels"])
     assert found["rosters"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("class Broken(\n", "channels/broken_road.py line 1: SyntaxError"),
+        ("import os\nimport nowhere_at_all\n", "channels/broken_road.py line 2: ModuleNotFoundError"),
+    ],
+)
+def test_a_broken_channel_is_one_line_with_its_place(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, told: str
+) -> None:
+    """Whoever adds a channel sees where it is wrong, and the rest of the installation is still examined."""
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "broken_road.py").write_text(text, encoding="utf8")
+    monkeypatch.setattr(channels, "__path__", [*channels.__path__, str(tmp_path / "more")])
+    found = verdicts_of(run("doctor", "--json"))
+    assert [text for severity, text in found["channels"] if severity == "error"][0].startswith(told)
+    assert found["rosters"]
+    served = run("serve", "--port", "0")
+    assert (served.exit_code, len(served.stderr.splitlines())) == (2, 1)
+    assert told in served.stderr
 
 
 def test_servers_that_do_not_answer_are_errors_without_their_passwords(run: Run) -> None:

@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -19,7 +20,18 @@ from gateway.model import Alert, Document, Group, Info, Kind, Level, Notice, Ref
 from gateway.policy import Issuer, Policy, Succession
 
 SAMPLE = Path(__file__).parent.parent / "config" / "policy"
-POLICY = Policy.load(SAMPLE)
+PLAN = Path(__file__).parent / "data" / "plan.toml"
+
+
+def copied(to: Path) -> Path:
+    """Copy the sample policy with a plan of the tests' own: counties change theirs."""
+    shutil.copytree(SAMPLE, to)
+    shutil.copy(PLAN, to / "plan.toml")
+    return to
+
+
+with TemporaryDirectory() as scratch:
+    POLICY = Policy.load(copied(Path(scratch) / "policy"))
 NOON = datetime(2026, 7, 20, 4, 0, tzinfo=UTC)  # 12:00 in China
 NIGHT = datetime(2026, 7, 20, 15, 0, tzinfo=UTC)  # 23:00 in China
 BIYANG = (Target("411726101"), Target("411726102"))
@@ -52,7 +64,7 @@ def warning(**changes: Any) -> Alert:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(SAMPLE, tmp_path / "policy"))
+    return copied(tmp_path / "policy")
 
 
 def edit(path: Path, old: str, new: str) -> None:

@@ -93,7 +93,7 @@ class NoteIn(Form):
 
 
 class ConfirmationIn(Form):
-    """An official answered a clerk. `person` is the opaque id from the deliveries."""
+    """An official answered a clerk. `person` is `recipient` of a delivery to officials."""
 
     person: str = Field(pattern=r"^[0-9]{1,18}$|^[0-8][0-9]{18}$")
     how: Literal["phone", "visit", "radio"]

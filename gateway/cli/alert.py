@@ -29,6 +29,15 @@ class How(StrEnum):
     RADIO = "radio"
 
 
+class Crowd(StrEnum):
+    """A group of recipients."""
+
+    OFFICIALS = "officials"
+    LOUDSPEAKERS = "loudspeakers"
+    RESIDENTS = "residents"
+    SUBSCRIBERS = "subscribers"
+
+
 def issue(file: File, url: Url = "", token: Token = "", json: AsJson = False) -> None:
     """Issue a message: it goes out at once, or waits for a second person, and the answer says which and why.
 
@@ -117,7 +126,7 @@ def recall(alert: Id, reason: Reason, url: Url = "", token: Token = "", json: As
 
 def confirm(
     alert: Id,
-    person: Annotated[int, typer.Option(metavar="P", min=0, help="Id of the official, as the deliveries show it.")],
+    person: Annotated[int, typer.Option(metavar="P", min=0, help="The official: `recipient` of: mingluo deliveries.")],
     how: Annotated[How, typer.Option(help="How the official answered.")] = How.PHONE,
     note: Annotated[str, typer.Option(help="A remark for the audit chain; no names, no numbers.")] = "",
     url: Url = "",
@@ -131,6 +140,33 @@ def confirm(
     # As text: an id has more bits than a number keeps in JSON.
     body = {"person": str(person), "how": how.value, "note": note}
     _show(Gateway(url, token).post(alert_path(alert, "confirmations"), body), page.show_confirmed, json)
+
+
+def deliveries(
+    alert: Id,
+    group: Annotated[Crowd | None, typer.Option(help="Only this group.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many recipients at most.")] = 500,
+    url: Url = "",
+    token: Token = "",
+    json: AsJson = False,
+) -> None:
+    """List recipients of an alert by id, with township and state; names and numbers are never shown.
+
+    The column recipient is what `mingluo confirm` takes as --person.
+
+    Example: mingluo deliveries 3f6c0a9d21b47e5588aa --group officials
+    """
+    gateway, after = Gateway(url, token), ""
+    found: list[dict[str, Any]] = []
+    while len(found) < limit:
+        query = {"group": group.value} if group else {}
+        answer = gateway.get(alert_path(alert, "deliveries"), **query, **({"after": after} if after else {})) or {}
+        found += answer.get("deliveries") or ()
+        after = answer.get("next") or ""
+        if not after:
+            break
+    more = bool(after) or len(found) > limit
+    _show({"deliveries": found[:limit], "more": more}, page.show_deliveries, json)
 
 
 def status(
@@ -173,6 +209,6 @@ def list_(
 
 def add(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (preview, issue, approve, reject, cancel, correct, recall, status, confirm):
+    for command in (preview, issue, approve, reject, cancel, correct, recall, status, deliveries, confirm):
         app.command(rich_help_panel="Alerts, through the API")(command)
     app.command("list", rich_help_panel="Alerts, through the API")(list_)

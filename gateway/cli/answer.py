@@ -82,6 +82,16 @@ def show_status(answer: Answer) -> None:
     _places("played, but nobody has confirmed: calling goes on", wanting)
 
 
+def show_deliveries(answer: Answer) -> None:
+    """Show recipients by id."""
+    found = answer.get("deliveries") or ()
+    if not found:
+        tell("no recipients: nothing was planned yet for this group, or nobody is registered there (mingluo doctor)")
+    _table(("recipient", "township", "village", "group", "channel", "state"), found)
+    if answer.get("more"):
+        tell("There are more: raise --limit")
+
+
 def show_preview(answer: Answer) -> None:
     """Show what issuing would do: the decision, the places, the numbers, the words."""
     waits, but = answer.get("would_be_held"), _but(answer)

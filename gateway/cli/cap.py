@@ -1,4 +1,4 @@
-"""`mingluo cap`: check, resolve and write CAP messages, without a gateway."""
+"""`mingluo cap`: check, resolve, write and make up CAP messages, without a gateway."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.cli.frame import CANNOT, NO, AsJson, complain, load_settings, print_json, print_table, refuse
+from gateway.cli.frame import CANNOT, NO, AsJson, complain, load_settings, print_json, print_table, refuse, wrong_use
 
 if TYPE_CHECKING:
     from gateway.model import Alert, Resolution
     from gateway.regions import Regions
 
+SAMPLE_COUNTY = "411726"
+SAMPLE_TOWNSHIPS = ("411726204", "411726209")
 ENTRY = ("code", "element", "line", "message")
 
 Message = Annotated[Path, typer.Argument(metavar="FILE", help="CAP 1.2 XML, or its JSON form.")]
@@ -124,9 +126,48 @@ def write(file: Message) -> None:
     typer.echo(cap.write(read_alert(file)))
 
 
+def sample(
+    township: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CODE", help="Township of 泌阳县; may be repeated. Default: two of them."),
+    ] = None,
+    hours: Annotated[float, typer.Option(min=0.1, max=24, help="How long it holds.")] = 3.0,
+    drill: Annotated[bool, typer.Option("--drill", help="Status Exercise instead of Actual.")] = False,
+) -> None:
+    """Write a red rainstorm warning of 泌阳县气象局, sent now, as CAP 1.2 XML: to try a simulation with.
+
+    Example: mingluo cap sample --township 411726204 > alert.xml
+    """
+    import json as form
+    from datetime import datetime, timedelta, timezone
+
+    from gateway import cap
+
+    regions = load_regions(None)
+    known = {one.code: one.name for one in regions.under(SAMPLE_COUNTY)}
+    codes = township or list(SAMPLE_TOWNSHIPS)
+    if wrong := [code for code in codes if code not in known]:
+        wrong_use(f"--township {wrong[0]}: not a township of {regions.name(SAMPLE_COUNTY)}; for example 411726204")
+    named = "、".join(known[code] for code in codes)
+    now = datetime.now(timezone(timedelta(hours=8))).replace(microsecond=0)
+    message = {
+        "sender": "411726-qxj@mingluo.example", "identifier": f"41172641600000_{now:%Y%m%d%H%M%S}",
+        "sent": now.isoformat(), "expires": (now + timedelta(hours=hours)).isoformat(),
+        "status": "Exercise" if drill else "Actual", "kind": "Alert",
+        "event_code": "11B03", "event": "暴雨", "level": "red", "headline": "泌阳县气象台发布暴雨红色预警",
+        "description": f"预计未来3小时，{named}雨量将超过100毫米，山洪和地质灾害风险很高。",
+        "instruction": "立即转移危险区群众，远离河道和低洼处。",
+        "areas": [{"description": f"泌阳县{named}", "geocodes": {"township": codes}}],
+    }  # fmt: skip
+    alert, findings = cap.parse(form.dumps(message).encode())
+    if alert is None:
+        raise AssertionError(findings)
+    typer.echo(cap.write(alert))
+
+
 def add(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(help="Check, resolve and write CAP messages, without a gateway.", no_args_is_help=True)
-    for command in (check, resolve, write):
+    for command in (check, resolve, write, sample):
         group.command()(command)
     app.add_typer(group, name="cap", rich_help_panel="Without a gateway")

@@ -20,6 +20,7 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 ANSWER_S = 30.0
 LONGEST_DETAIL = 2_000
 UNAUTHORISED = 401
+UNKNOWN = 404
 REDIRECTS = range(300, 400)
 ERRORS = 400
 BROKEN = 500
@@ -47,7 +48,10 @@ class Gateway:
         if parts.username or parts.password or parts.query:
             wrong_use("--url: give only scheme, host and port; the token goes into MINGLUO_TOKEN")
         if not token:
-            wrong_use("no token: set MINGLUO_TOKEN (make one with: mingluo policy token)")
+            wrong_use(
+                "no token: in simulation export MINGLUO_TOKEN=demo-411726-qxj-issuer (the second person: "
+                "demo-411726-qxj-reviewer, a clerk: demo-411726-qxj-clerk); otherwise make one: mingluo policy token"
+            )
         if not token.isascii() or not token.isprintable():
             wrong_use("MINGLUO_TOKEN: not a token; it has characters no token has")
         self._token = token
@@ -76,7 +80,8 @@ class Gateway:
         if status >= BROKEN:
             wrong_use(problem(status, answer))
         if status >= ERRORS:
-            refuse(problem(status, answer))
+            advice = "\n  the ids of alerts: mingluo list" if status == UNKNOWN and "/alerts/" in path else ""
+            refuse(problem(status, answer) + advice)
         if body and answer is None:
             wrong_use(f"{self._base} answered something else than JSON: is it a Mingluo gateway?")
         return answer
@@ -122,8 +127,11 @@ def problem(status: int, answer: Any) -> str:
         if not isinstance(item, dict):
             lines.append(f"  {item}")
             continue
+        if item.get("message") == lines[0]:
+            continue  # the only finding, or the first, is the detail itself
         line = f"line {item['line']}" if item.get("line") else ""
-        parts = (item.get("element"), line, item.get("code"), item.get("message"))
+        code, said = str(item.get("code") or ""), str(item.get("message") or "")
+        parts = (item.get("element"), line, "" if said.startswith(f"{code}:") else code, said)
         lines.append("  " + ": ".join(str(part) for part in parts if part))
     return "\n".join(lines)
 

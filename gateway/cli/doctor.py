@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import typer
@@ -71,22 +71,27 @@ def examine(settings: Settings) -> Iterator[Verdict]:
         yield from judge.regions(places, "config/regions")
     except (ConfigError, OSError) as error:
         yield Verdict("regions", "error", _said(error), "mend the tables under config/regions")
-    installed = channel_classes()
+    installed: Collection[str] | None = None
+    enabled: Mapping[str, Channel] = {}
+    try:
+        installed = channel_classes()
+    except ConfigError as error:
+        yield Verdict("channels", "error", str(error), "mend the file, or take it out of channels/")
     try:
         rules = Policy.load(settings.config / "policy")
     except ConfigError as error:
         yield from (Verdict("policy", "error", line, "then: mingluo policy check") for line in str(error).splitlines())
     try:
-        enabled = load_channels(settings)
+        enabled = load_channels(settings) if installed is not None else {}
     except (ConfigError, OSError) as error:
-        enabled = {}
         yield Verdict("channels", "error", _said(error), "mend channels.toml")
     facts, found = asyncio.run(_database(settings, places))
     yield from found
-    if rules and places:
+    if rules and places and installed is not None:
         yield from judge.policy(rules, places, installed)
-    if rules:
+    if rules and installed is not None:
         yield from judge.channels(rules, installed, enabled, facts)
+    if rules:
         yield from judge.safety(rules, facts or judge.Facts({}))
     if rules and places:
         yield from _templates(settings, rules, enabled, places)

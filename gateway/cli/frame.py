@@ -48,7 +48,8 @@ def explain(error: Exception) -> str | None:
     from gateway.errors import MingluoError, Refused, StoreDown
 
     if isinstance(error, Refused):
-        return "\n".join([error.detail, *(f"  {item.get('message', '')}" for item in error.errors)])
+        further = (item.get("message", "") for item in error.errors if item.get("message") != error.detail)
+        return "\n".join([error.detail, *(f"  {text}" for text in further)])
     if isinstance(error, StoreDown):
         return f"{error}: check MINGLUO_DATABASE_URL and that the database runs"
     if isinstance(error, MingluoError):

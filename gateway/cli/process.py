@@ -16,18 +16,20 @@ import typer
 from gateway.cli.frame import load_channels, load_settings, owned_elsewhere, tell
 
 if TYPE_CHECKING:
+    from gateway.app import App
     from gateway.settings import Settings
 
+DEMO_TOKEN = "demo-411726-qxj-issuer"
 PLANNER_NICE = 15  # bulk planning gives way to whatever is urgent on the same machine
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on; default MINGLUO_HOST or 127.0.0.1.")]
 Port = Annotated[int | None, typer.Option(help="TCP port of its own; default MINGLUO_PORT or 8080; 0: a free one.")]
 
 
-def run(settings: Settings, roles: Collection[str], announce: Callable[[int], None]) -> None:
+def run(settings: Settings, roles: Collection[str], announce: Callable[[App], None]) -> None:
     """Run roles until SIGTERM or SIGINT, then end in order; a second signal ends at once.
 
-    `announce` is called with the port once everything has started.
+    `announce` is called once everything has started.
     """
     import uvloop
 
@@ -48,7 +50,7 @@ def run(settings: Settings, roles: Collection[str], announce: Callable[[int], No
             loop.add_signal_handler(number, end)
         with suppress(asyncio.CancelledError):
             async with App(settings, roles) as app:
-                announce(app.port)
+                announce(app)
                 await app.serve()
 
     load_channels(settings)  # its mistakes are told before anything is opened
@@ -78,14 +80,19 @@ def serve(host: Host = None, port: Port = None) -> None:
 
     settings = load_settings(host=host, port=port)
 
-    def announce(bound: int) -> None:
-        url = f"http://{settings.host}:{bound}"
-        typer.echo(f"Mingluo listens on {url} (Ctrl-C ends it).")
-        typer.echo(f"Next: open {url} in a browser, or in another terminal")
-        typer.echo(f"  MINGLUO_URL={url} MINGLUO_TOKEN=… mingluo preview FILE")
-        typer.echo("Rosters: stop it, mingluo import officials FILE. What is still missing: mingluo doctor")
+    run(settings, ROLES, _announce)
 
-    run(settings, ROLES, announce)
+
+def _announce(app: App) -> None:
+    url = f"http://{app.settings.host}:{app.port}"
+    demo = app.core.simulation and app.core.policy.principal(DEMO_TOKEN, simulation=True) is not None
+    second = "   # second person: demo-411726-qxj-reviewer, clerk: demo-411726-qxj-clerk" if demo else ""
+    typer.echo(f"Mingluo listens on {url} (Ctrl-C ends it); its API: {url}/openapi.json")
+    typer.echo(f"Channels: {', '.join(sorted(app.channels)) or 'none'}. What is still missing: mingluo doctor")
+    typer.echo("Next, in another terminal:")
+    typer.echo(f"  export MINGLUO_URL={url} MINGLUO_TOKEN={DEMO_TOKEN if demo else '…'}{second}")
+    typer.echo("  mingluo cap sample > alert.xml && mingluo preview alert.xml && mingluo issue alert.xml")
+    typer.echo("Rosters are imported while it is stopped: mingluo import officials FILE")
 
 
 def _role(role: str, settings: Settings) -> None:
@@ -96,11 +103,11 @@ def _role(role: str, settings: Settings) -> None:
             f"{role} is one process of a cluster: set MINGLUO_AMQP_URL, MINGLUO_DATABASE_URL and MINGLUO_REDIS_URL, "
             "or run everything in one process with: mingluo serve"
         )
-    run(settings, [role], lambda port: tell(f"{role} runs on {settings.host}:{port}"))
+    run(settings, [role], lambda app: tell(f"{role} runs on {settings.host}:{app.port}"))
 
 
 def api(host: Host = None, port: Port = None) -> None:
-    """Run the HTTP API and console of a cluster; any number of them.
+    """Run the HTTP API of a cluster (/openapi.json describes it); any number of them.
 
     Example: mingluo api --host 0.0.0.0 --port 8080
     """
