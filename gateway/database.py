@@ -5,8 +5,10 @@ transaction and one fsync. Reads have a small pool of threads. An operation is a
 `Tx`. It may run twice (a failed group is repeated one by one; a lost connection is retried), so it
 must be idempotent and touch nothing but its `Tx`.
 
-Failures: an operation that raises fails alone. While the database is away, operations wait; each
-fails with `StoreDown` when its own patience ends (accepting waits briefly, settling waits for ever).
+Failures: an operation that raises fails alone. While the database is away (unreachable, failing over,
+its disk full), operations wait; each fails with `StoreDown` when its own patience ends (accepting waits
+briefly, settling waits for ever). Who was told "nothing was stored" can rely on it: the caller who gives
+up and the writer who begins take the operation's `turn`, and only one of them gets it.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ from typing import Any, Generic, TypeVar, cast
 from urllib.parse import urlsplit
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
+from gateway import log
 from gateway.errors import ConfigError, StoreDown
 
 T = TypeVar("T")
@@ -36,9 +40,32 @@ Row = tuple[Any, ...]
 
 GROUP = 64  # operations that may share one transaction
 RECONNECT_S = 0.2
+RUNNING_S = 10.0  # a caller whose patience ends while its operation runs waits for the outcome at most so long
+CLOSING_S = 5.0  # a database that is away when the process ends gets this long to come back
+BUSY_S = 1.0  # SQLite: another program holds the file
+COLLISIONS = 10  # deadlocks with another process before an operation fails
+NOT_STORED = "the database cannot be reached; nothing was stored"
+IN_DOUBT = "no commit in time; it may have been stored: ask again with the same identifier"
+# A connection swallowed by a fail-over must show within seconds, not after the system's two hours. The URL may differ.
+CONNECTING: dict[str, str | int] = {
+    "application_name": "mingluo",
+    "connect_timeout": 3,
+    "keepalives": 1,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 4000,  # ms
+}
+# Connection lost; shutting down or starting; disk, memory or connections used up; a standby. Anything else is the
+# fault of the one operation and must not hold up the others.
+AWAY_SQLSTATES = ("08", "57P", "53100", "53200", "53300", "25006")
+AWAY_SQLITE = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_READONLY")
+COLLIDED = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 MAPPED_BYTES = 1 << 30  # of a SQLite file, read without a system call per page
 PARAMETER = re.compile(r"(?<![:\w]):(\*?)([a-z_]+)")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_log = log.get("database")
 
 
 def micros(moment: datetime) -> int:
@@ -135,15 +162,62 @@ def _letters(index: int) -> str:
             return text
 
 
+class _Away(Exception):
+    """The database is away; the text is a code."""
+
+
+class _OneFailed(Exception):
+    """One operation of a transaction failed by its own fault; `args[0]` is its error."""
+
+
+def _code(error: Exception) -> str:
+    return getattr(error, "sqlstate", None) or getattr(error, "sqlite_errorname", None) or type(error).__name__
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether the database is away, rather than the operation wrong."""
+    if isinstance(error, psycopg.Error):
+        if error.sqlstate is None:  # no answer of the server: the connection is gone
+            return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+        return error.sqlstate.startswith(AWAY_SQLSTATES)
+    return isinstance(error, sqlite3.Error) and _code(error).startswith(AWAY_SQLITE)
+
+
+def _discreet(error: Exception) -> Exception:
+    """Take the stored values (DETAIL, and all of class 22) out of a driver's message: whoever logs it may not."""
+    if isinstance(error, psycopg.Error) and error.sqlstate is not None:
+        what = "" if error.sqlstate.startswith("22") else error.diag.message_primary or ""
+        error.args = (f"{error.sqlstate} {what}".rstrip(),)
+    return error
+
+
 class _Operation(Generic[T]):
-    """One queued write: its function, its future, and when its patience ends (monotonic seconds)."""
+    """One queued write: its function, its future, and when its patience ends (monotonic seconds).
 
-    __slots__ = ("deadline", "future", "run")
+    `turn` is taken once: by the writer that begins, or by the caller that gives up. `doubtful`: a COMMIT got no answer.
+    """
 
-    def __init__(self, run: Callable[[Tx], T], future: asyncio.Future[T], deadline: float) -> None:
+    __slots__ = ("answered", "deadline", "doubtful", "future", "order", "run", "turn")
+
+    def __init__(self, run: Callable[[Tx], T], future: asyncio.Future[T], deadline: float, order: str) -> None:
         self.run = run
         self.future = future
         self.deadline = deadline
+        self.order = order
+        self.turn = threading.Lock()
+        self.answered = False
+        self.doubtful = False
+
+    def begin(self) -> bool:
+        """Whether it may run: nobody has given up on it."""
+        return self.deadline > time.monotonic() and self.turn.acquire(blocking=False)
+
+    def down(self) -> StoreDown:
+        """Say what is known of an operation that is not tried again."""
+        return StoreDown(IN_DOUBT if self.doubtful else NOT_STORED)
+
+
+Result = tuple[_Operation[Any], Any, Exception | None]
 
 
 class Database:
@@ -163,6 +237,9 @@ class Database:
         self._writer = threading.Thread(target=self._write_loop, name="database-writer", daemon=True)
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="database-reader")
         self._local = threading.local()
+        self._connection: Any = None  # the writer's
+        self._down_since: float | None = None  # monotonic; the writer's
+        self._closing_until = float("inf")  # monotonic
         self._lock_file: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opened = False
@@ -204,32 +281,50 @@ class Database:
             raise StoreDown("the database cannot be reached") from error
 
     async def close(self) -> None:
-        """Finish what is queued, then close."""
+        """Finish what is queued, then close. What a database that stays away cannot take fails with `StoreDown`."""
         if not self._opened:
             return
         self._opened = False
+        self._closing_until = time.monotonic() + CLOSING_S
         self._queue.put(None)
         await asyncio.to_thread(self._writer.join)
         self._readers.shutdown(wait=True)
         if self._lock_file is not None:
             self._lock_file.close()
 
-    async def write(self, operation: Callable[[Tx], T], patience_s: float | None = None) -> T:
+    async def write(self, operation: Callable[[Tx], T], patience_s: float | None = None, order: str = "") -> T:
         """Run an operation in the writer's next group; return after its commit.
 
+        Args:
+            operation: what to do; may run twice.
+            patience_s: seconds to wait for a commit. None: for ever, and it runs even if the caller is cancelled,
+                as what has happened must be kept. Infinite: for ever, but not for a cancelled caller.
+            order: a group runs sorted by it ("" last), so that two processes lock the same rows in the same order.
+
         Raises:
-            StoreDown: no commit within `patience_s` (None: wait for ever). It may still happen later.
+            StoreDown: no commit in time; the text says whether it may have been stored.
         """
+        if not self._opened:
+            raise StoreDown("the database is closed")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        deadline = time.monotonic() + patience_s if patience_s is not None else float("inf")
-        self._queue.put(_Operation(operation, future, deadline))
+        patience = float("inf") if patience_s is None else patience_s
+        queued = _Operation(operation, future, time.monotonic() + patience, order)
+        self._queue.put(queued)
         if patience_s is None:
             return await future
         try:
-            async with asyncio.timeout(patience_s + RECONNECT_S):
-                return await future
-        except TimeoutError:
-            raise StoreDown("no commit in time") from None
+            await asyncio.wait([future], timeout=None if patience == float("inf") else patience)
+            if not future.done():
+                if queued.turn.acquire(blocking=False):
+                    raise queued.down()
+                await asyncio.wait([future], timeout=RUNNING_S)
+            if not future.done():
+                raise StoreDown(IN_DOUBT)
+            return future.result()
+        finally:  # whoever waits no longer must not be served later
+            queued.deadline = 0.0
+            queued.turn.acquire(blocking=False)
+            future.cancel()
 
     async def read(self, operation: Callable[[Tx], T], patience_s: float = 10.0) -> T:
         """Run a read-only operation on a reader's connection.
@@ -250,42 +345,77 @@ class Database:
                 if getattr(self._local, "connection", None) is None:
                     self._local.connection = self._connect(readonly=True)
                 return operation(Tx(self._local.connection, self.dialect))
-            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            except Exception as error:
+                if not isinstance(error, _Away) and not _is_away(error):
+                    raise _discreet(error) from None
                 self._local.connection = None
                 if last:
-                    raise StoreDown("the database cannot be reached") from error
+                    raise StoreDown("the database cannot be reached") from None
         raise AssertionError("unreachable")
 
     def _connect(self, *, readonly: bool) -> Any:
-        if self.dialect == "postgresql":
-            return psycopg.connect(self.url, autocommit=True, connect_timeout=3)
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA cache_size=-65536")
-        connection.execute(f"PRAGMA mmap_size={MAPPED_BYTES}")
-        if readonly:
-            connection.execute("PRAGMA query_only=ON")
+        """Connect; whatever goes wrong here is nobody's operation."""
+        try:
+            if self.dialect == "postgresql":
+                return psycopg.connect("", autocommit=True, **{**CONNECTING, **conninfo_to_dict(self.url)})  # type: ignore[arg-type]  # libpq's parameters, and none of psycopg's own
+            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_S)
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA cache_size=-65536")
+            connection.execute(f"PRAGMA mmap_size={MAPPED_BYTES}")
+            if readonly:
+                connection.execute("PRAGMA query_only=ON")
+        except Exception as error:
+            raise _Away(_code(error)) from error
         return connection
 
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(Exception):  # it may be the connection that is broken
+                connection.close()
+
     def _write_loop(self) -> None:
-        connection: Any = None
         ended = False
         while not ended:
             group, ended = self._next_group()
-            while group:
-                try:
-                    if connection is None:
-                        connection = self._connect(readonly=False)
-                    self._commit_group(connection, group)
-                    group = []
-                except (psycopg.OperationalError, psycopg.InterfaceError):
-                    connection = None
-                    group = self._impatient(group)
-                    if group:
-                        time.sleep(RECONNECT_S)
-        if connection is not None:
-            connection.close()
+            group.sort(key=lambda operation: (not operation.order, operation.order))
+            self._finish(group)
+        self._disconnect()
+
+    def _finish(self, group: list[_Operation[Any]]) -> None:
+        """Run a group, through outages, until each operation has its answer or nobody waits for it."""
+        while group := self._patient(group):
+            begun: list[_Operation[Any]] = []
+            try:
+                if self._connection is None:
+                    self._connection = self._connect(readonly=False)
+                begun = [operation for operation in group if operation.begin()]
+                if begun:
+                    self._commit_group(begun)
+                return
+            except _Away as away:
+                self._note_down(str(away))
+                for operation in begun:
+                    if not operation.answered:
+                        operation.turn.release()
+            except Exception as error:  # a fault in here: these get it, and the thread lives on for the others
+                _log.exception("writer_failed")
+                self._disconnect()
+                self._answer([(operation, None, error) for operation in group if not operation.answered])
+                return
+            time.sleep(RECONNECT_S)
+
+    def _note_down(self, code: str) -> None:
+        self._disconnect()
+        if self._down_since is None:  # once per outage
+            self._down_since = time.monotonic()
+            _log.error("store_down", code=code)
+
+    def _note_up(self) -> None:
+        if self._down_since is not None:
+            _log.warning("store_up", down_s=round(time.monotonic() - self._down_since, 1))
+            self._down_since = None
 
     def _next_group(self) -> tuple[list[_Operation[Any]], bool]:
         first = self._queue.get()
@@ -302,58 +432,64 @@ class Database:
             group.append(item)
         return group, False
 
-    def _impatient(self, group: list[_Operation[Any]]) -> list[_Operation[Any]]:
-        """Fail those whose patience has ended; return the rest, with whatever else has come meanwhile at the back."""
+    def _patient(self, group: list[_Operation[Any]]) -> list[_Operation[Any]]:
+        """Return who still waits for an answer; tell those whose patience, or the process's, has ended."""
         now = time.monotonic()
-        late = [operation for operation in group if operation.deadline <= now]
-        self._answer([(operation, None, StoreDown("the database cannot be reached")) for operation in late])
-        return [operation for operation in group if operation.deadline > now]
+        left = [operation for operation in group if not operation.answered]
+        given_up = self._down_since is not None and self._closing_until <= now
+        late = [operation for operation in left if given_up or operation.deadline <= now]
+        self._answer([(operation, None, operation.down()) for operation in late])
+        return [operation for operation in left if not operation.answered]
 
-    def _commit_group(self, connection: Any, group: list[_Operation[Any]]) -> None:
-        try:
-            results = self._transaction(connection, group)
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            if not isinstance(error, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure):
-                raise
-            results = self._one_by_one(connection, group)
-        except Exception:  # one operation's fault: each gets its own transaction and its own error
-            results = self._one_by_one(connection, group)
-        self._answer(results)
-
-    def _one_by_one(
-        self, connection: Any, group: list[_Operation[Any]]
-    ) -> list[tuple[_Operation[Any], Any, Exception | None]]:
-        results: list[tuple[_Operation[Any], Any, Exception | None]] = []
-        for operation in group:
-            try:
-                results += self._transaction(connection, [operation])
-            except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
-                results += self._transaction(connection, [operation])
-            except (psycopg.OperationalError, psycopg.InterfaceError):
-                raise
-            except Exception as error:  # handed to the caller through its future
-                results.append((operation, None, error))
-        return results
-
-    def _transaction(
-        self, connection: Any, group: list[_Operation[Any]]
-    ) -> list[tuple[_Operation[Any], Any, Exception | None]]:
-        tx = Tx(connection, self.dialect)
-        connection.execute("BEGIN IMMEDIATE" if self.dialect == "sqlite" else "BEGIN")
-        try:
-            results: list[tuple[_Operation[Any], Any, Exception | None]] = [
-                (operation, operation.run(tx), None) for operation in group
-            ]
-            connection.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(Exception):  # the first error is the one to report
-                connection.execute("ROLLBACK")
-            raise
-        return results
-
-    def _answer(self, results: list[tuple[_Operation[Any], Any, Exception | None]]) -> None:
-        if not results or self._loop is None or self._loop.is_closed():
+    def _commit_group(self, group: list[_Operation[Any]]) -> None:
+        """Commit together; if that fails by one operation's fault, each by itself with its own error."""
+        with contextlib.suppress(_OneFailed):
+            self._answer(self._transaction(group))
             return
+        for operation in group:
+            self._answer([self._alone(operation)])
+
+    def _alone(self, operation: _Operation[Any]) -> Result:
+        failed: Exception = AssertionError("unreachable")
+        for _ in range(COLLISIONS):
+            try:
+                return self._transaction([operation])[0]
+            except _OneFailed as error:
+                failed = error.args[0]
+                if not isinstance(failed, COLLIDED):
+                    break
+        return operation, None, _discreet(failed)
+
+    def _transaction(self, group: list[_Operation[Any]]) -> list[Result]:
+        """Run operations in one transaction.
+
+        Raises:
+            _Away: the database is away; where COMMIT got no answer, the operations are marked doubtful.
+            _OneFailed: anything else.
+        """
+        tx = Tx(self._connection, self.dialect)
+        committing = False
+        try:
+            self._connection.execute("BEGIN IMMEDIATE" if self.dialect == "sqlite" else "BEGIN")
+            results: list[Result] = [(operation, operation.run(tx), None) for operation in group]
+            committing = True
+            self._connection.execute("COMMIT")
+        except Exception as error:
+            with contextlib.suppress(Exception):  # the first error is the one to report
+                self._connection.execute("ROLLBACK")
+            if not _is_away(error):
+                raise _OneFailed(error) from None
+            for operation in group:
+                operation.doubtful |= committing
+            raise _Away(_code(error)) from None
+        self._note_up()
+        return results
+
+    def _answer(self, results: list[Result]) -> None:
+        if not results or self._loop is None:
+            return
+        for operation, _, _ in results:
+            operation.answered = True
 
         def deliver() -> None:
             for operation, result, error in results:
@@ -364,4 +500,5 @@ class Database:
                 else:
                     operation.future.set_result(result)
 
-        self._loop.call_soon_threadsafe(deliver)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+            self._loop.call_soon_threadsafe(deliver)

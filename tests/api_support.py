@@ -67,10 +67,10 @@ class Away(Database):
             raise StoreDown("the database cannot be reached")
         return await super().read(operation, patience_s)
 
-    async def write(self, operation: Callable[[Tx], T], patience_s: float | None = None) -> T:
+    async def write(self, operation: Callable[[Tx], T], patience_s: float | None = None, order: str = "") -> T:
         if self.away:
             raise StoreDown("the database cannot be reached")
-        return await super().write(operation, patience_s)
+        return await super().write(operation, patience_s, order)
 
 
 class Sms(Channel):

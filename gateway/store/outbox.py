@@ -210,10 +210,17 @@ class SqlOutbox:
         )
 
     async def claim(self, batch: str, slice_: int, owner: str, lease_s: float) -> Claim:
-        """Claim one slice before its first byte. The store is the only arbiter. `owner` is new for every call."""
-        now = self._clock.now()
-        until = now + timedelta(seconds=lease_s)
-        return await self._database.write(lambda tx: claim(tx, batch, slice_, owner, now, until))
+        """Claim one slice before its first byte. The store is the only arbiter. `owner` is new for every call.
+
+        Waits for ever for a database that is away, and is then judged by the time it is by then.
+        """
+
+        def operation(tx: Tx) -> Claim:
+            now = self._clock.now()
+            return claim(tx, batch, slice_, owner, now, now + timedelta(seconds=lease_s))
+
+        # Nobody sends for a cancelled caller: the slice must not be locked for it.
+        return await self._database.write(operation, float("inf"), order=batch)
 
     async def defer(self, batch: str, until: datetime) -> bool:
         """Put a batch off unclaimed until `until`. False where its alert or its time has ended: a claim settles it."""
