@@ -323,7 +323,7 @@ def test_a_broken_channel_is_one_line_with_its_place(
     (tmp_path / "more" / "broken_road.py").write_text(text, encoding="utf8")
     monkeypatch.setattr(channels, "__path__", [*channels.__path__, str(tmp_path / "more")])
     found = verdicts_of(run("doctor", "--json"))
-    assert [text for severity, text in found["channels"] if severity == "error"][0].startswith(told)
+    assert next(text for severity, text in found["channels"] if severity == "error").startswith(told)
     assert found["rosters"]
     served = run("serve", "--port", "0")
     assert (served.exit_code, len(served.stderr.splitlines())) == (2, 1)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gateway.app import App
     from gateway.settings import Settings
 
-DEMO_TOKEN = "demo-411726-qxj-issuer"
+DEMO_TOKEN = "demo-411726-qxj-issuer"  # noqa: S105 - public; opens simulations only
 PLANNER_NICE = 15  # bulk planning gives way to whatever is urgent on the same machine
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on; default MINGLUO_HOST or 127.0.0.1.")]
