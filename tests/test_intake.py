@@ -1,0 +1,167 @@
+"""What follows what: a drill and the real thing, stale and new, one end and a second one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api_support import ISSUER, JIALOU, REVIEWER, Desk, opened
+from manual_clock import ManualClock
+
+from gateway.api.shape import EXAMPLE
+from gateway.errors import Refused
+from gateway.pool import ParsePool
+
+HEAT: dict[str, Any] = {"event_code": "11B09", "event": "高温", "level": "orange"}  # not on the green list
+
+
+@pytest.fixture
+async def desk(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Desk]:
+    async with opened(tmp_path, clock) as one:
+        yield one
+
+
+def message(desk: Desk, identifier: str, **changes: Any) -> bytes:
+    """A warning of 贾楼乡 with an identifier of its own, a second later than the one before."""
+    desk.clock.advance(1)
+    body = EXAMPLE | {
+        "identifier": identifier,
+        "sent": desk.clock.now().replace(microsecond=0).isoformat(),
+        "areas": [{"description": "泌阳县贾楼乡", "geocodes": {"township": [JIALOU]}}],
+    }
+    body.pop("expires", None)
+    return json.dumps(body | changes, ensure_ascii=False).encode()
+
+
+def reference(data: bytes) -> dict[str, str]:
+    """The reference to a message."""
+    body = json.loads(data)
+    return {key: body[key] for key in ("sender", "identifier", "sent")}
+
+
+async def submit(desk: Desk, data: bytes) -> str:
+    principal = desk.core.policy.principal(ISSUER, simulation=True)
+    assert principal is not None
+    return (await desk.core.intake.submit(data, principal)).alert
+
+
+async def approve(desk: Desk, alert: str) -> str:
+    principal = desk.core.policy.principal(REVIEWER, simulation=True)
+    assert principal is not None
+    return (await desk.core.intake.approve(alert, principal)).result
+
+
+async def standing(desk: Desk, alert: str) -> tuple[str, str]:
+    row = await desk.core.store.outbox.alert(alert)
+    assert row is not None
+    return row.standing, row.reason
+
+
+async def test_a_drill_never_ends_a_real_warning_nor_the_reverse(desk: Desk) -> None:
+    """An exercise's all-clear must not silence the night's red one."""
+    real = message(desk, "real")
+    alert = await submit(desk, real)
+    with pytest.raises(Refused) as refused:
+        await submit(desk, message(desk, "d", status="Exercise", kind="Cancel", references=[reference(real)]))
+    assert (refused.value.status, refused.value.code) == (422, "status_differs")
+    assert await standing(desk, alert) == ("active", "")
+
+
+async def test_an_alert_that_something_later_refers_to_comes_too_late(desk: Desk) -> None:
+    """An update that overtook its alert on the line stays the last word."""
+    first = message(desk, "first")
+    update = await submit(desk, message(desk, "second", kind="Update", references=[reference(first)]))
+    assert await approve(desk, update) == "accepted"
+    with pytest.raises(Refused) as refused:
+        await submit(desk, first)
+    assert (refused.value.status, refused.value.code) == (409, "overtaken")
+
+
+async def test_the_same_alert_again_stays_a_duplicate_after_its_update(desk: Desk) -> None:
+    """A repeated delivery of the feed is no error."""
+    first = message(desk, "first")
+    alert = await submit(desk, first)
+    end = await submit(desk, message(desk, "second", kind="Cancel", references=[reference(first)]))
+    await approve(desk, end)
+    assert await submit(desk, first) == alert
+
+
+async def test_of_two_ends_at_once_one_stands(desk: Desk) -> None:
+    """Two officers decide in the same second: there is one successor, and the other is told."""
+    first = message(desk, "first")
+    await submit(desk, first)
+    held = [
+        await submit(desk, message(desk, name, kind=kind, references=[reference(first)]))
+        for name, kind in (("all-clear", "Cancel"), ("update", "Cancel"))
+    ]
+    results = await asyncio.gather(*(approve(desk, alert) for alert in held), return_exceptions=True)
+    assert sorted([(await standing(desk, alert))[0] for alert in held]) == ["active", "held"]
+    assert sum(result == "accepted" for result in results) == 1
+    assert sum(isinstance(result, Refused) for result in results) == 1
+
+
+async def test_a_second_correction_tells_nobody_twice(desk: Desk) -> None:
+    """A nervous second press must not text a county again."""
+    alert = await submit(desk, message(desk, "first"))
+    principal = desk.core.policy.principal(ISSUER, simulation=True)
+    assert principal is not None
+    await desk.core.intake.cancel(alert, principal, "误发", correction=True)
+    desk.clock.advance(5)
+    with pytest.raises(Refused, match="already"):
+        await desk.core.intake.cancel(alert, principal, "误发", correction=True)
+
+
+async def test_a_recalled_warning_can_still_be_corrected(desk: Desk) -> None:
+    """Whoever heard it before the recall must hear that it was wrong."""
+    alert = await submit(desk, message(desk, "first"))
+    principal = desk.core.policy.principal(ISSUER, simulation=True)
+    assert principal is not None
+    await desk.core.intake.recall(alert, principal, "误发")
+    outcome = await desk.core.intake.cancel(alert, principal, "误发", correction=True)
+    row = await desk.core.store.outbox.alert(outcome.alert)
+    assert outcome.result == "accepted"
+    assert row is not None
+    assert [target.township for target in row.plan.targets] == [JIALOU]
+
+
+async def test_what_was_never_sent_is_rejected_not_ended(desk: Desk) -> None:
+    """Nobody gets the all-clear of a warning nobody got."""
+    held = message(desk, "first", **HEAT)
+    await submit(desk, held)
+    with pytest.raises(Refused, match="reject it"):
+        await submit(desk, message(desk, "end", kind="Cancel", references=[reference(held)]))
+
+
+async def test_a_held_first_issue_that_refers_to_another_can_be_approved(desk: Desk) -> None:
+    """Some feeds let an alert refer to an earlier one; a second person must still be able to release it."""
+    earlier = message(desk, "earlier")
+    await submit(desk, earlier)
+    held = await submit(desk, message(desk, "later", **HEAT, references=[reference(earlier)]))
+    assert await approve(desk, held) == "accepted"
+
+
+async def test_the_audit_chain_keeps_codes_and_no_words_of_the_issuer(desk: Desk) -> None:
+    """A name in an area description could never be erased from the chain."""
+    areas = [{"description": "王小明家附近的无名地"}]
+    await submit(desk, message(desk, "first", areas=areas))
+    chain = await desk.core.store.audit.records()
+    assert any("unresolved" in record.detail for _, record, _ in chain)
+    assert not any("王小明" in record.detail for _, record, _ in chain)
+
+
+async def test_the_parser_of_large_messages_comes_back_after_its_death() -> None:
+    """A hostile message may cost its own parse, never the next one's."""
+    pool = ParsePool()
+    data = (Path(__file__).parent / "data" / "cap" / "red_rainstorm.xml").read_bytes()
+    assert (await pool.parse(data))[0] is not None
+    assert pool._executor is not None
+    for process in pool._executor._processes.values():
+        os.kill(process.pid or 0, signal.SIGKILL)
+    assert (await pool.parse(data))[0] is not None
+    pool.close()
