@@ -24,7 +24,7 @@ from gateway import cap
 from gateway.demo.judge import Phase, Samples, Verdict, Version, judge, samples, strangers
 from gateway.demo.message import given, warning
 from gateway.demo.run import ended_by_signals
-from gateway.demo.screen import Screen, wrapped
+from gateway.demo.screen import Screen, villages, wrapped
 from gateway.errors import Refused
 from gateway.model import Group, Kind
 from gateway.simulate.speaker import Options
@@ -257,6 +257,13 @@ def test_the_report_does_not_contradict_itself() -> None:
     assert "24.5 ms" in text
     assert "6 of 97 loudspeakers are switched off or broken on purpose" in text
     assert "✓ everybody who was expected was reached" in text
+
+
+def test_an_all_clear_has_no_gaps() -> None:
+    """Nobody is asked to confirm it: a village that is still to hear of it is not one to be called."""
+    status = {"villages": {"played": 1, "gap": 2}, "confirmation_wanted": False}
+    assert villages(status).plain == "villages 村: 已播出 1 played, 未告知 2 not told yet"
+    assert "缺口 2 gap" in villages(status | {"confirmation_wanted": True}).plain
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ class Screen:
         self._line(_open(phases[0].status))
         self._line(
             "push ends at “submitted”: a push service reports no delivery; loudspeakers that are switched off "
-            "stay “queued” until the warning expires"
+            "stay “queued” until the warning expires; 2 % of the phones are unreachable on purpose: “failed”"
         )
         self._outcome(phases, result)
 
@@ -184,7 +184,11 @@ def table(status: dict[str, Any]) -> Table:
 
 def villages(status: dict[str, Any]) -> Text:
     """Villages by state, side by side, never added up; states no village is in are left out."""
-    parts = [f"{VILLAGES[key]} {number} {key}" for key, number in status["villages"].items() if number]
+    # Nobody is asked to confirm an all-clear, so a village that has not heard it yet is no gap.
+    words = {key: f"{word} {{}} {key}" for key, word in VILLAGES.items()}
+    if not status.get("confirmation_wanted", True):
+        words["gap"] = "未告知 {} not told yet"
+    parts = [words[key].format(number) for key, number in status["villages"].items() if number]
     return Text("villages 村: " + ", ".join(parts))
 
 

@@ -253,9 +253,10 @@ class Story:
         async with session.post(f"{self.stage.api_url}{path}", data=data, headers=headers) as answer:
             body = await answer.json(content_type=None)
             if answer.status >= 300:
-                said = body.get("detail") or body.get("title") or ""
-                found = tuple(dict(one) for one in body.get("errors") or ())
-                raise Refused(answer.status, "refused", f"the gateway refuses the message: {said}", found)
+                said = str(body.get("detail") or body.get("title") or "")
+                found = (str(one.get("message", "")) for one in body.get("errors") or ())
+                every = "; ".join([said, *(one for one in found if one not in said)])
+                raise Refused(answer.status, "refused", f"the gateway refuses the message: {every}")
             return dict(body)
 
     async def _rest(self, session: ClientSession, alert: str) -> dict[str, Any]:
