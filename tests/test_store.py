@@ -30,6 +30,7 @@ from gateway.model import (
     Plan,
     Receipt,
     Record,
+    Reference,
     Reply,
     Report,
     State,
@@ -249,6 +250,120 @@ async def test_a_halt_stops_claims_and_its_end_releases_them(store: Store, hand:
     await store.outbox.halt(scope, False, Record(NOW, "leader", "release", scope))
     hand.advance(3)
     assert len(await store.outbox.ready([Lane.GREEN], ["noop"], 2, 10)) == 1
+    assert (await store.outbox.claim(batch.id, 0, "me", 20)).result is ClaimResult.GRANTED
+
+
+async def due(store: Store) -> list[str]:
+    return [ready.batch for ready in await store.outbox.ready([Lane.GREEN], ["noop"], 2, 10)]
+
+
+async def retry(store: Store, batch: Batch, slice_: int, after_s: float, now: datetime) -> None:
+    """Claim a slice and settle it as to be tried again."""
+    await store.outbox.claim(batch.id, slice_, "me", 20)
+    waiting = [Receipt(State.QUEUED, error=Temporary("busy"))] * 2
+    positions = [2 * slice_, 2 * slice_ + 1]
+    again = now + timedelta(seconds=after_s)
+    await store.ledger.settle(Settled(batch.id, slice_, 1, "me", positions, waiting, "noop", now, again))
+
+
+@pytest.mark.parametrize("waits", [(1, 300), (300, 1)])
+async def test_a_retry_is_not_postponed_by_another_slice_s_longer_one(
+    store: Store, hand: HandClock, waits: tuple[int, int]
+) -> None:
+    """Fifty people due in a second must not wait five minutes for fifty others."""
+    batch = await opened(store)
+    for number, after_s in enumerate(waits):
+        await retry(store, batch, number, after_s, hand.now())
+    assert await due(store) == []
+    hand.advance(1.1)
+    assert await due(store) == [batch.id]
+    long = waits.index(300)
+    assert (await store.outbox.claim(batch.id, long, "you", 20)).result is ClaimResult.WAITING
+    assert await due(store) == [batch.id]
+    await store.outbox.claim(batch.id, 1 - long, "you", 20)
+    done = [2 * (1 - long), 2 * (1 - long) + 1]
+    await store.ledger.settle(settled(batch, 1 - long, "you", done, Receipt(State.SUBMITTED), hand.now()))
+    assert (await store.outbox.claim(batch.id, long, "you", 20)).result is ClaimResult.WAITING
+    assert await due(store) == []
+    hand.advance(299)
+    assert await due(store) == [batch.id]
+
+
+async def test_slices_nobody_began_are_brought_up_before_another_s_retry(store: Store, hand: HandClock) -> None:
+    """A worker that throttles and stops must not take the rest of its batch with it."""
+    batch = await opened(store)
+    await retry(store, batch, 0, 300, hand.now())
+    hand.advance(1)
+    assert await due(store) == [batch.id]
+
+
+async def test_a_batch_put_off_unclaimed_is_due_then_and_no_sooner(store: Store, hand: HandClock) -> None:
+    """Waiting for an account's rate leaves no claim behind, and is not asked about four times a second."""
+    batch = await opened(store)
+    hand.advance(5)
+    assert await store.outbox.defer(batch.id, hand.now() + timedelta(seconds=40))
+    assert await due(store) == []
+    hand.advance(41)
+    assert await due(store) == [batch.id]
+    assert (await store.outbox.claim(batch.id, 0, "me", 20)).attempt == 1
+
+
+@pytest.mark.parametrize("end", ["stop", "deadline"])
+async def test_what_has_ended_is_not_put_off(store: Store, hand: HandClock, end: str) -> None:
+    """Its next claim settles it, and nobody is left standing as queued."""
+    batch = await opened(store)
+    hand.advance(5)
+    if end == "stop":
+        await store.outbox.stop(batch.alert, "cancelled", Record(NOW, "issuer", "recall", batch.alert))
+    else:
+        hand.advance(3 * 3600)
+    assert not await store.outbox.defer(batch.id, hand.now() + timedelta(seconds=40))
+    assert await due(store) == [batch.id]
+
+
+def successor(old: Alert) -> Alert:
+    """An update of `old`."""
+    return replace(
+        old, identifier="a2", kind=Kind.UPDATE, references=(Reference(old.sender, old.identifier, old.sent),)
+    )
+
+
+async def replaced(store: Store, hand: HandClock, township: str = "411726204", channel: str = "noop") -> Batch:
+    """Accept an update while slice 0 of its predecessor is under way; return the update's batch."""
+    old = await opened(store)
+    await store.outbox.claim(old.id, 0, "slow", 20)
+    hand.advance(1)
+    new = successor(alert())
+    batch = replace(batch_of(new, channel=channel), township=township)
+    draft = replace(draft_of(new, batch, stops={old.alert: "superseded"}), now=hand.now())
+    assert (await store.outbox.accept(draft)).result == "accepted"
+    return batch
+
+
+async def test_an_update_waits_for_what_it_ended_to_be_settled(store: Store, hand: HandClock) -> None:
+    """Stale news never overtakes new: the old red must not arrive behind its all-clear."""
+    batch = await replaced(store, hand)
+    held = await store.outbox.claim(batch.id, 0, "me", 20)
+    assert (held.result, held.until) == (ClaimResult.HELD, NOW + timedelta(seconds=11))
+    old = batch_of(alert())
+    await store.ledger.settle(settled(old, 0, "slow", [0, 1], Receipt(State.SUBMITTED), hand.now()))
+    assert (await store.outbox.claim(batch.id, 0, "me", 20)).result is ClaimResult.GRANTED
+
+
+async def test_an_update_waits_ten_seconds_at_most(store: Store, hand: HandClock) -> None:
+    """A dead worker of the old version must not keep the new one from a village."""
+    batch = await replaced(store, hand)
+    assert (await store.outbox.claim(batch.id, 0, "me", 20)).result is ClaimResult.HELD
+    assert await due(store) == []
+    hand.advance(10)
+    assert batch.id in await due(store)
+    assert (await store.outbox.claim(batch.id, 0, "me", 20)).result is ClaimResult.GRANTED
+
+
+@pytest.mark.parametrize(("township", "channel"), [("411726205", "noop"), ("411726204", "other")])
+async def test_an_update_waits_for_nobody_elsewhere(store: Store, hand: HandClock, township: str, channel: str) -> None:
+    """Only the same people on the same channel could be told in the wrong order."""
+    batch = await replaced(store, hand, township, channel)
     assert (await store.outbox.claim(batch.id, 0, "me", 20)).result is ClaimResult.GRANTED
 
 
