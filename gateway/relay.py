@@ -111,6 +111,10 @@ class Worker:
         self._channels = channels
         self._tasks: set[asyncio.Task[None]] = set()
         self._now: dict[str, asyncio.Event] = {}
+        self._picked: set[str] = set()
+        self._slots = {
+            name: asyncio.Semaphore(one.concurrency * PREFETCH[Lane.GREEN]) for name, one in channels.items()
+        }
 
     async def start(self, lanes: Collection[Lane] = tuple(Lane)) -> None:
         """Begin to consume, green first."""
@@ -148,19 +152,26 @@ class Worker:
         await message.ack()
 
     def direct(self, body: bytes) -> None:
-        """Work off a batch picked straight from the store, unless it is under way here."""
+        """Work off a batch picked straight from the store, unless it is under way here.
+
+        As many side by side as the broker would have given us of the channel's green; the others wait their turn.
+        """
         batch = unpack_batch(body)
-        if batch.id not in self._now:
+        if batch.id not in self._now and batch.id not in self._picked:
+            self._picked.add(batch.id)
             self._keep(asyncio.create_task(self._direct(batch)))
 
     async def _direct(self, batch: Batch) -> None:
         try:
-            await self._once(batch)
+            async with self._slots[batch.channel]:
+                await self._once(batch)
         except Stopping:
             return
         except Exception:
             _log.exception("batch_failed", batch=batch.id)
             metrics.alarms.labels("batch_failed").inc()
+        finally:
+            self._picked.discard(batch.id)
 
     async def _once(self, batch: Batch) -> None:
         """Send, unless this process is already at it: then the other task settles it."""

@@ -1,0 +1,63 @@
+"""A channel's door to the gateway, and how much of the store's green work one process picks up at once."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from test_store import alert, batch_of
+
+from channels.noop import Noop, NoopSettings
+from gateway.broker.local import LocalBroker
+from gateway.errors import Throttled
+from gateway.link import GatewayLink, Rate
+from gateway.model import Batch, Lane
+from gateway.relay import PREFETCH, Worker
+from gateway.sender import Sender
+from gateway.state.local import LocalState
+from gateway.store.codec import pack
+
+
+class Busy(Sender):
+    """A sender whose batches stay under way until they are released."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.released = asyncio.Event()
+
+    async def send(self, batch: Batch) -> None:
+        self.begun.append(batch.id)
+        await self.released.wait()
+
+
+async def settle_down() -> None:
+    """Let every task run as far as it can."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_a_pickup_starts_no_more_than_the_channel_bears() -> None:
+    """A sweep that finds 200 batches must not open 200 times the connections a carrier allows; each goes out once."""
+    channel, sender = Noop(NoopSettings()), Busy()
+    worker = Worker(LocalBroker(), sender, {"noop": channel})
+    batches = [batch_of(alert(), number=number) for number in range(60)]
+    for _ in range(2):
+        for batch in batches:
+            worker.direct(pack(replace(batch)))
+    await settle_down()
+    assert len(sender.begun) == channel.concurrency * PREFETCH[Lane.GREEN]
+    sender.released.set()
+    await settle_down()
+    assert sorted(sender.begun) == sorted(batch.id for batch in batches)
+
+
+async def test_a_slice_that_must_wait_long_is_throttled_and_green_has_its_reserve() -> None:
+    """Rule 5: residents' texts use up all but what the officials' need."""
+    link = GatewayLink("noop", {"noop": Rate(1.0, 100, 20)}, LocalState(now=lambda: 0.0), None, None, lambda: None)  # type: ignore[arg-type]  # neither is asked here
+    await link.pace("noop", 80, Lane.BULK)
+    with pytest.raises(Throttled) as throttled:
+        await link.pace("noop", 10, Lane.BULK)
+    assert throttled.value.after_s == 10
+    await link.pace("noop", 20, Lane.GREEN)
+    await link.pace("other", 1000, Lane.BULK)
