@@ -94,7 +94,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         "POST", "/v1/alerts/{id}/correct", "correctAlert",
         "Revoke a mistake (更正) to everyone who was told; any signer may, alone.",
-        alerts.correct, {200: Accepted, 202: Accepted}, (404, 409), roles=SIGNERS, body=NoteIn,
+        alerts.correct, {202: Accepted}, (404, 409), roles=SIGNERS, body=NoteIn,
     ),
     Endpoint(
         "GET", "/v1/alerts/{id}/status", "getAlertStatus",
