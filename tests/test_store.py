@@ -7,6 +7,7 @@ must come back as doubtful, and what was stopped must never leave.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.database import Database
+from gateway.database import Database, Tx
 from gateway.errors import Ambiguous, ConfigError, Temporary
 from gateway.model import (
     Alert,
@@ -40,6 +41,7 @@ from gateway.model import (
 )
 from gateway.ports import Draft, Settled, StepWork
 from gateway.store import Store
+from gateway.store.outbox import _accept
 
 NOW = datetime(2026, 7, 20, 6, 30, tzinfo=UTC)
 
@@ -127,6 +129,54 @@ async def test_the_same_content_again_is_a_duplicate_and_other_content_a_conflic
     await opened(store)
     assert (await store.outbox.accept(draft_of(alert()))).result == "duplicate"
     assert (await store.outbox.accept(draft_of(alert(), digest="other"))).result == "conflict"
+
+
+@pytest.mark.parametrize(("digest", "result"), [("d", "duplicate"), ("other", "conflict")])
+async def test_two_processes_do_not_accept_one_identifier_twice(
+    database_url: str, hand: HandClock, digest: str, result: str
+) -> None:
+    """A sender that asks two gateways at once, with a corrected text even, gets one warning sent, not two."""
+    first, second = Database(database_url), Database(database_url)
+    await first.open()
+    await second.open()
+    entered, released = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(tx: Tx) -> str:
+        one = _accept(tx, draft_of(alert(), batch_of(alert())))
+        loop.call_soon_threadsafe(entered.set)
+        assert released.wait(20)
+        return one.result
+
+    writing = asyncio.ensure_future(first.write(slow))
+    await entered.wait()
+    loop.call_later(0.3, released.set)  # the second waits meanwhile for the first one's row
+    later = replace(alert(), sent=NOW + timedelta(seconds=1))
+    again = await Store(second, hand).outbox.accept(draft_of(later, batch_of(later), digest=digest))
+    assert (await writing, again.result, again.alert) == ("accepted", result, alert().id)
+    await first.close()
+    await second.close()
+
+
+async def test_a_claim_that_waited_for_the_store_is_judged_by_the_time_it_runs(hand: HandClock, store: Store) -> None:
+    """A warning whose time has passed while the database was away must not go out when it is back."""
+    batch = await opened(store)
+    entered, released = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def outage(_tx: Tx) -> None:
+        loop.call_soon_threadsafe(entered.set)
+        assert released.wait(20)
+
+    away = asyncio.ensure_future(store.database.write(outage))
+    await entered.wait()
+    claiming = asyncio.ensure_future(store.outbox.claim(batch.id, 0, "me", 20))
+    await asyncio.sleep(0)
+    hand.advance(4 * 3600)
+    released.set()
+    await away
+    assert (await claiming).result is ClaimResult.SETTLED
+    assert (await store.ledger.counts(batch.alert))[("noop", "officials", "expired")] == 2
 
 
 async def test_a_slice_is_granted_to_exactly_one_of_many_claimants(store: Store) -> None:
@@ -458,8 +508,38 @@ async def test_a_reply_is_found_for_the_alerts_a_person_was_sent(store: Store) -
     """The reply "1" confirms exactly what was sent to that official."""
     batch = await opened(store)
     places = [("411726204", "411726204201")]
-    assert await store.ledger.sent_to(101, places, NOW - timedelta(hours=1)) == [batch.alert]
-    assert await store.ledger.sent_to(999, places, NOW - timedelta(hours=1)) == []
+    span = (NOW - timedelta(hours=1), NOW)
+    assert await store.ledger.sent_to(101, places, *span) == [], "nothing has left for anybody yet"
+    await store.outbox.claim(batch.id, 0, "me", 20)
+    await store.ledger.settle(settled(batch, 0, "me", [0, 1], Receipt(State.SUBMITTED)))
+    assert await store.ledger.sent_to(101, places, *span) == [(batch.alert, ("411726204201",))]
+    assert await store.ledger.sent_to(102, places, *span) == [], "its slice has not left"
+    assert await store.ledger.sent_to(999, places, *span) == []
+
+
+async def test_an_answer_to_a_drill_confirms_no_real_warning(store: Store, hand: HandClock) -> None:
+    """And the reverse: the class told last is the one that was answered."""
+    places = [("411726204", "411726204201")]
+    real, drill = alert("real"), replace(alert("drill"), status=Status.EXERCISE)
+    for one in (real, drill):
+        batch = batch_of(one)
+        await store.outbox.accept(draft_of(one, batch, digest=one.identifier))
+        await store.outbox.claim(batch.id, 0, "me", 20)
+        await store.ledger.settle(settled(batch, 0, "me", [0, 1], Receipt(State.SUBMITTED), hand.now()))
+        hand.advance(60)
+    told = await store.ledger.sent_to(100, places, NOW - timedelta(hours=1), hand.now())
+    assert [one for one, _ in told] == [drill.id]
+
+
+async def test_a_recall_stops_what_was_taken_and_settles_what_was_not(store: Store) -> None:
+    """There is no moment in which a recalled warning is written to a loudspeaker and never stopped."""
+    batch = await opened(store, slice_=0, channel="loudspeaker_ws")
+    wanted = await store.commands.wanted(batch.persons)
+    assert await store.commands.take(wanted[:2]) == frozenset(wanted[:2])
+    await store.outbox.stop(batch.alert, "recalled", Record(NOW, "issuer", "recall", batch.alert))
+    assert await store.commands.take(wanted[2:]) == frozenset()
+    left = await store.commands.wanted(batch.persons)
+    assert [(item.device, item.stop) for item in left] == [(one.device, True) for one in wanted[:2]]
     reply = Reply("noop", "noop", "r1", "+8610000000001", "1", NOW)
     await store.ledger.commit([], [(reply, b"hash", "confirmed:1"), (reply, b"hash", "confirmed:1")])
 

@@ -20,7 +20,7 @@ from gateway.model import Batch, Change, Receipt, Record, Reply, Report, State
 from gateway.ports import Clock, Settled
 from gateway.store import audit, change
 from gateway.store.claim import put_off
-from gateway.store.codec import pack, unpack_batch
+from gateway.store.codec import pack, unpack_alert, unpack_batch
 from gateway.store.rows import Run, finish_commands, fold_states, person_key
 
 
@@ -37,6 +37,10 @@ class Pace(NamedTuple):
     first: bool
 
 
+TOLD = frozenset({State.SUBMITTED, State.UNKNOWN, State.DELIVERED, State.PLAYED, State.CONFIRMED})
+VILLAGE = 12  # digits of a village's code
+
+
 class SqlLedger:
     """The `Ledger` facet."""
 
@@ -50,7 +54,7 @@ class SqlLedger:
         Waits for ever for a database that is away: the broker's copy is not acked before. False if the
         lease was lost; the facts are kept all the same.
         """
-        return await self._database.write(lambda tx: _settle(tx, settled))
+        return await self._database.write(lambda tx: _settle(tx, settled), order=settled.batch)
 
     async def commit(self, reports: Sequence[Report], replies: Sequence[tuple[Reply, bytes, str]] = ()) -> None:
         """Write later facts; unmatched reports are kept until their submit shows up.
@@ -115,23 +119,41 @@ class SqlLedger:
         )
         return [(person, tuple(json.loads(villages)), how, at) for person, villages, how, at in rows]
 
-    async def sent_to(self, person: int, places: Sequence[tuple[str, str]], since: datetime) -> list[str]:
-        """Active alerts accepted since then in whose frozen official batches this person stands."""
+    async def sent_to(
+        self, person: int, places: Sequence[tuple[str, str]], since: datetime, until: datetime
+    ) -> list[tuple[str, tuple[str, ...]]]:
+        """Return the active alerts this official was told of in that time, each with the villages named to it.
+
+        Only what really left for this person counts, and only alerts of the class (actual or not) that was told
+        last: an answer to a drill never confirms a real warning.
+        """
         townships = sorted({township for township, _ in places})
         keys = [person_key(village, person) for _, village in places]
 
-        def operation(tx: Tx) -> list[str]:
+        def operation(tx: Tx) -> list[tuple[str, tuple[str, ...]]]:
             rows = tx.all(
-                "SELECT DISTINCT b.alert, o.body FROM batch b JOIN alert a ON a.id = b.alert"
+                "SELECT b.alert, o.body, b.states, b.submitted_at, a.body FROM batch b JOIN alert a ON a.id = b.alert"
                 " JOIN outbox o ON o.batch = b.id WHERE a.standing = 'active' AND a.accepted_at >= :since"
-                " AND b.audience = 'officials' AND b.township IN :*townships"
-                " AND b.first_key <= :last AND b.last_key >= :first",
+                " AND b.submitted_at <= :until AND b.audience = 'officials' AND b.township IN :*townships"
+                " AND b.first_key <= :last AND b.last_key >= :first ORDER BY b.submitted_at DESC",
                 since=micros(since),
+                until=micros(until),
                 townships=townships,
                 first=min(keys),
                 last=max(keys),
             )
-            return sorted({alert for alert, body in rows if person in unpack_batch(body).persons})
+            told: dict[str, tuple[str, ...]] = {}
+            last: bool | None = None
+            for alert, packed, states, _, body in rows:
+                batch = unpack_batch(packed)
+                if person not in batch.persons or bytes(states)[at := batch.persons.index(person)] not in TOLD:
+                    continue
+                actual = unpack_alert(body).actual
+                last = actual if last is None else last
+                if actual is last:
+                    own = batch.places.get(at) or (list(batch.village_of())[at],)
+                    told[alert] = tuple(code for code in (*told.get(alert, ()), *own) if len(code) == VILLAGE)
+            return sorted(told.items())
 
         return await self._database.read(operation) if places else []
 

@@ -275,19 +275,26 @@ def _alert_row(row: Row) -> AlertRow:
     return AlertRow(unpack_alert(body), unpack_plan(plan), standing, reason, issuer, moment(accepted_at))
 
 
+def _known(tx: Tx, draft: Draft) -> Accepted | None:
+    """Whether this sender has used this identifier before: for the same content or for another."""
+    row = tx.one(
+        "SELECT id, content_digest FROM alert WHERE sender = :sender AND identifier = :identifier",
+        sender=draft.alert.sender,
+        identifier=draft.alert.identifier,
+    )
+    if row is None:
+        return None
+    return Accepted("duplicate" if row[1] == draft.content_digest else "conflict", row[0])
+
+
 def _accept(tx: Tx, draft: Draft) -> Accepted:
     alert = draft.alert
-    known = tx.all(
-        "SELECT id, content_digest FROM alert WHERE sender = :sender AND identifier = :identifier",
-        sender=alert.sender,
-        identifier=alert.identifier,
-    )
-    for found, digest in known:
-        return Accepted("duplicate" if digest == draft.content_digest else "conflict", found)
-    tx.run(
+    if (known := _known(tx, draft)) is not None:
+        return known
+    added = tx.run(
         "INSERT INTO alert (id, sender, identifier, sent, content_digest, body, plan, standing, reason, issuer,"
         " accepted_at, expires) VALUES (:id, :sender, :identifier, :sent, :digest, :body, :plan, :standing, '',"
-        " :issuer, :now, :expires)",
+        " :issuer, :now, :expires) ON CONFLICT DO NOTHING",
         id=alert.id,
         sender=alert.sender,
         identifier=alert.identifier,
@@ -300,6 +307,8 @@ def _accept(tx: Tx, draft: Draft) -> Accepted:
         now=micros(draft.now),
         expires=micros(alert.expires or draft.now),
     )
+    if not added:  # another process has accepted it since
+        return _known(tx, draft) or Accepted("conflict", alert.id)
     if draft.held:
         audit.append(tx, draft.records)
         note(tx, "held", alert.id)

@@ -15,7 +15,7 @@ CREATE TABLE alert (
   content_digest TEXT NOT NULL, body BLOB NOT NULL, plan BLOB NOT NULL,
   standing TEXT NOT NULL, reason TEXT NOT NULL, issuer TEXT NOT NULL,
   accepted_at BIGINT NOT NULL, expires BIGINT NOT NULL, ended_at BIGINT,
-  UNIQUE (sender, identifier, sent));
+  UNIQUE (sender, identifier));
 CREATE INDEX alert_standing ON alert (standing, accepted_at);
 CREATE TABLE reference (sender TEXT NOT NULL, identifier TEXT NOT NULL, alert TEXT NOT NULL,
   PRIMARY KEY (sender, identifier, alert));
