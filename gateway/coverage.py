@@ -8,8 +8,8 @@ not the same as unanswered.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 
 from gateway.directory.people import SqlDirectory
 from gateway.model import Batch, Group, Notice, State, VillageState
@@ -18,7 +18,7 @@ from gateway.ports import AlertRow
 from gateway.regions import Regions
 from gateway.store import Store
 
-SMS = (State.SUBMITTED, State.UNKNOWN, State.DELIVERED, State.CONFIRMED)
+SMS = (State.SUBMITTED, State.DELIVERED, State.CONFIRMED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Village:
 class _Tally:
     """What is known of one village."""
 
-    officials: set[int] = field(default_factory=set)
+    officials: int = 0
     reached: int = 0
     unreachable: int = 0
     devices: int = 0
@@ -95,11 +95,14 @@ class CoverageBook:
         for village, devices in (await self._directory.devices(codes)).items():
             tallies[village].devices = len(devices)
         answerable = await self._directory.responsible(codes)
+        best: dict[int, State] = {}  # over all roads to an official: a fallback's success counts
         async for batch, states in self._batches(row.alert.id):
             if batch.group is Group.OFFICIALS and batch.notice is not Notice.PARTIAL_ALL_CLEAR:
-                _officials(tallies, batch, states, answerable)
+                for person, value in zip(batch.persons, states, strict=True):
+                    best[person] = max(best.get(person, State.QUEUED), State(value))
             elif batch.group is Group.LOUDSPEAKERS:
                 _devices(tallies, batch, states)
+        _officials(tallies, best, answerable)
         confirmed = {village for villages in confirmations.values() for village in villages}
         wanted = self._policy().needs_confirmation(row.alert)
         share = self._policy().played_share
@@ -119,25 +122,16 @@ class CoverageBook:
                 after = page[-1][0].id
 
 
-def _officials(tallies: dict[str, _Tally], batch: Batch, states: bytes, answerable: dict[str, tuple[int, ...]]) -> None:
-    """An official with several villages stands in one batch row, and counts for each of them."""
-    by_person = dict(zip(batch.persons, states, strict=True))
-    for village, people in _inverse(answerable, by_person.keys()):
+def _officials(tallies: dict[str, _Tally], best: dict[int, State], answerable: dict[str, tuple[int, ...]]) -> None:
+    """Count an official for each of the villages it answers for."""
+    for village, people in answerable.items():
         tally = tallies.get(village)
         if tally is None:
             continue
-        for person in people - tally.officials:
-            tally.officials.add(person)
-            tally.reached += by_person[person] in SMS
-            tally.unreachable += by_person[person] in (State.FAILED, State.SKIPPED)
-
-
-def _inverse(answerable: dict[str, tuple[int, ...]], people: Iterable[int]) -> Iterable[tuple[str, set[int]]]:
-    wanted = set(people)
-    for village, persons in answerable.items():
-        here = wanted.intersection(persons)
-        if here:
-            yield village, here
+        states = [best[person] for person in people if person in best]
+        tally.officials = len(states)
+        tally.reached = sum(state in SMS for state in states)
+        tally.unreachable = sum(state in (State.FAILED, State.SKIPPED) for state in states)
 
 
 def _devices(tallies: dict[str, _Tally], batch: Batch, states: bytes) -> None:
@@ -160,4 +154,4 @@ def _state(tally: _Tally, share: float) -> VillageState:
 
 def _silent(tally: _Tally) -> bool:
     """Whether everybody is unreachable and no device has said anything."""
-    return bool(tally.officials) and tally.unreachable == len(tally.officials) and not tally.answered
+    return bool(tally.officials) and tally.unreachable == tally.officials and not tally.answered

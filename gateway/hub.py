@@ -2,7 +2,8 @@
 
 A plan step has written `play` rows; a stop has turned them into `stop`. The hub reads what is live and
 unfinished for the devices this process holds: when woken, whenever a device becomes ready, and every
-250 ms in any case. What was written to a device on its present connection is not written again; a new
+250 ms in any case. A play is taken in the store before its first byte (so a recall either settles it or stops
+it, and never misses it). What was written to a device on its present connection is not written again; a new
 connection starts afresh, and the device recognises a version it has played. A hub's death loses no
 command: the rows stand until the device's report or the alert's end.
 """
@@ -11,13 +12,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from gateway import log, metrics
 from gateway.channel import Link, Play, Sockets
-from gateway.errors import StoreDown
+from gateway.errors import ChannelError, StoreDown
 from gateway.model import Batch, DeviceEvent, Message, Report, State
 from gateway.ports import Clock
 from gateway.sender import Composer
@@ -83,33 +84,58 @@ class Hub:
         metrics.devices_online.labels(self._channel.name).set(len(held))
         if not held:
             return 0
-        wanted = await self._store.commands.wanted(held)
-        plays, marks = [], []
         now = self._clock.now().timestamp()
-        for item in wanted:
-            mark = _Written(item.batch, item.stop)
-            if now - self._written[item.device].get(mark, 0.0) >= RESEND_S:
-                plays.append(Play(item.batch, item.position, item.device, await self._message(item), item.stop))
-                marks.append((item.device, mark))
-        if plays:
-            await self._write(plays, marks, now)
-        return len(plays)
+        due = [
+            item
+            for item in await self._store.commands.wanted(held)
+            if now - self._written[item.device].get(_Written(item.batch, item.stop), 0.0) >= RESEND_S
+        ]
+        messages = await self._compose(due)
+        due = [item for item in due if (item.batch, item.stop) in messages]
+        plays = [item for item in due if not item.stop]
+        taken = await self._store.commands.take(plays) if plays else frozenset()
+        ready = [item for item in due if item.stop or item in taken]
+        if ready:
+            await self._write(ready, messages, now)
+        return len(ready)
 
-    async def _write(self, plays: Sequence[Play], marks: Sequence[tuple[int, _Written]], now: float) -> None:
+    async def _compose(self, items: Sequence[Wanted]) -> dict[tuple[str, bool], Message]:
+        """Compose each batch once; one that cannot be composed silences no other."""
+        messages = {}
+        for item in items:
+            key = (item.batch, item.stop)
+            if key not in messages:
+                try:
+                    messages[key] = await self._message(item)
+                except StoreDown:
+                    raise
+                except Exception:
+                    _log.exception("cannot_compose", batch=item.batch)
+                    metrics.alarms.labels("cannot_compose").inc()
+        return messages
+
+    async def _write(self, items: Sequence[Wanted], messages: Mapping[tuple[str, bool], Message], now: float) -> None:
+        plays = [
+            Play(item.batch, item.position, item.device, messages[item.batch, item.stop], item.stop) for item in items
+        ]
         receipts = await self._channel.command(plays, self._link)
         reports = []
         at = self._clock.now()
-        for play, (device, mark), receipt in zip(plays, marks, receipts, strict=True):
+        for play, receipt in zip(plays, receipts, strict=True):
             if receipt.error is not None:
+                if not isinstance(receipt.error, ChannelError):
+                    _log.error("bug", channel=self._channel.name, kind=type(receipt.error).__name__)
                 continue  # it is offline or stuck: its next connection brings the command up again
-            self._written[device][mark] = now
-            if not play.stop:
+            self._written[play.device][_Written(play.batch, play.stop)] = now
+            if not play.stop and receipt.state is not State.SUBMITTED:
                 reports.append(
                     Report(self._channel.name, "", receipt.state, at, receipt.code, play.batch, play.position)
                 )
+        written = sum(not play.stop for play in plays)
         if reports:
             await self._store.ledger.commit(reports)
-            metrics.deliveries.labels(self._channel.name, State.SUBMITTED.name.lower()).inc(len(reports))
+        if written:
+            metrics.deliveries.labels(self._channel.name, State.SUBMITTED.name.lower()).inc(written)
             await self._time({play.message.alert for play in plays if not play.stop} - self._timed, at)
 
     async def _time(self, alerts: set[str], at: datetime) -> None:

@@ -19,6 +19,7 @@ from gateway.store import Store
 
 HEARD = frozenset({"1", "１", "一", "收到", "到岗"})
 RECENT = timedelta(hours=24)
+CLOCKS = timedelta(seconds=5)  # by which a carrier's clock may be behind ours
 
 _log = log.get("receipts")
 
@@ -77,19 +78,23 @@ class Receipts:
         people = await self._people.people_at(reply.address)
         if len(people) != 1:
             return "shared_phone" if people else "unknown_number"
-        alerts = await self.confirm_all(people[0], f"reply:{reply.channel}", f"person:{people[0]}")
-        return f"confirmed:{len(alerts)}" if alerts else "no_live_alert"
+        number = await self._confirm_all(people[0], reply)
+        return f"confirmed:{number}" if number else "no_live_alert"
 
-    async def confirm_all(self, person: int, how: str, actor: str) -> list[str]:
-        """Confirm every live alert this official was sent; return their ids."""
+    async def _confirm_all(self, person: int, reply: Reply) -> int:
+        """Confirm every live alert this official was told of before answering; return how many."""
         places = await self._people.places_of(person)
-        alerts = await self._store.ledger.sent_to(person, places, self._clock.now() - RECENT)
-        for alert in alerts:
-            await self.confirm(alert, person, how, actor)
-        return alerts
+        until = min(reply.at, self._clock.now()) + CLOCKS
+        told = await self._store.ledger.sent_to(person, places, self._clock.now() - RECENT, until)
+        for alert, villages in told:
+            await self._write(alert, person, villages, f"reply:{reply.channel}", f"person:{person}")
+        return len(told)
 
     async def confirm(self, alert: str, person: int, how: str, actor: str) -> bool:
-        """Write one confirmation for the villages the official answers for. False if already known."""
+        """Write what a clerk heard: one confirmation for the villages the official answers for now. False if known."""
         villages = [village for _, village in await self._people.places_of(person) if village]
+        return await self._write(alert, person, villages, how, actor)
+
+    async def _write(self, alert: str, person: int, villages: Sequence[str], how: str, actor: str) -> bool:
         record = Record(self._clock.now(), actor, "confirm", alert, how)
         return await self._store.ledger.confirm(alert, person, villages, how, record)
