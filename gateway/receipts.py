@@ -13,7 +13,7 @@ from typing import Protocol
 
 from gateway import log, metrics
 from gateway.channel import Event
-from gateway.model import DeviceEvent, Record, Reply, Report
+from gateway.model import DeviceEvent, Record, Reply, Report, Target
 from gateway.ports import Clock, Directory
 from gateway.store import Store
 
@@ -86,15 +86,20 @@ class Receipts:
         places = await self._people.places_of(person)
         until = min(reply.at, self._clock.now()) + CLOCKS
         told = await self._store.ledger.sent_to(person, places, self._clock.now() - RECENT, until)
-        for alert, villages in told:
-            await self._write(alert, person, villages, f"reply:{reply.channel}", f"person:{person}")
+        for alert in told:
+            await self.confirm(alert, person, f"reply:{reply.channel}", f"person:{person}")
         return len(told)
 
     async def confirm(self, alert: str, person: int, how: str, actor: str) -> bool:
-        """Write what a clerk heard: one confirmation for the villages the official answers for now. False if known."""
-        villages = [village for _, village in await self._people.places_of(person) if village]
-        return await self._write(alert, person, villages, how, actor)
-
-    async def _write(self, alert: str, person: int, villages: Sequence[str], how: str, actor: str) -> bool:
+        """Write one confirmation, for this version: for its villages the official answers for now. False if known."""
+        row = await self._store.outbox.alert(alert)
+        targets = row.plan.targets if row is not None else ()
+        places = await self._people.places_of(person)
+        villages = [village for township, village in places if village and _meant(targets, township, village)]
         record = Record(self._clock.now(), actor, "confirm", alert, how)
         return await self._store.ledger.confirm(alert, person, villages, how, record)
+
+
+def _meant(targets: Sequence[Target], township: str, village: str) -> bool:
+    """Whether a village lies in the area of a plan; a target without villages is its whole township."""
+    return any(one.township == township and (not one.villages or village in one.villages) for one in targets)

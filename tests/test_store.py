@@ -480,6 +480,46 @@ async def test_a_report_meets_its_submit_in_either_order(store: Store, report_fi
     assert await store.ledger.unmatched() == 0
 
 
+async def test_a_report_finds_its_submit_though_the_lease_was_lost(store: Store, hand: HandClock) -> None:
+    """A slow account answers after another process took over: its texts had left, and their reports count."""
+    batch = await opened(store)
+    await store.outbox.claim(batch.id, 0, "slow", 20)
+    hand.advance(30)
+    await store.outbox.claim(batch.id, 0, "other", 20)
+    receipts = [Receipt(State.SUBMITTED, reference="ref-0"), Receipt(State.SUBMITTED, reference="ref-1")]
+    assert not await store.ledger.settle(Settled(batch.id, 0, 1, "slow", [0, 1], receipts, "noop", hand.now()))
+    await store.ledger.commit([Report("noop", "ref-1", State.DELIVERED, hand.now(), "DELIVRD")])
+    assert await store.ledger.unmatched() == 0
+    assert (await store.ledger.counts(batch.alert))[("noop", "officials", "delivered")] == 1
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.SKIPPED, State.EXPIRED, State.SUPERSEDED])
+async def test_a_reply_confirms_nothing_that_never_arrived(store: Store, state: State) -> None:
+    """A village whose official was not told must stay open, whatever that official answers."""
+    batch = await opened(store)
+    await store.outbox.claim(batch.id, 0, "me", 20)
+    outcome = [Receipt(state), Receipt(State.SUBMITTED)]
+    await store.ledger.settle(Settled(batch.id, 0, 1, "me", [0, 1], outcome, "noop", NOW))
+    places = [("411726204", "411726204201")]
+    span = (NOW - timedelta(hours=1), NOW)
+    assert await store.ledger.sent_to(100, places, *span) == []
+    assert await store.ledger.sent_to(101, places, *span) == [batch.alert]
+
+
+async def test_an_answer_to_a_drill_that_is_over_confirms_no_real_warning(store: Store, hand: HandClock) -> None:
+    """A late answer belongs to what was told last, though that has ended."""
+    places = [("411726204", "411726204201")]
+    drill = replace(alert("drill"), status=Status.EXERCISE)
+    for one in (alert("real"), drill):
+        batch = batch_of(one)
+        await store.outbox.accept(draft_of(one, batch, digest=one.identifier))
+        await store.outbox.claim(batch.id, 0, "me", 20)
+        await store.ledger.settle(settled(batch, 0, "me", [0, 1], Receipt(State.SUBMITTED), hand.now()))
+        hand.advance(60)
+    await store.outbox.stop(drill.id, "cancelled", Record(NOW, "issuer", "stop", drill.id))
+    assert await store.ledger.sent_to(100, places, NOW - timedelta(hours=1), hand.now()) == []
+
+
 async def test_the_change_feed_is_read_without_gaps_or_repeats(store: Store) -> None:
     """Coverage, the console and webhooks all live on this feed."""
     batch = await opened(store)
@@ -512,7 +552,7 @@ async def test_a_reply_is_found_for_the_alerts_a_person_was_sent(store: Store) -
     assert await store.ledger.sent_to(101, places, *span) == [], "nothing has left for anybody yet"
     await store.outbox.claim(batch.id, 0, "me", 20)
     await store.ledger.settle(settled(batch, 0, "me", [0, 1], Receipt(State.SUBMITTED)))
-    assert await store.ledger.sent_to(101, places, *span) == [(batch.alert, ("411726204201",))]
+    assert await store.ledger.sent_to(101, places, *span) == [batch.alert]
     assert await store.ledger.sent_to(102, places, *span) == [], "its slice has not left"
     assert await store.ledger.sent_to(999, places, *span) == []
 
@@ -528,7 +568,7 @@ async def test_an_answer_to_a_drill_confirms_no_real_warning(store: Store, hand:
         await store.ledger.settle(settled(batch, 0, "me", [0, 1], Receipt(State.SUBMITTED), hand.now()))
         hand.advance(60)
     told = await store.ledger.sent_to(100, places, NOW - timedelta(hours=1), hand.now())
-    assert [one for one, _ in told] == [drill.id]
+    assert told == [drill.id]
 
 
 async def test_a_recall_stops_what_was_taken_and_settles_what_was_not(store: Store) -> None:
@@ -540,8 +580,31 @@ async def test_a_recall_stops_what_was_taken_and_settles_what_was_not(store: Sto
     assert await store.commands.take(wanted[2:]) == frozenset()
     left = await store.commands.wanted(batch.persons)
     assert [(item.device, item.stop) for item in left] == [(one.device, True) for one in wanted[:2]]
+
+
+async def test_a_halt_that_came_first_keeps_loudspeakers_silent(store: Store) -> None:
+    """What was asked for a moment before the halt is not written a moment after it."""
+    batch = await opened(store, slice_=0, channel="loudspeaker_ws")
+    wanted = await store.commands.wanted(batch.persons)
+    await store.outbox.halt("loudspeaker_ws", True, Record(NOW, "duty", "halt", "loudspeaker_ws"))
+    assert await store.commands.take(wanted) == frozenset()
+    await store.outbox.halt("loudspeaker_ws", False, Record(NOW, "duty", "release", "loudspeaker_ws"))
+    assert await store.commands.take(wanted) == frozenset(wanted)
+
+
+async def test_a_command_of_another_process_costs_this_one_nothing(store: Store) -> None:
+    """Only devices held here are asked about, and only those with something open."""
+    batch = await opened(store, slice_=0, channel="loudspeaker_ws")
+    assert await store.commands.wanted([1, 2, 3]) == []
+    assert [item.device for item in await store.commands.wanted([1, *batch.persons[:1]])] == [100]
+
+
+async def test_the_same_reply_twice_is_kept_once(store: Store) -> None:
+    """Carriers deliver a text again when they saw no answer."""
     reply = Reply("noop", "noop", "r1", "+8610000000001", "1", NOW)
     await store.ledger.commit([], [(reply, b"hash", "confirmed:1"), (reply, b"hash", "confirmed:1")])
+    rows = await store.database.read(lambda tx: tx.all("SELECT outcome FROM reply"))
+    assert [row[0] for row in rows] == ["confirmed:1"]
 
 
 async def test_device_commands_are_desired_state_until_reported_or_stopped(store: Store) -> None:

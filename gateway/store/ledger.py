@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 from gateway.database import Database, Tx, micros
 from gateway.errors import Ambiguous
-from gateway.model import Batch, Change, Receipt, Record, Reply, Report, State
+from gateway.model import Batch, Change, Notice, Receipt, Record, Reply, Report, State
 from gateway.ports import Clock, Settled
 from gateway.store import audit, change
 from gateway.store.claim import put_off
-from gateway.store.codec import pack, unpack_alert, unpack_batch
+from gateway.store.codec import pack, unpack_alert, unpack_batch, unpack_persons
 from gateway.store.rows import Run, finish_commands, fold_states, person_key
 
 
@@ -38,7 +38,6 @@ class Pace(NamedTuple):
 
 
 TOLD = frozenset({State.SUBMITTED, State.UNKNOWN, State.DELIVERED, State.PLAYED, State.CONFIRMED})
-VILLAGE = 12  # digits of a village's code
 
 
 class SqlLedger:
@@ -121,39 +120,39 @@ class SqlLedger:
 
     async def sent_to(
         self, person: int, places: Sequence[tuple[str, str]], since: datetime, until: datetime
-    ) -> list[tuple[str, tuple[str, ...]]]:
-        """Return the active alerts this official was told of in that time, each with the villages named to it.
+    ) -> list[str]:
+        """Return the active alerts this official was told of in that time, by id.
 
         Only what really left for this person counts, and only alerts of the class (actual or not) that was told
-        last: an answer to a drill never confirms a real warning.
+        last, be it over by now: an answer to a drill never confirms a real warning. Who was told that the own
+        village is out of the area confirms nothing.
         """
         townships = sorted({township for township, _ in places})
         keys = [person_key(village, person) for _, village in places]
 
-        def operation(tx: Tx) -> list[tuple[str, tuple[str, ...]]]:
+        def operation(tx: Tx) -> list[str]:
             rows = tx.all(
-                "SELECT b.alert, o.body, b.states, b.submitted_at, a.body FROM batch b JOIN alert a ON a.id = b.alert"
-                " JOIN outbox o ON o.batch = b.id WHERE a.standing = 'active' AND a.accepted_at >= :since"
+                "SELECT b.alert, a.standing, a.body, b.notice, b.states, o.body FROM batch b"
+                " JOIN alert a ON a.id = b.alert JOIN outbox o ON o.batch = b.id WHERE a.accepted_at >= :since"
                 " AND b.submitted_at <= :until AND b.audience = 'officials' AND b.township IN :*townships"
-                " AND b.first_key <= :last AND b.last_key >= :first ORDER BY b.submitted_at DESC",
+                " AND b.first_key <= :last AND b.last_key >= :first ORDER BY b.submitted_at DESC, b.id DESC",
                 since=micros(since),
                 until=micros(until),
                 townships=townships,
                 first=min(keys),
                 last=max(keys),
             )
-            told: dict[str, tuple[str, ...]] = {}
+            told: set[str] = set()
             last: bool | None = None
-            for alert, packed, states, _, body in rows:
-                batch = unpack_batch(packed)
-                if person not in batch.persons or bytes(states)[at := batch.persons.index(person)] not in TOLD:
+            for alert, standing, body, notice, states, packed in rows:
+                persons = unpack_persons(packed)
+                if person not in persons or states[persons.index(person)] not in TOLD:
                     continue
                 actual = unpack_alert(body).actual
                 last = actual if last is None else last
-                if actual is last:
-                    own = batch.places.get(at) or (list(batch.village_of())[at],)
-                    told[alert] = tuple(code for code in (*told.get(alert, ()), *own) if len(code) == VILLAGE)
-            return sorted(told.items())
+                if actual is last and standing == "active" and notice != Notice.PARTIAL_ALL_CLEAR:
+                    told.add(alert)
+            return sorted(told)
 
         return await self._database.read(operation) if places else []
 
@@ -238,6 +237,10 @@ def _settle(tx: Tx, settled: Settled) -> bool:
     fold_states(tx, settled.batch, facts, at, finished=int(bool(owned) and not queued))
     if owned:
         _record(tx, settled, at, [shared] if shared is not None else settled.receipts)
+    # A lost lease undoes no submit: the provider will report under this reference all the same.
+    for position, receipt in zip(settled.positions, settled.receipts, strict=True):
+        if receipt.reference:
+            _submit_reference(tx, settled, position, receipt.reference)
     if owned and queued:
         put_off(tx, settled.batch, at)
     return bool(owned)
@@ -259,11 +262,6 @@ def _record(tx: Tx, settled: Settled, at: int, receipts: Sequence[Receipt]) -> N
         at=at,
         record=pack(((first, last) if whole else list(settled.positions), record[:1] if uniform else record)),
     )
-    if not any(reference for _, _, reference in record):
-        return
-    for position, receipt in zip(settled.positions, settled.receipts, strict=True):
-        if receipt.reference:
-            _submit_reference(tx, settled, position, receipt.reference)
 
 
 def _submit_reference(tx: Tx, settled: Settled, position: int, reference: str) -> None:

@@ -55,6 +55,7 @@ CREATE TABLE device_command (
   want TEXT NOT NULL, finished BIGINT NOT NULL, deadline BIGINT NOT NULL, PRIMARY KEY (device, alert, batch));
 CREATE INDEX device_command_open ON device_command (device) WHERE finished = 0;
 CREATE INDEX device_command_alert ON device_command (alert);
+CREATE INDEX device_command_batch ON device_command (batch, position);
 CREATE TABLE confirmation (
   alert TEXT NOT NULL, person BIGINT NOT NULL, at BIGINT NOT NULL, how TEXT NOT NULL, villages TEXT NOT NULL,
   PRIMARY KEY (alert, person));
