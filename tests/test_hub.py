@@ -1,0 +1,162 @@
+"""What the hub writes to loudspeakers: nothing of a stopped warning, everything of all others."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from pathlib import Path
+
+import pytest
+from links import RecordingLink
+from structlog.testing import capture_logs
+from test_store import NOW, HandClock, alert, batch_of, draft_of
+
+from gateway.channel import ChannelSettings, Link, Play, Sockets
+from gateway.database import Database
+from gateway.errors import Temporary
+from gateway.hub import COMPOSE_AGAIN_S, Hub
+from gateway.metrics import REGISTRY
+from gateway.model import Batch, Lane, Level, Message, Notice, Receipt, Record, State, Status
+from gateway.store import Store
+
+
+class Poles:
+    """A channel of loudspeakers that keeps what was written to them."""
+
+    name = "loudspeaker_ws"
+
+    def __init__(self, devices: Collection[int]) -> None:
+        self.devices = devices
+        self.written: list[tuple[int, bool]] = []
+        self.answer = Receipt(State.SUBMITTED)
+
+
+class Wires(Sockets):
+    """The channel of some poles."""
+
+    name = "loudspeaker_ws"
+
+    def __init__(self, poles: Poles) -> None:
+        super().__init__(ChannelSettings())
+        self.poles = poles
+
+    def held(self) -> Collection[int]:
+        return self.poles.devices
+
+    async def command(self, plays: Sequence[Play], link: Link) -> list[Receipt]:
+        self.poles.written += [(play.device, play.stop) for play in plays]
+        return [self.poles.answer] * len(plays)
+
+
+class Words:
+    """A composer; recalls `recalled` while it composes, and fails for the batches `broken`."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.recalled = ""
+        self.broken: set[str] = set()
+
+    async def message(self, batch: Batch, positions: Sequence[int], *, again: bool) -> Message:
+        if batch.id in self.broken:
+            raise KeyError("a template")
+        if self.recalled:
+            await self.store.outbox.stop(self.recalled, "recalled", Record(NOW, "issuer", "recall", self.recalled))
+        return Message(
+            batch.alert, Notice.ISSUE, Status.ACTUAL, Level.RED, Lane.GREEN, "zh", "", "words", batch.deadline
+        )
+
+    async def repeatable(self, batch: Batch) -> bool:
+        return False
+
+
+class Post:
+    """A hub over a real store."""
+
+    def __init__(self, store: Store, clock: HandClock) -> None:
+        self.store = store
+        self.clock = clock
+        self.poles = Poles(range(100, 104))
+        self.words = Words(store)
+        self.hub = Hub(Wires(self.poles), store, self.words, RecordingLink(), clock)
+
+    async def warn(self, name: str = "a1") -> Batch:
+        """Accept an alert for four loudspeakers."""
+        one = alert(name)
+        batch = batch_of(one, slice_=0, channel="loudspeaker_ws")
+        await self.store.outbox.accept(draft_of(one, batch, digest=name))
+        return batch
+
+    async def states(self, batch: Batch) -> dict[str, int]:
+        """Loudspeakers by state."""
+        counts = await self.store.ledger.counts(batch.alert)
+        return {state: number for (_, _, state), number in counts.items()}
+
+
+@pytest.fixture
+async def post(tmp_path: Path) -> AsyncIterator[Post]:
+    clock = HandClock()
+    database = Database(f"sqlite:///{tmp_path}/hub.db")
+    await database.open()
+    yield Post(Store(database, clock), clock)
+    await database.close()
+
+
+def alarms(kind: str) -> float:
+    return REGISTRY.get_sample_value("mingluo_alarms_total", {"kind": kind}) or 0.0
+
+
+async def test_what_was_recalled_while_it_was_composed_is_never_played(post: Post) -> None:
+    """The recall commits between the look and the write: nothing stops a play afterwards, so there must be none."""
+    batch = await post.warn()
+    post.words.recalled = batch.alert
+    assert await post.hub.round() == 0
+    assert post.poles.written == []
+    assert await post.states(batch) == {"superseded": 4}
+
+
+async def test_what_was_played_before_the_recall_is_stopped(post: Post) -> None:
+    """A village must not go on hearing a warning that was a mistake."""
+    batch = await post.warn()
+    assert await post.hub.round() == 4
+    assert await post.states(batch) == {"submitted": 4}
+    await post.store.outbox.stop(batch.alert, "recalled", Record(NOW, "issuer", "recall", batch.alert))
+    assert await post.hub.round() == 4
+    assert sorted(post.poles.written) == [(device, stop) for device in range(100, 104) for stop in (False, True)]
+
+
+async def test_a_play_whose_write_failed_is_written_again_and_stopped_after_a_recall(post: Post) -> None:
+    """Nobody knows how much of it the device heard before its connection broke."""
+    batch = await post.warn()
+    post.poles.answer = Receipt(State.QUEUED, "offline", error=Temporary("offline"))
+    assert await post.hub.round() == await post.hub.round() == 4
+    await post.store.outbox.stop(batch.alert, "recalled", Record(NOW, "issuer", "recall", batch.alert))
+    post.poles.answer = Receipt(State.SUBMITTED)
+    assert await post.hub.round() == 4
+    assert post.poles.written[-4:] == [(device, True) for device in range(100, 104)]
+
+
+async def test_a_batch_that_cannot_be_composed_silences_no_other(post: Post) -> None:
+    """One missing word in one template; the village across the river still hears its own warning."""
+    broken, good = await post.warn("broken"), await post.warn("good")
+    post.words.broken = {broken.id}
+    before = alarms("cannot_compose")
+    with capture_logs() as logs:
+        assert await post.hub.round() == 4
+        assert await post.hub.round() == 0
+    assert [entry["event"] for entry in logs] == ["cannot_compose"], "it does not fill the log four times a second"
+    assert alarms("cannot_compose") == before + 1
+    assert await post.states(good) == {"submitted": 4}
+    assert await post.states(broken) == {"queued": 4}, "what was never written is not called submitted"
+    post.words.broken = set()
+    post.clock.advance(COMPOSE_AGAIN_S)
+    assert await post.hub.round() == 4
+    assert await post.states(broken) == {"submitted": 4}
+
+
+async def test_an_error_nobody_foresaw_is_logged_without_its_words(post: Post) -> None:
+    """A bug in a channel must show, and must not carry a text into the log."""
+    await post.warn()
+    post.poles.answer = Receipt(State.FAILED, "", error=KeyError("somebody's text"))
+    with capture_logs() as logs:
+        await post.hub.round()
+    assert [(entry["event"], entry["type"]) for entry in logs] == [("bug_in_channel", "KeyError")]
+    assert "text" not in str(logs)
