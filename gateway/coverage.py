@@ -1,6 +1,6 @@
 """Is every village reached? Officials' confirmations, loudspeakers' receipts and SMS states folded per village (D1).
 
-Computed from the ledger on demand and kept until the change feed moves. A person answerable for a
+Computed from the ledger on demand and kept until ledger or roster move. A person answerable for a
 village confirms it; a township's post does not stand for its villages. *Played* needs the policy's share of
 the loudspeakers in service. *Silent* means everybody was refused or unreachable and every device offline:
 not the same as unanswered.
@@ -8,17 +8,19 @@ not the same as unanswered.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.directory.people import SqlDirectory
-from gateway.model import Batch, Group, Notice, State, VillageState
+from gateway.model import Batch, Group, Kind, Notice, State, VillageState
 from gateway.policy import Policy
 from gateway.ports import AlertRow
 from gateway.regions import Regions
 from gateway.store import Store
 
 SMS = (State.SUBMITTED, State.DELIVERED, State.CONFIRMED)
+UNREACHED = (State.FAILED, State.SKIPPED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Coverage:
 
     villages: tuple[Village, ...]
     confirmation_wanted: bool
+    ends: bool = False
+    """Whether it ends a warning: nobody is called because of it, so it has no gaps."""
 
     def count(self, state: VillageState) -> int:
         """Villages in a state."""
@@ -57,6 +61,8 @@ class Coverage:
     @property
     def gaps(self) -> tuple[Village, ...]:
         """Villages nobody has confirmed and no loudspeaker has played in: by name, to be called."""
+        if self.ends:
+            return ()
         open_states = (VillageState.GAP, VillageState.SILENT, VillageState.SMS_ONLY)
         return tuple(village for village in self.villages if village.state in open_states)
 
@@ -66,44 +72,55 @@ class Coverage:
         return tuple(village for village in self.villages if village.wanting)
 
 
+class _Version(NamedTuple):
+    """All a coverage depends on that can move: it is recomputed when any of this did."""
+
+    counts: dict[tuple[str, str, str], int]
+    confirmations: list[tuple[int, tuple[str, ...], str, int]]
+    devices: dict[str, tuple[int, ...]]
+    answerable: dict[str, tuple[int, ...]]
+
+
 class CoverageBook:
-    """Coverage of alerts, recomputed when their ledger has moved."""
+    """Coverage of alerts, recomputed when their ledger or the roster has moved."""
 
     def __init__(self, store: Store, directory: SqlDirectory, regions: Regions, policy: Callable[[], Policy]) -> None:
         self._store = store
         self._directory = directory
         self._regions = regions
         self._policy = policy
-        self._kept: dict[str, tuple[object, Coverage]] = {}
+        self._kept: dict[str, tuple[_Version, Coverage]] = {}
 
     async def of(self, row: AlertRow) -> Coverage:
         """Return the coverage of one alert as the ledger has it now."""
         alert = row.alert.id
-        version = (await self._store.ledger.counts(alert), await self._store.ledger.confirmations(alert))
+        codes = self._regions.expand(row.plan.targets) if row.alert.actual or row.plan.steps else []
+        version = _Version(
+            await self._store.ledger.counts(alert),
+            await self._store.ledger.confirmations(alert),
+            await self._directory.devices(codes),
+            await self._directory.responsible(codes),
+        )
         kept = self._kept.get(alert)
         if kept and kept[0] == version:
             return kept[1]
-        coverage = await self._fold(row, {person: villages for person, villages, _, _ in version[1]})
+        coverage = await self._fold(row, codes, version)
         if len(self._kept) > 64:
             self._kept.clear()
         self._kept[alert] = (version, coverage)
         return coverage
 
-    async def _fold(self, row: AlertRow, confirmations: dict[int, tuple[str, ...]]) -> Coverage:
-        codes = self._regions.expand(row.plan.targets) if row.alert.actual or row.plan.steps else []
-        tallies = {code: _Tally() for code in codes}
-        for village, devices in (await self._directory.devices(codes)).items():
-            tallies[village].devices = len(devices)
-        answerable = await self._directory.responsible(codes)
-        best: dict[int, State] = {}  # over all roads to an official: a fallback's success counts
+    async def _fold(self, row: AlertRow, codes: Sequence[str], version: _Version) -> Coverage:
+        tallies = {code: _Tally(devices=len(version.devices.get(code, ()))) for code in codes}
+        roads: dict[int, list[int]] = {}  # to an official, the states of all of them: a fallback's success counts
         async for batch, states in self._batches(row.alert.id):
             if batch.group is Group.OFFICIALS and batch.notice is not Notice.PARTIAL_ALL_CLEAR:
                 for person, value in zip(batch.persons, states, strict=True):
-                    best[person] = max(best.get(person, State.QUEUED), State(value))
+                    roads.setdefault(person, []).append(value)
             elif batch.group is Group.LOUDSPEAKERS:
                 _devices(tallies, batch, states)
-        _officials(tallies, best, answerable)
-        confirmed = {village for villages in confirmations.values() for village in villages}
+        _officials(tallies, roads, version.answerable)
+        confirmed = {village for _, villages, _, _ in version.confirmations for village in villages}
         wanted = self._policy().needs_confirmation(row.alert)
         share = self._policy().played_share
         villages = []
@@ -111,7 +128,7 @@ class CoverageBook:
             state = VillageState.CONFIRMED if code in confirmed else _state(tally, share)
             wanting = wanted and state is not VillageState.CONFIRMED
             villages.append(Village(code, self._regions.path_name(code), state, wanting))
-        return Coverage(tuple(villages), wanted)
+        return Coverage(tuple(villages), wanted, ends=row.alert.kind in (Kind.CANCEL, Kind.CORRECTION))
 
     async def _batches(self, alert: str) -> AsyncIterator[tuple[Batch, bytes]]:
         for group in (Group.OFFICIALS, Group.LOUDSPEAKERS):
@@ -122,16 +139,16 @@ class CoverageBook:
                 after = page[-1][0].id
 
 
-def _officials(tallies: dict[str, _Tally], best: dict[int, State], answerable: dict[str, tuple[int, ...]]) -> None:
-    """Count an official for each of the villages it answers for."""
+def _officials(tallies: dict[str, _Tally], roads: dict[int, list[int]], answerable: dict[str, tuple[int, ...]]) -> None:
+    """Count an official for each of the villages it answers for: reached by any road, unreachable by every one."""
     for village, people in answerable.items():
         tally = tallies.get(village)
         if tally is None:
             continue
-        states = [best[person] for person in people if person in best]
-        tally.officials = len(states)
-        tally.reached = sum(state in SMS for state in states)
-        tally.unreachable = sum(state in (State.FAILED, State.SKIPPED) for state in states)
+        found = [roads[person] for person in people if person in roads]
+        tally.officials = len(found)
+        tally.reached = sum(any(state in SMS for state in states) for states in found)
+        tally.unreachable = sum(all(state in UNREACHED for state in states) for states in found)
 
 
 def _devices(tallies: dict[str, _Tally], batch: Batch, states: bytes) -> None:
