@@ -232,7 +232,9 @@ async def test_a_queue_that_never_confirms_is_declared_anew(amqp_url: str, names
         inbox = Inbox()
         await broker.publish(QUEUE, b"x")
         await broker.consume(QUEUE, 1, inbox.take)
-        await (await inbox.next()).ack()
+        message = await inbox.next()
+        assert message.body == b"x"
+        await message.ack()
 
 
 async def test_a_frozen_broker_costs_green_a_quarter_second_once(namespace: str) -> None:
