@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Install the servers that tests start privately: RabbitMQ, PostgreSQL, Redis. Called by `make test`.
+# Install the servers that tests start privately (RabbitMQ, PostgreSQL, Redis) and the outside check of XML signatures
+# (xmlsec1). Called by `make test`.
 # A part whose MINGLUO_TEST_…_URL is given is not needed. System services are not started:
 # a policy-rc.d forbids it while apt runs, and is removed after unless it stood before.
 set -euo pipefail
@@ -13,12 +14,13 @@ missing() {
     packages+=(postgresql)
   [[ -n ${MINGLUO_TEST_REDIS_URL:-} ]] || command -v redis-server >/dev/null || [[ -x /usr/bin/redis-server ]] ||
     packages+=(redis-server)
+  command -v xmlsec1 >/dev/null || packages+=(xmlsec1)
   echo "${packages[*]-}"
 }
 
 refuse() {
   cat >&2 <<TEXT
-make test needs these servers: $1
+make test needs: $1
 $2
 Install them (Debian: apt-get install $1), or point the tests at running ones:
   MINGLUO_TEST_AMQP_URL=amqp://…  MINGLUO_TEST_DATABASE_URL=postgresql://…  MINGLUO_TEST_REDIS_URL=redis://…
