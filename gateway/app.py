@@ -28,11 +28,13 @@ from gateway import log, metrics
 from gateway.alarm import Alarm
 from gateway.api import make_app, mount
 from gateway.broker import LocalBroker, RabbitBroker
+from gateway.case import Cases
 from gateway.channel import Channel, Sockets
 from gateway.compose import GatewayComposer
 from gateway.core import Core
 from gateway.coverage import CoverageBook
 from gateway.database import Database
+from gateway.decision import Decisions
 from gateway.directory.people import SqlDirectory
 from gateway.directory.vault import Vault
 from gateway.errors import ConfigError
@@ -42,11 +44,13 @@ from gateway.intake import Intake
 from gateway.lifecycle import Lifecycle
 from gateway.link import GatewayLink, Rate
 from gateway.model import Batch, DeviceEvent, Lane
+from gateway.obligation import Obligations
 from gateway.planner import Planner
 from gateway.policy import Policy
 from gateway.pool import ParsePool
 from gateway.ports import Broker, Clock, State
 from gateway.receipts import Receipts
+from gateway.regime import Regimes
 from gateway.regions import Regions
 from gateway.relay import Relay, Worker, queue
 from gateway.render import Renderer
@@ -244,9 +248,11 @@ class App:
         self.planner = Planner(self.store, directory, self.relay, slices, self.clock)
         pool = ParsePool()
         self._stack.callback(pool.close)
-        intake = Intake(
-            self.store, regions, lambda: policy, self.planner, self.channels, self.clock, self._on_accepted, pool
-        )
+        cases = Cases(self.store, regions, lambda: policy, self.channels, self.clock)
+        intake = Intake(self.store, cases, lambda: policy, self.planner, self.clock, self._on_accepted, pool)
+        decisions = Decisions(intake, cases, self.store, regions, lambda: policy, vault, self.clock)
+        obligations = Obligations(self.store, lambda: policy, self.clock)
+        regimes = Regimes(self.store, regions, lambda: policy, vault, self.clock)
         coverage = CoverageBook(self.store, directory, regions, lambda: policy)
         self.hubs = {
             name: Hub(one, self.store, composer, links[name], self.clock)
@@ -254,8 +260,9 @@ class App:
             if isinstance(one, Sockets) and "hub" in self.roles
         }
         self.core = Core(
-            settings, self.clock, self.store, directory, vault, regions, policy, renderer, composer, coverage,
-            receipts, intake, self.broker, self.channels, links, simulation=live.isdisjoint(self.channels),
+            settings, self.clock, self.store, directory, vault, regions, policy, renderer, composer, coverage, receipts,
+            intake, decisions, obligations, regimes, self.broker, self.channels, links,
+            simulation=live.isdisjoint(self.channels),
         )  # fmt: skip
         await self._start(composer, links)
 
@@ -305,7 +312,14 @@ class App:
 
     def _sweeper(self) -> Sweeper:
         plain = [name for name, one in self.channels.items() if not isinstance(one, Sockets)]
-        fire = {"held": Alarm(self.store, self.clock).held, "expire": Lifecycle(self.store, self.clock).expire}
+        alarm = Alarm(self.store, lambda: self.core.policy, self.clock)
+        fire = {
+            "held": alarm.held,
+            "partner": alarm.partner,
+            "expire": Lifecycle(self.store, self.clock).expire,
+            "obligation": self.core.obligations.due,
+            "regime": self.core.regimes.expire,
+        }
         return Sweeper(self.store.outbox, self.store.timers, self.relay, plain, fire)
 
     def _gauges(self) -> Gauges:

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from gateway.channel import Channel, Link
 from gateway.compose import GatewayComposer
 from gateway.coverage import CoverageBook
+from gateway.decision import Decisions
 from gateway.directory.people import SqlDirectory
 from gateway.directory.vault import Vault
 from gateway.intake import Intake
+from gateway.obligation import Obligations
 from gateway.policy import Policy
 from gateway.ports import Broker, Clock
 from gateway.receipts import Receipts
+from gateway.regime import Regimes
 from gateway.regions import Regions
 from gateway.render import Renderer
 from gateway.settings import Settings
@@ -36,6 +39,9 @@ class Core:
     coverage: CoverageBook
     receipts: Receipts
     intake: Intake
+    decisions: Decisions
+    obligations: Obligations
+    regimes: Regimes
     broker: Broker
     channels: Mapping[str, Channel]
     links: Mapping[str, Link]

@@ -227,10 +227,10 @@ def safety(rules: Policy, facts: Facts) -> Iterator[Verdict]:
         )  # fmt: skip
     elif demo:
         yield Verdict("tokens", "note", f"{demo} demo tokens open this simulation", "delete them before going live")
-    if not any(token.role == "reviewer" for token in rules.tables.tokens.token):
+    if not any(token.role == "signer" for token in rules.tables.tokens.token):
         yield Verdict(
-            "tokens", "error", "nobody is a reviewer: whatever is held would wait for ever",
-            "add one: mingluo policy token --role reviewer --issuer ID --name NAME",
+            "tokens", "error", "nobody is a signer: whatever is held would wait for ever",
+            "add one: mingluo policy token --role signer --issuer ID --name NAME",
         )  # fmt: skip
     if facts.halted:
         names = ", ".join("all" if scope == "*" else scope for scope in sorted(facts.halted))

@@ -11,6 +11,7 @@ from gateway.model import Record
 from gateway.ports import Clock
 from gateway.store import Store
 from gateway.store.codec import unpack_persons
+from gateway.store.rows import UNENDED
 
 
 class Lifecycle:
@@ -24,7 +25,7 @@ class Lifecycle:
         """End an alert whose time is over."""
         row = await self._store.outbox.alert(alert)
         now = self._clock.now()
-        if row is None or row.standing not in ("active", "held"):
+        if row is None or row.standing not in UNENDED:
             return None
         if row.alert.expires is not None and row.alert.expires > now:
             return row.alert.expires

@@ -52,17 +52,21 @@ publishes = _counter("publishes_total", "Batches handed to the broker", "lane", 
 ALARMS = (
     "account_unusable",
     "batch_failed",
+    "break_glass",
     "bug",
     "cannot_compose",
+    "emergency",
     "held",
     "held_leader",
     "limit",
+    "obligation",
+    "partner",
     "step_failed",
     "timer_failed",
 )
-ROUTES = ("drill", "green", "normal")
+ROUTES = ("drill", "emergency", "green", "normal")
 WHYS = ("ambiguous", "temporary", "throttled")
-OUTCOMES = ("accepted", "held", "duplicate", "refused")
+OUTCOMES = ("accepted", "draft", "held", "duplicate", "refused")
 
 
 def begin(channels: Collection[str]) -> None:

@@ -315,12 +315,14 @@ class Plan:
     """Everything that will be done for one alert, stored whole. `held` names what waits for a person, and why."""
 
     alert: str
-    route: str  # "green" | "normal" | "drill"
+    route: str  # "green" | "emergency" | "normal" | "drill"
     reasons: tuple[str, ...]
     targets: tuple[Target, ...]
     leaving: tuple[Target, ...]
     steps: tuple[Step, ...]
     held: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    """Stages of `gateway.standing` it has still to pass, the present one first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -500,6 +502,41 @@ class Change:
     kind: str
     alert: str
     subject: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One step in the life of an alert: what happened at which standing, by whom ("issuer/name"), and why."""
+
+    standing: str
+    event: str
+    actor: str
+    at: datetime
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """A note with names in it, encrypted: a telephone authorisation (D3), a consultation 会商记录 (D9)."""
+
+    kind: str  # "authorise" | "join" | "emergency" | "consultation"
+    actor: str
+    at: datetime
+    secret: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Obligation:
+    """Something the duty room owes an alert by a time: it rings from `due` on until a person has answered."""
+
+    alert: str
+    kind: str
+    due: datetime
+    opened_at: datetime
+    answered_at: datetime | None = None
+    actor: str = ""
+    answer: str = ""
+    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True)

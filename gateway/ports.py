@@ -7,13 +7,28 @@ Directory knows people and devices; Clock tells the time.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from gateway.channel import Device
-from gateway.model import Alert, Audience, Batch, Change, Claim, Lane, Plan, Receipt, Recipient, Record, Reply, Report
+from gateway.model import (
+    Alert,
+    Audience,
+    Batch,
+    Change,
+    Claim,
+    Decision,
+    Lane,
+    Minute,
+    Plan,
+    Receipt,
+    Recipient,
+    Record,
+    Reply,
+    Report,
+)
 
 
 class Clock(Protocol):
@@ -150,7 +165,10 @@ class Settled(NamedTuple):
 
 
 class Accepted(NamedTuple):
-    """Answer to `accept`: new; duplicate (same content, nothing done); or conflict (same id, other content)."""
+    """Answer to `accept`: accepted; duplicate (same content, nothing done); conflict (same id, other content).
+
+    Or overtaken (what it was to end has just ended); or sealed (its code is unknown or used).
+    """
 
     result: str
     alert: str
@@ -171,8 +189,19 @@ class Draft:
     """Alert id → reason (superseded, cancelled, corrected): every later claim of these fails."""
     now: datetime
     issuer: str = ""
-    held: bool = False
-    """True: stored for a second person; no batches, no stops until approved."""
+    standing: str = "active"
+    """Where it stands afterwards (`gateway.standing`); no batches and no stops before it is active."""
+    reason: str = ""
+    decision: Decision | None = None
+    timers: Mapping[str, datetime] = field(default_factory=dict)
+    """Timer kind → due, under the alert's id."""
+    obligations: Mapping[str, datetime] = field(default_factory=dict)
+    """Kind → due of what the duty room owes from now on."""
+    minute: Minute | None = None
+    likeness: str = ""
+    """Digest of what near-duplicates have in common (D4)."""
+    seal: str = ""
+    """Hash of the sealed code that is used up by this acceptance (break-glass, D3)."""
 
 
 class StepWork(NamedTuple):
@@ -185,7 +214,7 @@ class StepWork(NamedTuple):
 
 
 class AlertRow(NamedTuple):
-    """An alert as stored with its plan and standing: held | active | stopped | rejected."""
+    """An alert as stored with its plan and standing (`gateway.standing`). `revision` counts its changes."""
 
     alert: Alert
     plan: Plan
@@ -193,6 +222,7 @@ class AlertRow(NamedTuple):
     reason: str
     issuer: str
     accepted_at: datetime
+    revision: int = 0
 
 
 class Ready(NamedTuple):
@@ -210,8 +240,14 @@ class Outbox(Protocol):
     async def accept(self, draft: Draft) -> Accepted:
         """Store alert, plan, records, stops and first batches in one transaction; only then may the caller say 202."""
 
-    async def approve(self, draft: Draft) -> Accepted:
-        """Turn a held alert into an active one, as `accept` does; an active one gets its plan's further steps."""
+    async def move(self, was: AlertRow, draft: Draft) -> Accepted:
+        """Move a stored alert on, as `accept` stores a new one; an active one gets its plan's further steps.
+
+        `conflict`: it is no longer as `was` says.
+        """
+
+    async def successors(self, sender: str, identifier: str) -> list[AlertRow]:
+        """Alerts that refer to this one, newest first."""
 
     async def alert(self, alert: str) -> AlertRow | None:
         """One alert."""

@@ -14,9 +14,9 @@ from typing import Self
 from pydantic import BaseModel, Field
 
 from gateway import cap
+from gateway.case import Prepared
 from gateway.compose import SIGNED
 from gateway.core import Core
-from gateway.intake import Prepared
 from gateway.model import Alert, Group, Plan, Status, Step, Target
 from gateway.planner import cut
 from gateway.policy import Principal

@@ -133,7 +133,16 @@ class _Maker:
             self.reasons.append(f"channel: none of the channels for {group} is enabled")
         for notice, where in news:
             for row in rows:
-                yield from self._steps(row, notice, where)
+                yield from self._steps(row, self._channels(row), notice, where)
+            if self.route.kind == "emergency":
+                further = self._further(group, rows)
+                yield from self._steps(rows[0].model_copy(update={"start_after_s": 0}), further, notice, where)
+
+    def _further(self, group: Group, rows: Sequence[PlanRow]) -> tuple[tuple[str, str | None], ...]:
+        """Return every other channel that can serve the group: the emergency regime uses them all (D8)."""
+        used = {name for row in rows for name in (*row.channels, row.fallback)}
+        able = (one.name for one in self.policy.tables.plan.channel if group in one.groups)
+        return tuple((name, None) for name in able if name in self.enabled and name not in used)
 
     def _admitted(self, group: Group, where: Targets) -> Targets:
         """Return the targets this group may be served in now."""
@@ -141,7 +150,7 @@ class _Maker:
             return tuple(t for t in where if t.township.startswith(self.policy.drill.areas))
         over = {target.township for target in self.route.over_ceiling}
         where = tuple(target for target in where if target.township not in over)
-        if group is not Group.RESIDENTS or self.policy.coarse_sends:
+        if group is not Group.RESIDENTS or self.policy.coarse_sends or self.route.decided:
             return where
         coarse = ", ".join(target.township for target in where if target.coarse)
         if coarse:
@@ -158,8 +167,10 @@ class _Maker:
         # Behind the last one only: behind each, the fallback would serve the same people twice.
         return (*((name, None) for name in running[:-1]), (running[-1], fallback))
 
-    def _steps(self, row: PlanRow, notice: Notice, where: Targets) -> Iterator[_Draft]:
-        for channel, fallback in self._channels(row):
+    def _steps(
+        self, row: PlanRow, channels: Sequence[tuple[str, str | None]], notice: Notice, where: Targets
+    ) -> Iterator[_Draft]:
+        for channel, fallback in channels:
             wanted = self.now + timedelta(seconds=row.start_after_s)
             start = self._start(row.group, channel, notice, wanted)
             deadline = self.policy.expires(self.alert)

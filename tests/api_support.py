@@ -20,20 +20,24 @@ from channels.noop import Noop, NoopSettings
 from gateway.api import make_app
 from gateway.api.shape import EXAMPLE
 from gateway.broker import LocalBroker
+from gateway.case import Cases
 from gateway.channel import Channel, Link
 from gateway.compose import GatewayComposer
 from gateway.core import Core
 from gateway.coverage import CoverageBook
 from gateway.database import Database, Tx
+from gateway.decision import Decisions
 from gateway.directory.people import Secret, SqlDirectory, encode_secret
 from gateway.directory.vault import Vault
 from gateway.errors import StoreDown
 from gateway.intake import Intake
 from gateway.model import Lane, Message, Receipt, Slice, State
+from gateway.obligation import Obligations
 from gateway.planner import Planner
 from gateway.policy import Policy
 from gateway.ports import Settled
 from gateway.receipts import Receipts
+from gateway.regime import Regimes
 from gateway.regions import Regions
 from gateway.relay import Relay, queue
 from gateway.render import Renderer
@@ -50,7 +54,7 @@ T = TypeVar("T")
 Client = TestClient[web.Request, web.Application]
 
 JIALOU, TONGSHAN = "411726209", "411726204"
-ISSUER, REVIEWER = "demo-411726-qxj-issuer", "demo-411726-qxj-reviewer"
+ISSUER, SIGNER = "demo-411726-qxj-issuer", "demo-411726-qxj-signer"
 CLERK, VIEWER, ADMIN = "demo-411726-qxj-clerk", "demo-411726-qxj-viewer", "demo-4117-yjj-admin"
 NEIGHBOUR, CITY, COMMAND = "demo-411728-qxj-issuer", "demo-4117-qxt-issuer", "demo-411726-fzb-issuer"
 PHONES = tuple(f"+861990000{n:04d}" for n in range(1, 9))
@@ -186,6 +190,8 @@ async def _core(folder: Path, clock: ManualClock, database: Database, *, simulat
     def policy() -> Policy:
         return POLICY
 
+    cases = Cases(store, REGIONS, policy, channels, clock)
+    intake = Intake(store, cases, policy, planner, clock, lambda alert, batches: None)
     core = Core(
         settings=Settings(data=folder, config=ROOT / "config", templates=ROOT / "templates"),
         clock=clock,
@@ -198,7 +204,10 @@ async def _core(folder: Path, clock: ManualClock, database: Database, *, simulat
         composer=GatewayComposer(store.outbox, RENDERER, policy, channels),
         coverage=CoverageBook(store, directory, REGIONS, policy),
         receipts=Receipts(store, directory, clock, lambda event: None),
-        intake=Intake(store, REGIONS, policy, planner, channels, clock, lambda alert, batches: None),
+        intake=intake,
+        decisions=Decisions(intake, cases, store, REGIONS, policy, vault, clock),
+        obligations=Obligations(store, policy, clock),
+        regimes=Regimes(store, REGIONS, policy, vault, clock),
         broker=broker,
         channels=channels,
         links={},

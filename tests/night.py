@@ -42,7 +42,7 @@ from gateway.simulate.world import devices_of
 
 COUNTY = "411726"
 ISSUER = "demo-411726-qxj-issuer"
-COMMAND, COMMAND_REVIEWER = "demo-411726-fzb-issuer", "demo-411726-fzb-reviewer"
+COMMAND, COMMAND_SIGNER = "demo-411726-fzb-issuer", "demo-411726-fzb-signer"
 WARNED, EVACUATED = "【泌阳县气象局】", "【泌阳县防汛办】"  # the signatures tell whose text it is
 AGAIN = "再次提醒"
 TOWNSHIPS = 8
@@ -192,7 +192,7 @@ noop = {{ per_s = {self.pace_per_s}, burst = 1000 }}
 
     async def approve(self, alert: str) -> None:
         """The second person agrees."""
-        await self._post(f"/v1/alerts/{alert}/approve", COMMAND_REVIEWER, b"", None)
+        await self._post(f"/v1/alerts/{alert}/approve", COMMAND_SIGNER, b"", None)
 
     async def _post(self, path: str, token: str, data: bytes, status: int | None) -> str:
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/cap+xml"}

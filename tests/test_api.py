@@ -25,7 +25,7 @@ from api_support import (
     NAMES,
     NEIGHBOUR,
     PHONES,
-    REVIEWER,
+    SIGNER,
     TONGSHAN,
     VIEWER,
     Desk,
@@ -265,7 +265,7 @@ async def test_of_a_city_warning_a_county_sees_its_own_villages_and_people_only(
     sender = "4117-qxt@mingluo.example"
     answer = await desk.issue(CITY, sender=sender, areas=both)
     if answer["result"] == "held":
-        await desk.call("POST", f"/v1/alerts/{answer['id']}/approve", "demo-4117-qxt-reviewer")
+        await desk.call("POST", f"/v1/alerts/{answer['id']}/approve", "demo-4117-qxt-signer")
     path = f"/v1/alerts/{answer['id']}/status"
     _, whole = await desk.call("GET", path, CITY)
     _, mine = await desk.call("GET", path, VIEWER)
@@ -287,7 +287,7 @@ async def test_an_exercise_waits_for_a_second_person_who_is_not_the_first(desk: 
     own = await refusal(desk, 403, "POST", f"/v1/alerts/{alert}/approve", ISSUER)
     assert own["type"].endswith("/own_alert")
     assert not await desk.core.store.ledger.batches(alert)
-    response, answer = await desk.call("POST", f"/v1/alerts/{alert}/approve", REVIEWER)
+    response, answer = await desk.call("POST", f"/v1/alerts/{alert}/approve", SIGNER)
     assert (response.status, answer["result"]) == (200, "accepted")
     _, shown = await desk.call("GET", f"/v1/alerts/{alert}", VIEWER)
     assert shown["standing"] == "active"
@@ -296,9 +296,9 @@ async def test_an_exercise_waits_for_a_second_person_who_is_not_the_first(desk: 
 async def test_what_a_reviewer_rejects_never_leaves(desk: Desk) -> None:
     """And the reason stands in the audit chain."""
     alert = await desk.held()
-    _, answer = await desk.call("POST", f"/v1/alerts/{alert}/reject", REVIEWER, {"reason": "区域有误"})
+    _, answer = await desk.call("POST", f"/v1/alerts/{alert}/reject", SIGNER, {"reason": "区域有误"})
     assert answer == {"id": alert, "standing": "rejected", "reason": "区域有误"}
-    await refusal(desk, 409, "POST", f"/v1/alerts/{alert}/approve", REVIEWER)
+    await refusal(desk, 409, "POST", f"/v1/alerts/{alert}/approve", SIGNER)
     _, chain = await desk.call("GET", "/v1/audit", ADMIN)
     assert ("reject", "区域有误") in [(one["action"], one["detail"]) for one in chain["records"]]
 
@@ -307,7 +307,7 @@ async def test_a_recall_stops_the_alert_at_once_and_twice_is_harmless(desk: Desk
     """Whoever sees the mistake presses, and presses again."""
     alert = (await desk.issue())["id"]
     for _ in range(2):
-        response, answer = await desk.call("POST", f"/v1/alerts/{alert}/recall", REVIEWER, {"reason": "误发"})
+        response, answer = await desk.call("POST", f"/v1/alerts/{alert}/recall", SIGNER, {"reason": "误发"})
         assert response.status == 200
         assert answer == {"id": alert, "standing": "stopped", "reason": "recalled"}
     await refusal(desk, 403, "POST", f"/v1/alerts/{alert}/recall", COMMAND, {"reason": "not ours"})
@@ -450,13 +450,17 @@ async def test_deliveries_page_by_batch_and_meet_each_recipient_once(desk: Desk)
     assert len(whole) == 8
 
 
+ELSEWHERE = [{"description": "泌阳县花园街道", "geocodes": {"township": ["411726001"]}}]
+"""No drill is held where a real red is in force."""
+
+
 async def test_the_list_pages_newest_first_and_filters_by_standing(desk: Desk) -> None:
     """On a bad night thirty alerts are open; none may fall between two pages."""
     made = []
     for number in range(3):
         desk.clock.advance(1)
-        made.append((await desk.issue(identifier=f"n{number}"))["id"])
-    held = await desk.held(identifier="drill")
+        made.append((await desk.issue(identifier=f"n{number}", description="雨" * (number + 1)))["id"])
+    held = await desk.held(identifier="drill", areas=ELSEWHERE)
     seen, after = [], ""
     while True:
         _, page = await desk.call("GET", f"/v1/alerts?limit=1&standing=active&after={after}", VIEWER)
@@ -545,7 +549,7 @@ async def test_a_warning_that_reaches_nobody_says_so(desk: Desk) -> None:
 async def test_the_audit_chain_pages_and_a_forged_record_is_found(desk: Desk) -> None:
     """What was decided can be proven a year later."""
     await desk.issue()
-    await desk.held(identifier="drill")
+    await desk.held(identifier="drill", areas=ELSEWHERE)
     _, first = await desk.call("GET", "/v1/audit?limit=1", ADMIN)
     _, second = await desk.call("GET", f"/v1/audit?limit=1&after={first['next']}", ADMIN)
     assert [page["records"][0]["action"] for page in (first, second)] == ["accept", "hold"]

@@ -522,7 +522,7 @@ def test_without_token_or_gateway_the_command_says_so(run: Run) -> None:
 def test_without_a_token_the_demo_tokens_are_named(run: Run) -> None:
     """A newcomer needs three people: one who issues, one who approves, one who notes confirmations."""
     said = run("list").stderr
-    assert all(f"demo-411726-qxj-{role}" in said for role in ("issuer", "reviewer", "clerk"))
+    assert all(f"demo-411726-qxj-{role}" in said for role in ("issuer", "signer", "clerk"))
 
 
 async def test_an_unknown_alert_names_the_command_that_lists_them(run: Run, gateway: Gateway) -> None:

@@ -162,7 +162,7 @@ async def test_villages_of_all_live_warnings_are_counted_and_those_that_ended_ar
     states = ("confirmed", "played", "sms_only", "silent", "gap")
     one = sum(value("villages", state=state) or 0.0 for state in states)
     assert one > 0
-    await desk.issue(identifier="another-one")
+    await desk.issue(identifier="another-one", description="又一场雨")
     await shown.villages()
     assert sum(value("villages", state=state) or 0.0 for state in states) == 2 * one
     await desk.call(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_support import ISSUER, JIALOU, REVIEWER, Desk, opened
+from api_support import ISSUER, JIALOU, SIGNER, Desk, opened
 from manual_clock import ManualClock
 
 from gateway.api.shape import EXAMPLE
@@ -52,9 +52,9 @@ async def submit(desk: Desk, data: bytes) -> str:
 
 
 async def approve(desk: Desk, alert: str) -> str:
-    principal = desk.core.policy.principal(REVIEWER, simulation=True)
+    principal = desk.core.policy.principal(SIGNER, simulation=True)
     assert principal is not None
-    return (await desk.core.intake.approve(alert, principal)).result
+    return (await desk.core.decisions.approve(alert, principal)).result
 
 
 async def standing(desk: Desk, alert: str) -> tuple[str, str]:
@@ -101,7 +101,7 @@ async def test_of_two_ends_at_once_one_stands(desk: Desk) -> None:
         for name, kind in (("all-clear", "Cancel"), ("update", "Cancel"))
     ]
     results = await asyncio.gather(*(approve(desk, alert) for alert in held), return_exceptions=True)
-    assert sorted([(await standing(desk, alert))[0] for alert in held]) == ["active", "held"]
+    assert sorted([(await standing(desk, alert))[0] for alert in held]) == ["active", "sign"]
     assert sum(result == "accepted" for result in results) == 1
     assert sum(isinstance(result, Refused) for result in results) == 1
 
@@ -111,10 +111,10 @@ async def test_a_second_correction_tells_nobody_twice(desk: Desk) -> None:
     alert = await submit(desk, message(desk, "first"))
     principal = desk.core.policy.principal(ISSUER, simulation=True)
     assert principal is not None
-    await desk.core.intake.cancel(alert, principal, "误发", correction=True)
+    await desk.core.decisions.cancel(alert, principal, "误发", correction=True)
     desk.clock.advance(5)
     with pytest.raises(Refused, match="already"):
-        await desk.core.intake.cancel(alert, principal, "误发", correction=True)
+        await desk.core.decisions.cancel(alert, principal, "误发", correction=True)
 
 
 async def test_a_recalled_warning_can_still_be_corrected(desk: Desk) -> None:
@@ -122,8 +122,8 @@ async def test_a_recalled_warning_can_still_be_corrected(desk: Desk) -> None:
     alert = await submit(desk, message(desk, "first"))
     principal = desk.core.policy.principal(ISSUER, simulation=True)
     assert principal is not None
-    await desk.core.intake.recall(alert, principal, "误发")
-    outcome = await desk.core.intake.cancel(alert, principal, "误发", correction=True)
+    await desk.core.decisions.recall(alert, principal, "误发")
+    outcome = await desk.core.decisions.cancel(alert, principal, "误发", correction=True)
     row = await desk.core.store.outbox.alert(outcome.alert)
     assert outcome.result == "accepted"
     assert row is not None

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 # units of its own row, as long as no circle closes. A new module is added to the lowest row that fits.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "model"),
-    ("settings", "metrics", "log", "ports", "channel", "regions"),
+    ("settings", "metrics", "log", "ports", "channel", "regions", "standing"),
     ("cap", "policy", "routing", "render", "pool"),
     ("database", "migrations"),
     ("broker", "store", "state", "directory"),
@@ -28,7 +28,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("sender",),
     ("compose", "relay", "hub"),
     ("planner",),
+    ("lineage", "case"),
     ("intake", "sweeper", "alarm", "lifecycle", "coverage", "gauge", "confirm"),
+    ("decision", "obligation", "regime"),
     ("core", "preview", "report"),
     ("doctor",),
     ("api", "console", "simulate", "device"),

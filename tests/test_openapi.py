@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from aiohttp import web
-from api_support import ADMIN, CLERK, ISSUER, REVIEWER, VIEWER, Desk, opened  # fmt: skip
+from api_support import ADMIN, CLERK, ISSUER, SIGNER, VIEWER, Desk, opened  # fmt: skip
 from manual_clock import ManualClock
 
 from gateway import cap
@@ -103,8 +103,8 @@ def good(operation: str, desk: Desk) -> Ask:
     return {
         "submitAlert": Ask(ISSUER, EXAMPLE | {"identifier": "fresh"}),
         "previewAlert": Ask(ISSUER, EXAMPLE),
-        "approveAlert": Ask(REVIEWER, held=True),
-        "rejectAlert": Ask(REVIEWER, {"reason": "wrong area"}, held=True),
+        "approveAlert": Ask(SIGNER, held=True),
+        "rejectAlert": Ask(SIGNER, {"reason": "wrong area"}, held=True),
         "recallAlert": Ask(ISSUER, {"reason": "a test run"}),
         "cancelAlert": Ask(ISSUER, {"note": "rain has passed"}),
         "correctAlert": Ask(ISSUER, {"note": "sent by mistake"}),

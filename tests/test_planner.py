@@ -143,7 +143,8 @@ async def test_a_plan_that_grew_by_a_countersign_is_read_again(store: Store) -> 
     row = await store.outbox.alert(one.id)
     assert row is not None
     more = replace(row.plan, steps=(*row.plan.steps, replace(row.plan.steps[0], number=2)))
-    await store.outbox.approve(replace(draft_of(one), plan=more, cursors={}))
+    moved = await store.outbox.move(row, replace(draft_of(one), plan=more, cursors={}))
+    assert moved.result == "accepted"
     await plan_through(planner)
     assert list(await told(store, one, step=2)) == [100]
 

@@ -215,7 +215,7 @@ def test_every_shipped_issuer_has_a_second_person_where_it_has_a_first() -> None
     roles: dict[str, set[str]] = {}
     for row in POLICY.tables.tokens.token:
         roles.setdefault(row.issuer, set()).add(row.role)
-    assert all("reviewer" in held for held in roles.values() if "issuer" in held)
+    assert all("signer" in held for held in roles.values() if "issuer" in held)
 
 
 # --- authority -------------------------------------------------------------------------------------------------------
@@ -310,7 +310,7 @@ def test_an_unknown_hazard_has_no_colour() -> None:
 def test_a_red_rainstorm_of_the_county_is_green() -> None:
     """绿色通道: no approval stands between the forecaster and the village."""
     route = POLICY.route(warning(), QXJ, BIYANG, NOON)
-    assert (route.kind, route.held, route.over_ceiling, route.second_person) == ("green", (), (), False)
+    assert (route.kind, route.held, route.over_ceiling, bool(route.needs)) == ("green", (), (), False)
 
 
 @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ def test_what_is_not_green_says_why(changes: dict[str, Any], why: str) -> None:
     """Everything else waits for a second person, and the screen says for what."""
     route = POLICY.route(warning(**changes), QXJ, BIYANG, NOON)
     assert route.kind == "normal"
-    assert route.second_person
+    assert bool(route.needs)
     assert any(reason.startswith(why) for reason in route.reasons)
     assert bool(route.held) == why.startswith(("colour", "hazard: code", "hazard: the name"))
 
@@ -389,7 +389,7 @@ def test_a_longer_validity_extends() -> None:
 def test_a_correction_needs_no_second_person_and_is_never_held_or_green() -> None:
     """A false alarm is taken back within minutes by any signer, even if the mistake was its hazard code."""
     route = POLICY.route(warning(kind=Kind.CORRECTION, event_code="11B77"), QXJ, BIYANG, NOON)
-    assert (route.kind, route.second_person, route.held) == ("normal", False, ())
+    assert (route.kind, bool(route.needs), route.held) == ("normal", False, ())
 
 
 @given(
@@ -400,7 +400,7 @@ def test_a_correction_needs_no_second_person_and_is_never_held_or_green() -> Non
 def test_what_is_not_actual_is_always_a_drill_with_a_second_person(status: Status, kind: Kind, level: Level) -> None:
     """The worst mistake of all is a test that leaves as a real warning (rule 3)."""
     route = POLICY.route(warning(status=status, kind=kind, level=level), QXJ, BIYANG, NOON)
-    assert (route.kind, route.second_person) == ("drill", True)
+    assert (route.kind, bool(route.needs)) == ("drill", True)
     assert (status is Status.DRAFT) == any(text.startswith("draft:") for text in route.held)
 
 
@@ -453,7 +453,7 @@ def test_above_the_ceiling_part_goes_and_the_rest_is_named() -> None:
     inside, outside = Target("411702101"), Target("411726101", certain=False)
     alert = warning(sender=CITY.sender)
     route = POLICY.route(alert, CITY, (inside, outside), NOON)
-    assert (route.kind, route.over_ceiling, route.second_person) == ("green", (outside,), True)
+    assert (route.kind, route.over_ceiling, route.needs) == ("green", (outside,), ())
     assert route.held[0].startswith("over_ceiling: 1 township")
     assert POLICY.route(alert, CITY, (outside,), NOON).kind == "normal"
 
@@ -461,7 +461,7 @@ def test_above_the_ceiling_part_goes_and_the_rest_is_named() -> None:
 def test_a_limit_alarms_but_never_blocks_red() -> None:
     """On a bad night the thirtieth red is as urgent as the first (D5)."""
     red = POLICY.route(warning(), QXJ, BIYANG, NOON, issued_last_hour=10_000)
-    assert (red.kind, red.held, red.second_person) == ("green", (), False)
+    assert (red.kind, red.held, red.needs) == ("green", (), ())
     assert red.alarms
     orange = POLICY.route(warning(level=Level.ORANGE), QXJ, BIYANG, NOON, issued_last_hour=10)
     assert orange.kind == "normal"

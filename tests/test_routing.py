@@ -21,7 +21,7 @@ POLICY = Policy.load(SAMPLE)
 NOON = datetime(2026, 7, 20, 4, 0, tzinfo=UTC)  # 12:00 in China
 NIGHT = datetime(2026, 7, 20, 15, 0, tzinfo=UTC)  # 23:00 in China
 LIVE = frozenset({"sms_twilio", "loudspeaker_ws", "web_push"})
-GREEN, NORMAL = Route("green", second_person=False), Route("normal")
+GREEN, NORMAL = Route("green"), Route("normal")
 A, B, C = (Target(f"41172610{n}") for n in (1, 2, 3))
 
 
@@ -162,7 +162,7 @@ def test_a_policy_may_let_coarse_matches_go() -> None:
 
 def test_above_the_ceiling_officials_inside_are_served_and_the_rest_follows_the_countersign() -> None:
     """Nobody waits who need not, and nobody is told twice when the countersign comes (D5)."""
-    route = replace(GREEN, over_ceiling=(B,), held=("over_ceiling: ...",), second_person=True)
+    route = replace(GREEN, over_ceiling=(B,), held=("over_ceiling: ...",))
     first = made(warning(), route, targets=(A, B))
     assert {step.audience.group for step in first.steps} == {Group.OFFICIALS, Group.LOUDSPEAKERS}
     assert {target for step in first.steps for target in step.audience.targets} == {A}

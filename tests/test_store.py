@@ -41,7 +41,7 @@ from gateway.model import (
 )
 from gateway.ports import Draft, Settled, StepWork
 from gateway.store import Store
-from gateway.store.outbox import _accept
+from gateway.store.acceptance import accept
 
 NOW = datetime(2026, 7, 20, 6, 30, tzinfo=UTC)
 
@@ -143,7 +143,7 @@ async def test_two_processes_do_not_accept_one_identifier_twice(
     loop = asyncio.get_running_loop()
 
     def slow(tx: Tx) -> str:
-        one = _accept(tx, draft_of(alert(), batch_of(alert())))
+        one = accept(tx, draft_of(alert(), batch_of(alert())))
         loop.call_soon_threadsafe(entered.set)
         assert released.wait(20)
         return one.result

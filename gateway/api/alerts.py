@@ -93,20 +93,20 @@ async def show_cap(call: Call) -> Answer:
 async def approve(call: Call) -> Answer:
     """Let what waits go out."""
     row = await call.row()
-    return 200, await _told(call, await call.core.intake.approve(row.alert.id, call.principal))
+    return 200, await _told(call, await call.core.decisions.approve(row.alert.id, call.principal))
 
 
 async def reject(call: Call) -> Answer:
     """End a held alert without sending it."""
     row = await call.row()
-    await call.core.intake.reject(row.alert.id, call.principal, call.form(ReasonIn).reason)
+    await call.core.decisions.reject(row.alert.id, call.principal, call.form(ReasonIn).reason)
     return 200, _standing(await call.row())
 
 
 async def recall(call: Call) -> Answer:
     """Stop an alert at once."""
     row = await call.row()
-    await call.core.intake.recall(row.alert.id, call.principal, call.form(ReasonIn).reason)
+    await call.core.decisions.recall(row.alert.id, call.principal, call.form(ReasonIn).reason)
     return 200, _standing(await call.row())
 
 
@@ -117,14 +117,14 @@ def _standing(row: AlertRow) -> Standing:
 async def cancel(call: Call) -> Answer:
     """Send the all-clear in the issuer's name."""
     row = await call.row()
-    return await _accepted(call, await call.core.intake.cancel(row.alert.id, call.principal, call.form(NoteIn).note))
+    return await _accepted(call, await call.core.decisions.cancel(row.alert.id, call.principal, call.form(NoteIn).note))
 
 
 async def correct(call: Call) -> Answer:
     """Revoke a mistake in the issuer's name."""
     row = await call.row()
     note = call.form(NoteIn).note
-    return await _accepted(call, await call.core.intake.cancel(row.alert.id, call.principal, note, correction=True))
+    return await _accepted(call, await call.core.decisions.cancel(row.alert.id, call.principal, note, correction=True))
 
 
 async def show_status(call: Call) -> Answer:

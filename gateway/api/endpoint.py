@@ -26,7 +26,7 @@ from gateway.ports import AlertRow
 
 M = TypeVar("M", bound=BaseModel)
 Access = Literal["token", "open", "loopback"]
-EVERYONE = frozenset({"issuer", "reviewer", "clerk", "viewer", "admin"})
+EVERYONE = frozenset({"issuer", "reviewer", "signer", "clerk", "viewer", "admin"})
 JSON = "application/json"
 ALERT_MEDIA = ("application/cap+xml", "application/xml", JSON)
 FORM_BYTES = 16 * 1024

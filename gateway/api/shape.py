@@ -62,7 +62,9 @@ class AlertsQuery(Form):
 
     after: str = Field("", pattern=r"^([0-9a-f]{20})?$")
     limit: int = Field(50, ge=1, le=200)
-    standing: Literal["", "held", "active", "stopped", "rejected"] = ""
+    standing: Literal[
+        "", "held", "draft", "suppressed", "partner", "review", "sign", "returned", "rejected", "active", "stopped"
+    ] = Field("", description="held: all that wait for a person")
 
 
 class DeliveriesQuery(Form):

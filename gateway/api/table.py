@@ -31,10 +31,10 @@ from gateway.api.shape import (
 from gateway.preview import Preview
 from gateway.report import Status
 
-SIGNERS = frozenset({"issuer", "reviewer"})
+SIGNERS = frozenset({"issuer", "reviewer", "signer"})
 CLERKS = SIGNERS | {"clerk"}
 ADMINS = frozenset({"admin"})
-HALTERS = frozenset({"issuer", "admin"})
+HALTERS = frozenset({"issuer", "signer", "admin"})
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 

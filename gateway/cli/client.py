@@ -50,7 +50,7 @@ class Gateway:
         if not token:
             wrong_use(
                 "no token: in simulation export MINGLUO_TOKEN=demo-411726-qxj-issuer (the second person: "
-                "demo-411726-qxj-reviewer, a clerk: demo-411726-qxj-clerk); otherwise make one: mingluo policy token"
+                "demo-411726-qxj-signer, a clerk: demo-411726-qxj-clerk); otherwise make one: mingluo policy token"
             )
         if not token.isascii() or not token.isprintable():
             wrong_use("MINGLUO_TOKEN: not a token; it has characters no token has")

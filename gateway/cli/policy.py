@@ -29,6 +29,7 @@ class Role(StrEnum):
 
     ISSUER = "issuer"
     REVIEWER = "reviewer"
+    SIGNER = "signer"
     CLERK = "clerk"
     VIEWER = "viewer"
     ADMIN = "admin"

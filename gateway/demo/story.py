@@ -40,7 +40,7 @@ from gateway.simulate.speaker import Options
 from gateway.simulate.world import World
 
 COUNTY = "411726"
-ISSUER, REVIEWER = "demo-411726-qxj-issuer", "demo-411726-qxj-reviewer"
+ISSUER, SIGNER = "demo-411726-qxj-issuer", "demo-411726-qxj-signer"
 SPEAKERS = 300  # one a village: the roster takes townships of 泌阳县 until it has them
 TOWNSHIPS = 6  # of those, how many the warning and its update are about
 LEAVING, ENTERING = 2, 1  # how many of them the update removes and adds
@@ -243,7 +243,7 @@ class Story:
             alert = str(answer["id"])
             if answer["result"] == "held":
                 self.screen.say("复核 held: a second person approves")
-                await self._post(session, f"/v1/alerts/{alert}/approve", REVIEWER, b"")
+                await self._post(session, f"/v1/alerts/{alert}/approve", SIGNER, b"")
             self.screen.say("")
             status = await self._rest(session, alert)
         self._played.append(Played(name, told, replace(version, alert=alert), posted_ms, status))

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.model import Alert, Kind, Target
-from gateway.policy.table import Grant, Issuer, Tables, area_covers, hazard_matches
+from gateway.policy.table import Grant, Issuer, area_covers, hazard_matches
+from gateway.policy.tables import Tables
 
 TEST_HAZARD = "00000"
 """测试专用: never a real warning."""

@@ -20,8 +20,10 @@ from typing import NamedTuple, Self
 from gateway.errors import ConfigError
 from gateway.model import Alert, Document, Group, Kind, Level, Notice, Status, Target
 from gateway.policy import authority, reading, route
+from gateway.policy.procedure import ProcedureFile
 from gateway.policy.route import CHINA, Route, Succession
-from gateway.policy.table import Drill, Hazard, Issuer, PlanRow, Role, Tables, area_covers
+from gateway.policy.table import Drill, Hazard, Issuer, PlanRow, Role, area_covers
+from gateway.policy.tables import Tables
 
 
 class Principal(NamedTuple):
@@ -134,14 +136,16 @@ class Policy:
         now: datetime,
         succession: Succession | None = None,
         issued_last_hour: int = 0,
+        *,
+        emergency: bool = False,
     ) -> Route:
         """Decide the way of an alert whose authority was found good.
 
         An update needs its `succession`; without one it cannot be shown to raise or extend anything, so it is
-        never green.
+        never green. `emergency`: the regime is in force over its whole area (D8).
         """
         over_limit = self.over_limit(issuer, issued_last_hour)
-        return route.decide(self.tables, alert, issuer, targets, now, succession, over_limit)
+        return route.decide(self.tables, alert, issuer, targets, now, succession, over_limit, emergency=emergency)
 
     def expires(self, alert: Alert) -> datetime:
         """Return the alert's own expiry, else the default for its kind, document and level."""
@@ -176,6 +180,15 @@ class Policy:
     def needs_confirmation(self, alert: Alert) -> bool:
         """Whether a person answerable for each village must confirm this alert (叫应)."""
         return self.confirm_within_min(alert) is not None
+
+    @property
+    def procedure(self) -> ProcedureFile:
+        """Stages, deputies, joint warnings, the emergency regime, and the duty room's clocks."""
+        return self.tables.procedure
+
+    def partners(self, alert: Alert, issuer: Issuer) -> tuple[Issuer, ...]:
+        """Return the bodies a joint risk warning waits for."""
+        return self.procedure.partners(alert, issuer, self.issuers)
 
     @property
     def review_within_min(self) -> int:
@@ -214,7 +227,7 @@ class Policy:
         lines = [f"refused: {finding}" for finding in self.authority(issuer, alert, targets)]
         lines += [f"route: {decided.kind}", *(f"because {reason}" for reason in decided.reasons)]
         lines += [f"held: {text}" for text in decided.held]
-        lines.append("needs a second person" if decided.second_person else "needs no second person")
+        lines.append(f"needs: {', '.join(decided.needs)}" if decided.needs else "needs no second person")
         names = [body.name for body in authority.entitled(self.tables, alert, targets)]
         lines.append(f"may be sent by: {', '.join(names) or 'nobody'}")
         return "\n".join(lines)

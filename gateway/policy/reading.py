@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from gateway.errors import ConfigError
 from gateway.model import Document, Group, Level
+from gateway.policy.procedure import ProcedureFile
 from gateway.policy.table import (
     AuthorityFile,
     DefaultsFile,
@@ -28,10 +29,10 @@ from gateway.policy.table import (
     PlanFile,
     QuietFile,
     Table,
-    Tables,
     TokensFile,
     hazard_matches,
 )
+from gateway.policy.tables import Tables
 
 T = TypeVar("T", bound=Table)
 
@@ -43,6 +44,7 @@ FILES: dict[str, type[Table]] = {
     "plan.toml": PlanFile,
     "quiet.toml": QuietFile,
     "defaults.toml": DefaultsFile,
+    "procedure.toml": ProcedureFile,
 }
 
 
@@ -208,6 +210,11 @@ def _issuers_exist(tables: Tables) -> Iterator[str]:
     for name in tables.defaults.limits.issuers:
         if name not in ids:
             yield f"defaults.toml: limits.issuers: {name} is not in authority.toml; add the issuer or correct the id"
+    procedure = tables.procedure
+    named = [name for row in procedure.deputy for name in (row.issuer, *row.by)]
+    for name in (*named, *procedure.emergency.starters):
+        if name not in ids:
+            yield f"procedure.toml: {name} is not in authority.toml; add the issuer or correct the id"
     for issuer in tables.authority.issuer:
         for prefix in issuer.ceiling:
             if not prefix.startswith(issuer.areas):

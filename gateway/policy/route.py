@@ -1,4 +1,4 @@
-"""The route of one alert: green channel, a second person, or a drill. Pure; asked through `Policy`.
+"""The route of one alert: green channel, emergency regime, the normal stages, or a drill. Pure; asked through `Policy`.
 
 Green means fewer approvals, never fewer checks. Whatever is held says why (D2); nothing that ends or reduces a
 warning is green (D7); a limit alarms but never blocks red (D5).
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from gateway.model import Alert, Document, Kind, Level, Status, Target
-from gateway.policy.table import COLOURED, COLOURS, Issuer, Tables, area_covers
+from gateway.policy.table import COLOURED, COLOURS, Issuer, area_covers
+from gateway.policy.tables import Tables
+from gateway.standing import Standing
 
 CHINA = timezone(timedelta(hours=8))
 """One zone, no summer time."""
@@ -41,10 +43,10 @@ class Succession:
 class Route:
     """How an alert may leave.
 
-    `kind` is "green", "normal" or "drill". `reasons` say why. `held` names what a person has to settle before
-    anything (or, with `over_ceiling`, before the rest) goes out; `alarms` ring but hold nothing.
-    `second_person` is False where the signer alone is enough: green within the ceiling, and corrections.
-    `downgrade` marks an update to a lower level.
+    `kind` is "green", "emergency", "normal" or "drill". `reasons` say why. `held` names what a person has to settle
+    before anything (or, with `over_ceiling`, before the rest) goes out; `alarms` ring but hold nothing.
+    `needs` are the stages of `gateway.standing` it has to pass: none for green, the emergency regime and corrections.
+    `downgrade` marks an update to a lower level; `decided` that a person has settled what was held.
     """
 
     kind: str
@@ -52,8 +54,9 @@ class Route:
     held: tuple[str, ...] = ()
     over_ceiling: tuple[Target, ...] = ()
     alarms: tuple[str, ...] = ()
-    second_person: bool = True
+    needs: tuple[Standing, ...] = ()
     downgrade: bool = False
+    decided: bool = False
 
 
 def colour_exists(tables: Tables, code: str, level: Level) -> bool:
@@ -77,6 +80,8 @@ def decide(
     now: datetime,
     succession: Succession | None,
     over_limit: str,
+    *,
+    emergency: bool = False,
 ) -> Route:
     """Return the route; `over_limit` is the limit's text when this alert exceeds it, else empty."""
     past = succession or Succession()
@@ -85,23 +90,49 @@ def decide(
     if not alert.actual:
         reasons = (f"status: {alert.status} is a drill and needs a second person",)
         held = (*_drill_holds(tables, alert, now), *_holds(tables, alert, targets))
-        return Route("drill", reasons, held, alarms=alarms, downgrade=downgrade)
+        return Route("drill", reasons, held, alarms=alarms, needs=(Standing.SIGN,), downgrade=downgrade)
     if alert.kind is Kind.CORRECTION:
         # Any signer alone, within minutes: a false alarm must not wait for a second person or a missing code.
-        return Route("normal", ("correction: any signer may send it alone",), alarms=alarms, second_person=False)
-    held = _holds(tables, alert, targets)
+        return Route("normal", ("correction: any signer may send it alone",), alarms=alarms)
+    held = (*_holds(tables, alert, targets), *_late(tables, alert, now))
     against = _against_green(tables, alert, issuer, past, downgrade=downgrade)
     if over_limit and alert.level is not Level.RED:
         held = (*held, f"{over_limit}; one more tap sends it")
     over = tuple(target for target in targets if not area_covers(ceiling(tables, issuer), target))
     if targets and len(over) == len(targets):
         against.append(f"ceiling: every target lies above the ceiling of {issuer.id}")
+    if emergency and not held and not _against_emergency(alert, past, downgrade=downgrade):
+        reasons = ("emergency: the emergency regime is in force over its area",)
+        return Route("emergency", reasons, alarms=alarms)
     if against or held:
-        return Route("normal", (*against, *held), held, alarms=alarms, downgrade=downgrade)
+        needs = stages(tables, alert, issuer)
+        return Route("normal", (*against, *held), held, alarms=alarms, needs=needs, downgrade=downgrade)
     reasons = (f"green: {issuer.name} is pre-authorised and {alert.event_code} is on the list",)
     if over:
         held = (f"over_ceiling: {len(over)} townships, and all residents, wait for a countersign",)
-    return Route("green", reasons, held, over, alarms, second_person=bool(over))
+    return Route("green", reasons, held, over, alarms)
+
+
+def stages(tables: Tables, alert: Alert, issuer: Issuer) -> tuple[Standing, ...]:
+    """Return the stages of the normal route, in order."""
+    procedure = tables.procedure
+    joint = (Standing.PARTNER,) if procedure.partners(alert, issuer, tables.authority.issuer) else ()
+    return (*joint, *map(Standing, procedure.approval_of(alert).stages))
+
+
+def _late(tables: Tables, alert: Alert, now: datetime) -> tuple[str, ...]:
+    """Hold what arrives long after it was sent: a feed replayed, or a line that was down. An end is never too late."""
+    minutes = (now - alert.sent) // timedelta(minutes=1)
+    if alert.kind is Kind.CANCEL or minutes <= tables.procedure.clock.late_after_min:
+        return ()
+    return (f"late: it was sent {minutes} minutes ago; a person must see that it still holds",)
+
+
+def _against_emergency(alert: Alert, past: Succession, *, downgrade: bool) -> bool:
+    """Whether the regime is closed to it: it is for red, and response Ⅱ and Ⅰ, and never ends or reduces (D7, D8)."""
+    lowest = Level.ORANGE if alert.document is Document.RESPONSE else Level.RED
+    reduces = downgrade or bool(past.leaving) or (alert.kind is Kind.UPDATE and not past.previous)
+    return alert.level < lowest or alert.kind is Kind.CANCEL or reduces
 
 
 def _drill_holds(tables: Tables, alert: Alert, now: datetime) -> tuple[str, ...]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from datetime import time
 from fnmatch import fnmatchcase
-from functools import cached_property
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints, model_validator
@@ -41,7 +40,9 @@ AreaPrefix = Annotated[str, StringConstraints(pattern=r"^(\d{4}|\d{6}|\d{9}|\d{1
 HazardCode = Annotated[str, StringConstraints(pattern=r"^\d\d[0-9A-Z]\d\d$")]
 HazardGlob = Annotated[str, StringConstraints(pattern=r"^[0-9A-Z]*\*?$", min_length=1)]
 Minutes = Annotated[int, Field(gt=0, le=7 * 24 * 60)]
-Role = Literal["issuer", "reviewer", "clerk", "viewer", "admin"]
+Role = Literal["issuer", "reviewer", "signer", "clerk", "viewer", "admin"]
+WRITERS = frozenset({"issuer", "reviewer", "signer"})
+"""Roles that may send a message in; who may decide on it says `gateway.standing`."""
 
 
 def hazard_matches(code: str, globs: tuple[str, ...]) -> bool:
@@ -285,25 +286,3 @@ class DefaultsFile(Table):
     confirm: tuple[ConfirmRow, ...] = ()
     limits: Limits
     drill: Drill
-
-
-class Tables(Table):
-    """All files together; what `Policy` wraps, digests and stores."""
-
-    hazards: tuple[Hazard, ...] = Field(min_length=1)
-    authority: AuthorityFile
-    tokens: TokensFile
-    green: GreenFile
-    plan: PlanFile
-    quiet: QuietFile
-    defaults: DefaultsFile
-
-    @cached_property
-    def hazard_by_code(self) -> dict[str, Hazard]:
-        """Hazards by GB/T 35561 code."""
-        return {hazard.code: hazard for hazard in self.hazards}
-
-    @cached_property
-    def issuer_by_name(self) -> dict[str, Issuer]:
-        """Issuers by id and by CAP sender."""
-        return {key: issuer for issuer in self.authority.issuer for key in (issuer.id, issuer.sender)}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +61,14 @@ class Shapes:
             for circle in area.circles:
                 found |= self._circle(circle)
         return found
+
+    def around(self, codes: Collection[str]) -> set[str]:
+        """Return the shapes that touch those of the codes, or miss them by less than 600 m."""
+        own = [one for code, one in zip(self.codes, self._shapes, strict=True) if code in codes]
+        if not own:
+            return set()
+        near = self._tree.query(own, predicate="dwithin", distance=OFFSET_M)[1]
+        return {self.codes[at] for at in near}
 
     def _polygon(self, ring: Sequence[Point]) -> set[Hit]:
         surface = _surface([self._flat(point) for point in ring if _on_earth(point)])

@@ -129,6 +129,15 @@ class Regions:
                 unresolved.append(area.description or " ".join(code.value for code in area.geocodes) or "?")
         return Resolution(merge(found), tuple(dict.fromkeys(unresolved)))
 
+    def around(self, targets: Sequence[Target]) -> tuple[Target, ...]:
+        """Return the townships whose shapes touch those of the targets, as uncertain targets; none without geometry."""
+        own = {target.township for target in targets}
+        return tuple(
+            Target(code, how="neighbour", certain=False)
+            for code in sorted(self.shapes.around(own) - own)
+            if (place := self.get(code)) and place.kind == "township"
+        )
+
     def expand(self, targets: Iterable[Target]) -> list[str]:
         """Return the codes of all villages of the targets, each once, in order."""
         return sorted({village for target in targets for village in self._villages(target)})

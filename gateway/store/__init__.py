@@ -9,7 +9,11 @@ from gateway.store import audit
 from gateway.store.audit import AuditChain
 from gateway.store.command import Commands
 from gateway.store.ledger import SqlLedger
+from gateway.store.minute import SqlMinutes
+from gateway.store.obligation import SqlObligations
 from gateway.store.outbox import SqlOutbox
+from gateway.store.regime import SqlRegimes
+from gateway.store.seal import SqlSeals
 from gateway.store.timer import SqlTimers
 
 __all__ = ["Store"]
@@ -25,6 +29,10 @@ class Store:
         self.commands = Commands(database, clock)
         self.audit = AuditChain(database)
         self.timers = SqlTimers(database, clock)
+        self.obligations = SqlObligations(database)
+        self.regimes = SqlRegimes(database)
+        self.minutes = SqlMinutes(database)
+        self.seals = SqlSeals(database)
         self._clock = clock
 
     async def keep_policy(self, digest: str, body: bytes) -> None:

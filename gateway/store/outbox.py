@@ -12,23 +12,19 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
-from gateway.database import Database, Row, Tx, micros, moment
-from gateway.errors import MingluoError
-from gateway.model import Batch, Claim, Lane, Record
+from gateway.database import Database, Tx, micros, moment
+from gateway.model import Alert, Batch, Claim, Decision, Lane, Record
 from gateway.ports import Accepted, AlertRow, Clock, Draft, Ready, StepWork
-from gateway.store import audit
+from gateway.standing import WAITING
+from gateway.store import acceptance, audit
+from gateway.store.around import SUCCESSORS, Around, alert_rows, around
 from gateway.store.change import note
 from gateway.store.claim import claim, defer
-from gateway.store.codec import LANE_RANK, LANES, pack, unpack_alert, unpack_plan
+from gateway.store.codec import LANE_RANK, LANES
 from gateway.store.rows import add_batches, stop_alert
-from gateway.store.timer import set_timer
 
-ALERT_COLUMNS = "body, plan, standing, reason, issuer, accepted_at"
+HELD = "held"
 ACCEPT_PATIENCE_S = 2.0  # accepting answers 503 rather than wait longer for a database that is away
-
-
-class OvertakenError(MingluoError):
-    """Something else has ended what this message was to end."""
 
 
 class SqlOutbox:
@@ -43,34 +39,28 @@ class SqlOutbox:
     async def accept(self, draft: Draft) -> Accepted:
         """Store alert, plan, records, stops and first batches in one transaction; only then may the caller say 202."""
         try:
-            return await self._database.write(lambda tx: _accept(tx, draft), ACCEPT_PATIENCE_S)
-        except OvertakenError:
+            return await self._database.write(lambda tx: acceptance.accept(tx, draft), ACCEPT_PATIENCE_S)
+        except acceptance.OvertakenError:
             return Accepted("overtaken", draft.alert.id)
+        except acceptance.SealError:
+            return Accepted("sealed", draft.alert.id)
 
-    async def approve(self, draft: Draft) -> Accepted:
-        """Turn a held alert into an active one, as `accept` does; an active one gets its plan's further steps."""
+    async def move(self, was: AlertRow, draft: Draft) -> Accepted:
+        """Move a stored alert on, as `accept` stores a new one; an active one gets its plan's further steps."""
         try:
-            return await self._database.write(lambda tx: _approve(tx, draft), ACCEPT_PATIENCE_S)
-        except OvertakenError:
+            return await self._database.write(lambda tx: acceptance.move(tx, was, draft), ACCEPT_PATIENCE_S)
+        except acceptance.OvertakenError:
             return Accepted("overtaken", draft.alert.id)
 
-    async def reject(self, alert: str, reason: str, record: Record) -> bool:
-        """End a held alert without sending it."""
-
-        def operation(tx: Tx) -> bool:
-            if not tx.run(
-                "UPDATE alert SET standing = 'rejected', reason = :reason, ended_at = :at"
-                " WHERE id = :alert AND standing = 'held'",
-                reason=reason,
-                at=micros(record.at),
+    async def decisions(self, alert: str) -> list[Decision]:
+        """What happened to an alert so far, oldest first."""
+        rows = await self._database.read(
+            lambda tx: tx.all(
+                "SELECT standing, event, actor, at, reason FROM decision WHERE alert = :alert ORDER BY number",
                 alert=alert,
-            ):
-                return False
-            audit.append(tx, [record])
-            note(tx, "stopped", alert)
-            return True
-
-        return await self._database.write(operation)
+            )
+        )
+        return [Decision(standing, event, actor, moment(at), reason) for standing, event, actor, at, reason in rows]
 
     async def alert(self, alert: str) -> AlertRow | None:
         """One alert."""
@@ -78,14 +68,15 @@ class SqlOutbox:
         return rows[0] if rows else None
 
     async def alerts(self, after: str = "", limit: int = 50, standing: str = "") -> list[AlertRow]:
-        """Alerts, newest first; `after` is the id of the last one of the page before."""
+        """Alerts, newest first; `after` is the last one's id of the page before. "held" asks for all that wait."""
+        standings = sorted(WAITING) if standing == HELD else [standing]
         where = ["1 = 1"]
         if after:
             where.append("(accepted_at, id) < (SELECT accepted_at, id FROM alert WHERE id = :after)")
         if standing:
-            where.append("standing = :standing")
+            where.append("standing IN :*standings")
         tail = f"WHERE {' AND '.join(where)} ORDER BY accepted_at DESC, id DESC LIMIT :limit"
-        return await self._rows(tail, after=after, limit=limit, standing=standing)
+        return await self._rows(tail, after=after, limit=limit, standings=standings)
 
     async def find(self, sender: str, identifier: str) -> list[AlertRow]:
         """Versions with this sender and identifier, oldest first."""
@@ -93,31 +84,17 @@ class SqlOutbox:
             "WHERE sender = :sender AND identifier = :identifier ORDER BY sent", sender=sender, identifier=identifier
         )
 
-    async def referred_to(self, sender: str, identifier: str) -> bool:
-        """Whether a message that went out refers to this one."""
-        row = await self._database.read(
-            lambda tx: tx.one(
-                "SELECT 1 FROM reference WHERE sender = :sender AND identifier = :identifier",
-                sender=sender,
-                identifier=identifier,
-            )
-        )
-        return row is not None
+    async def successors(self, sender: str, identifier: str) -> list[AlertRow]:
+        """Alerts that refer to this one, whatever became of them, newest first."""
+        return await self._rows(SUCCESSORS, sender=sender, identifier=identifier)
 
-    async def issued_since(self, sender: str, since: datetime) -> int:
-        """Number of alerts a sender has issued since then."""
-        row = await self._database.read(
-            lambda tx: tx.one(
-                "SELECT COUNT(*) FROM alert WHERE sender = :sender AND accepted_at >= :since",
-                sender=sender,
-                since=micros(since),
-            )
-        )
-        return int(row[0]) if row else 0
+    async def around(self, alert: Alert, likeness: str, now: datetime, alike_within: timedelta) -> Around:
+        """What bears on a message that has just come in."""
+        since, hour_ago = now - alike_within, now - timedelta(hours=1)
+        return await self._database.read(lambda tx: around(tx, alert, likeness, now, since, hour_ago))
 
     async def _rows(self, tail: str, **values: object) -> list[AlertRow]:
-        rows = await self._database.read(lambda tx: tx.all(f"SELECT {ALERT_COLUMNS} FROM alert {tail}", **values))
-        return [_alert_row(row) for row in rows]
+        return await self._database.read(lambda tx: alert_rows(tx, tail, **values))
 
     async def work(self, limit: int) -> list[StepWork]:
         """Steps of active plans that are due and not exhausted, most urgent lane first."""
@@ -268,110 +245,3 @@ class SqlOutbox:
         """Scopes halted now."""
         rows = await self._database.read(lambda tx: tx.all("SELECT scope FROM halt ORDER BY scope"))
         return [row[0] for row in rows]
-
-
-def _alert_row(row: Row) -> AlertRow:
-    body, plan, standing, reason, issuer, accepted_at = row
-    return AlertRow(unpack_alert(body), unpack_plan(plan), standing, reason, issuer, moment(accepted_at))
-
-
-def _known(tx: Tx, draft: Draft) -> Accepted | None:
-    """Whether this sender has used this identifier before: for the same content or for another."""
-    row = tx.one(
-        "SELECT id, content_digest FROM alert WHERE sender = :sender AND identifier = :identifier",
-        sender=draft.alert.sender,
-        identifier=draft.alert.identifier,
-    )
-    if row is None:
-        return None
-    return Accepted("duplicate" if row[1] == draft.content_digest else "conflict", row[0])
-
-
-def _accept(tx: Tx, draft: Draft) -> Accepted:
-    alert = draft.alert
-    if (known := _known(tx, draft)) is not None:
-        return known
-    added = tx.run(
-        "INSERT INTO alert (id, sender, identifier, sent, content_digest, body, plan, standing, reason, issuer,"
-        " accepted_at, expires) VALUES (:id, :sender, :identifier, :sent, :digest, :body, :plan, :standing, '',"
-        " :issuer, :now, :expires) ON CONFLICT DO NOTHING",
-        id=alert.id,
-        sender=alert.sender,
-        identifier=alert.identifier,
-        sent=micros(alert.sent),
-        digest=draft.content_digest,
-        body=pack(alert),
-        plan=pack(draft.plan),
-        standing="held" if draft.held else "active",
-        issuer=draft.issuer,
-        now=micros(draft.now),
-        expires=micros(alert.expires or draft.now),
-    )
-    if not added:  # another process has accepted it since
-        return _known(tx, draft) or Accepted("conflict", alert.id)
-    if draft.held:
-        audit.append(tx, draft.records)
-        note(tx, "held", alert.id)
-        if alert.expires is not None:
-            set_timer(tx, "expire", alert.id, alert.expires)
-    else:
-        _activate(tx, draft)
-    if alert.actual and (draft.held or draft.plan.held):
-        set_timer(tx, "held", alert.id, draft.now)  # here, so that no crash behind the 202 leaves it waiting in silence
-    return Accepted("accepted", alert.id)
-
-
-def _approve(tx: Tx, draft: Draft) -> Accepted:
-    alert = draft.alert
-    if not tx.run(
-        "UPDATE alert SET standing = 'active', body = :body, plan = :plan, expires = :expires"
-        " WHERE id = :id AND standing = :was",
-        was="held" if draft.held else "active",
-        id=alert.id,
-        body=pack(alert),
-        plan=pack(draft.plan),
-        expires=micros(alert.expires or draft.now),
-    ):
-        return Accepted("conflict", alert.id)
-    _activate(tx, draft)
-    return Accepted("accepted", alert.id)
-
-
-def _activate(tx: Tx, draft: Draft) -> None:
-    alert = draft.alert
-    for stopped, reason in draft.stops.items():
-        if not stop_alert(tx, stopped, reason, draft.now):
-            raise OvertakenError(stopped)  # undoes the whole transaction
-    for reference in alert.references:
-        tx.run(
-            "INSERT INTO reference (sender, identifier, alert) VALUES (:sender, :identifier, :alert)"
-            " ON CONFLICT DO NOTHING",
-            sender=reference.sender,
-            identifier=reference.identifier,
-            alert=alert.id,
-        )
-    planned: dict[int, int] = {}
-    for batch in draft.batches:
-        planned[batch.step] = planned.get(batch.step, 0) + 1
-    for step in draft.plan.steps:
-        cursor = draft.cursors.get(step.number, ("", "", 0))
-        township, village, person = cursor or ("", "", 0)
-        tx.run(
-            "INSERT INTO step (alert, number, lane, start, finished, sequence, township, village, person) VALUES"
-            " (:alert, :number, :lane, :start, :finished, :sequence, :township, :village, :person)"
-            " ON CONFLICT DO NOTHING",
-            alert=alert.id,
-            number=step.number,
-            lane=LANE_RANK[step.lane],
-            start=micros(step.start),
-            finished=int(cursor is None),
-            sequence=planned.get(step.number, 0),
-            township=township,
-            village=village,
-            person=person,
-        )
-    add_batches(tx, draft.batches, draft.now)
-    if alert.expires is not None:
-        set_timer(tx, "expire", alert.id, alert.expires)
-    audit.append(tx, draft.records)
-    note(tx, "accepted", alert.id)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from gateway.database import Tx, micros
 from gateway.model import Batch, State
+from gateway.standing import OPEN, Standing
 from gateway.store.change import note
 from gateway.store.codec import LANE_RANK, counts_of, pack
 
@@ -33,6 +34,7 @@ BATCH_COLUMNS = (
     "counts",
     "created_at",
 )
+UNENDED = sorted({Standing.ACTIVE, *OPEN})
 _FOLD = {state: bytes(max(old, state) for old in range(256)) for state in State}  # old state → folded with this one
 
 
@@ -141,11 +143,12 @@ def stop_alert(tx: Tx, alert: str, reason: str, now: datetime) -> bool:
     """Make every later claim of the alert fail; end its plan; turn written plays into stops. False if it had ended."""
     at = micros(now)
     changed = tx.run(
-        "UPDATE alert SET standing = 'stopped', reason = :reason, ended_at = :at"
-        " WHERE id = :alert AND standing IN ('active', 'held')",
+        "UPDATE alert SET standing = 'stopped', reason = :reason, ended_at = :at, revision = revision + 1"
+        " WHERE id = :alert AND standing IN :*unended",
         reason=reason,
         at=at,
         alert=alert,
+        unended=UNENDED,
     )
     if not changed:
         return False

@@ -21,6 +21,11 @@ def set_timer(tx: Tx, kind: str, name: str, due: datetime) -> None:
     )
 
 
+def drop_timer(tx: Tx, kind: str, name: str) -> None:
+    """Forget a timer inside an operation."""
+    tx.run("DELETE FROM timer WHERE kind = :kind AND name = :name", kind=kind, name=name)
+
+
 class SqlTimers:
     """The `Timers` facet."""
 
@@ -51,6 +56,4 @@ class SqlTimers:
 
     async def done(self, kind: str, key: str) -> None:
         """Forget a timer that was handled."""
-        await self._database.write(
-            lambda tx: tx.run("DELETE FROM timer WHERE kind = :kind AND name = :name", kind=kind, name=key)
-        )
+        await self._database.write(lambda tx: drop_timer(tx, kind, key))

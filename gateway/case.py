@@ -1,0 +1,248 @@
+"""One message as a case: checked against everything that bears on it, routed and planned, but not stored.
+
+Used by `intake` for what comes in, by `decision` for what is decided, by `preview` for what would be. Fails closed
+on authority (`Refused`); what is entitled but cannot be decided is held loudly (D2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from gateway import cap
+from gateway.errors import Refused
+from gateway.lineage import ENDS, Lineage, References, check_drill, drills, likeness, overtaken, repeated, stops
+from gateway.model import Alert, Document, Info, Kind, Plan, Resolution, Status, Target
+from gateway.policy import Issuer, Policy, Route, Succession
+from gateway.policy.table import area_covers
+from gateway.ports import AlertRow, Clock
+from gateway.regions import Regions
+from gateway.routing import plan
+from gateway.standing import WAITING, Standing, first
+from gateway.store import Store
+from gateway.store.around import Around
+
+POSTDATED = timedelta(minutes=10)
+CALLED_WITHIN = timedelta(minutes=5)
+NEVER_LAPSE = frozenset({Document.SERVICE, Document.RETURN})
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A case as it would be stored now. `stops` are the versions that end when it goes out: id → reason."""
+
+    alert: Alert
+    issuer: Issuer
+    route: Route
+    plan: Plan
+    references: References
+    cut: tuple[Target, ...]
+    standing: Standing
+    stops: dict[str, str]
+    warnings: tuple[cap.Finding, ...] = ()
+
+    @property
+    def held(self) -> bool:
+        """Whether nothing leaves before a person has decided."""
+        return self.standing is not Standing.ACTIVE
+
+
+class Cases:
+    """Makes cases. One per process."""
+
+    def __init__(
+        self, store: Store, regions: Regions, policy: Callable[[], Policy], enabled: Collection[str], clock: Clock
+    ) -> None:
+        self.lineage = Lineage(store.outbox)
+        self._store = store
+        self._regions = regions
+        self._policy = policy
+        self._enabled = frozenset(enabled)
+        self._clock = clock
+
+    async def check(
+        self,
+        alert: Alert,
+        resolution: Resolution,
+        issuer: Issuer,
+        now: datetime,
+        warnings: tuple[cap.Finding, ...] = (),
+        *,
+        sealed: bool = False,
+    ) -> Prepared:
+        """Authorise, route and plan a message that has been read; `sealed`: under a sealed code (D3).
+
+        Raises:
+            Refused: 403 outside authority, 409 overtaken or against the order of things, 422 expired or postdated.
+        """
+        policy, within = self._policy(), timedelta(minutes=self._policy().procedure.duplicate.within_min)
+        around = await self._store.outbox.around(alert, likeness(alert), now, within)
+        waits = overtaken(alert, around)
+        references = await self.lineage.references(alert)
+        alert = completed(inherit(alert, references.told), policy)
+        check_times(alert, now)
+        before = tuple(target for row in references.told for target in row.plan.targets)
+        if alert.kind in ENDS and before:
+            resolution = Resolution(merged(self._regions, before))
+        targets, cut = policy.border(issuer, resolution.targets)
+        if findings := policy.authority(issuer, alert, targets):
+            raise Refused(
+                403, "outside_authority", findings[0],
+                tuple({"code": finding.split(":", 1)[0], "message": finding} for finding in findings),
+            )  # fmt: skip
+        check_drill(alert, targets, around)
+        route = policy.route(
+            alert, issuer, targets, now, self._succession(references.told, targets, before), around.issued,
+            emergency=self._emergency(around, targets),
+        )  # fmt: skip
+        route = hold_unresolved(route, resolution, targets, alert)
+        route = held_back(route, alert, waits, repeated(alert, targets, around, self._regions, within))
+        if sealed:
+            route = unsealed(route, targets)
+        planned = self.plan(alert, route, targets, before, issuer, now)
+        standing, needs = begin(alert, route, planned)
+        ended = stops(alert.kind, references.live) | drills(alert, targets, around)
+        return Prepared(alert, issuer, route, replace(planned, needs=needs), references, cut, standing, ended, warnings)
+
+    def plan(
+        self,
+        alert: Alert,
+        route: Route,
+        targets: tuple[Target, ...],
+        before: tuple[Target, ...],
+        issuer: Issuer,
+        now: datetime,
+    ) -> Plan:
+        """Plan a routed alert; the emergency regime adds the townships around it, never across the border (D8, D26)."""
+        if route.kind == "emergency":
+            around = self._regions.around(targets)
+            targets += tuple(target for target in around if area_covers(issuer.areas, target))
+        return plan(alert, route, targets, before, self._policy(), now, self._enabled, self._regions.difference)
+
+    def resolve(self, alert: Alert, issuer: Issuer) -> Resolution:
+        """Return the townships a message means."""
+        return self._regions.resolve(alert.areas, issuer.areas)
+
+    def duties(self, alert: Alert, plan_: Plan, standing: str, now: datetime) -> tuple[dict[str, datetime], ...]:
+        """Return what rings, and what the duty room owes, once the alert stands there: (timers, obligations)."""
+        policy, clock = self._policy(), self._policy().procedure.clock
+        timers: dict[str, datetime] = {}
+        owed: dict[str, datetime] = {}
+        if alert.expires is not None:
+            timers["expire"] = alert.expires
+        if alert.actual and (standing in WAITING or (standing == Standing.ACTIVE and plan_.held)):
+            timers["held"] = now
+        if standing == Standing.PARTNER:
+            timers["partner"] = now + policy.procedure.partner_wait(alert)
+        if standing != Standing.ACTIVE or not alert.actual:
+            return timers, owed
+        if plan_.route == "green":
+            owed["review"] = now + timedelta(minutes=policy.review_within_min)
+        if plan_.route == "emergency":
+            owed["calls"] = now + CALLED_WITHIN
+        lapses = alert.kind not in ENDS and alert.document not in NEVER_LAPSE
+        if lapses and alert.expires is not None:
+            owed["lapse"] = max(now, alert.expires - timedelta(minutes=clock.lapse_question_min))
+        return timers, owed
+
+    def _succession(
+        self, previous: Sequence[AlertRow], targets: Sequence[Target], before: Sequence[Target]
+    ) -> Succession | None:
+        if not previous:
+            return None
+        difference = self._regions.difference
+        return Succession(
+            tuple(row.alert for row in previous), difference(before, targets), difference(targets, before)
+        )
+
+    @staticmethod
+    def _emergency(around: Around, targets: Sequence[Target]) -> bool:
+        areas = tuple(regime.area for regime in around.regimes)
+        return bool(areas and targets) and all(area_covers(areas, target) for target in targets)
+
+
+def begin(alert: Alert, route: Route, planned: Plan) -> tuple[Standing, tuple[Standing, ...]]:
+    """Return where a new alert begins, and the stages it needs."""
+    if alert.status is Status.DRAFT:
+        return Standing.DRAFT, route.needs
+    needs = route.needs
+    if planned.held and not planned.steps and route.kind != "green" and not needs:
+        needs = (Standing.SIGN,)  # a person has to choose before anything can leave
+    return first(needs)
+
+
+def completed(alert: Alert, policy: Policy) -> Alert:
+    """Return the alert with what the policy adds: its digest, and a beginning and end."""
+    alert = replace(alert, policy_digest=policy.digest, effective=alert.effective or alert.sent)
+    return replace(alert, expires=policy.expires(alert))
+
+
+def check_times(alert: Alert, now: datetime) -> None:
+    """Refuse what is over or not yet written.
+
+    Raises:
+        Refused: 422.
+    """
+    if alert.expires is not None and alert.expires <= now:
+        raise Refused(422, "expired", f"the message expired at {alert.expires.isoformat()}; issue a new one")
+    if alert.sent > now + POSTDATED:
+        raise Refused(422, "postdated", f"sent lies in the future: {alert.sent.isoformat()}; check the sender's clock")
+
+
+def inherit(alert: Alert, previous: Sequence[AlertRow]) -> Alert:
+    """Fill a Cancel or correction that carries no info with what it ends (CAP allows it)."""
+    if alert.kind not in ENDS or alert.infos or not previous:
+        return alert
+    ended = previous[0].alert
+    infos = tuple(Info(info.event, language=info.language, areas=info.areas) for info in ended.infos)
+    return replace(
+        alert, document=ended.document, event_code=ended.event_code, event=ended.event, level=ended.level, infos=infos
+    )
+
+
+def merged(regions: Regions, targets: Sequence[Target]) -> tuple[Target, ...]:
+    """Union of targets of several versions, in township order."""
+    return regions.difference((), targets)
+
+
+def hold_unresolved(route: Route, resolution: Resolution, targets: Sequence[Target], alert: Alert) -> Route:
+    """Hold loudly what names no known place (D2): all of it, or, beside resolved parts, only the rest."""
+    if alert.status is Status.DRAFT:
+        return route
+    if not targets:
+        text = "unresolved: the area names no known township; name its townships by code or name"
+        kind = "normal" if route.kind in ("green", "emergency") else route.kind
+        return replace(route, kind=kind, held=(*route.held, text), needs=route.needs or (Standing.SIGN,))
+    if resolution.unresolved:
+        names = "、".join(resolution.unresolved[:5])
+        return replace(route, held=(*route.held, f"unresolved: {names}; the rest of the area goes out"))
+    return route
+
+
+def held_back(route: Route, alert: Alert, waits: str, same: str) -> Route:
+    """Hold what its own end has overtaken, and keep back what says what a live alert says already (D4)."""
+    if waits:
+        route = replace(route, kind="normal", held=(*route.held, waits), needs=route.needs or (Standing.SIGN,))
+    if same and alert.status is not Status.DRAFT:
+        text = f"duplicate: it says what {same} says, to nobody new; let it go if it must be said again"
+        route = replace(route, reasons=(*route.reasons, text), needs=(Standing.SUPPRESSED, *route.needs))
+    return route
+
+
+def unsealed(route: Route, targets: Sequence[Target]) -> Route:
+    """Let a message under a sealed code pass every stage and hold; it cannot choose a place for it.
+
+    Raises:
+        Refused: 422.
+    """
+    if not targets:
+        raise Refused(422, "unresolved", "the area names no known township; name its townships by code or name")
+    reasons = (*route.reasons, "break_glass: issued under a sealed code; it is to be countersigned")
+    kind = route.kind if route.kind in ("green", "emergency", "drill") else "normal"
+    return replace(route, kind=kind, reasons=reasons, held=(), over_ceiling=(), needs=())
+
+
+def downgrades(alert: Alert, previous: Sequence[AlertRow]) -> bool:
+    """Whether it lowers the level of the versions it updates."""
+    return bool(previous) and alert.kind is Kind.UPDATE and alert.level < max(one.alert.level for one in previous)

@@ -1,0 +1,404 @@
+"""Decisions on a stored alert: review, sign, return, reject, withdraw, authorise by telephone, join, amend, recall.
+
+What is possible says `standing`; who may, too. Every decision is one transaction that changes the row only from the
+standing and revision it was taken on, so of two at once one stands and the other hears of it. What goes out here
+is checked anew against what is in force by then, and goes on as from `intake`.
+
+**Source:** duty-room rules D3 (telephone), D7 (ends and corrections), D9 (joint warnings).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+
+from gateway import cap
+from gateway.case import Cases, Prepared, check_times, completed, downgrades
+from gateway.directory.vault import Vault
+from gateway.errors import Refused
+from gateway.intake import Intake, Outcome, actor, detail, refuse
+from gateway.lineage import check_drill, drills, likeness, stops
+from gateway.model import Alert, Decision, Kind, Minute, Plan, Record, Reference, Status
+from gateway.policy import Issuer, Policy, Principal, Route
+from gateway.ports import AlertRow, Clock
+from gateway.regions import Regions
+from gateway.routing import complete
+from gateway.standing import Event, Hand, Standing, check_hand, step
+from gateway.store import Store
+
+REASON_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Telephone:
+    """Who authorised by telephone (D3): name, post, number, when, and a recording's number or a second witness."""
+
+    name: str
+    post: str
+    number: str
+    at: datetime
+    recording: str = ""
+    witness: str = ""
+
+    def sealed(self, vault: Vault) -> bytes:
+        """Return it encrypted.
+
+        Raises:
+            Refused: 422, nothing proves the call.
+        """
+        if not (self.recording or self.witness):
+            raise Refused(422, "no_proof", "give the number of the recording, or the name of a second witness")
+        return vault.seal(json.dumps(asdict(self) | {"at": self.at.isoformat()}, ensure_ascii=False).encode())
+
+
+class Decisions:
+    """What people decide. Built beside `Intake`, whose transaction it shares."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        cases: Cases,
+        store: Store,
+        regions: Regions,
+        policy: Callable[[], Policy],
+        vault: Vault,
+        clock: Clock,
+    ) -> None:
+        self._intake = intake
+        self._cases = cases
+        self._store = store
+        self._regions = regions
+        self._policy = policy
+        self._vault = vault
+        self._clock = clock
+
+    # --- a second person --------------------------------------------------------------------------
+
+    async def approve(self, alert: str, principal: Principal) -> Outcome:
+        """Review or sign what waits, or countersign what waits of an active alert.
+
+        Raises:
+            Refused: 403 the own alert or not entitled, 404, 409 nothing waits, 422 expired meanwhile.
+        """
+        row = await self._known(alert)
+        event = self._approving(row)
+        await self._check(row, event, principal)
+        return await self._onward(row, event, principal, f"approved: {principal.role}")
+
+    async def authorise(self, alert: str, principal: Principal, call: Telephone) -> Outcome:
+        """Write down a telephone authorisation: it counts as the second person, and the alert goes out (D3).
+
+        A signer countersigns within the policy's time, or it stands in the daily report.
+
+        Raises:
+            Refused: as `approve`; 422 nothing proves the call.
+        """
+        row = await self._known(alert)
+        self._approving(row)
+        minute = Minute("authorise", actor(principal), self._clock.now(), call.sealed(self._vault))
+        await self._check(row, Event.AUTHORISE, principal)
+        return await self._onward(row, Event.AUTHORISE, principal, "telephone: authorised by telephone", minute)
+
+    def _approving(self, row: AlertRow) -> Event:
+        if row.standing != Standing.ACTIVE:
+            return Event.APPROVE
+        if not row.plan.held:
+            raise Refused(409, "not_waiting", "nothing of this alert waits for a decision")
+        return Event.COUNTERSIGN
+
+    async def release(self, alert: str, principal: Principal) -> Outcome:
+        """Let a near-duplicate go out all the same (D4).
+
+        Raises:
+            Refused: as `approve`.
+        """
+        row = await self._known(alert)
+        await self._check(row, Event.RELEASE, principal)
+        return await self._onward(row, Event.RELEASE, principal, "released: it is to be said again")
+
+    async def join(self, alert: str, principal: Principal, call: Telephone | None = None, partner: str = "") -> Outcome:
+        """Agree to a joint warning as its partner, or write down that `partner` did so by telephone (D9).
+
+        Raises:
+            Refused: 403 no partner of it; else as `approve`.
+        """
+        row = await self._known(alert)
+        body = self._policy().issuer(partner or principal.issuer)
+        waited = self._policy().partners(row.alert, self._body(row))
+        if body is None or body not in waited:
+            names = ", ".join(one.id for one in waited) or "nobody"
+            raise Refused(403, "not_entitled", f"this alert waits for: {names}")
+        own = principal.issuer == body.id
+        if not own and (call is None or principal.issuer != self._body(row).id):
+            raise Refused(403, "not_entitled", "the partner's own people agree, or your duty officer notes a call")
+        step(Standing(row.standing), Event.JOIN, [])
+        minute = None
+        if call is not None:
+            minute = Minute("join", actor(principal), self._clock.now(), call.sealed(self._vault))
+        done = {one.reason for one in await self._store.outbox.decisions(row.alert.id) if one.event == Event.JOIN}
+        reason = f"joint: with {body.name}"
+        if {one.id for one in waited} - done - {body.id}:
+            return await self._stay(row, Event.JOIN, principal, body.id, reason, minute)
+        return await self._onward(row, Event.JOIN, principal, reason, minute, note=body.id)
+
+    async def alone(self, alert: str, principal: Principal) -> Outcome:
+        """Publish a joint warning under the own name, once the partner has been waited for (D9).
+
+        Raises:
+            Refused: 409 too early; else as `approve`.
+        """
+        row = await self._known(alert)
+        await self._check(row, Event.ALONE, principal)
+        ready = await self._since(row) + self._policy().procedure.partner_wait(row.alert)
+        if self._clock.now() < ready:
+            raise Refused(409, "too_early", f"the partner has until {ready.isoformat()}; telephone it meanwhile")
+        return await self._onward(row, Event.ALONE, principal, "alone: published under the own name")
+
+    # --- back -------------------------------------------------------------------------------------
+
+    async def return_(self, alert: str, principal: Principal, reason: str) -> None:
+        """Give a waiting alert back to its writer.
+
+        Raises:
+            Refused: as `approve`.
+        """
+        await self._end(alert, Event.RETURN, principal, reason)
+
+    async def reject(self, alert: str, principal: Principal, reason: str) -> None:
+        """End a waiting alert without sending it.
+
+        Raises:
+            Refused: as `approve`.
+        """
+        await self._end(alert, Event.REJECT, principal, reason)
+
+    async def withdraw(self, alert: str, principal: Principal, reason: str) -> None:
+        """Take back what one has written and nobody has sent.
+
+        Raises:
+            Refused: 403 not its writer; else as `approve`.
+        """
+        row = await self._known(alert)
+        if row.issuer != actor(principal):
+            raise Refused(403, "not_its_writer", "only its writer withdraws it; a second person rejects it")
+        await self._end(alert, Event.WITHDRAW, principal, reason)
+
+    async def _end(self, alert: str, event: Event, principal: Principal, reason: str) -> None:
+        row = await self._known(alert)
+        await self._check(row, event, principal)
+        to, _ = step(Standing(row.standing), event, [])
+        await self._move(row, row.alert, row.plan, to, event, principal, reason=reason[:REASON_CHARS])
+
+    # --- drafts -----------------------------------------------------------------------------------
+
+    async def amend(self, alert: str, data: bytes, principal: Principal) -> Outcome:
+        """Store another wording of a draft, or of what was returned; it is a draft then.
+
+        Raises:
+            Refused: 409 another sender or identifier, or no draft; else as `Intake.submit`.
+        """
+        row = await self._known(alert)
+        await self._check(row, Event.AMEND, principal)
+        step(Standing(row.standing), Event.AMEND, [])
+        prepared = await self._intake.prepare(data, principal, self._clock.now())
+        new = prepared.alert
+        if (new.sender, new.identifier) != (row.alert.sender, row.alert.identifier):
+            raise Refused(409, "another_alert", f"a draft keeps its sender and identifier: {row.alert.identifier}")
+        digest = hashlib.sha256(data).hexdigest()
+        await self._move(row, new, prepared.plan, Standing.DRAFT, Event.AMEND, principal, digest=digest)
+        return self._outcome(prepared, Standing.DRAFT)
+
+    async def submit(self, alert: str, principal: Principal) -> Outcome:
+        """Hand a draft on: it takes the way its route says now.
+
+        Raises:
+            Refused: 409 no draft, or one by its status; else as `Intake.submit`.
+        """
+        row = await self._known(alert)
+        await self._check(row, Event.SUBMIT, principal)
+        step(Standing(row.standing), Event.SUBMIT, [])
+        if row.alert.status is Status.DRAFT:
+            raise Refused(409, "draft_status", "its CAP status is Draft, which is never sent; amend it first")
+        issuer = self._body(row)
+        now = self._clock.now()
+        prepared = await self._cases.check(row.alert, self._cases.resolve(row.alert, issuer), issuer, now)
+        await self._move(
+            row, prepared.alert, prepared.plan, prepared.standing, Event.SUBMIT, principal, stops_=prepared.stops
+        )
+        return self._outcome(prepared, prepared.standing)
+
+    @staticmethod
+    def _outcome(prepared: Prepared, standing: Standing) -> Outcome:
+        result = {Standing.ACTIVE: "accepted", Standing.DRAFT: "draft"}.get(standing, "held")
+        plan = prepared.plan
+        return Outcome(
+            result, prepared.alert.id, plan.route, plan.reasons, plan.held, prepared.warnings, standing, plan.needs
+        )
+
+    # --- out ----------------------------------------------------------------------------------------
+
+    async def recall(self, alert: str, principal: Principal, reason: str) -> bool:
+        """Stop an alert at once: nothing more leaves. What has left needs a correction. False: it was over already.
+
+        Raises:
+            Refused: 403 not entitled, 404 unknown.
+        """
+        row = await self._known(alert)
+        hand = await self._hand(row, principal)
+        check_hand(Standing.ACTIVE, Event.RECALL, hand, row.issuer, ())
+        record = Record(self._clock.now(), hand.actor, "recall", alert, reason[:REASON_CHARS])
+        stopped = await self._store.outbox.stop(alert, "recalled", record)
+        self._intake.announce(alert, ())
+        return stopped
+
+    async def cancel(self, alert: str, principal: Principal, note: str, *, correction: bool = False) -> Outcome:
+        """Submit the all-clear (or the correction) of an alert in its issuer's name.
+
+        Raises:
+            Refused: as `Intake.submit`; 404 unknown.
+        """
+        row = await self._known(alert)
+        now = self._clock.now().replace(microsecond=0)
+        kind = Kind.CORRECTION if correction else Kind.CANCEL
+        message = ending(row.alert, kind, now, note)
+        return await self._intake.submit(cap.write(message), principal)
+
+    # --- parts ------------------------------------------------------------------------------------
+
+    async def _known(self, alert: str) -> AlertRow:
+        row = await self._store.outbox.alert(alert)
+        if row is None:
+            raise Refused(404, "unknown_alert", "there is no such alert")
+        return row
+
+    def _body(self, row: AlertRow) -> Issuer:
+        issuer = self._policy().issuer(row.alert.sender)
+        if issuer is None:
+            raise Refused(403, "not_an_issuer", "its issuer is no longer in authority.toml")
+        return issuer
+
+    async def _since(self, row: AlertRow) -> datetime:
+        """Return since when it has stood where it stands."""
+        decided = await self._store.outbox.decisions(row.alert.id)
+        return decided[-1].at if decided else row.accepted_at
+
+    async def _hand(self, row: AlertRow, principal: Principal) -> Hand:
+        """Return the person; the deputy of an absent signer stands in once the policy's time is over."""
+        issuer, procedure = self._body(row), self._policy().procedure
+        entitled = principal.issuer == issuer.id
+        if not entitled and principal.issuer in procedure.deputies(issuer.id):
+            patience = timedelta(minutes=procedure.approval_of(row.alert).escalate_after_min)
+            entitled = principal.role == "signer" and self._clock.now() >= await self._since(row) + patience
+        return Hand(actor(principal), principal.role, entitled)
+
+    async def _check(self, row: AlertRow, event: Event, principal: Principal) -> None:
+        """Refuse what is not possible here, and whoever may not."""
+        standing = Standing(row.standing)
+        step(standing, event, [])
+        decided = await self._store.outbox.decisions(row.alert.id)
+        before = {one.actor for one in decided if one.event == Event.APPROVE}
+        check_hand(standing, event, await self._hand(row, principal), row.issuer, before)
+
+    async def _stay(
+        self, row: AlertRow, event: Event, principal: Principal, note: str, reason: str, minute: Minute | None
+    ) -> Outcome:
+        planned = replace(row.plan, reasons=(*row.plan.reasons, reason))
+        standing = Standing(row.standing)
+        await self._move(row, row.alert, planned, standing, event, principal, minute=minute, note=note)
+        return Outcome("held", row.alert.id, planned.route, planned.reasons, planned.held, (), standing, planned.needs)
+
+    async def _onward(
+        self,
+        row: AlertRow,
+        event: Event,
+        principal: Principal,
+        reason: str,
+        minute: Minute | None = None,
+        note: str = "",
+    ) -> Outcome:
+        """Move it to its next stage, or out."""
+        needs = tuple(map(Standing, row.plan.needs))
+        to, left = step(Standing(row.standing), event, needs)
+        alert, plan = row.alert, replace(row.plan, needs=left, reasons=(*row.plan.reasons, reason))
+        ended: dict[str, str] = {}
+        if to is Standing.ACTIVE:
+            alert, plan, ended = await self._launch(row, plan)
+        await self._move(row, alert, plan, to, event, principal, stops_=ended, minute=minute, note=note)
+        result = "accepted" if to is Standing.ACTIVE else "held"
+        return Outcome(result, row.alert.id, plan.route, plan.reasons, plan.held, (), to, left)
+
+    async def _launch(self, row: AlertRow, standing_plan: Plan) -> tuple[Alert, Plan, dict[str, str]]:
+        """Plan it anew by what is in force now; an active one is completed by what was missing."""
+        alert, now, policy = row.alert, self._clock.now(), self._policy()
+        check_times(alert, now)
+        references = await self._cases.lineage.references(alert)
+        within = timedelta(minutes=policy.procedure.duplicate.within_min)
+        around = await self._store.outbox.around(alert, "", now, within)
+        targets = row.plan.targets
+        check_drill(alert, targets, around)
+        before = tuple(target for one in references.told for target in one.plan.targets)
+        route = Route(row.plan.route, standing_plan.reasons, downgrade=downgrades(alert, references.told), decided=True)
+        whole = self._cases.plan(alert, route, targets, before, self._body(row), now)
+        if not whole.steps:
+            raise Refused(
+                409, "reaches_nobody", "; ".join(whole.held) or "its area names no known place; issue it anew"
+            )
+        active = row.standing == Standing.ACTIVE
+        plan = complete(row.plan, whole, self._regions.difference) if active else whole
+        plan = replace(plan, reasons=standing_plan.reasons, held=(), needs=())
+        return completed(alert, policy), plan, stops(alert.kind, references.live) | drills(alert, targets, around)
+
+    async def _move(
+        self,
+        row: AlertRow,
+        alert: Alert,
+        plan: Plan,
+        to: Standing,
+        event: Event,
+        principal: Principal,
+        *,
+        stops_: dict[str, str] | None = None,
+        minute: Minute | None = None,
+        reason: str = "",
+        note: str = "",
+        digest: str = "",
+    ) -> None:
+        now, who = self._clock.now(), actor(principal)
+        draft = await self._intake.drafted(
+            alert, plan, to, now, row.issuer,
+            stops=stops_ or {}, record=Record(now, who, event, alert.id, reason or detail(plan, alert)),
+            decision=Decision(row.standing, event, who, now, reason or note), was=row, minute=minute, reason=reason,
+        )  # fmt: skip
+        if minute is not None and minute.kind == "authorise":
+            due = now + timedelta(minutes=self._policy().procedure.clock.countersign_within_min)
+            draft = replace(draft, obligations={**draft.obligations, "countersign": due})
+        draft = replace(draft, content_digest=digest, likeness=likeness(alert))
+        moved = await self._store.outbox.move(row, draft)
+        if moved.result == "conflict":
+            raise Refused(409, "not_waiting", "somebody else has decided on this alert meanwhile; look again")
+        refuse(moved.result)
+        self._intake.announce(alert.id, draft.batches)
+
+
+def ending(ended: Alert, kind: Kind, now: datetime, note: str) -> Alert:
+    """Return the message that ends or corrects an alert, about the same hazard and area."""
+    word = "correction" if kind is Kind.CORRECTION else "cancel"
+    infos = tuple(
+        replace(info, headline=None, description=None, instruction=None, effective=None, onset=None, expires=None)
+        for info in ended.infos
+    )
+    return replace(
+        ended,
+        identifier=f"{ended.identifier}-{word}-{now:%Y%m%d%H%M%S}",
+        sent=now,
+        kind=kind,
+        note=note or None,
+        infos=infos,
+        references=(Reference(ended.sender, ended.identifier, ended.sent),),
+        effective=None,
+        expires=None,
+        policy_digest="",
+    )

@@ -1,0 +1,187 @@
+"""What a message follows, repeats or collides with: the stored versions that bear on it. Called by `case`, `decision`.
+
+CAP's `references` name the versions a message updates or ends. A feed may name only the first of a chain, or arrive
+out of order; a nervous hand may send the same twice; a drill may meet the real thing. Each has one answer here.
+
+**Source:** CAP 1.2 §3.2.1 (references); DESIGN rule 3; duty-room rules D4, D7, D19.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import NamedTuple
+
+from gateway.errors import Refused
+from gateway.model import Alert, Kind, Level, Target
+from gateway.policy.table import COLOURED
+from gateway.ports import AlertRow, Outbox
+from gateway.regions import Regions
+from gateway.standing import LIVE, WAITING, Standing
+from gateway.store.around import Around
+
+ENDS = (Kind.CANCEL, Kind.CORRECTION)
+STOP_REASONS = {Kind.UPDATE: "superseded", Kind.CANCEL: "cancelled", Kind.CORRECTION: "corrected"}
+REAL = "real_warning"
+LONGEST_CHAIN = 64
+_NUMBERS = re.compile(r"[\s0-9０-９零一二三四五六七八九十百千万两.,:：年月日时分秒]+")
+
+
+class References(NamedTuple):
+    """Versions a message refers to, newest first: those whose recipients it concerns, and those that end with it."""
+
+    told: tuple[AlertRow, ...] = ()
+    live: tuple[AlertRow, ...] = ()
+
+
+class Lineage:
+    """Asks the store what came before."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+
+    async def references(self, alert: Alert) -> References:
+        """Look up the versions this one refers to, and those that follow them in the same chain.
+
+        Raises:
+            Refused: 422 where a drill and the real thing would touch each other; 409 where it says what was said, or
+                where something sent later is in force already.
+        """
+        rows: dict[str, AlertRow] = {}
+        for reference in alert.references:
+            for row in await self._outbox.find(reference.sender, reference.identifier):
+                if row.alert.id != alert.id:
+                    rows[row.alert.id] = row
+        if any(row.alert.actual != alert.actual for row in rows.values()):
+            raise Refused(422, "status_differs", "a drill never updates or ends a real warning, nor the reverse")
+        if alert.kind in (Kind.UPDATE, Kind.CANCEL):
+            await self._follow(alert, rows)
+        newest = sorted(rows.values(), key=lambda row: row.accepted_at, reverse=True)
+        if newest and alert.kind in ENDS:
+            check_ending(alert.kind, newest)
+        told = (Standing.ACTIVE, Standing.STOPPED) if alert.kind is Kind.CORRECTION else (Standing.ACTIVE,)
+        return References(
+            tuple(row for row in newest if row.standing in told), tuple(row for row in newest if row.standing in LIVE)
+        )
+
+    async def _follow(self, alert: Alert, rows: dict[str, AlertRow]) -> None:
+        """Add the live successors of the versions referred to: one event has one version in force.
+
+        Raises:
+            Refused: 409, one of them was sent after this message.
+        """
+        open_ = list(rows.values())
+        while open_ and len(rows) < LONGEST_CHAIN:
+            row = open_.pop()
+            for later in await self._outbox.successors(row.alert.sender, row.alert.identifier):
+                one = later.alert
+                if one.id in rows or one.id == alert.id or one.sender != alert.sender or one.kind is not Kind.UPDATE:
+                    continue
+                if later.standing not in (Standing.ACTIVE, Standing.STOPPED):
+                    continue
+                if later.standing == Standing.ACTIVE and one.sent > alert.sent:
+                    raise Refused(409, "overtaken", "a later update is in force already; refer to that one")
+                rows[one.id] = later
+                open_.append(later)
+
+
+def overtaken(alert: Alert, around: Around) -> str:
+    """Refuse a first issue that something later already refers to: it would bring stale news after new.
+
+    Where the end of it is here and waits for a decision, return why this must wait for a person, too.
+
+    Raises:
+        Refused: 409.
+    """
+    if alert.kind is not Kind.ALERT or around.known:
+        return ""  # known: `accept` says duplicate or conflict
+    if any(row.standing in (Standing.ACTIVE, Standing.STOPPED) for row in around.later):
+        raise Refused(
+            409, "overtaken", "a later message already updates or ends this one; if it still holds, issue it anew"
+        )
+    if any(row.standing in WAITING and row.alert.kind in ENDS for row in around.later):
+        return "overtaken: its end arrived before it and waits for a decision; a person must say which holds"
+    return ""
+
+
+def likeness(alert: Alert) -> str:
+    """Return the digest of what near-duplicates have in common (D4), "" for what is never grouped.
+
+    Same issuer, document, hazard and level, and the same words but for numbers. Instructions are never grouped, nor is
+    what refers to an earlier message.
+    """
+    if not alert.actual or alert.document not in COLOURED or alert.kind in ENDS:
+        return ""
+    texts = (f"{info.description}|{info.instruction}|{info.parameter('short_text')}" for info in alert.infos)
+    words = (_NUMBERS.sub("", text) for text in texts)
+    subject = (alert.sender, alert.document, alert.event_code, alert.event, alert.level.name, *words)
+    return hashlib.sha256("\0".join(subject).encode()).hexdigest()[:32]
+
+
+def repeated(alert: Alert, targets: Sequence[Target], around: Around, regions: Regions, within: timedelta) -> str:
+    """Return the id of the live alert of which this one is a near-duplicate (D4), or "".
+
+    No village that is not warned already, and in force about as long: a repetition counts its hours anew.
+    """
+    if alert.kind is not Kind.ALERT or alert.references or alert.expires is None:
+        return ""
+    for row in around.alike:
+        ends = row.alert.expires
+        lasts = ends is not None and ends >= alert.expires - within
+        if lasts and row.alert.id != alert.id and not regions.difference(row.plan.targets, targets):
+            return row.alert.id
+    return ""
+
+
+def check_drill(alert: Alert, targets: Sequence[Target], around: Around) -> None:
+    """Refuse a drill where a real orange or red is in force (D19).
+
+    Raises:
+        Refused: 409.
+    """
+    if alert.actual or alert.kind in ENDS:
+        return
+    if any(row.alert.kind not in ENDS and overlap(row.plan.targets, targets) for row in around.opposite):
+        raise Refused(409, REAL, "a real orange or red warning covers the area; hold the drill another day")
+
+
+def drills(alert: Alert, targets: Sequence[Target], around: Around) -> dict[str, str]:
+    """Return the drills a real orange or red stops: id → reason (D19)."""
+    if not alert.actual or alert.kind in ENDS or alert.level < Level.ORANGE:
+        return {}
+    return {row.alert.id: REAL for row in around.opposite if overlap(row.plan.targets, targets)}
+
+
+def stops(kind: Kind, live: Iterable[AlertRow]) -> dict[str, str]:
+    """Versions that end when this one starts, and why."""
+    reason = STOP_REASONS.get(kind)
+    return {row.alert.id: reason for row in live} if reason else {}
+
+
+def check_ending(kind: Kind, referenced: Sequence[AlertRow]) -> None:
+    """Refuse an end of what has ended so already, or was never sent. `referenced` is newest first.
+
+    Raises:
+        Refused: 409.
+    """
+    newest = referenced[0]
+    if newest.standing not in (Standing.ACTIVE, Standing.STOPPED):
+        raise Refused(409, "never_sent", "what it refers to has not been sent; reject it, or withdraw it, instead")
+    if newest.standing == Standing.STOPPED and newest.reason == "corrected":
+        raise Refused(409, "already_corrected", "a correction has gone out already; nobody is told twice")
+    if kind is Kind.CANCEL and newest.standing == Standing.STOPPED and newest.reason == "cancelled":
+        raise Refused(409, "already_ended", "the all-clear has gone out already; nobody is told twice")
+
+
+def overlap(one: Sequence[Target], other: Sequence[Target]) -> bool:
+    """Whether two sets of targets share a village."""
+    by_township: dict[str, list[Target]] = {}
+    for target in one:
+        by_township.setdefault(target.township, []).append(target)
+    return any(
+        not mine.villages or not yours.villages or not set(mine.villages).isdisjoint(yours.villages)
+        for mine in other
+        for yours in by_township.get(mine.township, ())
+    )

@@ -1,0 +1,118 @@
+"""What the duty room owes, and who may answer: one table, one alarm. Called by the API and the timers.
+
+| kind | opened by | answered with |
+| --- | --- | --- |
+| review | a green alert: its review afterwards | endorsed, objected |
+| countersign | a telephone authorisation or a sealed code (D3) | signed, refused |
+| calls | an alert under the emergency regime: villages are called by people (D8) | done |
+| lapse | 30 minutes before an alert lapses | continue, downgrade, cancel, lapse |
+| emergency_review | an emergency regime: its review form (D8) | filed |
+
+From its due time on it rings until somebody has answered, or the alert it belongs to is over. Unanswered ones stand
+in the daily report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from gateway import log, metrics
+from gateway.errors import Refused
+from gateway.intake import actor
+from gateway.model import Obligation, Record
+from gateway.policy import Policy, Principal
+from gateway.policy.table import WRITERS
+from gateway.ports import Clock
+from gateway.standing import Standing
+from gateway.store import Store
+
+REPEAT = timedelta(minutes=5)
+OTHERS = frozenset({"review", "countersign"})
+"""Kinds that the writer of the alert does not answer."""
+ENDS_WITH_ALERT = frozenset({"lapse", "calls"})
+"""Kinds that nobody has to answer once the alert is over."""
+
+_log = log.get("obligation")
+
+
+class Rule(NamedTuple):
+    """Who answers an obligation, and with which words. `remark`: it says nothing without one."""
+
+    roles: frozenset[str]
+    answers: tuple[str, ...]
+    remark: bool = False
+
+
+RULES: Mapping[str, Rule] = {
+    "review": Rule(frozenset({"reviewer", "signer"}), ("endorsed", "objected")),
+    "countersign": Rule(frozenset({"signer"}), ("signed", "refused")),
+    "calls": Rule(WRITERS | {"clerk"}, ("done",)),
+    "lapse": Rule(WRITERS, ("continue", "downgrade", "cancel", "lapse")),
+    "emergency_review": Rule(frozenset({"signer"}), ("filed",), remark=True),
+}
+
+
+class Obligations:
+    """Answers obligations, and rings for those that are due."""
+
+    def __init__(self, store: Store, policy: Callable[[], Policy], clock: Clock) -> None:
+        self._store = store
+        self._policy = policy
+        self._clock = clock
+
+    async def answer(self, alert: str, kind: str, principal: Principal, answer: str, remark: str = "") -> None:
+        """Write down a person's answer.
+
+        Raises:
+            Refused: 403 not entitled, 404 there is none, 409 answered already, 422 another answer or no remark.
+        """
+        found = await self._store.obligations.get(alert, kind)
+        rule = RULES.get(kind)
+        if found is None or rule is None:
+            raise Refused(404, "unknown_obligation", "there is no such obligation; GET /v1/obligations lists them")
+        if answer not in rule.answers:
+            raise Refused(422, "wrong_answer", f"{kind} is answered with one of: {', '.join(rule.answers)}")
+        if rule.remark and not remark:
+            raise Refused(422, "no_remark", f"{kind} needs a remark: what was done, and what is to change")
+        if principal.role not in rule.roles:
+            raise Refused(403, "not_entitled", f"{kind} is answered by one of: {', '.join(sorted(rule.roles))}")
+        who = actor(principal)
+        issuer, writer = await self._owner(alert)
+        if self._policy().issuer(principal.issuer) != self._policy().issuer(issuer):
+            raise Refused(403, "not_entitled", "only the issuing body's own people answer for it")
+        if kind in OTHERS and who == writer:
+            raise Refused(403, "own_alert", "nobody reviews or signs their own; ask a second person")
+        record = Record(self._clock.now(), who, f"{kind}:{answer}", alert, remark)
+        if not await self._store.obligations.answer(alert, kind, answer, remark, record):
+            raise Refused(409, "answered", "somebody has answered it already")
+
+    async def _owner(self, alert: str) -> tuple[str, str]:
+        """Return the issuing body and the writer of what it belongs to: an alert, or an emergency regime."""
+        row = await self._store.outbox.alert(alert)
+        if row is not None:
+            return row.alert.sender, row.issuer
+        regime = await self._store.regimes.get(alert)
+        if regime is None:
+            raise Refused(404, "unknown_obligation", "what it belongs to is not here any more")
+        return regime.issuer, regime.actor
+
+    async def due(self, name: str) -> datetime | None:
+        """Handler of the timer `obligation`: ring; return when to ring again, None once it is over."""
+        alert, _, kind = name.partition(" ")
+        found = await self._store.obligations.get(alert, kind)
+        if found is None or found.answered_at is not None or await self._over(found):
+            return None
+        now = self._clock.now()
+        if found.due > now:
+            return found.due
+        metrics.alarms.labels("obligation").inc()
+        _log.critical("obligation_due", alert=alert, kind=kind, answers=RULES[kind].answers)
+        return now + REPEAT
+
+    async def _over(self, found: Obligation) -> bool:
+        if found.kind not in ENDS_WITH_ALERT:
+            return False
+        row = await self._store.outbox.alert(found.alert)
+        return row is None or row.standing != Standing.ACTIVE

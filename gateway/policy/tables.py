@@ -1,0 +1,43 @@
+"""All files of the policy together; what `Policy` wraps, digests and stores."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from pydantic import Field
+
+from gateway.policy.procedure import ProcedureFile
+from gateway.policy.table import (
+    AuthorityFile,
+    DefaultsFile,
+    GreenFile,
+    Hazard,
+    Issuer,
+    PlanFile,
+    QuietFile,
+    Table,
+    TokensFile,
+)
+
+
+class Tables(Table):
+    """One field per file."""
+
+    hazards: tuple[Hazard, ...] = Field(min_length=1)
+    authority: AuthorityFile
+    tokens: TokensFile
+    green: GreenFile
+    plan: PlanFile
+    quiet: QuietFile
+    defaults: DefaultsFile
+    procedure: ProcedureFile
+
+    @cached_property
+    def hazard_by_code(self) -> dict[str, Hazard]:
+        """Hazards by GB/T 35561 code."""
+        return {hazard.code: hazard for hazard in self.hazards}
+
+    @cached_property
+    def issuer_by_name(self) -> dict[str, Issuer]:
+        """Issuers by id and by CAP sender."""
+        return {key: issuer for issuer in self.authority.issuer for key in (issuer.id, issuer.sender)}

@@ -1,0 +1,198 @@
+"""The transaction that takes an alert in or moves it on: body, plan, decision, references, stops, batches, timers.
+
+Everything a crash may not tear apart is written here together; only after its commit may anybody be told.
+"""
+
+from __future__ import annotations
+
+from gateway.database import Tx, micros
+from gateway.errors import MingluoError
+from gateway.model import Alert
+from gateway.ports import Accepted, AlertRow, Draft
+from gateway.standing import WAITING, Standing
+from gateway.store import audit, minute, obligation, seal
+from gateway.store.change import note
+from gateway.store.codec import LANE_RANK, pack
+from gateway.store.rows import add_batches, stop_alert
+from gateway.store.timer import drop_timer, set_timer
+
+OVER = (Standing.REJECTED, Standing.STOPPED)
+
+
+class OvertakenError(MingluoError):
+    """Something else has ended what this message was to end; undoes the whole transaction."""
+
+
+class SealError(MingluoError):
+    """The sealed code is unknown or used; undoes the whole transaction."""
+
+
+def accept(tx: Tx, draft: Draft) -> Accepted:
+    """Store a new alert, or say that it is known.
+
+    Raises:
+        OvertakenError, SealError: nothing was stored.
+    """
+    alert = draft.alert
+    if (known := _known(tx, draft)) is not None:
+        return known
+    added = tx.run(
+        "INSERT INTO alert (id, sender, identifier, sent, content_digest, body, plan, standing, reason, issuer,"
+        " accepted_at, expires, status, document, level, event_code, likeness) VALUES (:id, :sender, :identifier,"
+        " :sent, :digest, :body, :plan, :standing, :reason, :issuer, :now, :expires, :status, :document, :level,"
+        " :event_code, :likeness) ON CONFLICT DO NOTHING",
+        id=alert.id,
+        sender=alert.sender,
+        identifier=alert.identifier,
+        sent=micros(alert.sent),
+        digest=draft.content_digest,
+        body=pack(alert),
+        plan=pack(draft.plan),
+        standing=draft.standing,
+        reason=draft.reason,
+        issuer=draft.issuer,
+        now=micros(draft.now),
+        expires=micros(alert.expires or draft.now),
+        **_listed(draft),
+    )
+    if not added:  # another process has accepted it since
+        return _known(tx, draft) or Accepted("conflict", alert.id)
+    if draft.seal and not seal.use(tx, draft.seal, alert.id, draft.now):
+        raise SealError(alert.id)
+    _refer(tx, alert)
+    _written(tx, draft, 0)
+    return Accepted("accepted", alert.id)
+
+
+def move(tx: Tx, was: AlertRow, draft: Draft) -> Accepted:
+    """Move a stored alert on; `conflict` where somebody else has moved it since.
+
+    Raises:
+        OvertakenError: nothing was stored.
+    """
+    alert, revision = draft.alert, was.revision + 1
+    if not tx.run(
+        "UPDATE alert SET id = :id, sent = :sent, standing = :standing, reason = :reason, body = :body, plan = :plan,"
+        " expires = :expires, revision = :revision, ended_at = :ended, status = :status, document = :document,"
+        " level = :level, event_code = :event_code, likeness = :likeness,"
+        " content_digest = CASE WHEN :digest = '' THEN content_digest ELSE :digest END"
+        " WHERE id = :was AND standing = :standing_was AND revision = :revision_was",
+        id=alert.id,
+        sent=micros(alert.sent),
+        standing=draft.standing,
+        reason=draft.reason,
+        body=pack(alert),
+        plan=pack(draft.plan),
+        expires=micros(alert.expires or draft.now),
+        revision=revision,
+        ended=micros(draft.now) if draft.standing in OVER else None,
+        digest=draft.content_digest,
+        was=was.alert.id,
+        standing_was=was.standing,
+        revision_was=was.revision,
+        **_listed(draft),
+    ):
+        return Accepted("conflict", alert.id)
+    if was.alert != alert:
+        _renamed(tx, was.alert.id, alert)
+    _written(tx, draft, revision)
+    return Accepted("accepted", alert.id)
+
+
+def _listed(draft: Draft) -> dict[str, object]:
+    """What alerts are looked up by."""
+    alert = draft.alert
+    found: dict[str, object] = {name: getattr(alert, name) for name in ("status", "document", "event_code")}
+    return found | {"level": int(alert.level), "likeness": draft.likeness}
+
+
+def _known(tx: Tx, draft: Draft) -> Accepted | None:
+    """Whether this sender has used this identifier before: for the same content or for another."""
+    row = tx.one(
+        "SELECT id, content_digest FROM alert WHERE sender = :sender AND identifier = :identifier",
+        sender=draft.alert.sender,
+        identifier=draft.alert.identifier,
+    )
+    if row is None:
+        return None
+    return Accepted("duplicate" if row[1] == draft.content_digest else "conflict", row[0])
+
+
+def _refer(tx: Tx, alert: Alert) -> None:
+    for reference in alert.references:
+        tx.run(
+            "INSERT INTO reference (sender, identifier, alert) VALUES (:sender, :identifier, :alert)"
+            " ON CONFLICT DO NOTHING",
+            sender=reference.sender,
+            identifier=reference.identifier,
+            alert=alert.id,
+        )
+
+
+def _renamed(tx: Tx, was: str, alert: Alert) -> None:
+    """Give a draft that was written anew its new references, and what belongs to it its new id."""
+    tx.run("DELETE FROM reference WHERE alert = :was", was=was)
+    _refer(tx, alert)
+    if alert.id == was:
+        return
+    for table in ("decision", "minute", "obligation"):
+        tx.run(f"UPDATE {table} SET alert = :id WHERE alert = :was", id=alert.id, was=was)
+    for kind in ("held", "expire", "partner"):
+        drop_timer(tx, kind, was)
+
+
+def _written(tx: Tx, draft: Draft, revision: int) -> None:
+    """Write what goes with a new standing."""
+    alert = draft.alert.id
+    if draft.standing == Standing.ACTIVE:
+        _activate(tx, draft)
+    if draft.decision is not None:
+        tx.run(
+            "INSERT INTO decision (alert, number, standing, event, actor, at, reason)"
+            " VALUES (:alert, :number, :standing, :event, :actor, :at, :reason)",
+            alert=alert,
+            number=revision,
+            standing=draft.decision.standing,
+            event=draft.decision.event,
+            actor=draft.decision.actor,
+            at=micros(draft.decision.at),
+            reason=draft.decision.reason,
+        )
+    if draft.minute is not None:
+        minute.add(tx, alert, draft.minute)
+    if draft.standing not in WAITING and not draft.plan.held:
+        drop_timer(tx, "held", alert)
+    for kind, due in draft.timers.items():
+        set_timer(tx, kind, alert, due)  # here, so that no crash behind the answer leaves anything waiting in silence
+    for kind, due in draft.obligations.items():
+        obligation.open_(tx, alert, kind, due, draft.now)
+    audit.append(tx, draft.records)
+    note(tx, "accepted" if draft.standing == Standing.ACTIVE else draft.standing, alert)
+
+
+def _activate(tx: Tx, draft: Draft) -> None:
+    alert = draft.alert
+    for stopped, reason in draft.stops.items():
+        if not stop_alert(tx, stopped, reason, draft.now):
+            raise OvertakenError(stopped)
+    planned: dict[int, int] = {}
+    for batch in draft.batches:
+        planned[batch.step] = planned.get(batch.step, 0) + 1
+    for step in draft.plan.steps:
+        cursor = draft.cursors.get(step.number, ("", "", 0))
+        township, village, person = cursor or ("", "", 0)
+        tx.run(
+            "INSERT INTO step (alert, number, lane, start, finished, sequence, township, village, person) VALUES"
+            " (:alert, :number, :lane, :start, :finished, :sequence, :township, :village, :person)"
+            " ON CONFLICT DO NOTHING",
+            alert=alert.id,
+            number=step.number,
+            lane=LANE_RANK[step.lane],
+            start=micros(step.start),
+            finished=int(cursor is None),
+            sequence=planned.get(step.number, 0),
+            township=township,
+            village=village,
+            person=person,
+        )
+    add_batches(tx, draft.batches, draft.now)

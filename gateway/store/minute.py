@@ -1,0 +1,37 @@
+"""Encrypted notes with names in them: telephone authorisations and consultations. Opened only through the vault."""
+
+from __future__ import annotations
+
+from gateway.database import Database, Tx, micros, moment
+from gateway.model import Minute
+
+
+def add(tx: Tx, alert: str, minute: Minute) -> None:
+    """Add one note inside an operation."""
+    row = tx.one("SELECT COALESCE(MAX(number), 0) FROM minute WHERE alert = :alert", alert=alert)
+    tx.run(
+        "INSERT INTO minute (alert, number, kind, actor, at, secret)"
+        " VALUES (:alert, :number, :kind, :actor, :at, :secret)",
+        alert=alert,
+        number=int(row[0]) + 1 if row else 1,
+        kind=minute.kind,
+        actor=minute.actor,
+        at=micros(minute.at),
+        secret=minute.secret,
+    )
+
+
+class SqlMinutes:
+    """The facet for notes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def of(self, alert: str) -> list[Minute]:
+        """Notes on one alert (or emergency regime), oldest first."""
+        rows = await self._database.read(
+            lambda tx: tx.all(
+                "SELECT kind, actor, at, secret FROM minute WHERE alert = :alert ORDER BY number", alert=alert
+            )
+        )
+        return [Minute(kind, actor, moment(at), bytes(secret)) for kind, actor, at, secret in rows]

@@ -1,0 +1,87 @@
+"""What the duty room owes: opened with the fact that asks for it, answered by a person. One row per alert and kind."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from gateway.database import Database, Row, Tx, micros, moment
+from gateway.model import Obligation, Record
+from gateway.store import audit
+from gateway.store.change import note
+from gateway.store.timer import drop_timer, set_timer
+
+TIMER = "obligation"
+COLUMNS = "alert, kind, due, opened_at, answered_at, actor, answer, remark"
+
+
+def timer_name(alert: str, kind: str) -> str:
+    """Name of the timer that rings for an obligation."""
+    return f"{alert} {kind}"
+
+
+def open_(tx: Tx, alert: str, kind: str, due: datetime, now: datetime) -> None:
+    """Open one inside an operation, unless it stands already; it rings from `due` on."""
+    if tx.run(
+        "INSERT INTO obligation (alert, kind, due, opened_at, actor, answer, remark)"
+        " VALUES (:alert, :kind, :due, :now, '', '', '') ON CONFLICT DO NOTHING",
+        alert=alert,
+        kind=kind,
+        due=micros(due),
+        now=micros(now),
+    ):
+        set_timer(tx, TIMER, timer_name(alert, kind), due)
+        note(tx, "obligation", alert, kind)
+
+
+class SqlObligations:
+    """The facet for obligations."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def answer(self, alert: str, kind: str, answer: str, remark: str, record: Record) -> bool:
+        """A person has answered; False if it is not open."""
+
+        def operation(tx: Tx) -> bool:
+            if not tx.run(
+                "UPDATE obligation SET answered_at = :at, actor = :actor, answer = :answer, remark = :remark"
+                " WHERE alert = :alert AND kind = :kind AND answered_at IS NULL",
+                at=micros(record.at),
+                actor=record.actor,
+                answer=answer,
+                remark=remark,
+                alert=alert,
+                kind=kind,
+            ):
+                return False
+            drop_timer(tx, TIMER, timer_name(alert, kind))
+            audit.append(tx, [record])
+            note(tx, "obligation", alert, kind)
+            return True
+
+        return await self._database.write(operation)
+
+    async def get(self, alert: str, kind: str) -> Obligation | None:
+        """One obligation."""
+        rows = await self._rows("WHERE alert = :alert AND kind = :kind", alert=alert, kind=kind)
+        return rows[0] if rows else None
+
+    async def of(self, alert: str) -> list[Obligation]:
+        """All of one alert, by due time."""
+        return await self._rows("WHERE alert = :alert ORDER BY due, kind", alert=alert)
+
+    async def since(self, opened: datetime, *, unanswered: bool, limit: int = 500) -> list[Obligation]:
+        """Those opened since then, by due time; or, from whenever, all that nobody has answered."""
+        where = "answered_at IS NULL" if unanswered else "opened_at >= :opened"
+        tail = f"WHERE {where} ORDER BY due, alert, kind LIMIT :limit"
+        return await self._rows(tail, opened=micros(opened), limit=limit)
+
+    async def _rows(self, tail: str, **values: object) -> list[Obligation]:
+        rows = await self._database.read(lambda tx: tx.all(f"SELECT {COLUMNS} FROM obligation {tail}", **values))
+        return [_obligation(row) for row in rows]
+
+
+def _obligation(row: Row) -> Obligation:
+    alert, kind, due, opened_at, answered_at, actor, answer, remark = row
+    answered = moment(answered_at) if answered_at is not None else None
+    return Obligation(alert, kind, moment(due), moment(opened_at), answered, actor, answer, remark)
