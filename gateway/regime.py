@@ -56,7 +56,7 @@ class Regimes:
         until = now + timedelta(hours=emergency.hours)
         regime = Regime(secrets.token_hex(10), area, issuer.id, actor(principal), reason, now, until)
         record = Record(now, regime.actor, "emergency_start", regime.id, f"{area}; {reason}")
-        minute = Minute("emergency", regime.actor, now, call.sealed(self._vault)) if call else None
+        minute = self._minute(regime.actor, now, call)
         review = now + timedelta(hours=emergency.review_within_h)
         if not await self._store.regimes.start(regime, record, review, minute):
             raise Refused(409, "in_force", "the emergency regime is in force there already; renew it instead")
@@ -75,7 +75,7 @@ class Regimes:
         now = self._clock.now()
         until = now + timedelta(hours=self._policy().procedure.emergency.hours)
         record = Record(now, actor(principal), "emergency_renew", regime, found.area)
-        if not await self._store.regimes.renew(regime, until, record):
+        if not await self._store.regimes.renew(regime, until, record, self._minute(record.actor, now, call)):
             raise Refused(409, "ended", "it has ended; start it anew")
         return found._replace(until=until, renewed=found.renewed + 1)
 
@@ -105,6 +105,9 @@ class Regimes:
         await self._store.regimes.end(regime, Record(now, "clock", "emergency_end", regime, found.area))
         _log.warning("emergency_over", regime=regime)
         return None
+
+    def _minute(self, who: str, now: datetime, call: Telephone | None) -> Minute | None:
+        return Minute("emergency", who, now, call.sealed(self._vault)) if call else None
 
     def _entitled(self, principal: Principal, call: Telephone | None) -> Issuer:
         issuer = self._policy().issuer(principal.issuer)

@@ -66,7 +66,7 @@ class Status(BaseModel):
     """Where an alert stands: what was sent, and which villages are reached."""
 
     alert: str
-    standing: str = Field(description="held, active, stopped or rejected")
+    standing: str = Field(description="active, stopped, rejected, or the stage it waits at")
     reason: str = Field(description="Why it was stopped or rejected")
     route: str
     held: list[str] = Field(description="What waits for a person, and why")

@@ -23,6 +23,18 @@ DOCUMENT: dict[str, Any] = json.loads(document(ENDPOINTS))
 BY_OPERATION = {endpoint.operation: endpoint for endpoint in ENDPOINTS}
 EXPIRED = EXAMPLE | {"expires": "2026-07-20T13:59:00+08:00", "identifier": "expired"}
 NOBODY = "0" * 20
+PARTNER, COMMAND_SIGNER = "demo-411726-slj-issuer", "demo-411726-fzb-signer"
+CALL = {
+    "name": "王某",
+    "post": "带班领导",
+    "number": "0396-0000000",
+    "at": "2026-07-20T13:58:00+08:00",
+    "witness": "李某",
+}
+UNPROVEN = CALL | {"witness": ""}
+CONSULTATION = {"at": "2026-07-20T13:40:00+08:00", "participants": ["张某"], "conclusion": "联合发布"}
+EMERGENCY = {"area": "411726", "reason": "特大暴雨"}
+JOINT = {"document": "joint_risk", "event_code": "11A51", "event": "山洪灾害", "level": "orange"}
 
 
 @pytest.fixture
@@ -91,11 +103,12 @@ async def test_the_documented_example_is_accepted_as_it_stands(desk: Desk) -> No
 
 
 class Ask(NamedTuple):
-    """A request that works: token, body, and whether its alert is held."""
+    """A request that works: token, body, whether its alert is held, or what else it needs."""
 
     token: str = VIEWER
     body: Any = None
     held: bool = False
+    needs: str = ""
 
 
 def good(operation: str, desk: Desk) -> Ask:
@@ -109,6 +122,24 @@ def good(operation: str, desk: Desk) -> Ask:
         "cancelAlert": Ask(ISSUER, {"note": "rain has passed"}),
         "correctAlert": Ask(ISSUER, {"note": "sent by mistake"}),
         "confirmAlert": Ask(CLERK, {"person": str(desk.people[0]), "how": "phone"}),
+        "saveDraft": Ask(ISSUER, EXAMPLE | {"identifier": "fresh"}),
+        "amendDraft": Ask(ISSUER, EXAMPLE, needs="draft"),
+        "submitDraft": Ask(ISSUER, needs="draft"),
+        "returnAlert": Ask(SIGNER, {"reason": "wrong area"}, held=True),
+        "withdrawAlert": Ask(ISSUER, {"reason": "wrong area"}, held=True),
+        "releaseAlert": Ask(ISSUER, needs="repetition"),
+        "authoriseAlert": Ask(CLERK, CALL, held=True),
+        "joinAlert": Ask(PARTNER, {}, needs="joint"),
+        "publishAlone": Ask(SIGNER, needs="joint"),
+        "noteConsultation": Ask(ISSUER, CONSULTATION),
+        "listMinutes": Ask(SIGNER),
+        "answerObligation": Ask(SIGNER, {"answer": "endorsed"}),
+        "startEmergency": Ask(COMMAND_SIGNER, EMERGENCY),
+        "renewEmergency": Ask(COMMAND_SIGNER, {}, needs="regime"),
+        "endEmergency": Ask(COMMAND_SIGNER, needs="regime"),
+        "breakGlass": Ask("", EXAMPLE, needs="code"),
+        "listSealedCodes": Ask(ADMIN),
+        "sealCode": Ask(ADMIN, {"issuer": "411726-qxj", "label": "duty room"}),
         "halt": Ask(ADMIN, {"scope": "411726", "on": True}),
         "listAudit": Ask(ADMIN),
         "verifyAudit": Ask(ADMIN),
@@ -122,16 +153,52 @@ async def send(desk: Desk, endpoint: Endpoint, alert: str = NOBODY, **changes: A
     """Send the good request of an endpoint with changes; return the status."""
     ask = good(endpoint.operation, desk)
     request = {"token": ask.token, "body": ask.body} | changes
-    path = endpoint.path.replace("{id}", alert) + request.pop("query", "")
+    path = endpoint.path.replace("{id}", alert).replace("{kind}", "review") + request.pop("query", "")
+    if ask.needs == "code":
+        request.setdefault("Break-Glass", await sealed(desk))
     response, _ = await desk.call(endpoint.method, path, **request)
     assert response.content_type == "application/problem+json" or response.status < 400 or endpoint.path == "/v1/health"
     return response.status
 
 
+async def sealed(desk: Desk) -> str:
+    """A sealed code that nobody has used."""
+    if desk.database.away:
+        return "any"
+    body = {"issuer": "411726-qxj", "label": "duty room"}
+    _, content = await desk.call("POST", "/v1/break-glass/codes", ADMIN, body)
+    return str(content["code"])
+
+
+async def draft(desk: Desk) -> str:
+    _, content = await desk.call("POST", "/v1/alerts/draft", ISSUER, EXAMPLE)
+    return str(content["id"])
+
+
+async def repetition(desk: Desk) -> str:
+    await desk.issue()
+    desk.clock.advance(60)
+    return str((await desk.issue(identifier="again"))["id"])
+
+
+async def joint(desk: Desk) -> str:
+    alert = str((await desk.issue(**JOINT))["id"])
+    desk.clock.advance(10 * 60)
+    return alert
+
+
+async def regime(desk: Desk) -> str:
+    _, content = await desk.call("POST", "/v1/emergency", COMMAND_SIGNER, EMERGENCY)
+    return str(content["id"])
+
+
 async def ready(desk: Desk, endpoint: Endpoint) -> str:
-    """Return an alert on which the good request works."""
+    """Return an alert (or regime) on which the good request works."""
     if "{id}" not in endpoint.path:
         return NOBODY
+    makers = {"draft": draft, "repetition": repetition, "joint": joint, "regime": regime}
+    if make := makers.get(good(endpoint.operation, desk).needs):
+        return await make(desk)
     return await desk.held() if good(endpoint.operation, desk).held else str((await desk.issue())["id"])
 
 
@@ -175,6 +242,60 @@ async def a_resident(desk: Desk, endpoint: Endpoint) -> int:
     return await send(desk, endpoint, alert, body={"person": str(desk.people[1]), "how": "visit"})
 
 
+async def draft_over(desk: Desk, endpoint: Endpoint) -> int:
+    alert = await draft(desk)
+    desk.clock.advance(4 * 3600)
+    return await send(desk, endpoint, alert)
+
+
+async def draft_expired(desk: Desk, endpoint: Endpoint) -> int:
+    return await send(desk, endpoint, await draft(desk), body=EXPIRED)
+
+
+async def unproven(desk: Desk, endpoint: Endpoint) -> int:
+    return await send(desk, endpoint, await desk.held(), body=UNPROVEN)
+
+
+async def unproven_join(desk: Desk, endpoint: Endpoint) -> int:
+    alert = str((await desk.issue(**JOINT))["id"])
+    return await send(desk, endpoint, alert, token=CLERK, body={"partner": "411726-slj", "call": UNPROVEN})
+
+
+async def unproven_renewal(desk: Desk, endpoint: Endpoint) -> int:
+    return await send(desk, endpoint, await regime(desk), body={"call": UNPROVEN})
+
+
+async def too_early(desk: Desk, endpoint: Endpoint) -> int:
+    return await send(desk, endpoint, str((await desk.issue(**JOINT))["id"]))
+
+
+async def wrong_answer(desk: Desk, endpoint: Endpoint) -> int:
+    return await send(desk, endpoint, await ready(desk, endpoint), body={"answer": "perhaps"})
+
+
+async def no_such_area(desk: Desk, endpoint: Endpoint) -> int:
+    return await send(desk, endpoint, body=EMERGENCY | {"area": "411799"})
+
+
+async def no_such_issuer(desk: Desk, endpoint: Endpoint) -> int:
+    return await send(desk, endpoint, body={"issuer": "nobody", "label": "one"})
+
+
+async def ended(desk: Desk, endpoint: Endpoint) -> int:
+    one = await regime(desk)
+    await desk.call("POST", f"/v1/emergency/{one}/end", COMMAND_SIGNER)
+    return await send(desk, endpoint, one)
+
+
+async def other_content_sealed(desk: Desk, endpoint: Endpoint) -> int:
+    await send(desk, endpoint)
+    return await send(desk, endpoint, body=EXAMPLE | {"headline": "另一份"})
+
+
+async def no_such_code(desk: Desk, endpoint: Endpoint) -> int:
+    return await send(desk, endpoint, **{"Break-Glass": "AAAA-BBBB"})
+
+
 async def no_such_scope(desk: Desk, endpoint: Endpoint) -> int:
     return await send(desk, endpoint, body={"scope": "everything", "on": True})
 
@@ -193,6 +314,32 @@ SPECIAL: dict[tuple[str, int], Callable[[Desk, Endpoint], Awaitable[int]]] = {
     ("confirmAlert", 409): not_issued,
     ("confirmAlert", 422): a_resident,
     ("halt", 422): no_such_scope,
+    ("saveDraft", 409): other_content,
+    ("saveDraft", 422): expired,
+    ("amendDraft", 409): nothing_waits,
+    ("amendDraft", 422): draft_expired,
+    ("submitDraft", 409): nothing_waits,
+    ("submitDraft", 422): draft_over,
+    ("returnAlert", 409): nothing_waits,
+    ("withdrawAlert", 409): nothing_waits,
+    ("releaseAlert", 409): nothing_waits,
+    ("authoriseAlert", 409): nothing_waits,
+    ("authoriseAlert", 422): unproven,
+    ("joinAlert", 409): repeated,
+    ("joinAlert", 422): unproven_join,
+    ("publishAlone", 409): too_early,
+    ("answerObligation", 409): repeated,
+    ("answerObligation", 422): wrong_answer,
+    ("startEmergency", 409): repeated,
+    ("startEmergency", 422): no_such_area,
+    ("renewEmergency", 409): ended,
+    ("renewEmergency", 422): unproven_renewal,
+    ("endEmergency", 409): ended,
+    ("breakGlass", 200): repeated,
+    ("breakGlass", 403): no_such_code,
+    ("breakGlass", 409): other_content_sealed,
+    ("breakGlass", 422): expired,
+    ("sealCode", 422): no_such_issuer,
 }
 
 

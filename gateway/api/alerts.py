@@ -6,7 +6,6 @@ from gateway import cap
 from gateway.api.access import sees
 from gateway.api.endpoint import Answer, Call
 from gateway.api.shape import (
-    Accepted,
     AlertLine,
     AlertOut,
     AlertsPage,
@@ -22,12 +21,13 @@ from gateway.api.shape import (
     ReasonIn,
     Standing,
 )
+from gateway.api.told import taken, told
 from gateway.database import moment
-from gateway.errors import Refused, StoreDown
-from gateway.intake import Outcome, actor
+from gateway.errors import Refused
+from gateway.intake import actor
 from gateway.model import Batch, State
 from gateway.ports import AlertRow
-from gateway.preview import Finding, halts, preview, reach
+from gateway.preview import halts, preview
 from gateway.report import EVERYWHERE, status
 
 PAGES = 10  # looked through for one page of what the caller may see
@@ -35,24 +35,7 @@ PAGES = 10  # looked through for one page of what the caller may see
 
 async def submit(call: Call) -> Answer:
     """Take a warning in."""
-    return await _accepted(call, await call.core.intake.submit(call.data, call.principal, call.received))
-
-
-async def _accepted(call: Call, outcome: Outcome) -> Answer:
-    return 200 if outcome.result == "duplicate" else 202, await _told(call, outcome)
-
-
-async def _told(call: Call, outcome: Outcome) -> Accepted:
-    """Say what became of a message, and what keeps it from people. It is stored: no fault here may deny that."""
-    try:
-        row = await call.core.store.outbox.alert(outcome.alert)
-        if row is None:
-            return Accepted.of(outcome, (), ())
-        further = await reach(call.core, row.alert, row.plan) if outcome.result != "duplicate" else ()
-        return Accepted.of(outcome, await halts(call.core, row.plan), further)
-    except StoreDown:
-        text = "the database stopped answering, so halts and reach were not looked at: see its status"
-        return Accepted.of(outcome, (), [Finding(code="not_looked", severity="warning", message=text)])
+    return await taken(call, await call.core.intake.submit(call.data, call.principal, call.received))
 
 
 async def show_preview(call: Call) -> Answer:
@@ -93,7 +76,7 @@ async def show_cap(call: Call) -> Answer:
 async def approve(call: Call) -> Answer:
     """Let what waits go out."""
     row = await call.row()
-    return 200, await _told(call, await call.core.decisions.approve(row.alert.id, call.principal))
+    return 200, await told(call, await call.core.decisions.approve(row.alert.id, call.principal))
 
 
 async def reject(call: Call) -> Answer:
@@ -117,14 +100,14 @@ def _standing(row: AlertRow) -> Standing:
 async def cancel(call: Call) -> Answer:
     """Send the all-clear in the issuer's name."""
     row = await call.row()
-    return await _accepted(call, await call.core.decisions.cancel(row.alert.id, call.principal, call.form(NoteIn).note))
+    return await taken(call, await call.core.decisions.cancel(row.alert.id, call.principal, call.form(NoteIn).note))
 
 
 async def correct(call: Call) -> Answer:
     """Revoke a mistake in the issuer's name."""
     row = await call.row()
     note = call.form(NoteIn).note
-    return await _accepted(call, await call.core.decisions.cancel(row.alert.id, call.principal, note, correction=True))
+    return await taken(call, await call.core.decisions.cancel(row.alert.id, call.principal, note, correction=True))
 
 
 async def show_status(call: Call) -> Answer:

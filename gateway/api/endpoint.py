@@ -43,6 +43,7 @@ class Call:
     body: BaseModel | None
     data: bytes
     received: datetime
+    headers: Mapping[str, str]
 
     def asked(self, model: type[M]) -> M:
         """Return the query as the model the table declares."""
@@ -117,7 +118,7 @@ def serve(core: Core, endpoint: Endpoint) -> Handler:
         data = await _data(endpoint, request)
         received = core.clock.now()
         body = _form(endpoint, data)
-        call = Call(core, principal, request.match_info, query, body, data, received)
+        call = Call(core, principal, request.match_info, query, body, data, received, request.headers)
         status, content = await endpoint.handle(call)
         return _response(endpoint, status, content)
 

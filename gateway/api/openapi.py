@@ -18,6 +18,7 @@ import gateway
 from gateway.api.endpoint import ALERT_MEDIA, JSON, Endpoint
 from gateway.api.problem import HEADERS, MEDIA, Problem
 from gateway.api.shape import EXAMPLE
+from gateway.obligation import RULES
 
 Mode = Literal["validation", "serialization"]
 Json = dict[str, Any]
@@ -28,7 +29,10 @@ ABOUT = (
     "Takes a disaster warning from those entitled to issue it, and makes sure every affected village is reached. "
     "Errors are RFC 9457 problems that say what to do. Lists are paged: hand `next` back as `after`."
 )
-ID = {"type": "string", "pattern": "^[0-9a-f]{20}$"}
+PATH: dict[str, Json] = {
+    "id": {"type": "string", "pattern": "^[0-9a-f]{20}$"},
+    "kind": {"type": "string", "enum": sorted(RULES)},
+}
 
 
 def document(endpoints: Sequence[Endpoint]) -> bytes:
@@ -93,7 +97,8 @@ def _who(endpoint: Endpoint) -> str:
 
 def _parameters(endpoint: Endpoint, schemas: Json, refs: Refs) -> list[Json]:
     found: list[Json] = [
-        {"name": name, "in": "path", "required": True, "schema": ID} for name in re.findall(r"{(\w+)}", endpoint.path)
+        {"name": name, "in": "path", "required": True, "schema": PATH[name]}
+        for name in re.findall(r"{(\w+)}", endpoint.path)
     ]
     if endpoint.query is not None:
         schema = schemas[refs[endpoint.query, "validation"]["$ref"].rsplit("/", 1)[1]]

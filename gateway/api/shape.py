@@ -117,15 +117,17 @@ class HaltIn(Form):
 def links_of(alert: str) -> dict[str, str]:
     """Where more is to be had of an alert."""
     base = f"/v1/alerts/{alert}"
-    parts = ("cap", "status", "deliveries", "confirmations")
+    parts = ("cap", "status", "deliveries", "confirmations", "decisions")
     return {"self": base} | {part: f"{base}/{part}" for part in parts}
 
 
 class Accepted(BaseModel):
-    """What became of a message: accepted, held (a second person decides) or duplicate (it was known already)."""
+    """What became of a message: accepted, held (a person decides), draft, or duplicate (it was known already)."""
 
     id: str
     result: str
+    standing: str = Field(description="Where it stands: active, or the stage it waits at")
+    needs: list[str] = Field(description="Stages it has still to pass, the present one first")
     route: str
     reasons: list[str]
     held: list[str]
@@ -140,6 +142,8 @@ class Accepted(BaseModel):
         return cls(
             id=outcome.alert,
             result=outcome.result,
+            standing=outcome.standing,
+            needs=list(outcome.needs),
             route=outcome.route,
             reasons=reasons,
             held=list(outcome.held),
@@ -220,7 +224,7 @@ class AlertsPage(BaseModel):
 
 
 class Standing(BaseModel):
-    """Where an alert stands now: held, active, stopped or rejected, and why."""
+    """Where an alert stands now, and why."""
 
     id: str
     standing: str

@@ -6,6 +6,7 @@ from functools import cache
 
 from gateway import cap
 from gateway.api import alerts, system
+from gateway.api.duty_table import DUTY
 from gateway.api.endpoint import JSON, Answer, Call, Endpoint
 from gateway.api.openapi import document
 from gateway.api.shape import (
@@ -28,11 +29,11 @@ from gateway.api.shape import (
     ReasonIn,
     Standing,
 )
+from gateway.policy.table import WRITERS
 from gateway.preview import Preview
 from gateway.report import Status
 
-SIGNERS = frozenset({"issuer", "reviewer", "signer"})
-CLERKS = SIGNERS | {"clerk"}
+CLERKS = WRITERS | {"clerk"}
 ADMINS = frozenset({"admin"})
 HALTERS = frozenset({"issuer", "signer", "admin"})
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
@@ -49,16 +50,17 @@ def _document() -> bytes:
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (
+    *DUTY,
     Endpoint(
         "POST", "/v1/alerts", "submitAlert",
         "Issue a warning. 202 means that it is durable and under way, or held for a second person; 200 that exactly "
         "this message was known already. A repeated request is harmless: sender and identifier make it one.",
-        alerts.submit, {200: Accepted, 202: Accepted}, (409, 422), roles=SIGNERS, body=cap.AlertIn,
+        alerts.submit, {200: Accepted, 202: Accepted}, (409, 422), roles=WRITERS, body=cap.AlertIn,
     ),
     Endpoint(
         "POST", "/v1/alerts/preview", "previewAlert",
         "Say what issuing this would do: places, recipients, texts, route, holds, deferrals. Nothing is stored.",
-        alerts.show_preview, {200: Preview}, (422,), roles=SIGNERS, body=cap.AlertIn,
+        alerts.show_preview, {200: Preview}, (422,), roles=WRITERS, body=cap.AlertIn,
     ),
     Endpoint(
         "GET", "/v1/alerts", "listAlerts", "List the alerts of your area, newest first.",
@@ -75,26 +77,26 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         "POST", "/v1/alerts/{id}/approve", "approveAlert",
         "Let what waits of an alert go out. Nobody approves their own.",
-        alerts.approve, {200: Accepted}, (404, 409, 422), roles=SIGNERS,
+        alerts.approve, {200: Accepted}, (404, 409, 422), roles=WRITERS,
     ),
     Endpoint(
         "POST", "/v1/alerts/{id}/reject", "rejectAlert", "End a held alert without sending it.",
-        alerts.reject, {200: Standing}, (404, 409), roles=SIGNERS, body=ReasonIn,
+        alerts.reject, {200: Standing}, (404, 409), roles=WRITERS, body=ReasonIn,
     ),
     Endpoint(
         "POST", "/v1/alerts/{id}/recall", "recallAlert",
         "Stop an alert at once: nothing more leaves. What has left needs a correction. Repeating it is harmless.",
-        alerts.recall, {200: Standing}, (404,), roles=SIGNERS, body=ReasonIn,
+        alerts.recall, {200: Standing}, (404,), roles=WRITERS, body=ReasonIn,
     ),
     Endpoint(
         "POST", "/v1/alerts/{id}/cancel", "cancelAlert",
         "Send the all-clear (解除) to everyone who was warned; it waits for a second person.",
-        alerts.cancel, {200: Accepted, 202: Accepted}, (404, 409), roles=SIGNERS, body=NoteIn,
+        alerts.cancel, {200: Accepted, 202: Accepted}, (404, 409), roles=WRITERS, body=NoteIn,
     ),
     Endpoint(
         "POST", "/v1/alerts/{id}/correct", "correctAlert",
         "Revoke a mistake (更正) to everyone who was told; any signer may, alone.",
-        alerts.correct, {202: Accepted}, (404, 409), roles=SIGNERS, body=NoteIn,
+        alerts.correct, {202: Accepted}, (404, 409), roles=WRITERS, body=NoteIn,
     ),
     Endpoint(
         "GET", "/v1/alerts/{id}/status", "getAlertStatus",

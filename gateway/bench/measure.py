@@ -83,13 +83,17 @@ def configuration(folder: Path) -> Path:
     return target
 
 
+ORDINALS = str.maketrans("0123456789", "甲乙丙丁戊己庚辛壬癸")
+
+
 def red_rain(number: str, townships: Sequence[str]) -> Alert:
     """Return a red rainstorm warning of 泌阳县 that takes the green channel."""
     now = datetime.now(UTC).replace(microsecond=0)
+    words = f"第{number.translate(ORDINALS)}轮强降雨，未来3小时将有100毫米以上"  # of its own: none is a repetition
     area = Area("泌阳县部分乡镇", geocodes=tuple(Code("township", code) for code in townships))
     info = Info(
         "暴雨", language="zh-CN", urgency="Immediate", severity="Extreme", certainty="Observed",
-        event_codes=(Code("GB/T 35561", "11B03"),), description="未来3小时将有100毫米以上强降雨", areas=(area,),
+        event_codes=(Code("GB/T 35561", "11B03"),), description=words, areas=(area,),
         expires=now + timedelta(hours=3),
     )  # fmt: skip
     return Alert(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from gateway.database import Database, Tx, micros, moment
-from gateway.model import Minute
+from gateway.model import Minute, Record
+from gateway.store import audit
 
 
 def add(tx: Tx, alert: str, minute: Minute) -> None:
@@ -26,6 +27,15 @@ class SqlMinutes:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    async def add(self, alert: str, minute: Minute, record: Record) -> None:
+        """Add one note, and the record that it was made."""
+
+        def operation(tx: Tx) -> None:
+            add(tx, alert, minute)
+            audit.append(tx, [record])
+
+        await self._database.write(operation)
 
     async def of(self, alert: str) -> list[Minute]:
         """Notes on one alert (or emergency regime), oldest first."""

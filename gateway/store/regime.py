@@ -71,7 +71,7 @@ class SqlRegimes:
 
         return await self._database.write(operation)
 
-    async def renew(self, regime: str, until: datetime, record: Record) -> bool:
+    async def renew(self, regime: str, until: datetime, record: Record, told: Minute | None = None) -> bool:
         """Prolong one; False if it has ended."""
 
         def operation(tx: Tx) -> bool:
@@ -82,6 +82,8 @@ class SqlRegimes:
             ):
                 return False
             set_timer(tx, TIMER, regime, until)
+            if told is not None:
+                minute.add(tx, regime, told)
             audit.append(tx, [record])
             note(tx, "regime", "", regime)
             return True

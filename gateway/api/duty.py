@@ -1,0 +1,109 @@
+"""Handlers of the duty room: obligations, the emergency regime, sealed codes."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+
+from gateway.api.access import areas_of, sees
+from gateway.api.duty_shape import (
+    AnswerIn,
+    EmergencyIn,
+    ObligationOut,
+    Obligations,
+    ObligationsQuery,
+    RegimeOut,
+    RegimesOut,
+    RenewIn,
+    SealIn,
+    SealLine,
+    SealOut,
+    Seals,
+)
+from gateway.api.endpoint import Answer, Call
+from gateway.api.told import taken
+from gateway.errors import Refused
+from gateway.intake import actor
+from gateway.model import Obligation, Record
+from gateway.obligation import RULES
+
+CODE_ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"  # nothing that is misread by torchlight
+CODE_GROUPS, CODE_LETTERS = 7, 4  # 28 letters of 5 bits
+
+
+async def obligations(call: Call) -> Answer:
+    """List what the duty room owes in the caller's area."""
+    asked, now = call.asked(ObligationsQuery), call.core.clock.now()
+    since = now - timedelta(hours=asked.hours)
+    found = await call.core.store.obligations.since(since, unanswered=asked.unanswered)
+    mine = [one for one in found if await _mine(call, one)]
+    return 200, Obligations(obligations=[ObligationOut.of(one, RULES[one.kind].answers, now) for one in mine])
+
+
+async def _mine(call: Call, one: Obligation) -> bool:
+    row = await call.core.store.outbox.alert(one.alert)
+    if row is not None:
+        return bool(sees(call.core, call.principal, row))
+    regime = await call.core.store.regimes.get(one.alert)
+    areas = areas_of(call.core, call.principal)
+    return regime is not None and any(regime.area.startswith(area) or area.startswith(regime.area) for area in areas)
+
+
+async def answer(call: Call) -> Answer:
+    """Answer one."""
+    form, alert, kind = call.form(AnswerIn), call.params["id"], call.params["kind"]
+    await call.core.obligations.answer(alert, kind, call.principal, form.answer, form.remark)
+    found = await call.core.store.obligations.get(alert, kind)
+    assert found is not None
+    return 200, ObligationOut.of(found, RULES[kind].answers, call.core.clock.now())
+
+
+async def start_emergency(call: Call) -> Answer:
+    """Start the emergency regime."""
+    form = call.form(EmergencyIn)
+    spoken = form.call.call() if form.call else None
+    return 200, RegimeOut.of(await call.core.regimes.start(form.area, call.principal, form.reason, spoken))
+
+
+async def renew_emergency(call: Call) -> Answer:
+    """Prolong it."""
+    form = call.form(RenewIn)
+    spoken = form.call.call() if form.call else None
+    return 200, RegimeOut.of(await call.core.regimes.renew(call.params["id"], call.principal, spoken))
+
+
+async def end_emergency(call: Call) -> Answer:
+    """End it."""
+    return 200, RegimeOut.of(await call.core.regimes.end(call.params["id"], call.principal))
+
+
+async def emergencies(call: Call) -> Answer:
+    """List emergency regimes."""
+    return 200, RegimesOut(regimes=[RegimeOut.of(one) for one in await call.core.store.regimes.all()])
+
+
+async def break_glass(call: Call) -> Answer:
+    """Issue under a sealed code."""
+    code = call.headers.get("Break-Glass", "")
+    if not code:
+        raise Refused(403, "unknown_code", "send the sealed code in the header Break-Glass")
+    return await taken(call, await call.core.intake.break_glass(call.data, code, call.received))
+
+
+async def new_code(call: Call) -> Answer:
+    """Make a sealed code. It is shown this once; only its hash is kept."""
+    form, core = call.form(SealIn), call.core
+    issuer = core.policy.issuer(form.issuer)
+    if issuer is None:
+        raise Refused(422, "unknown_issuer", "name an issuer of authority.toml by its id")
+    letters = [secrets.choice(CODE_ALPHABET) for _ in range(CODE_GROUPS * CODE_LETTERS)]
+    groups = ("".join(letters[at : at + CODE_LETTERS]) for at in range(0, len(letters), CODE_LETTERS))
+    code = "-".join(groups)
+    record = Record(core.clock.now(), actor(call.principal), "seal_code", issuer.id, form.label)
+    await core.store.seals.add(code, issuer.id, form.label, record)
+    return 200, SealOut(code=code, issuer=issuer.id, label=form.label)
+
+
+async def codes(call: Call) -> Answer:
+    """List sealed codes, without the codes."""
+    return 200, Seals(codes=[SealLine.of(one) for one in await call.core.store.seals.all()])

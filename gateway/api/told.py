@@ -1,0 +1,27 @@
+"""What is said of a message that was taken in: what became of it, and what keeps it from people."""
+
+from __future__ import annotations
+
+from gateway.api.endpoint import Answer, Call
+from gateway.api.shape import Accepted
+from gateway.errors import StoreDown
+from gateway.intake import Outcome
+from gateway.preview import Finding, halts, reach
+
+
+async def taken(call: Call, outcome: Outcome) -> Answer:
+    """Answer a submission: 202, or 200 for what was known."""
+    return 200 if outcome.result == "duplicate" else 202, await told(call, outcome)
+
+
+async def told(call: Call, outcome: Outcome) -> Accepted:
+    """Say what became of a message, and what keeps it from people. It is stored: no fault here may deny that."""
+    try:
+        row = await call.core.store.outbox.alert(outcome.alert)
+        if row is None:
+            return Accepted.of(outcome, (), ())
+        further = await reach(call.core, row.alert, row.plan) if outcome.result != "duplicate" else ()
+        return Accepted.of(outcome, await halts(call.core, row.plan), further)
+    except StoreDown:
+        text = "the database stopped answering, so halts and reach were not looked at: see its status"
+        return Accepted.of(outcome, (), [Finding(code="not_looked", severity="warning", message=text)])
