@@ -389,6 +389,15 @@ async def ask(run: Run, gateway: Gateway, *arguments: object, token: str = "secr
     return await asyncio.to_thread(run, *arguments, MINGLUO_URL=gateway.url, MINGLUO_TOKEN=token)
 
 
+SPOKEN = (
+    "--name", "王某", "--post", "带班领导", "--number", "0396-0000000", "--at", "2026-07-20T14:05", "--witness", "李某",
+)  # fmt: skip
+HEARD = {
+    "name": "王某", "post": "带班领导", "number": "0396-0000000", "at": "2026-07-20T14:05:00+08:00", "recording": "",
+    "witness": "李某",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("words", "method", "path", "body"),
     [
@@ -399,6 +408,30 @@ async def ask(run: Run, gateway: Gateway, *arguments: object, token: str = "secr
         (("recall", "a1", "--reason", "wrong"), "POST", "/v1/alerts/a1/recall", {"reason": "wrong"}),
         (("confirm", "a1", "--person", "4611686018427387903"), "POST", "/v1/alerts/a1/confirmations",
          {"person": "4611686018427387903", "how": "phone", "note": ""}),
+        (("submit", "a1"), "POST", "/v1/alerts/a1/submit", {}),
+        (("return", "a1", "--reason", "wrong"), "POST", "/v1/alerts/a1/return", {"reason": "wrong"}),
+        (("withdraw", "a1", "--reason", "wrong"), "POST", "/v1/alerts/a1/withdraw", {"reason": "wrong"}),
+        (("release", "a1"), "POST", "/v1/alerts/a1/release", {}),
+        (("join", "a1"), "POST", "/v1/alerts/a1/join", {}),
+        (("join", "a1", "--partner", "411726-slj", *SPOKEN), "POST", "/v1/alerts/a1/join",
+         {"partner": "411726-slj", "call": HEARD}),
+        (("alone", "a1"), "POST", "/v1/alerts/a1/alone", {}),
+        (("authorise", "a1", *SPOKEN), "POST", "/v1/alerts/a1/authorise", HEARD),
+        (("consult", "a1", "--participant", "张某", "--at", "2026-07-20T13:40", "--conclusion", "联合发布"), "POST",
+         "/v1/alerts/a1/consultation",
+         {"at": "2026-07-20T13:40:00+08:00", "participants": ["张某"], "conclusion": "联合发布"}),
+        (("life", "a1"), "GET", "/v1/alerts/a1/decisions", None),
+        (("duty",), "GET", "/v1/obligations?hours=24&unanswered=true", None),
+        (("answer", "a1", "review", "endorsed"), "POST", "/v1/obligations/a1/review",
+         {"answer": "endorsed", "remark": ""}),
+        (("emergency", "start", "411726", "--reason", "特大", *SPOKEN), "POST", "/v1/emergency",
+         {"area": "411726", "reason": "特大", "call": HEARD}),
+        (("emergency", "renew", "e1"), "POST", "/v1/emergency/e1/renew", {}),
+        (("emergency", "end", "e1"), "POST", "/v1/emergency/e1/end", {}),
+        (("emergency", "list"), "GET", "/v1/emergency", None),
+        (("break-glass", "new", "--issuer", "411726-qxj", "--label", "一号"), "POST", "/v1/break-glass/codes",
+         {"issuer": "411726-qxj", "label": "一号"}),
+        (("break-glass", "list"), "GET", "/v1/break-glass/codes", None),
         (("halt", "all"), "POST", "/v1/halt", {"scope": "*", "on": True}),
         (("halt", "411726", "--off"), "POST", "/v1/halt", {"scope": "411726", "on": False}),
         (("status", "../x"), "GET", "/v1/alerts/..%2Fx/status", None),

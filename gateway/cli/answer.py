@@ -26,7 +26,8 @@ def show_outcome(answer: Answer) -> None:
     result, but = str(answer.get("result", "")), _but(answer)
     meaning = {
         "accepted": f"accepted, but {but}" if but else "accepted: it is on its way",
-        "held": "held: nothing leaves before a second person has decided" + (f"; and {but}" if but else ""),
+        "held": _waits(answer) + (f"; and {but}" if but else ""),
+        "draft": "draft: kept, and sent to nobody",
         "duplicate": "duplicate: this message was known already; nothing was done" + (f"; {but}" if but else ""),
     }
     typer.echo(meaning.get(result, result))
@@ -35,8 +36,29 @@ def show_outcome(answer: Answer) -> None:
     _lines("because", answer.get("reasons"))
     _lines("held", answer.get("held"))
     if alert := answer.get("id"):
-        tell(f"A second person: mingluo approve {alert}" if result == "held" else f"Next: mingluo status {alert}")
+        tell(_next(answer, result, str(alert)))
         _release(answer)
+
+
+WAITS = {
+    "suppressed": "held back: a live alert says the same already",
+    "partner": "held: it waits for its partner",
+    "review": "held: nothing leaves before it is reviewed and signed",
+}
+
+
+def _waits(answer: Answer) -> str:
+    return WAITS.get(str(answer.get("standing")), "held: nothing leaves before a second person has decided")
+
+
+def _next(answer: Answer, result: str, alert: str) -> str:
+    if result == "draft":
+        return f"Hand it on: mingluo submit {alert}"
+    if result != "held":
+        return f"Next: mingluo status {alert}"
+    command = {"suppressed": "release", "partner": "join"}.get(str(answer.get("standing")), "approve")
+    who = {"release": "If it must be said again", "join": "The partner"}.get(command, "A second person")
+    return f"{who}: mingluo {command} {alert}"
 
 
 def show_standing(answer: Answer) -> None:
@@ -65,7 +87,7 @@ def show_alerts(answer: Answer) -> None:
 def show_status(answer: Answer) -> None:
     """Show how far an alert has come. States stand apart; submitted is not delivered."""
     typer.echo(f"{answer.get('alert', '')}: {answer.get('standing', '')} {answer.get('reason', '')}".rstrip())
-    if answer.get("halts") and answer.get("standing") in ("active", "held"):
+    if answer.get("halts") and answer.get("standing") not in ("stopped", "rejected"):
         typer.echo(_halted(answer))
         _release(answer)
     _fields(answer, ("route", "accepted_at", "expires"))
@@ -149,15 +171,15 @@ def _release(answer: Answer) -> None:
 def _fields(answer: Answer, names: Sequence[str]) -> None:
     for name in names:
         if answer.get(name) not in (None, ""):
-            typer.echo(f"{name.replace('_', ' ')}: {_local(answer[name]) if name in MOMENTS else answer[name]}")
+            typer.echo(f"{name.replace('_', ' ')}: {local(answer[name]) if name in MOMENTS else answer[name]}")
 
 
-def _local(value: Any) -> str:
+def local(value: Any) -> str:
     """Return a moment as the clock on the wall in China shows it; anything else as it is."""
     try:
         at = datetime.fromisoformat(str(value))
     except ValueError:
-        return str(value)
+        return "" if value is None else str(value)
     return at.astimezone(CHINA).isoformat(" ", "seconds") if at.tzinfo else str(value)
 
 
@@ -168,7 +190,7 @@ def _lines(head: str, texts: Iterable[str] | None) -> None:
 
 def _table(columns: Sequence[str], rows: Iterable[Answer], title: str | None = None) -> None:
     if listed := list(rows):
-        cells = [[_local(row.get(name)) if name in MOMENTS else row.get(name, "") for name in columns]
+        cells = [[local(row.get(name)) if name in MOMENTS else row.get(name, "") for name in columns]
                  for row in listed]  # fmt: skip
         print_table([name.replace("_", " ") for name in columns], cells, title)
 

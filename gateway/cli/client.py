@@ -38,16 +38,16 @@ Token = Annotated[
 
 
 class Gateway:
-    """The gateway behind a URL, asked in one person's name."""
+    """The gateway behind a URL, asked in one person's name; `nameless` needs no token (a sealed code does not)."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, *, nameless: bool = False) -> None:
         self._base = (url or DEFAULT_URL).rstrip("/")
         parts = urlsplit(self._base)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             wrong_use(f"--url: not an http:// or https:// address; for example {DEFAULT_URL}")
         if parts.username or parts.password or parts.query:
             wrong_use("--url: give only scheme, host and port; the token goes into MINGLUO_TOKEN")
-        if not token:
+        if not token and not nameless:
             wrong_use(
                 "no token: in simulation export MINGLUO_TOKEN=demo-411726-qxj-issuer (the second person: "
                 "demo-411726-qxj-signer, a clerk: demo-411726-qxj-clerk); otherwise make one: mingluo policy token"
@@ -60,18 +60,25 @@ class Gateway:
         """Ask; see `request`."""
         return self.request("GET", path, query=query)
 
-    def post(self, path: str, body: Mapping[str, object] | bytes | None = None) -> Any:
+    def post(self, path: str, body: Mapping[str, object] | bytes | None = None, **headers: str) -> Any:
         """Send an object as JSON, or bytes as they are; see `request`."""
         data = body if isinstance(body, bytes) else json.dumps(body or {}, ensure_ascii=False).encode()
-        return self.request("POST", path, data)
+        return self.request("POST", path, data, headers=headers)
 
-    def request(self, method: str, path: str, data: bytes | None = None, query: Mapping[str, str] | None = None) -> Any:
+    def request(
+        self,
+        method: str,
+        path: str,
+        data: bytes | None = None,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
         """Make one request and return the answer's JSON (None if it has none).
 
         Raises:
             typer.Exit: 1 the gateway refused, 2 it could not be asked; the reason has been said.
         """
-        status, location, body = asyncio.run(self._exchange(method, path, data, query or {}))
+        status, location, body = asyncio.run(self._exchange(method, path, data, query or {}, headers or {}))
         answer = _decoded(body)
         if status in REDIRECTS:
             wrong_use(f"{self._base} redirects to {location or 'another address'}: give that address with --url")
@@ -87,11 +94,13 @@ class Gateway:
         return answer
 
     async def _exchange(
-        self, method: str, path: str, data: bytes | None, query: Mapping[str, str]
+        self, method: str, path: str, data: bytes | None, query: Mapping[str, str], further: Mapping[str, str]
     ) -> tuple[int, str, bytes]:
         from aiohttp import ClientError, ClientSession, ClientTimeout, InvalidURL
 
-        headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
+        headers = {"Accept": "application/json", **further}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
         if data is not None:
             headers["Content-Type"] = media_type(data)
         url = self._base + path
