@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
 from itertools import product
+from pathlib import Path
 
 import pytest
 
@@ -156,3 +158,12 @@ def test_another_bodys_signer_may_not() -> None:
     with pytest.raises(Refused) as refused:
         check_hand(Standing.SIGN, Event.APPROVE, hand, "411726-qxj/甲", ())
     assert refused.value.code == "not_entitled"
+
+
+def test_the_drawing_in_the_docs_is_the_table() -> None:
+    """A drawing that has drifted misleads whoever trusts it at night."""
+    root = Path(__file__).parent.parent
+    script = runpy.run_path(str(root / "ops" / "make_lifecycle.py"))
+    assert (root / "docs" / "lifecycle.md").read_text(encoding="utf8") == script["page"]()
+    assert set(script["STANDINGS"]) == set(Standing)
+    assert set(script["EVENTS"]) == set(Event)

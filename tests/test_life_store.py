@@ -1,0 +1,202 @@
+"""The store of decisions, obligations, regimes, sealed codes and notes, on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from test_store import NOW, HandClock, alert, batch_of, draft_of
+
+from gateway.database import Database
+from gateway.lineage import likeness
+from gateway.model import Decision, Minute, Record, Reference, Status
+from gateway.ports import AlertRow, Draft
+from gateway.standing import Event, Standing
+from gateway.store import Store
+from gateway.store.regime import Regime
+from gateway.store.seal import hashed
+
+RECORD = Record(NOW, "411726-qxj/甲", "test", "subject")
+
+
+@pytest.fixture
+def hand() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path, hand: HandClock) -> AsyncIterator[Store]:
+    url = f"sqlite:///{tmp_path}/life.db" if request.param == "sqlite" else request.getfixturevalue("database_url")
+    database = Database(url)
+    await database.open()
+    yield Store(database, hand)
+    await database.close()
+
+
+def waiting(identifier: str = "a1") -> Draft:
+    """A new alert that waits for a signer."""
+    one = alert(identifier)
+    draft = replace(draft_of(one), cursors={}, standing=Standing.SIGN, timers={"held": NOW})
+    return replace(draft, decision=Decision("", Event.SUBMIT, "411726-qxj/甲", NOW))
+
+
+async def row_of(store: Store, alert_: str) -> AlertRow:
+    row = await store.outbox.alert(alert_)
+    assert row is not None
+    return row
+
+
+async def timers(store: Store) -> set[tuple[str, str]]:
+    return set(await store.database.read(lambda tx: tx.all("SELECT kind, name FROM timer")))
+
+
+async def test_of_two_decisions_at_once_one_stands(store: Store) -> None:
+    """Two officers press at the same second: one signature counts, the other hears of it."""
+    draft = waiting()
+    await store.outbox.accept(draft)
+    was = await row_of(store, draft.alert.id)
+    signed = replace(draft, standing=Standing.ACTIVE, timers={}, decision=Decision("sign", "approve", "b", NOW))
+    rejected = replace(signed, standing=Standing.REJECTED, decision=Decision("sign", "reject", "c", NOW))
+    results = [(await store.outbox.move(was, one)).result for one in (signed, rejected)]
+    assert results == ["accepted", "conflict"]
+    now = await row_of(store, draft.alert.id)
+    assert (now.standing, now.revision) == ("active", 1)
+    assert [one.event for one in await store.outbox.decisions(draft.alert.id)] == ["submit", "approve"]
+
+
+async def test_the_duty_room_stops_ringing_in_the_very_transaction_of_the_decision(store: Store) -> None:
+    """An alarm that goes on after the signature teaches people to ignore alarms."""
+    draft = waiting()
+    await store.outbox.accept(draft)
+    assert ("held", draft.alert.id) in await timers(store)
+    was = await row_of(store, draft.alert.id)
+    await store.outbox.move(was, replace(draft, standing=Standing.ACTIVE, timers={}))
+    assert ("held", draft.alert.id) not in await timers(store)
+
+
+async def test_an_amended_draft_keeps_its_life_under_its_new_id(store: Store) -> None:
+    """Who wrote and who returned it is known after its time of sending has changed."""
+    draft = replace(waiting(), standing=Standing.DRAFT, timers={"expire": NOW})
+    await store.outbox.accept(draft)
+    was = await row_of(store, draft.alert.id)
+    newer = replace(draft.alert, sent=NOW + timedelta(minutes=5), references=(Reference("s", "earlier", NOW),))
+    amended = replace(
+        draft, alert=newer, plan=replace(draft.plan, alert=newer.id), timers={"expire": NOW + timedelta(hours=1)},
+        decision=Decision("draft", "amend", "a", NOW),
+    )  # fmt: skip
+    assert (await store.outbox.move(was, amended)).result == "accepted"
+    assert await store.outbox.alert(draft.alert.id) is None
+    assert [one.event for one in await store.outbox.decisions(newer.id)] == ["submit", "amend"]
+    assert [row.alert.id for row in await store.outbox.successors("s", "earlier")] == [newer.id]
+    assert await timers(store) == {("expire", newer.id)}
+
+
+async def test_a_sealed_code_is_used_up_with_the_alert_or_not_at_all(store: Store) -> None:
+    """A code that is spent on a message that was not stored would lock the officer out for good."""
+    await store.seals.add("ABCD-EFGH", "411726-qxj", "一号", RECORD)
+    first = replace(draft_of(alert("a1"), batch_of(alert("a1"))), seal=hashed("abcd efgh"))
+    assert (await store.outbox.accept(first)).result == "accepted"
+    second = replace(draft_of(alert("a2")), seal=hashed("ABCDEFGH"))
+    assert (await store.outbox.accept(second)).result == "sealed"
+    assert await store.outbox.alert(alert("a2").id) is None
+    sealed = await store.seals.find("ABCD-EFGH")
+    assert sealed is not None
+    assert (sealed.alert, sealed.used_at) == (first.alert.id, NOW)
+    assert (await store.outbox.accept(first)).result == "duplicate"  # a repeated request of the same message
+
+
+async def test_an_obligation_is_opened_once_and_answered_once(store: Store, hand: HandClock) -> None:
+    """It stands in the daily report until a person has answered, and then their answer stands."""
+    draft = replace(draft_of(alert()), obligations={"review": NOW + timedelta(minutes=30)})
+    await store.outbox.accept(draft)
+    name = f"{draft.alert.id} review"
+    assert ("obligation", name) in await timers(store)
+    [owed] = await store.obligations.since(NOW, unanswered=True)
+    assert (owed.kind, owed.due) == ("review", NOW + timedelta(minutes=30))
+    assert await store.obligations.answer(draft.alert.id, "review", "endorsed", "及时", RECORD)
+    assert not await store.obligations.answer(draft.alert.id, "review", "objected", "", RECORD)
+    assert ("obligation", name) not in await timers(store)
+    assert await store.obligations.since(NOW, unanswered=True) == []
+    [answered] = await store.obligations.since(NOW, unanswered=False)
+    assert (answered.answer, answered.actor) == ("endorsed", RECORD.actor)
+    assert await store.obligations.since(NOW + timedelta(hours=1), unanswered=False) == []
+
+
+def regime(name: str = "r1", area: str = "411726") -> Regime:
+    return Regime(name, area, "411726-fzb", "411726-fzb/带班", "特大", NOW, NOW + timedelta(hours=6))
+
+
+async def test_one_regime_at_a_time_over_an_area(store: Store) -> None:
+    """Two regimes over one county would end at two times, and nobody knew which holds."""
+    later = NOW + timedelta(hours=7)
+    told = Minute("emergency", "a", NOW, b"sealed")
+    assert await store.regimes.start(regime(), RECORD, later, told)
+    assert not await store.regimes.start(regime("r2"), RECORD, later)
+    assert await store.regimes.start(regime("r3", "411728"), RECORD, later)
+    assert [one.id for one in await store.regimes.in_force(NOW)] == ["r1", "r3"]
+    assert await store.regimes.in_force(later) == []  # over by the clock, noted or not
+    assert await store.regimes.renew("r1", later, RECORD)
+    assert await store.regimes.end("r1", RECORD)
+    assert not await store.regimes.renew("r1", later, RECORD)
+    assert not await store.regimes.end("r1", RECORD)
+    assert [(one.id, one.renewed) for one in await store.regimes.all() if one.ended_at] == [("r1", 1)]
+    assert [one.secret for one in await store.minutes.of("r1")] == [b"sealed"]
+
+
+async def test_what_bears_on_a_message_is_found_in_one_look(store: Store) -> None:
+    """Successors, near-duplicates, drills and regimes: a red one waits for one read, not for six."""
+    first = replace(draft_of(alert("a1")), likeness=likeness(alert("a1")))
+    await store.outbox.accept(first)
+    update = replace(alert("u1"), references=(Reference(alert().sender, "a1", NOW),))
+    await store.outbox.accept(replace(waiting(), alert=update, plan=replace(first.plan, alert=update.id)))
+    drill = replace(alert("d1"), status=Status.EXERCISE)
+    await store.outbox.accept(replace(draft_of(drill), standing=Standing.SIGN, cursors={}))
+    await store.regimes.start(regime(), RECORD, NOW)
+    within = timedelta(minutes=30)
+    found = await store.outbox.around(alert("a1"), likeness(alert("a2")), NOW, within)
+    assert found.known
+    assert [row.alert.id for row in found.later] == [update.id]
+    assert [row.alert.id for row in found.alike] == [first.alert.id]
+    assert [row.alert.id for row in found.opposite] == [drill.id]
+    assert (found.issued, [one.id for one in found.regimes]) == (3, ["r1"])
+    of_drill = await store.outbox.around(replace(drill, identifier="d2"), "", NOW, within)
+    assert not of_drill.known
+    assert {row.alert.id for row in of_drill.opposite} == {first.alert.id}
+    assert (await store.outbox.around(alert("a3"), likeness(alert()), NOW + timedelta(hours=1), within)).alike == []
+
+
+async def test_a_database_of_the_foundation_is_brought_up_to_date(tmp_path: Path) -> None:
+    """What waited for a second person before the new release waits for its signature after it."""
+    import sqlite3
+
+    from alembic import command
+    from alembic.config import Config
+
+    from gateway import migrations
+    from gateway.store.codec import pack
+
+    url = f"sqlite:///{tmp_path}/old.db"
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    from sqlalchemy import create_engine
+
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.commit()
+    engine.dispose()
+    one = alert()
+    with sqlite3.connect(tmp_path / "old.db") as raw:
+        raw.execute(
+            "INSERT INTO alert VALUES (?, ?, ?, 0, 'd', ?, ?, 'held', '', 'who', 0, 0, NULL)",
+            (one.id, one.sender, one.identifier, pack(one), pack(draft_of(one).plan)),
+        )
+    database = Database(url)
+    await database.open()
+    row = await database.read(lambda tx: tx.one("SELECT standing, status, level, event_code, revision FROM alert"))
+    await database.close()
+    assert row == ("sign", "Actual", 4, "11B03", 0)
