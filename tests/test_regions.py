@@ -257,3 +257,14 @@ def test_a_wrong_table_is_refused_with_its_row(tmp_path: Path, row: str, says: s
 def test_the_demo_geometry_says_it_is_synthetic() -> None:
     """Made-up borders must never be taken for real ones."""
     assert REGIONS.shapes.synthetic
+
+
+def test_the_townships_around_are_those_whose_shapes_touch() -> None:
+    """The emergency regime warns the neighbours, too; where no map is loaded it invents none."""
+    drawn = Regions.load(FOLDER, [FOLDER / "demo.geojson"])
+    own = drawn.resolve([Area("贾楼乡", geocodes=(Code("township", "411726209"),))], ("411726",)).targets
+    around = drawn.around(own)
+    assert around
+    assert "411726209" not in {target.township for target in around}
+    assert {(target.how, target.certain) for target in around} == {("neighbour", False)}
+    assert Regions.load(FOLDER).around(own) == ()
