@@ -21,7 +21,7 @@ from gateway.directory.vault import Vault
 from gateway.errors import Refused
 from gateway.intake import Intake, Outcome, actor, detail, refuse
 from gateway.lineage import check_drill, drills, likeness, stops
-from gateway.model import Alert, Decision, Kind, Minute, Plan, Record, Reference, Status
+from gateway.model import Alert, Decision, Kind, Minute, Partner, Plan, Record, Reference, Status
 from gateway.policy import Issuer, Policy, Principal, Route
 from gateway.ports import AlertRow, Clock
 from gateway.regions import Regions
@@ -140,9 +140,10 @@ class Decisions:
             minute = Minute("join", actor(principal), self._clock.now(), call.sealed(self._vault))
         done = {one.reason for one in await self._store.outbox.decisions(row.alert.id) if one.event == Event.JOIN}
         reason = f"joint: with {body.name}"
+        agreed = row._replace(alert=joined(row.alert, body))
         if {one.id for one in waited} - done - {body.id}:
-            return await self._stay(row, Event.JOIN, principal, body.id, reason, minute)
-        return await self._onward(row, Event.JOIN, principal, reason, minute, note=body.id)
+            return await self._stay(agreed, Event.JOIN, principal, body.id, reason, minute)
+        return await self._onward(agreed, Event.JOIN, principal, reason, minute, note=body.id)
 
     async def alone(self, alert: str, principal: Principal) -> Outcome:
         """Publish a joint warning under the own name, once the partner has been waited for (D9).
@@ -381,6 +382,12 @@ class Decisions:
             raise Refused(409, "not_waiting", "somebody else has decided on this alert meanwhile; look again")
         refuse(moved.result)
         self._intake.announce(alert.id, draft.batches)
+
+
+def joined(alert: Alert, body: Issuer) -> Alert:
+    """Return the alert with one more partner."""
+    partner = Partner(body.name, body.name_en)
+    return alert if partner in alert.partners else replace(alert, partners=(*alert.partners, partner))
 
 
 def ending(ended: Alert, kind: Kind, now: datetime, note: str) -> Alert:

@@ -205,12 +205,20 @@ class Info:
         return next((code.value for code in self.parameters if code.name == name), None)
 
 
+class Partner(NamedTuple):
+    """A body that issues a joint warning with its sender (D9), by its names."""
+
+    zh: str
+    en: str
+
+
 @dataclass(frozen=True)
 class Alert:
     """What happened: one frozen, self-contained version of a warning. Key: (sender, identifier, sent).
 
     `event_code` is the GB/T 35561 code ("11B03"); `event` its Chinese name. `expires` is None until
-    intake has applied the policy's default. `policy_digest` names the policy it was accepted under.
+    intake has applied the policy's default. `policy_digest` names the policy it was accepted under; `partners` have
+    agreed to a joint warning.
     """
 
     sender: str
@@ -234,6 +242,7 @@ class Alert:
     effective: datetime | None = None
     expires: datetime | None = None
     policy_digest: str = ""
+    partners: tuple[Partner, ...] = ()
 
     @cached_property
     def id(self) -> str:

@@ -242,6 +242,10 @@ async def test_a_joint_warning_waits_for_its_partner_and_then_for_its_signer(des
     assert joined["standing"] == "sign"
     assert "joint: with 泌阳县水利局" in joined["reasons"]
     assert (await decide(desk, issued["id"], "approve", SIGNER))["result"] == "accepted"
+    await desk.planner.round()
+    [(batch, _), *_] = await desk.core.store.ledger.batches(issued["id"])
+    message = await desk.core.composer.message(batch, (0,), again=False)
+    assert "泌阳县气象局、泌阳县水利局" in message.text
 
 
 async def test_the_partners_word_by_telephone_is_written_down(desk: Desk) -> None:

@@ -125,7 +125,7 @@ def gather(alert: Alert, previous: Alert | None, want: Want, words: Mapping[str,
         "channel": want.channel,
         "actual": alert.actual,
         "confirm": want.confirm and want.group is Group.OFFICIALS,
-        "issuer": clean(info.sender_name if info else None) or _sender_of(previous, want.language) or issuer,
+        "issuer": _issuers(alert, info, previous, want.language, words, issuer),
         "time": local_time(alert.sent, want.language),
         "hazard": hazard(alert, want.language, words),
         "level": int(alert.level),
@@ -219,6 +219,15 @@ def _field(info: Info | None, name: str, language: str) -> str:
     """One field, cleaned, without its closing punctuation; "" where an English reader would get Chinese prose."""
     text = bare(clean(getattr(info, name))) if info else ""
     return "" if language != "zh" and _CJK.search(text) else text
+
+
+def _issuers(
+    alert: Alert, info: Info | None, previous: Alert | None, language: str, words: Mapping[str, str], issuer: str
+) -> str:
+    """Name who issues it; a joint warning names its partners behind the lead unit, each once."""
+    lead = clean(info.sender_name if info else None) or _sender_of(previous, language) or issuer
+    named = [partner.zh if language == "zh" else partner.en for partner in alert.partners]
+    return words["list_join"].join([lead, *(name for name in named if name not in lead)])
 
 
 def _sender_of(previous: Alert | None, language: str) -> str:
