@@ -70,8 +70,11 @@ class Cases:
         warnings: tuple[cap.Finding, ...] = (),
         *,
         sealed: bool = False,
+        again: bool = False,
     ) -> Prepared:
-        """Authorise, route and plan a message that has been read; `sealed`: under a sealed code (D3).
+        """Authorise, route and plan a message that has been read.
+
+        `sealed`: under a sealed code (D3). `again`: a person wants it said although a live alert says the same (D4).
 
         Raises:
             Refused: 403 outside authority, 409 overtaken or against the order of things, 422 expired or postdated.
@@ -97,9 +100,10 @@ class Cases:
             emergency=self._emergency(around, targets),
         )  # fmt: skip
         route = hold_unresolved(route, resolution, targets, alert)
-        route = held_back(route, alert, waits, repeated(alert, targets, around, self._regions, within))
+        same = "" if again else repeated(alert, targets, around, self._regions, within)
+        route = held_back(route, alert, waits, same)
         if sealed:
-            route = unsealed(route, targets)
+            route = unsealed(route, alert, targets)
         planned = self.plan(alert, route, targets, before, issuer, now)
         standing, needs = begin(alert, route, planned)
         ended = stops(alert.kind, references.live) | drills(alert, targets, around)
@@ -142,8 +146,9 @@ class Cases:
         if plan_.route == "emergency":
             owed["calls"] = now + CALLED_WITHIN
         lapses = alert.kind not in ENDS and alert.document not in NEVER_LAPSE
-        if lapses and alert.expires is not None:
-            owed["lapse"] = max(now, alert.expires - timedelta(minutes=clock.lapse_question_min))
+        asked = alert.expires - timedelta(minutes=clock.lapse_question_min) if alert.expires else now
+        if lapses and asked > now:
+            owed["lapse"] = asked
         return timers, owed
 
     def _succession(
@@ -230,17 +235,18 @@ def held_back(route: Route, alert: Alert, waits: str, same: str) -> Route:
     return route
 
 
-def unsealed(route: Route, targets: Sequence[Target]) -> Route:
+def unsealed(route: Route, alert: Alert, targets: Sequence[Target]) -> Route:
     """Let a message under a sealed code pass every stage and hold; it cannot choose a place for it.
 
     Raises:
         Refused: 422.
     """
+    if not alert.actual:
+        raise Refused(422, "not_actual", f"a sealed code is for real warnings; {alert.status} waits for a signer")
     if not targets:
         raise Refused(422, "unresolved", "the area names no known township; name its townships by code or name")
     reasons = (*route.reasons, "break_glass: issued under a sealed code; it is to be countersigned")
-    kind = route.kind if route.kind in ("green", "emergency", "drill") else "normal"
-    return replace(route, kind=kind, reasons=reasons, held=(), over_ceiling=(), needs=())
+    return replace(route, reasons=reasons, held=(), over_ceiling=(), needs=())
 
 
 def downgrades(alert: Alert, previous: Sequence[AlertRow]) -> bool:

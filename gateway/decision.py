@@ -117,7 +117,7 @@ class Decisions:
         """
         row = await self._known(alert)
         await self._check(row, Event.RELEASE, principal)
-        return await self._onward(row, Event.RELEASE, principal, "released: it is to be said again")
+        return await self._anew(row, Event.RELEASE, principal)
 
     async def join(self, alert: str, principal: Principal, call: Telephone | None = None, partner: str = "") -> Outcome:
         """Agree to a joint warning as its partner, or write down that `partner` did so by telephone (D9).
@@ -223,12 +223,14 @@ class Decisions:
         step(Standing(row.standing), Event.SUBMIT, [])
         if row.alert.status is Status.DRAFT:
             raise Refused(409, "draft_status", "its CAP status is Draft, which is never sent; amend it first")
-        issuer = self._body(row)
-        now = self._clock.now()
-        prepared = await self._cases.check(row.alert, self._cases.resolve(row.alert, issuer), issuer, now)
-        await self._move(
-            row, prepared.alert, prepared.plan, prepared.standing, Event.SUBMIT, principal, stops_=prepared.stops
-        )
+        return await self._anew(row, Event.SUBMIT, principal)
+
+    async def _anew(self, row: AlertRow, event: Event, principal: Principal) -> Outcome:
+        """Route it as if it came in now: nobody has decided on it yet."""
+        issuer, again = self._body(row), event is Event.RELEASE
+        found = self._cases.resolve(row.alert, issuer)
+        prepared = await self._cases.check(row.alert, found, issuer, self._clock.now(), again=again)
+        await self._move(row, prepared.alert, prepared.plan, prepared.standing, event, principal, stops_=prepared.stops)
         return self._outcome(prepared, prepared.standing)
 
     @staticmethod
@@ -340,6 +342,8 @@ class Decisions:
         around = await self._store.outbox.around(alert, "", now, within)
         targets = row.plan.targets
         check_drill(alert, targets, around)
+        if closed := policy.drill_hours(alert, now):
+            raise Refused(409, "drill_hours", closed)
         before = tuple(target for one in references.told for target in one.plan.targets)
         route = Route(row.plan.route, standing_plan.reasons, downgrade=downgrades(alert, references.told), decided=True)
         whole = self._cases.plan(alert, route, targets, before, self._body(row), now)

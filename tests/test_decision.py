@@ -470,3 +470,30 @@ async def test_a_county_only_area_reaches_its_residents_once_a_person_has_decide
     assert {step.audience.group for step in row.plan.steps} == {Group.OFFICIALS, Group.RESIDENTS}
     assert row.plan.held == ()
     assert TONGSHAN in {target.township for target in row.plan.targets}
+
+
+async def test_an_exercise_is_not_approved_by_night(desk: Desk) -> None:
+    """Nobody is woken by a drill (D19)."""
+    drill = await desk.held(expires="2026-07-21T06:00:00+08:00")
+    desk.clock.advance(8 * 3600)  # 22:00 in China
+    assert code(await decide(desk, drill, "approve", SIGNER, status=409)) == "drill_hours"
+
+
+async def test_a_sealed_code_is_not_spent_on_a_drill(desk: Desk) -> None:
+    """The envelope is for the night it is real."""
+    made = await post(desk, "/v1/break-glass/codes", ADMIN, {"issuer": "411726-qxj", "label": "一号"})
+    drill = EXAMPLE | {"status": "Exercise"}
+    assert code(await post(desk, "/v1/break-glass", "", drill, 422, **{"Break-Glass": made["code"]})) == "not_actual"
+
+
+async def test_what_is_let_go_still_waits_above_the_ceiling(desk: Desk) -> None:
+    """Letting a repetition go is no countersign: the city's other counties wait for one as before (D5)."""
+    areas = [{"description": "驿城区、泌阳县", "geocodes": {"township": ["411702001", JIALOU]}}]
+    city = {"sender": "4117-qxt@mingluo.example", "areas": areas}
+    first = await desk.issue(CITY, **city)
+    assert first["held"][0].startswith("over_ceiling")
+    desk.clock.advance(60)
+    again = await desk.issue(CITY, **city, identifier="again")
+    assert again["standing"] == "suppressed"
+    released = await decide(desk, again["id"], "release", CITY)
+    assert released["held"][0].startswith("over_ceiling")

@@ -205,6 +205,10 @@ class Policy:
         """Whether residents of a county-only match hear at once, too."""
         return self.tables.defaults.coarse_area == "send"
 
+    def drill_hours(self, alert: Alert, now: datetime) -> str:
+        """Return why no exercise is held at this hour, or ""."""
+        return route.drill_hours(self.tables, alert, now)
+
     @property
     def drill(self) -> Drill:
         """The audience of everything that is not Actual."""

@@ -138,10 +138,16 @@ def _against_emergency(alert: Alert, past: Succession, *, downgrade: bool) -> bo
 def _drill_holds(tables: Tables, alert: Alert, now: datetime) -> tuple[str, ...]:
     if alert.status is Status.DRAFT:
         return ("draft: a draft is never sent; issue it under another status",)
+    closed = drill_hours(tables, alert, now)
+    return (f"drill: {closed}",) if closed else ()
+
+
+def drill_hours(tables: Tables, alert: Alert, now: datetime) -> str:
+    """Return why no exercise is held at this hour, or ""."""
     drill, local = tables.defaults.drill, now.astimezone(CHINA).time()
-    if alert.status is Status.EXERCISE and not drill.start <= local < drill.until:
-        return (f"drill: drills are held from {drill.start:%H:%M} to {drill.until:%H:%M} only",)
-    return ()
+    if alert.status is not Status.EXERCISE or drill.start <= local < drill.until:
+        return ""
+    return f"drills are held from {drill.start:%H:%M} to {drill.until:%H:%M} only"
 
 
 def _holds(tables: Tables, alert: Alert, targets: Sequence[Target]) -> tuple[str, ...]:
