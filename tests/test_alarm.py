@@ -77,7 +77,8 @@ async def test_a_new_stage_starts_its_own_patience(desk: Desk) -> None:
 async def test_a_silent_partner_is_named_once_its_time_is_over(desk: Desk) -> None:
     """The joint warning does not die waiting (D9)."""
     alert = (await desk.issue(**JOINT))["id"]
-    timers = await desk.database.read(lambda tx: dict(tx.all("SELECT kind, due FROM timer")))
+    rows = await desk.database.read(lambda tx: tx.all("SELECT kind, due FROM timer"))
+    timers: dict[str, int] = dict(rows)
     before = rung("partner")
     assert timers["partner"] - timers["held"] == timedelta(minutes=10) // timedelta(microseconds=1)
     assert await alarm_of(desk).partner(alert) is None
