@@ -56,6 +56,7 @@ from gateway.relay import Relay, Worker, queue
 from gateway.render import Renderer
 from gateway.sender import Sender
 from gateway.settings import Settings
+from gateway.signer import Keys
 from gateway.state import FallbackState, LocalState, RedisState, Valkey
 from gateway.store import Store
 from gateway.sweeper import POLL_S, Pickup, Sweeper, forever
@@ -263,6 +264,7 @@ class App:
             settings, self.clock, self.store, directory, vault, regions, policy, renderer, composer, coverage, receipts,
             intake, decisions, obligations, regimes, self.broker, self.channels, links,
             simulation=live.isdisjoint(self.channels),
+            keys=Keys.load(settings.keys),
         )  # fmt: skip
         await self._start(composer, links)
 

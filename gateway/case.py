@@ -41,6 +41,10 @@ class Prepared:
     standing: Standing
     stops: dict[str, str]
     warnings: tuple[cap.Finding, ...] = ()
+    digest: str = ""
+    """SHA-256 hex of what was read."""
+    signer: str = ""
+    """Fingerprint of the certificate that signed it."""
 
     @property
     def held(self) -> bool:

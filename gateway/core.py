@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.channel import Channel, Link
 from gateway.compose import GatewayComposer
@@ -20,6 +20,7 @@ from gateway.regime import Regimes
 from gateway.regions import Regions
 from gateway.render import Renderer
 from gateway.settings import Settings
+from gateway.signer import Keys
 from gateway.store import Store
 
 
@@ -47,3 +48,5 @@ class Core:
     links: Mapping[str, Link]
     simulation: bool
     """No channel is live: demo tokens count, and only loopback endpoints are talked to."""
+    keys: Keys = field(default_factory=Keys)
+    """What signs the messages we publish."""

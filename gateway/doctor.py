@@ -14,13 +14,16 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import Literal, NamedTuple
 
+from gateway.cap.certificate import from_pem, load
 from gateway.channel import Channel
 from gateway.errors import ConfigError
 from gateway.model import Alert, Document, Group, Info, Kind, Level, Notice, Status
 from gateway.policy import Policy
+from gateway.policy.trust import TrustFile
 from gateway.regions import Regions
 from gateway.render import Renderer
 from gateway.settings import Settings
+from gateway.signer import Keys
 
 Severity = Literal["ok", "note", "warning", "error"]
 
@@ -29,6 +32,7 @@ SIGNED = "sms"  # channels of this family carry the registered signature
 SEGMENT = 70  # UTF-16 units of one SMS
 NOBODY = "noop"  # the channel that reaches nobody: never a remedy
 SPREAD = 3  # counties named in one verdict
+SOON = timedelta(days=30)
 ENDINGS = frozenset({Notice.ALL_CLEAR, Notice.PARTIAL_ALL_CLEAR})
 
 
@@ -128,6 +132,36 @@ def policy(found: Policy, regions: Regions, installed: Collection[str]) -> Itera
                 "register one signature each with the carrier and write it into authority.toml",
             )  # fmt: skip
     yield Verdict("signatures", "ok", f"{len(found.issuers)} issuers have one; the carrier must know each of them")
+
+
+def certificates(trust: TrustFile, keys: Keys, now: datetime) -> Iterator[Verdict]:
+    """Check how long the signatures of issuers will count, and our own."""
+    for issuer in sorted({pin.issuer for pin in trust.pin}):
+        ends = [from_pem(pin.pem).not_valid_after_utc for pin in trust.pin if pin.issuer == issuer]
+        fix = f"pin the next one: mingluo cap pin FILE --issuer {issuer}"
+        if max(ends) < now:
+            severity: Severity = "error" if issuer in trust.required else "warning"
+            yield Verdict("certificates", severity, f"{issuer}: expired; what it signs is refused", fix)
+        elif max(ends) < now + SOON:
+            yield Verdict("certificates", "warning", f"{issuer}: expires on {max(ends):%Y-%m-%d}", fix)
+        elif min(ends) < now:
+            yield Verdict("certificates", "note", f"{issuer}: one has expired", "delete its row from trust.toml")
+    pinned = len({pin.issuer for pin in trust.pin})
+    yield Verdict("certificates", "ok", f"signatures of {pinned} issuers count, {len(trust.required)} must sign")
+    yield from _keys(keys, now)
+
+
+def _keys(keys: Keys, now: datetime) -> Iterator[Verdict]:
+    fix = "make the next one and restart: mingluo keys new"
+    ends = max((load(one.chain[0]).not_valid_after_utc for one in keys.signers), default=None)
+    if ends is None:
+        yield Verdict("keys", "note", "none, so CAP is published unsigned", "make one: mingluo keys new")
+    elif ends < now:
+        yield Verdict("keys", "error", "every signing key has expired, so no CAP is published", fix)
+    elif ends < now + SOON:
+        yield Verdict("keys", "warning", f"the last signing key expires on {ends:%Y-%m-%d}", fix)
+    else:
+        yield Verdict("keys", "ok", f"CAP is signed; the last key expires on {ends:%Y-%m-%d}")
 
 
 def regions(found: Regions, folder: str) -> Iterator[Verdict]:

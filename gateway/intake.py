@@ -2,7 +2,7 @@
 
 Called by the API, the CLI and the demo. Only after `submit` returns may the caller answer 202: alert, audit
 record, plan and the green steps' opening batches are then one committed transaction. Fails closed on
-authority and input (`Refused`, nothing stored); what is entitled but cannot be decided is stored and held
+authority, signatures and input (`Refused`, nothing stored); what is entitled but cannot be decided is stored and held
 loudly (D2). Bodies over 64 KiB are parsed and resolved in a process pool, so that a polygon of 41,000
 points never delays a red one.
 
@@ -12,7 +12,6 @@ One warning goes on from here: `planner` → `relay` → `sender` → `receipts`
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, replace
@@ -81,7 +80,8 @@ class Intake:
         """Take one message in; as a `draft` it is only kept for its writer.
 
         Raises:
-            Refused: 400 unreadable, 403 outside authority, 409 conflict, 422 expired or postdated.
+            Refused: 400 unreadable, 403 outside authority or a signature that does not convince, 409 conflict,
+                422 expired or postdated.
             StoreDown: nothing was stored; try again.
         """
         received = received or self._clock.now()
@@ -89,7 +89,7 @@ class Intake:
             prepared = await self.prepare(data, principal, received)
             if draft:
                 prepared = replace(prepared, standing=Standing.DRAFT)
-            outcome = await self._store_new(prepared, data, principal, received)
+            outcome = await self._store_new(prepared, principal, received)
         except Refused as error:
             metrics.alerts.labels("refused").inc()
             _log.info("refused", code=error.code, issuer=principal.issuer)
@@ -101,7 +101,8 @@ class Intake:
     async def break_glass(self, data: bytes, code: str, received: datetime | None = None) -> Outcome:
         """Issue one message under a sealed code, past every stage: a locked-out officer's way (D3).
 
-        Authority, area and times are checked as always. It alarms the leader and is to be countersigned.
+        Authority, area and times are checked as always; unsigned it may be, for the key may be where the officer is
+        not. It alarms the leader and is to be countersigned.
 
         Raises:
             Refused: 403 the code is unknown or used; else as `submit`.
@@ -114,29 +115,27 @@ class Intake:
             _log.critical("break_glass_refused")
             raise Refused(403, "unknown_code", "this sealed code is unknown or used; telephone the duty leader")
         principal = Principal(f"{SEALED} {sealed.label}", "issuer", issuer.id)
-        alert, resolution, warnings = await self._read(data, issuer)
-        prepared = await self.cases.check(alert, resolution, issuer, received, tuple(warnings), sealed=True)
-        outcome = await self._store_new(prepared, data, principal, received, seal.hashed(code))
+        prepared = await self._prepare(data, issuer, received, sealed=True)
+        outcome = await self._store_new(prepared, principal, received, seal.hashed(code))
         if outcome.result != "duplicate":
             metrics.alarms.labels("break_glass").inc()
             _log.critical("break_glass", alert=outcome.alert, issuer=issuer.id, call="duty leader, auditor")
         return outcome
 
-    async def _store_new(
-        self, prepared: Prepared, data: bytes, principal: Principal, received: datetime, code: str = ""
-    ) -> Outcome:
+    async def _store_new(self, prepared: Prepared, principal: Principal, received: datetime, code: str = "") -> Outcome:
         alert, standing, who = prepared.alert, prepared.standing, actor(principal)
         action = {Standing.ACTIVE: "accept", Standing.DRAFT: "draft"}.get(standing, "hold")
+        said = detail(prepared.plan, alert, prepared.signer)
         draft = await self.drafted(
             alert, prepared.plan, standing, received, who,
             stops=prepared.stops if standing is Standing.ACTIVE else {},
-            record=Record(received, who, "break_glass" if code else action, alert.id, detail(prepared.plan, alert)),
+            record=Record(received, who, "break_glass" if code else action, alert.id, said),
             decision=Decision("", Event.SUBMIT, who, received),
         )  # fmt: skip
         if code:
             countersign = received + timedelta(minutes=self._policy().procedure.clock.countersign_within_min)
             draft = replace(draft, seal=code, obligations={**draft.obligations, "countersign": countersign})
-        draft = replace(draft, content_digest=hashlib.sha256(data).hexdigest())
+        draft = replace(draft, content_digest=prepared.digest)
         accepted = await self._store.outbox.accept(draft)
         if accepted.result == "duplicate":
             return await self._duplicate(accepted.alert, prepared)
@@ -188,9 +187,14 @@ class Intake:
 
     async def prepare(self, data: bytes, principal: Principal, now: datetime) -> Prepared:
         """Do everything but store: also what a preview shows."""
-        issuer = self.issuer_of(principal)
-        alert, resolution, warnings = await self._read(data, issuer)
-        return await self.cases.check(alert, resolution, issuer, now, tuple(warnings))
+        return await self._prepare(data, self.issuer_of(principal), now)
+
+    async def _prepare(self, data: bytes, issuer: Issuer, now: datetime, *, sealed: bool = False) -> Prepared:
+        trust = self._policy().trust(issuer)
+        taken = await self._take(data, replace(trust, required=trust.required and not sealed), now)
+        alert, resolution = await self._read(data, taken, issuer)
+        prepared = await self.cases.check(alert, resolution, issuer, now, tuple(taken.findings), sealed=sealed)
+        return replace(prepared, digest=taken.digest, signer=taken.signer)
 
     def issuer_of(self, principal: Principal) -> Issuer:
         """Return the body a person writes for.
@@ -203,28 +207,21 @@ class Intake:
             raise Refused(403, "not_an_issuer", f"this token may not issue; use one of: {', '.join(sorted(WRITERS))}")
         return issuer
 
-    async def _read(self, data: bytes, issuer: Issuer) -> tuple[Alert, Resolution, list[cap.Finding]]:
+    async def _take(self, data: bytes, trust: cap.Trust, now: datetime) -> cap.Taken:
         if len(data) > cap.MAX_BYTES:
             raise Refused(413, "too_large", f"the message is larger than {cap.MAX_BYTES // 1024} KiB")
-        if len(data) > POOL_BYTES and self._pool is not None:
-            try:
-                alert, findings = await self._pool.parse(data)
-            except BrokenExecutor:
-                raise Refused(413, "too_hard", "the message could not be parsed; send it smaller") from None
-            resolution = await asyncio.to_thread(self._resolve, alert, issuer)
-        else:
-            alert, findings = cap.parse(data)
-            resolution = self._resolve(alert, issuer)
-        errors = [finding for finding in findings if finding.severity == "error"]
-        if alert is None or errors:
-            raise Refused(
-                400, "invalid_alert", f"{len(errors)} errors in the message; mend them and send it again",
-                tuple({"code": e.code, "element": e.element, "line": e.line, "message": e.message} for e in errors),
-            )  # fmt: skip
-        return alert, resolution, findings
+        if len(data) <= POOL_BYTES or self._pool is None:
+            return cap.take(data, trust, now)
+        try:
+            return await self._pool.take(data, trust, now)
+        except BrokenExecutor:
+            raise Refused(413, "too_hard", "the message could not be parsed; send it smaller") from None
 
-    def _resolve(self, alert: Alert | None, issuer: Issuer) -> Resolution:
-        return self.cases.resolve(alert, issuer) if alert else Resolution(())
+    async def _read(self, data: bytes, taken: cap.Taken, issuer: Issuer) -> tuple[Alert, Resolution]:
+        alert = sound(taken)
+        if len(data) > POOL_BYTES and self._pool is not None:
+            return alert, await asyncio.to_thread(self.cases.resolve, alert, issuer)
+        return alert, self.cases.resolve(alert, issuer)
 
 
 def refuse(result: str) -> None:
@@ -244,10 +241,28 @@ def refuse(result: str) -> None:
         )  # fmt: skip
 
 
-def detail(plan: Plan, alert: Alert) -> str:
+def sound(taken: cap.Taken) -> Alert:
+    """Return the message that was taken, where it has no errors.
+
+    Raises:
+        Refused: 400; 403 where its signature does not convince.
+    """
+    errors = [finding for finding in taken.findings if finding.severity == "error"]
+    if taken.alert is not None and not errors:
+        return taken.alert
+    told: tuple[dict[str, object], ...] = tuple(
+        {"code": e.code, "element": e.element, "line": e.line, "message": e.message} for e in errors
+    )
+    if errors and errors[0].code.startswith("signature_"):
+        raise Refused(403, errors[0].code, errors[0].message, told)
+    raise Refused(400, "invalid_alert", f"{len(errors)} errors in the message; mend them and send it again", told)
+
+
+def detail(plan: Plan, alert: Alert, signer: str = "") -> str:
     """Return what the chain keeps: codes only, for an issuer's own words could name a person."""
     parts = (plan.route, *(reason.split(":", 1)[0] for reason in (*plan.reasons, *plan.held)))
-    return f"policy {alert.policy_digest[:12]}; " + "; ".join(dict.fromkeys(parts))
+    signed = f"signed by {signer[:16]}; " if signer else ""
+    return f"policy {alert.policy_digest[:12]}; {signed}" + "; ".join(dict.fromkeys(parts))
 
 
 def actor(principal: Principal) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from datetime import datetime
 
 from gateway import cap, log
-from gateway.cap import Finding
-from gateway.model import Alert
 
 _log = log.get("pool")
 
@@ -19,8 +18,8 @@ class ParsePool:
     def __init__(self) -> None:
         self._executor: ProcessPoolExecutor | None = None
 
-    async def parse(self, data: bytes) -> tuple[Alert | None, list[Finding]]:
-        """Parse one message; see `gateway.cap.parse`.
+    async def take(self, data: bytes, trust: cap.Trust, now: datetime) -> cap.Taken:
+        """Verify and parse one message; see `gateway.cap.take`.
 
         Raises:
             BrokenExecutor: the child died of this message twice.
@@ -31,7 +30,7 @@ class ParsePool:
                 self._executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
             executor = self._executor
             try:
-                return await asyncio.get_running_loop().run_in_executor(executor, cap.parse, data)
+                return await asyncio.get_running_loop().run_in_executor(executor, cap.take, data, trust, now)
             except BrokenExecutor:
                 _log.error("parser_died")
                 executor.shutdown(wait=False)

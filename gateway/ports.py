@@ -41,6 +41,31 @@ class Clock(Protocol):
         """Sleep by this clock."""
 
 
+class Signer(Protocol):
+    """One key that signs what we publish. It may lie in a hardware box, which it never leaves (D25: SM2 and SM3).
+
+    Algorithms are named by their XML Signature URIs.
+    """
+
+    @property
+    def chain(self) -> tuple[bytes, ...]:
+        """Certificates (DER): the key's own, then those between it and its authority."""
+
+    @property
+    def algorithm(self) -> str:
+        """How `sign` signs."""
+
+    @property
+    def digest_algorithm(self) -> str:
+        """What `digest` computes."""
+
+    def digest(self, data: bytes) -> bytes:
+        """Return the digest of a message."""
+
+    async def sign(self, data: bytes) -> bytes:
+        """Return the value of the signature over the data, as XML Signature writes it (ECDSA: r and s side by side)."""
+
+
 class Page(NamedTuple):
     """One page of an audience within one township, in (village, person id) order, as parallel columns.
 

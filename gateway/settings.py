@@ -48,6 +48,11 @@ class Settings(BaseSettings):
     log_level: str = "info"
 
     @property
+    def keys(self) -> Path:
+        """Where the keys are that sign what we publish."""
+        return self.data / "keys"
+
+    @property
     def embedded(self) -> bool:
         """Whether this is one process with SQLite, its own broker and its own Valkey."""
         return not self.amqp_url.get_secret_value()

@@ -256,5 +256,6 @@ def test_a_finding_names_the_line() -> None:
 def test_every_code_is_listed_and_every_listed_code_is_tested() -> None:
     """FINDINGS is the single list: the documentation shows it, and no code in it is dead."""
     tested = {case[0] for case in [*ERRORS, *WARNINGS, *JSON_ERRORS]}
-    assert set(FINDINGS) - tested == {"too_large", "not_json"}  # tested on their own
+    left = {code for code in FINDINGS if not code.startswith("signature_")}  # test_signature has those
+    assert left - tested == {"too_large", "not_json"}  # tested on their own
     assert tested <= set(FINDINGS)

@@ -15,6 +15,7 @@ from api_support import ISSUER, JIALOU, SIGNER, Desk, opened
 from manual_clock import ManualClock
 
 from gateway.api.shape import EXAMPLE
+from gateway.cap import Trust
 from gateway.errors import Refused
 from gateway.pool import ParsePool
 
@@ -155,13 +156,13 @@ async def test_the_audit_chain_keeps_codes_and_no_words_of_the_issuer(desk: Desk
     assert not any("王小明" in record.detail for _, record, _ in chain)
 
 
-async def test_the_parser_of_large_messages_comes_back_after_its_death() -> None:
+async def test_the_parser_of_large_messages_comes_back_after_its_death(clock: ManualClock) -> None:
     """A hostile message may cost its own parse, never the next one's."""
     pool = ParsePool()
     data = (Path(__file__).parent / "data" / "cap" / "red_rainstorm.xml").read_bytes()
-    assert (await pool.parse(data))[0] is not None
+    assert (await pool.take(data, Trust("x"), clock.now())).alert is not None
     assert pool._executor is not None
     for process in pool._executor._processes.values():
         os.kill(process.pid or 0, signal.SIGKILL)
-    assert (await pool.parse(data))[0] is not None
+    assert (await pool.take(data, Trust("x"), clock.now())).alert is not None
     pool.close()

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "model"),
     ("settings", "metrics", "log", "ports", "channel", "regions", "standing"),
-    ("cap", "policy", "routing", "render", "pool"),
+    ("cap", "policy", "routing", "render", "pool", "signer"),
     ("database", "migrations"),
     ("broker", "store", "state", "directory"),
     ("receipts",),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from gateway import cap
 from gateway.api.access import sees
 from gateway.api.endpoint import Answer, Call
 from gateway.api.shape import (
@@ -70,7 +69,7 @@ async def show(call: Call) -> Answer:
 
 async def show_cap(call: Call) -> Answer:
     """One alert as CAP XML."""
-    return 200, cap.write((await call.row()).alert)
+    return 200, await call.core.keys.publish((await call.row()).alert, call.core.clock.now())
 
 
 async def approve(call: Call) -> Answer:

@@ -6,6 +6,7 @@ from gateway import metrics
 from gateway.api.access import areas_of
 from gateway.api.endpoint import Answer, Call
 from gateway.api.shape import AuditPage, AuditQuery, AuditRecord, AuditVerdict, HaltIn, Halts, Health, Part
+from gateway.cap.certificate import to_pem
 from gateway.core import Core
 from gateway.errors import Refused, StoreDown
 from gateway.intake import actor
@@ -41,6 +42,11 @@ async def verify(call: Call) -> Answer:
     """Walk the whole audit chain."""
     records, wrong = await call.core.store.audit.verify()
     return 200, AuditVerdict(whole=not wrong, records=records, wrong=wrong)
+
+
+async def certificates(call: Call) -> Answer:
+    """Show the certificates that sign, will sign or have signed."""
+    return 200, "".join(map(to_pem, call.core.keys.certificates())).encode()
 
 
 async def health(call: Call) -> Answer:

@@ -36,6 +36,7 @@ from gateway.report import Status
 CLERKS = WRITERS | {"clerk"}
 ADMINS = frozenset({"admin"})
 HALTERS = frozenset({"issuer", "signer", "admin"})
+PEM = "application/pem-certificate-chain"
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -71,7 +72,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         alerts.show, {200: AlertOut}, (404,),
     ),
     Endpoint(
-        "GET", "/v1/alerts/{id}/cap", "getAlertCap", "One alert as CAP 1.2 XML.",
+        "GET", "/v1/alerts/{id}/cap", "getAlertCap", "One alert as CAP 1.2 XML, signed where the gateway has a key.",
         alerts.show_cap, {200: "application/cap+xml"}, (404,),
     ),
     Endpoint(
@@ -129,6 +130,12 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         "GET", "/v1/audit/verify", "verifyAudit", "Walk the whole chain and say whether it is unbroken.",
         system.verify, {200: AuditVerdict}, roles=ADMINS,
+    ),
+    Endpoint(
+        "GET", "/v1/certificates", "listCertificates",
+        "Certificates of the CAP messages published here: present, coming and past ones, the youngest first. Compare "
+        "the fingerprint by phone before you pin one.",
+        system.certificates, {200: PEM}, access="open",
     ),
     Endpoint(
         "GET", "/v1/health", "health", "What works. 503 while no warning can be taken in.",

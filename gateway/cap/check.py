@@ -1,20 +1,69 @@
-"""Check a message file for the command line: `mingluo check FILE`."""
+"""Read a message of either form: for intake with its signature (`take`), for the command line without."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from lxml import etree
+
+from gateway.cap import signature
+from gateway.cap.certificate import Trust
 from gateway.cap.document import from_json
 from gateway.cap.finding import Finding
 from gateway.cap.reader import MAX_BYTES, read
 from gateway.model import Alert
 
 
+class Taken(NamedTuple):
+    """A message as it counts: what `parse` returns, the SHA-256 hex of what was read, and who signed it.
+
+    Of a signed message only what was signed is read, so that its digest stays the same when it is signed again.
+    `signer` is a certificate's fingerprint, "" where the message is unsigned.
+    """
+
+    alert: Alert | None
+    findings: list[Finding]
+    digest: str
+    signer: str = ""
+
+
+def take(data: bytes, trust: Trust, now: datetime) -> Taken:
+    """Read a message of this sender; a signature that is there must convince. Never raises on any bytes."""
+    verified: list[signature.Verified] = []
+
+    def verify(root: etree._Element) -> etree._Element:
+        found = signature.verify(root, trust, now)
+        if found is None:
+            return root
+        verified.append(found)
+        return found.root
+
+    if not _is_json(data):
+        alert, findings = read(data, verify)
+    elif trust.required:
+        refusal = signature.missing(trust)
+        alert, findings = None, [Finding(refusal.code, "", None, refusal.message)]
+    else:
+        alert, findings = from_json(data)
+    if verified:
+        return Taken(alert, findings, verified[0].digest, verified[0].signer)
+    return Taken(alert, findings, hashlib.sha256(data).hexdigest())
+
+
 def parse(data: bytes) -> tuple[Alert | None, list[Finding]]:
-    """Read a message as JSON if it begins with a brace, else as CAP XML. Never raises on any bytes."""
-    return from_json(data) if data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") else read(data)
+    """Read a message as JSON if it begins with a brace, else as CAP XML. Never raises on any bytes.
+
+    Signatures are not looked at: intake uses `take`.
+    """
+    return from_json(data) if _is_json(data) else read(data)
+
+
+def _is_json(data: bytes) -> bool:
+    return data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
 
 
 def check(path: Path) -> dict[str, Any]:

@@ -64,6 +64,13 @@ FINDINGS: dict[str, str] = {
     "unknown_level": "the level is not given, or not one of the four colours",
     "digit_level": "the level is a bare digit, which one feed reads as red and another as blue",
     "invalid_parameter": "a parameter of ours has a value we do not know",
+    # The signature
+    "signature_missing": "this sender must sign its messages, and this one is unsigned",
+    "signature_wrapped": "the signature stands elsewhere, or covers something else, than the whole message",
+    "signature_invalid": "the signature does not match the message, or is not of the form we read",
+    "signature_weak": "the algorithm or the key of the signature can be forged, or is not read",
+    "signature_untrusted": "the signing certificate is not pinned for this sender",
+    "signature_expired": "the signing certificate is not valid at this time",
 }
 """Every code and its one line of explanation."""
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import alert, bench, cap, decision, demo, doctor, duty, installation, policy, process, roster, simulate
+from gateway.cli import alert, bench, cap, decision, demo, doctor, duty, installation, key, policy, process, roster, simulate
 from gateway.cli.frame import Root
 
 app = typer.Typer(
@@ -44,7 +44,7 @@ def root(
     """Say what all commands have in common."""
 
 
-for part in (process, doctor, alert, decision, duty, installation, roster, cap, policy, simulate, demo, bench):
+for part in (process, doctor, alert, decision, duty, installation, key, roster, cap, policy, simulate, demo, bench):
     part.add(app)
 
 

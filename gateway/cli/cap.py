@@ -1,16 +1,29 @@
-"""`mingluo cap`: check, resolve, write and make up CAP messages, without a gateway."""
+"""`mingluo cap`: check, resolve, write, sign, verify and make up CAP messages, without a gateway."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.cli.frame import CANNOT, NO, AsJson, complain, load_settings, print_json, print_table, refuse, wrong_use
+from gateway.cli.frame import (
+    CANNOT,
+    NO,
+    AsJson,
+    complain,
+    load_settings,
+    print_json,
+    print_table,
+    refuse,
+    tell,
+    wrong_use,
+)
 
 if TYPE_CHECKING:
+    from gateway.cap import Trust
     from gateway.model import Alert, Resolution
     from gateway.regions import Regions
 
@@ -126,6 +139,115 @@ def write(file: Message) -> None:
     typer.echo(cap.write(read_alert(file)))
 
 
+def sign(file: Message) -> None:
+    """Write a message as this installation would publish it, signed by its present key, to standard output.
+
+    Example: mingluo cap sign warning.json > warning.xml
+    """
+    import asyncio
+
+    from gateway.signer import Keys
+
+    alert, keys, now = read_alert(file), Keys.load(load_settings().keys), datetime.now(UTC)
+    if keys.active(now) is None:
+        wrong_use("there is no key to sign with; make one: mingluo keys new")
+    typer.echo(asyncio.run(keys.publish(alert, now)))
+
+
+def verify(
+    file: Message,
+    issuer: Annotated[
+        str, typer.Option(metavar="ID", help="Id or CAP sender of the issuer; default: the message's own sender.")
+    ] = "",
+    cert: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PEM", help="Trust this certificate, not the policy's; may be repeated."),
+    ] = None,
+    at: Annotated[
+        datetime | None, typer.Option(help="As if it were then (UTC); default: now.", formats=["%Y-%m-%dT%H:%M"])
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Verify a message's signature as the API does, against the certificates pinned in trust.toml.
+
+    Ends with 1 if it is unsigned or does not convince.
+
+    Example: mingluo cap verify warning.xml --issuer 411726-qxj
+    """
+    from gateway import cap
+
+    with file.open("rb") as opened:
+        data = opened.read(cap.MAX_BYTES + 1)
+    trust = _trust_in(cert) if cert else _trust(data, issuer)
+    taken = cap.take(data, replace(trust, required=True), at.replace(tzinfo=UTC) if at else datetime.now(UTC))
+    errors = [finding for finding in taken.findings if finding.severity == "error"]
+    if json:
+        told = [{"code": each.code, "message": each.message} for each in errors]
+        print_json({"file": str(file), "valid": not errors, "signer": taken.signer, "errors": told})
+    if errors:
+        refuse("\n".join(f"{file}: {each.code}: {each.message}" for each in errors))
+    if not json:
+        typer.echo(f"{file}: signed for {trust.sender} with the certificate {taken.signer}")
+
+
+def _trust(data: bytes, issuer: str) -> Trust:
+    """Return what the policy trusts for an issuer, or for the message's own sender."""
+    from gateway import cap
+    from gateway.policy import Policy
+
+    policy = Policy.load(load_settings().config / "policy")
+    alert = None if issuer else cap.parse(data)[0]
+    body = policy.issuer(issuer or (alert.sender if alert else ""))
+    if body is None:
+        wrong_use(f"--issuer: name one of {', '.join(one.id for one in policy.issuers)}")
+    return policy.trust(body)
+
+
+def _trust_in(files: list[Path]) -> Trust:
+    from gateway.cap import Trust
+    from gateway.cap.certificate import from_pem, to_der
+
+    try:
+        pinned = [to_der(from_pem(path.read_text("utf-8", "replace"))) for path in files]
+    except ValueError as error:
+        wrong_use(f"--cert: {error}")
+    return Trust("--cert", frozenset(pinned))
+
+
+def pin(
+    file: Annotated[Path, typer.Argument(metavar="PEM", help="The certificate, as the issuer gave it.")],
+    issuer: Annotated[str, typer.Option(metavar="ID", help="Id of the issuer whose messages it signs.")],
+    subject: Annotated[
+        str, typer.Option(metavar="NAME", help="For an authority: the common name by which it vouches for the issuer.")
+    ] = "",
+) -> None:
+    """Print a certificate's row for trust.toml; the fingerprint to compare by phone goes to standard error.
+
+    Example: mingluo cap pin bureau.pem --issuer 411726-qxj >> config/policy/trust.toml
+    """
+    import json as form
+
+    from pydantic import ValidationError
+
+    from gateway.cap.certificate import common_name, fingerprint, from_pem, to_der
+    from gateway.policy import Policy
+    from gateway.policy.trust import Pin
+
+    body = Policy.load(load_settings().config / "policy").issuer(issuer)
+    if body is None:
+        wrong_use(f"--issuer {issuer}: no such issuer in authority.toml")
+    try:
+        row = Pin(issuer=body.id, pem=file.read_text("utf-8", "replace"), subject=subject)
+    except ValidationError as error:
+        wrong_use(f"{file}: {error.errors()[0]['msg'].removeprefix('Value error, ')}")
+    found = from_pem(row.pem)
+    tell(f"{common_name(found) or 'no common name'}, valid until {found.not_valid_after_utc.isoformat()}")
+    tell(f"Compare the fingerprint with {body.name} by phone before you pin it: {fingerprint(to_der(found))}")
+    lines = ["[[pin]]", f'issuer = "{row.issuer}"']
+    lines += [f"subject = {form.dumps(subject, ensure_ascii=False)}"] if subject else []
+    typer.echo("\n".join([*lines, f'pem = """\n{row.pem}"""']))
+
+
 def sample(
     township: Annotated[
         list[str] | None,
@@ -139,7 +261,7 @@ def sample(
     Example: mingluo cap sample --township 411726204 > alert.xml
     """
     import json as form
-    from datetime import datetime, timedelta, timezone
+    from datetime import timedelta, timezone
 
     from gateway import cap
 
@@ -167,7 +289,9 @@ def sample(
 
 def add(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(help="Check, resolve and write CAP messages, without a gateway.", no_args_is_help=True)
-    for command in (check, resolve, write, sample):
+    group = typer.Typer(
+        help="Check, resolve, write, sign and verify CAP messages, without a gateway.", no_args_is_help=True
+    )
+    for command in (check, resolve, write, sign, verify, pin, sample):
         group.command()(command)
     app.add_typer(group, name="cap", rich_help_panel="Without a gateway")

@@ -91,6 +91,7 @@ def examine(settings: Settings) -> Iterator[Verdict]:
         yield from judge.policy(rules, places, installed)
     if rules and installed is not None:
         yield from judge.channels(rules, installed, enabled, facts)
+    yield from _certificates(settings, rules)
     if rules:
         yield from judge.safety(rules, facts or judge.Facts({}))
     if rules and places:
@@ -104,6 +105,19 @@ def _said(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"{os.path.basename(error.filename or '')}: {error.strerror}"
     return str(error)
+
+
+def _certificates(settings: Settings, rules: Policy | None) -> Iterator[Verdict]:
+    from gateway import doctor as judge
+    from gateway.errors import ConfigError
+    from gateway.policy.trust import TrustFile
+    from gateway.signer import Keys
+
+    try:
+        keys = Keys.load(settings.keys)
+        yield from judge.certificates(rules.tables.trust if rules else TrustFile(), keys, Now().now())
+    except (ConfigError, OSError) as error:
+        yield judge.Verdict("keys", "error", _said(error), "mend the folder keys under MINGLUO_DATA")
 
 
 def _templates(settings: Settings, rules: Policy, enabled: Mapping[str, Channel], places: Regions) -> Iterator[Verdict]:

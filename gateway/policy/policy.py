@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from gateway.cap import Trust
 from gateway.errors import ConfigError
 from gateway.model import Alert, Document, Group, Kind, Level, Notice, Status, Target
 from gateway.policy import authority, reading, route
@@ -98,6 +99,10 @@ class Policy:
     def issuers(self) -> tuple[Issuer, ...]:
         """All issuers."""
         return self.tables.authority.issuer
+
+    def trust(self, issuer: Issuer) -> Trust:
+        """Return whose signatures count for an issuer."""
+        return self.tables.trust_by_issuer[issuer.id]
 
     def hazard(self, code: str) -> Hazard | None:
         """Return a hazard by its GB/T 35561 code."""

@@ -33,6 +33,7 @@ from gateway.policy.table import (
     hazard_matches,
 )
 from gateway.policy.tables import Tables
+from gateway.policy.trust import TrustFile
 
 T = TypeVar("T", bound=Table)
 
@@ -45,6 +46,7 @@ FILES: dict[str, type[Table]] = {
     "quiet.toml": QuietFile,
     "defaults.toml": DefaultsFile,
     "procedure.toml": ProcedureFile,
+    "trust.toml": TrustFile,
 }
 
 
@@ -68,6 +70,8 @@ def canonical(tables: Tables) -> bytes:
     content["hazards"].sort(key=lambda row: row["code"])
     content["authority"]["issuer"].sort(key=lambda row: row["id"])
     content["tokens"]["token"].sort(key=lambda row: row["sha256"])
+    content["trust"]["required"].sort()
+    content["trust"]["pin"].sort(key=lambda row: (row["issuer"], row["pem"], row["subject"]))
     return json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -89,7 +93,13 @@ def check(tables: Tables) -> Tables:
     Raises:
         ConfigError: with one line per finding.
     """
-    findings = [*_unique(tables), *_hazards_exist(tables), *_issuers_exist(tables), *_channels_exist(tables)]
+    findings = [
+        *_unique(tables),
+        *_hazards_exist(tables),
+        *_issuers_exist(tables),
+        *_signers_exist(tables),
+        *_channels_exist(tables),
+    ]
     findings += _plan_is_whole(tables)
     if findings:
         raise ConfigError("\n".join(findings))
@@ -222,6 +232,16 @@ def _issuers_exist(tables: Tables) -> Iterator[str]:
                     f"authority.toml: issuer {issuer.id}: ceiling {prefix} lies outside its areas; "
                     "add it to areas or remove it"
                 )
+
+
+def _signers_exist(tables: Tables) -> Iterator[str]:
+    ids = {issuer.id for issuer in tables.authority.issuer}
+    required, pinned = {*tables.trust.required}, {pin.issuer for pin in tables.trust.pin}
+    for key, names in (("required", required), ("pin.issuer", pinned)):
+        for name in sorted(names - ids):
+            yield f"trust.toml: {key}: {name} is not in authority.toml; correct the id"
+    for name in sorted(required - pinned):
+        yield f"trust.toml: required: {name} must sign, but no certificate is pinned for it; add a [[pin]] row"
 
 
 def _channels_exist(tables: Tables) -> Iterator[str]:

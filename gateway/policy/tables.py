@@ -6,6 +6,7 @@ from functools import cached_property
 
 from pydantic import Field
 
+from gateway.cap.certificate import Trust
 from gateway.policy.procedure import ProcedureFile
 from gateway.policy.table import (
     AuthorityFile,
@@ -18,6 +19,7 @@ from gateway.policy.table import (
     Table,
     TokensFile,
 )
+from gateway.policy.trust import TrustFile
 
 
 class Tables(Table):
@@ -31,6 +33,7 @@ class Tables(Table):
     quiet: QuietFile
     defaults: DefaultsFile
     procedure: ProcedureFile
+    trust: TrustFile = TrustFile()  # policies stored by earlier versions have none
 
     @cached_property
     def hazard_by_code(self) -> dict[str, Hazard]:
@@ -41,3 +44,8 @@ class Tables(Table):
     def issuer_by_name(self) -> dict[str, Issuer]:
         """Issuers by id and by CAP sender."""
         return {key: issuer for issuer in self.authority.issuer for key in (issuer.id, issuer.sender)}
+
+    @cached_property
+    def trust_by_issuer(self) -> dict[str, Trust]:
+        """Whose signatures count, by issuer id."""
+        return {issuer.id: self.trust.of(issuer.id) for issuer in self.authority.issuer}
