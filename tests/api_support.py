@@ -42,6 +42,7 @@ from gateway.regions import Regions
 from gateway.relay import Relay, queue
 from gateway.render import Renderer
 from gateway.settings import Settings
+from gateway.signer import Keys
 from gateway.store import Store
 
 ROOT = Path(__file__).parent.parent
@@ -164,11 +165,14 @@ async def roster(core: Core, database: Database) -> None:
 
 
 @asynccontextmanager
-async def opened(folder: Path, clock: ManualClock, *, simulation: bool = True) -> AsyncIterator[Desk]:
+async def opened(
+    folder: Path, clock: ManualClock, *, simulation: bool = True, policy: Policy = POLICY, keys: Keys | None = None
+) -> AsyncIterator[Desk]:
     """Build a core over SQLite in `folder` and serve its API on loopback."""
     database = Away(f"sqlite:///{folder}/api.db")
     await database.open()
-    core, planner = await _core(folder, clock, database, simulation=simulation)
+    core, planner = await _core(folder, clock, database, policy, simulation=simulation)
+    core.keys = keys or core.keys
     await roster(core, database)
     async with TestClient(TestServer(make_app(core))) as client:
         yield Desk(core, planner, database, clock, client)
@@ -176,7 +180,9 @@ async def opened(folder: Path, clock: ManualClock, *, simulation: bool = True) -
     await database.close()
 
 
-async def _core(folder: Path, clock: ManualClock, database: Database, *, simulation: bool) -> tuple[Core, Planner]:
+async def _core(
+    folder: Path, clock: ManualClock, database: Database, rules: Policy, *, simulation: bool
+) -> tuple[Core, Planner]:
     store = Store(database, clock)
     vault = Vault(b"0" * 32)
     directory = SqlDirectory(database, vault, clock)
@@ -188,7 +194,7 @@ async def _core(folder: Path, clock: ManualClock, database: Database, *, simulat
     )
 
     def policy() -> Policy:
-        return POLICY
+        return rules
 
     cases = Cases(store, REGIONS, policy, channels, clock)
     intake = Intake(store, cases, policy, planner, clock, lambda alert, batches: None)
@@ -199,7 +205,7 @@ async def _core(folder: Path, clock: ManualClock, database: Database, *, simulat
         directory=directory,
         vault=vault,
         regions=REGIONS,
-        policy=POLICY,
+        policy=rules,
         renderer=RENDERER,
         composer=GatewayComposer(store.outbox, RENDERER, policy, channels),
         coverage=CoverageBook(store, directory, REGIONS, policy),
