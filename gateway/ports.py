@@ -1,7 +1,7 @@
 """The ports: what the core asks of its surroundings. Each has one contract suite that runs on every implementation.
 
 Store is four facets over one database; Broker carries batches; State shares rates and wake-ups;
-Directory knows people and devices; Clock tells the time.
+Directory knows people and devices; Signer signs what we publish; Clock tells the time.
 """
 
 from __future__ import annotations

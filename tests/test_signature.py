@@ -6,6 +6,7 @@ key signed it so, and it is the form that must not be trusted.
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from collections.abc import AsyncIterator, Callable
@@ -37,6 +38,8 @@ BUREAU = certificate("bureau")
 TRUST = cap.Trust("bureau", frozenset({der(BUREAU)}))
 GOOD = signed(chain=[BUREAU])
 PLAIN = cap.parse(RED)[0]
+BY_PROVINCE = cap.Trust("bureau", authorities=(Authority(der(certificate("province", authority=True)), "bureau"),))
+VOUCHED = der(certificate("bureau", issuer="province"))
 SHA1 = "http://www.w3.org/2000/09/xmldsig#sha1"
 DS = {"ds": DSIG, "cap": NAMESPACE}
 
@@ -523,6 +526,16 @@ def test_no_moving_of_parts_makes_another_warning(low: int, high: int, to: int) 
     low, high = sorted((low, high))
     rest = GOOD[:low] + GOOD[high:]
     taken = take(rest[:to] + GOOD[low:high] + rest[to:], replace(TRUST, required=True))
+    assert taken.alert in (None, PLAIN)
+
+
+@given(st.data())
+def test_no_certificate_breaks_the_reader(data: st.DataObject) -> None:
+    """A certificate that nobody pinned is parsed where an authority might vouch for it: whatever it holds."""
+    at = data.draw(st.integers(0, len(VOUCHED) - 1))
+    put = data.draw(st.binary(max_size=8))
+    broken = base64.b64encode(VOUCHED[:at] + put + VOUCHED[at + len(put) + data.draw(st.integers(0, 3)) :]).decode()
+    taken = take(changed(text(".//ds:X509Certificate", broken or "AAAA")), BY_PROVINCE)
     assert taken.alert in (None, PLAIN)
 
 
