@@ -9,7 +9,6 @@ is checked anew against what is in force by then, and goes on as from `intake`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -208,8 +207,7 @@ class Decisions:
         new = prepared.alert
         if (new.sender, new.identifier) != (row.alert.sender, row.alert.identifier):
             raise Refused(409, "another_alert", f"a draft keeps its sender and identifier: {row.alert.identifier}")
-        digest = hashlib.sha256(data).hexdigest()
-        await self._move(row, new, prepared.plan, Standing.DRAFT, Event.AMEND, principal, digest=digest)
+        await self._move(row, new, prepared.plan, Standing.DRAFT, Event.AMEND, principal, digest=prepared.digest)
         return self._outcome(prepared, Standing.DRAFT)
 
     async def submit(self, alert: str, principal: Principal) -> Outcome:
@@ -267,7 +265,7 @@ class Decisions:
         now = self._clock.now().replace(microsecond=0)
         kind = Kind.CORRECTION if correction else Kind.CANCEL
         message = ending(row.alert, kind, now, note)
-        return await self._intake.submit(cap.write(message), principal)
+        return await self._intake.submit(cap.write(message), principal, own=True)
 
     # --- parts ------------------------------------------------------------------------------------
 

@@ -75,9 +75,17 @@ class Intake:
     # --- taking in --------------------------------------------------------------------------------
 
     async def submit(
-        self, data: bytes, principal: Principal, received: datetime | None = None, *, draft: bool = False
+        self,
+        data: bytes,
+        principal: Principal,
+        received: datetime | None = None,
+        *,
+        draft: bool = False,
+        own: bool = False,
     ) -> Outcome:
         """Take one message in; as a `draft` it is only kept for its writer.
+
+        `own`: this gateway wrote it for the person, so nobody could have signed it.
 
         Raises:
             Refused: 400 unreadable, 403 outside authority or a signature that does not convince, 409 conflict,
@@ -86,7 +94,7 @@ class Intake:
         """
         received = received or self._clock.now()
         try:
-            prepared = await self.prepare(data, principal, received)
+            prepared = await self._prepare(data, self.issuer_of(principal), received, own=own)
             if draft:
                 prepared = replace(prepared, standing=Standing.DRAFT)
             outcome = await self._store_new(prepared, principal, received)
@@ -189,9 +197,11 @@ class Intake:
         """Do everything but store: also what a preview shows."""
         return await self._prepare(data, self.issuer_of(principal), now)
 
-    async def _prepare(self, data: bytes, issuer: Issuer, now: datetime, *, sealed: bool = False) -> Prepared:
+    async def _prepare(
+        self, data: bytes, issuer: Issuer, now: datetime, *, sealed: bool = False, own: bool = False
+    ) -> Prepared:
         trust = self._policy().trust(issuer)
-        taken = await self._take(data, replace(trust, required=trust.required and not sealed), now)
+        taken = await self._take(data, replace(trust, required=trust.required and not (sealed or own)), now)
         alert, resolution = await self._read(data, taken, issuer)
         prepared = await self.cases.check(alert, resolution, issuer, now, tuple(taken.findings), sealed=sealed)
         return replace(prepared, digest=taken.digest, signer=taken.signer)

@@ -28,10 +28,10 @@ from gateway import cap
 from gateway.api.shape import EXAMPLE
 from gateway.cap.certificate import Authority, fingerprint
 from gateway.cap.table import NAMESPACE
-from gateway.errors import ConfigError
-from gateway.model import Alert
+from gateway.errors import ConfigError, Refused
+from gateway.model import Alert, Record
 from gateway.policy import Policy
-from gateway.policy.table import Pin, TrustFile
+from gateway.policy.trust import Pin, TrustFile
 from gateway.pool import ParsePool
 
 BUREAU = certificate("bureau")
@@ -668,6 +668,17 @@ async def test_an_all_clear_ordered_here_needs_no_signature(strict: Desk) -> Non
     alert = (await post(strict, message()))[1]["id"]
     response, _ = await strict.call("POST", f"/v1/alerts/{alert}/correct", ISSUER, {"note": "误发"})
     assert response.status == 202
+
+
+async def test_a_sealed_code_opens_the_way_without_the_key(strict: Desk) -> None:
+    """The officer is locked out, perhaps of the very room where the key is (D3). A forged signature still fails."""
+    record = Record(strict.clock.now(), "console/chief", "seal", QXJ)
+    await strict.core.store.seals.add("one-time", QXJ, "envelope 1", record)
+    forged = message().replace("红色".encode(), "蓝色".encode())
+    with pytest.raises(Refused, match="does not match"):
+        await strict.core.intake.break_glass(forged, "one-time")
+    unsigned = json.dumps(EXAMPLE, ensure_ascii=False).encode()
+    assert (await strict.core.intake.break_glass(unsigned, "one-time")).result == "accepted"
 
 
 async def test_a_large_signed_message_is_verified_beside_the_loop(clock: ManualClock) -> None:

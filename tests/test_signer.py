@@ -31,7 +31,7 @@ from gateway.cap.certificate import fingerprint
 from gateway.cli import app
 from gateway.errors import ConfigError, Refused
 from gateway.model import Alert
-from gateway.policy.table import Pin, TrustFile
+from gateway.policy.trust import Pin, TrustFile
 from gateway.ports import Signer
 from gateway.signer import FileSigner, Keys, create, read, retire
 
