@@ -224,6 +224,7 @@ class App:
     async def _open(self) -> None:
         settings = self.settings
         policy = Policy.load(settings.config / "policy")
+        keys = Keys.load(settings.keys) if "api" in self.roles else Keys()
         regions = Regions.load(settings.config / "regions", settings.geometry)
         configured, rates = load_channels(settings.channels or settings.config / "channels.toml")
         database = Database(settings.database())
@@ -264,7 +265,7 @@ class App:
             settings, self.clock, self.store, directory, vault, regions, policy, renderer, composer, coverage, receipts,
             intake, decisions, obligations, regimes, self.broker, self.channels, links,
             simulation=live.isdisjoint(self.channels),
-            keys=Keys.load(settings.keys),
+            keys=keys,
         )  # fmt: skip
         await self._start(composer, links)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -21,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 from manual_clock import START, ManualClock
-from signing import DAY, DSIG, EXCLUSIVE, RED, certificate, der, key, pem, resigned, signed, xmlsec1_verifies
+from signing import DAY, DSIG, EXCLUSIVE, RED, certificate, der, key, pem, private, resigned, signed, xmlsec1_verifies
 from signxml.algorithms import DigestAlgorithm, SignatureMethod
 
 from gateway import cap
@@ -34,6 +35,7 @@ from gateway.policy import Policy
 from gateway.policy.trust import Pin, TrustFile
 from gateway.pool import ParsePool
 
+CONFIG = Path(__file__).parent.parent / "config"
 BUREAU = certificate("bureau")
 TRUST = cap.Trust("bureau", frozenset({der(BUREAU)}))
 GOOD = signed(chain=[BUREAU])
@@ -107,6 +109,20 @@ def test_what_xmlsec1_signs_is_read() -> None:
     assert message != GOOD
     assert accepted(message) == PLAIN
     assert xmlsec1_verifies(message, BUREAU)
+
+
+def test_the_form_in_the_documentation_is_filled_in_by_xmlsec1_and_read(tmp_path: Path) -> None:
+    """A bureau's engineer copies the block and the command."""
+    page = (CONFIG.parent / "docs" / "signatures.md").read_text(encoding="utf-8")
+    block = page.partition("```xml\n")[2].partition("```")[0]
+    (tmp_path / "warning.xml").write_bytes(RED.replace(b"</alert>", block.encode() + b"</alert>"))
+    (tmp_path / "key.pem").write_bytes(private(key("bureau")))
+    (tmp_path / "cert.pem").write_text(pem(BUREAU))
+    command = "xmlsec1 --sign --privkey-pem key.pem,cert.pem warning.xml"
+    assert command in page
+    done = subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
+    assert accepted(done.stdout) == PLAIN
+    assert all(f"`{code}`" in page for code in cap.FINDINGS if code.startswith("signature_"))
 
 
 @pytest.mark.parametrize("encoding", ["GB18030", "UTF-16", "US-ASCII"])
@@ -541,7 +557,6 @@ def test_no_certificate_breaks_the_reader(data: st.DataObject) -> None:
 
 # --- policy -----------------------------------------------------------------------------------------------------------
 
-CONFIG = Path(__file__).parent.parent / "config"
 QXJ = "411726-qxj"
 
 
