@@ -15,7 +15,7 @@ import base64
 import binascii
 import hashlib
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lxml import etree
 from signxml.algorithms import DigestAlgorithm, SignatureMethod
@@ -24,7 +24,9 @@ from signxml.verifier import SignatureConfiguration, XMLVerifier
 
 from gateway.cap.certificate import Trust, fingerprint, to_der
 from gateway.cap.finding import Malformed
-from gateway.ports import Signer
+
+if TYPE_CHECKING:
+    from gateway.ports import Signer  # its imports have no place in the process that parses
 
 DSIG = "http://www.w3.org/2000/09/xmldsig#"
 ENVELOPED = DSIG + "enveloped-signature"

@@ -97,7 +97,7 @@ def check(tables: Tables) -> Tables:
         *_unique(tables),
         *_hazards_exist(tables),
         *_issuers_exist(tables),
-        *_signers_exist(tables),
+        *_trust_is_whole(tables),
         *_channels_exist(tables),
     ]
     findings += _plan_is_whole(tables)
@@ -234,7 +234,7 @@ def _issuers_exist(tables: Tables) -> Iterator[str]:
                 )
 
 
-def _signers_exist(tables: Tables) -> Iterator[str]:
+def _trust_is_whole(tables: Tables) -> Iterator[str]:
     ids = {issuer.id for issuer in tables.authority.issuer}
     required, pinned = {*tables.trust.required}, {pin.issuer for pin in tables.trust.pin}
     for key, names in (("required", required), ("pin.issuer", pinned)):
