@@ -11,7 +11,21 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import alert, bench, cap, decision, demo, doctor, duty, installation, key, policy, process, roster, simulate
+from gateway.cli import (
+    alert,
+    bench,
+    cap,
+    decision,
+    demo,
+    doctor,
+    duty,
+    installation,
+    key,
+    policy,
+    process,
+    roster,
+    simulate,
+)
 from gateway.cli.frame import Root
 
 app = typer.Typer(
