@@ -115,7 +115,7 @@ def _verifier(authority: bytes, now: datetime) -> ClientVerifier:
 
 @lru_cache(maxsize=1024)
 def load(der: bytes) -> x509.Certificate:
-    """Return a certificate of the policy. Kept, for reading one costs as much as checking a digest.
+    """Return a certificate of ours: of the policy, or of a key. Kept, so that no message pays for reading it again.
 
     Raises:
         ValueError: not a certificate.
