@@ -9,8 +9,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
+from hypothesis import settings
 from manual_clock import ManualClock
 from psycopg import sql
+
+# No property holds or fails by the clock of a loaded machine.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 def _given(variable: str) -> str:
