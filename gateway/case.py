@@ -14,7 +14,7 @@ from gateway import cap
 from gateway.errors import Refused
 from gateway.lineage import ENDS, Lineage, References, check_drill, drills, likeness, overtaken, repeated, stops
 from gateway.model import Alert, Document, Info, Kind, Plan, Resolution, Status, Target
-from gateway.policy import Issuer, Policy, Route, Succession
+from gateway.policy import Authority, Issuer, Policy, Route, Succession
 from gateway.policy.table import area_covers
 from gateway.ports import AlertRow, Clock
 from gateway.regions import Regions
@@ -93,11 +93,7 @@ class Cases:
         if alert.kind in ENDS and before:
             resolution = Resolution(merged(self._regions, before))
         targets, cut = policy.border(issuer, resolution.targets)
-        if findings := policy.authority(issuer, alert, targets):
-            raise Refused(
-                403, "outside_authority", findings[0],
-                tuple({"code": finding.split(":", 1)[0], "message": finding} for finding in findings),
-            )  # fmt: skip
+        authorised(policy, issuer, alert, targets, now)
         check_drill(alert, targets, around)
         route = policy.route(
             alert, issuer, targets, now, self._succession(references.told, targets, before), around.issued,
@@ -122,11 +118,23 @@ class Cases:
         issuer: Issuer,
         now: datetime,
     ) -> Plan:
-        """Plan a routed alert; the emergency regime adds the townships around it, never across the border (D8, D26)."""
+        """Plan a routed alert, through the channels its issuer's grants allow.
+
+        The emergency regime adds the townships around it, never across the border (D8, D26). Authority is judged
+        again: a grant may have been taken away, or its hours have ended, while the alert waited.
+
+        Raises:
+            Refused: 403 outside authority.
+        """
+        policy = self._policy()
+        authority = authorised(policy, issuer, alert, targets, now)
+        enabled = frozenset(filter(authority.permits, self._enabled))
+        left_out = authority.left_out(sorted(self._enabled - enabled))
+        route = replace(route, reasons=(*route.reasons, *left_out))
         if route.kind == "emergency":
             around = self._regions.around(targets)
-            targets += tuple(target for target in around if area_covers(issuer.areas, target))
-        return plan(alert, route, targets, before, self._policy(), now, self._enabled, self._regions.difference)
+            targets += tuple(one for one in around if not policy.authority(issuer, alert, (one,), now).findings)
+        return plan(alert, route, targets, before, policy, now, enabled, self._regions.difference)
 
     def resolve(self, alert: Alert, issuer: Issuer) -> Resolution:
         """Return the townships a message means."""
@@ -169,6 +177,21 @@ class Cases:
     def _emergency(around: Around, targets: Sequence[Target]) -> bool:
         areas = tuple(regime.area for regime in around.regimes)
         return bool(areas and targets) and all(area_covers(areas, target) for target in targets)
+
+
+def authorised(policy: Policy, issuer: Issuer, alert: Alert, targets: Sequence[Target], now: datetime) -> Authority:
+    """Return by which grants an issuer may send this now.
+
+    Raises:
+        Refused: 403 outside authority, naming each missing row.
+    """
+    found = policy.authority(issuer, alert, targets, now)
+    if found.findings:
+        raise Refused(
+            403, "outside_authority", found.findings[0],
+            tuple({"code": finding.split(":", 1)[0], "message": finding} for finding in found.findings),
+        )  # fmt: skip
+    return found
 
 
 def begin(alert: Alert, route: Route, planned: Plan) -> tuple[Standing, tuple[Standing, ...]]:

@@ -15,7 +15,7 @@ from gateway.core import Core
 from gateway.coverage import Village
 from gateway.database import moment
 from gateway.model import VillageState
-from gateway.policy.route import CHINA
+from gateway.policy.hazard import CHINA
 from gateway.ports import AlertRow
 
 EVERYWHERE = ("",)

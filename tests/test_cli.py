@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -189,6 +190,77 @@ def test_policy_explain_says_whether_how_and_why(run: Run, tmp_path: Path) -> No
     unknown = run("policy", "explain", message, "--issuer", "nobody")
     assert unknown.exit_code == 2
     assert "411726-qxj" in unknown.stderr
+
+
+def test_policy_explain_answers_without_a_message(run: Run) -> None:
+    """Who may send this, and would it be green, is asked before anybody has written a warning."""
+    asked = ("--hazard", "11B03", "--level", "red", "--area", "411726209")
+    told = run("policy", "explain", "--issuer", "411726-qxj", *asked, "--at", "2026-07-20T23:10")
+    assert told.exit_code == 0
+    for part in ("route: green", "plan.toml, row 1", "泌阳带班领导", "after 5 minutes", "levels.csv, henan"):
+        assert part in told.stdout
+    night = run("policy", "explain", "--issuer", "411726-qxj", "--hazard", "11B09", "--level", "yellow", "--area",
+                "411726", "--at", "2026-07-20T23:10", "--json")  # fmt: skip
+    legs = json.loads(night.stdout)["legs"]
+    assert {leg["start"] for leg in legs if leg["group"] == "residents"} == {"2026-07-21T06:30:00+08:00"}
+    who = run("policy", "explain", "--document", "evacuation", "--hazard", "11A51", "--area", "411726209", "--json")
+    assert [one["issuer"] for one in json.loads(who.stdout)["senders"]] == ["4117-fzb", "411726-fzb", "411726209-xzf"]
+    nobody = run(
+        "policy", "explain", "--document", "warning", "--hazard", "11E01", "--level", "red", "--area", "411726"
+    )
+    assert (nobody.exit_code, "nobody may send it" in nobody.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((), "name a FILE, or --hazard"),
+        (("--hazard", "11B03"), "--area: name a county"),
+        (("--hazard", "11B03", "--area", "999"), "--area 999: no place has that code"),
+        (("--hazard", "11B03", "--area", "411726", "--level", "4"), "--level 4: use one of unknown, blue"),
+        (("--hazard", "11B03", "--area", "411726", "--document", "advice"), "--document advice: use one of warning"),
+        (("--hazard", "11B03", "--area", "411726", "--at", "tonight"), "--at tonight: not a time; write it as"),
+        ((MESSAGES / "red_rainstorm.xml", "--hazard", "11B03"), "with a file, leave out"),
+    ],
+)
+def test_policy_explain_says_what_is_missing(run: Run, words: tuple[str, ...], told: str) -> None:
+    """A half-asked question gets the other half named; a digit is never taken for a colour."""
+    result = run("policy", "explain", *words)
+    assert result.exit_code == 2
+    assert told in result.stderr
+
+
+def test_policy_hazard_tells_what_is_known(run: Run) -> None:
+    """The duty officer looks up by what number a colour is meant and what people will be told."""
+    told = run("policy", "hazard", "11b03")
+    assert told.exit_code == 0
+    for part in ("暴雨, rainstorm", "气象", "on the list", "3小时降雨100毫米以上", "立即到岗", "Keep away from rivers"):
+        assert part in told.stdout
+    frost = json.loads(run("policy", "hazard", "11B16", "--json").stdout)
+    assert list(frost["tables"]["national"]["colours"]) == ["blue", "yellow", "orange"]
+    assert {(one["level"], one["group"]) for one in frost["advice"]} >= {("orange", "officials"), ("blue", "residents")}
+    assert run("policy", "hazard", "11B77").exit_code == 2
+    listed = json.loads(run("policy", "hazards", "--json").stdout)["hazards"]
+    assert next(one for one in listed if one["code"] == "11B01")["colours"].keys() == {"national"}
+    assert "雷雨大风" in run("policy", "hazards").stdout
+
+
+def test_policy_check_reads_the_templates_and_the_places_too(run: Run, tmp_path: Path) -> None:
+    """A hazard without advice, or a county that is none, is found in spring and not in the flood."""
+    policy, templates = tmp_path / "policy", tmp_path / "templates"
+    shutil.copytree(ROOT / "config" / "policy", policy)
+    shutil.copytree(ROOT / "templates", templates)
+    advice = templates / "zh" / "advice.csv"
+    lines = [line for line in advice.read_text("utf8").splitlines() if not line.startswith("11B16")]
+    advice.write_text("\n".join([*lines, "11B3,*,officials,到岗", "11X,*,officials,到岗"]), encoding="utf8")
+    path = policy / "authority.toml"
+    path.write_text(path.read_text("utf8").replace('["411728"]', '["411799"]'), encoding="utf8")
+    result = run("policy", "check", "--policy", policy, "--templates", templates)
+    assert result.exit_code == 1
+    assert "templates/zh/advice.csv: no row for 11B16 orange residents; add one" in result.stdout
+    assert "templates/zh/advice.csv: no hazard begins with 11X; correct the code" in result.stdout
+    assert "authority.toml: issuer 411728-qxj: areas: no place has the code 411799" in result.stdout
+    assert "templates/en" not in result.stdout
 
 
 def test_policy_check_names_file_and_key_of_a_mistake(run: Run, tmp_path: Path) -> None:

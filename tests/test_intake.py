@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator
+from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
-from api_support import ISSUER, JIALOU, SIGNER, Desk, opened
+from api_support import ISSUER, JIALOU, ROOT, SIGNER, Desk, opened
 from manual_clock import ManualClock
 
 from gateway.api.shape import EXAMPLE
 from gateway.cap import Trust
 from gateway.errors import Refused
+from gateway.policy import Policy
 from gateway.pool import ParsePool
 
 HEAT: dict[str, Any] = {"event_code": "11B09", "event": "高温", "level": "orange"}  # not on the green list
@@ -166,3 +169,52 @@ async def test_the_parser_of_large_messages_comes_back_after_its_death(clock: Ma
         os.kill(process.pid or 0, signal.SIGKILL)
     assert (await pool.take(data, Trust("x"), clock.now())).alert is not None
     pool.close()
+
+
+# --- what a grant leaves out -------------------------------------------------------------------------
+
+
+def narrowed(folder: Path, key: str) -> Policy:
+    """The sample policy with one more key in the first grant of the county's weather bureau."""
+    copy = shutil.copytree(ROOT / "config" / "policy", folder / "policy")
+    path = copy / "authority.toml"
+    above, below = path.read_text("utf-8").split('id = "411726-qxj"')
+    path.write_text(
+        above + 'id = "411726-qxj"' + below.replace('highest = "red"', f'highest = "red"\n{key}', 1), "utf-8"
+    )
+    return Policy.load(copy)
+
+
+async def test_a_channel_the_grant_leaves_out_is_not_planned_and_the_reasons_say_so(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    """A bureau without the right to SMS still warns by what it has, and the officer sees why phones stay silent."""
+    async with opened(tmp_path, clock, policy=narrowed(tmp_path, 'channels = ["noop"]')) as desk:
+        row = await desk.core.store.outbox.alert(await submit(desk, message(desk, "first")))
+        assert row is not None
+        assert {step.audience.channel for step in row.plan.steps} == {"noop"}
+        told = "channel: sms_twilio is left out, for authority.toml, issuer 411726-qxj, grant 1 does not list it"
+        assert any(reason.startswith(told) for reason in row.plan.reasons)
+        held = await submit(desk, message(desk, "second", status="Exercise"))
+        assert await approve(desk, held) == "accepted"
+        row = await desk.core.store.outbox.alert(held)
+        assert row is not None
+        assert {step.audience.channel for step in row.plan.steps} == {"noop"}
+
+
+async def test_outside_the_hours_of_the_grant_nothing_is_accepted_or_approved(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    """What was entitled by day and waited for a person does not slip out at night."""
+    china = clock.now().astimezone(timezone(timedelta(hours=8)))
+    from_, until = (f"{(china + timedelta(hours=hours)):%H:00}" for hours in (-1, 2))
+    policy = narrowed(tmp_path, f'hours = {{ from = "{from_}", until = "{until}" }}')
+    async with opened(tmp_path, clock, policy=policy) as desk:
+        held = await submit(desk, message(desk, "drill", **HEAT))
+        clock.advance(3 * 3600)
+        for attempt in (approve(desk, held), submit(desk, message(desk, "late"))):
+            with pytest.raises(Refused) as refused:
+                await attempt
+            assert (refused.value.status, refused.value.code) == (403, "outside_authority")
+            assert refused.value.detail.startswith("hours: 泌阳县气象局 (411726-qxj) may issue warning from")
+            assert "authority.toml, issuer 411726-qxj, grant 1" in refused.value.detail

@@ -38,6 +38,10 @@ BIYANG = (Target("411726101"), Target("411726102"))
 SUIPING = (Target("411728101"),)
 
 
+def judged(issuer: Issuer, alert: Alert, targets: tuple[Target, ...], now: datetime = NOON) -> list[str]:
+    return list(POLICY.authority(issuer, alert, targets, now).findings)
+
+
 def body(name: str) -> Issuer:
     found = POLICY.issuer(name)
     assert found is not None
@@ -117,7 +121,68 @@ def refusal(folder: Path) -> str:
         ("defaults.toml", '"officials", "loudspeakers"', '"residents"', "a drill reaches officials and loudspeakers"),
         ("defaults.toml", "4117-qxt = 20", "4117-xxx = 20", "limits.issuers: 4117-xxx is not in authority.toml"),
         ("defaults.toml", "[[expires]]\nhours = 24\n", "", "end with a row that has hours only"),
-        ("hazards.csv", "11B03,暴雨,rainstorm,BYOR", "11B03,暴雨,rainstorm,ROYB", "hazards.csv:18: colours"),
+        ("hazards.csv", "code,zh", "code,name,zh", "hazards.csv:3: name: unknown column; remove it, or use one of"),
+        ("hazards.csv", ",bureaus", ",bureau", "hazards.csv:3: bureau: unknown column; rename it to bureaus"),
+        ("hazards.csv", "code,zh", "code", "hazards.csv:3: missing column zh"),
+        ("hazards.csv", "11A01,洪水,flood,", "11A01,洪水,", "hazards.csv:6: expected 4 cells"),
+        ("hazards.csv", "11A01,", "11-A1,", "hazards.csv:6: code:"),
+        ("levels.csv", ",11B01,blue", ",11B01,4", "levels.csv:9: level: not a level; use one of"),
+        ("levels.csv", ",11B01,blue", ",11B01,unknown", "unknown is no colour; use blue"),
+        ("levels.csv", "2007-06-12", "2007-6-1", "levels.csv:9: since:"),
+        ("levels.csv", "2007-06-12", "2007-06-13", "order-16-2007: has several days in since"),
+        ("levels.csv", ",11B01,blue", ",11B01,red", "national order-16-2007: 11B01 red is listed twice; keep one row"),
+        ("levels.csv", ",11B01,blue", ",11B77,blue", "no hazard matches 11B77; add it to hazards.csv"),
+        ("defaults.toml", 'table = "henan"', 'table = "hunan"', "levels.table: hunan is not in levels.csv; use henan"),
+        ("defaults.toml", '"11A01"]\ntable', '"11A02"]\ntable', "no row says which table counts for 11A01"),
+        ("documents.csv", "evacuation,", "evakuation,", "documents.csv:7: document:"),
+        ("documents.csv", "return,", "evacuation,", "documents.csv: evacuation: listed twice; keep one row"),
+        ("documents.csv", "return,返回通知,return notice,防汛|乡镇\n", "", "documents.csv: return: missing; add a row"),
+        (
+            "authority.toml",
+            'documents = ["warning", "nowcast"]',
+            'documents = ["warning", "evacuation"]',
+            "issuer 4117-qxt, grant 1: evacuation is issued by 防汛、乡镇 only, not by 气象",
+        ),
+        (
+            "authority.toml",
+            'hazards = ["11B*"]',
+            'hazards = ["11*"]',
+            "issuer 4117-qxt, grant 1: warning of 11A00 水旱灾害 is issued by 水利、水文、防汛 only, not by 气象",
+        ),
+        (
+            "authority.toml",
+            'bureau = "乡镇"\nareas = ["411726204"]',
+            'bureau = "乡镇"\nareas = ["411726"]',
+            "issuer 411726204-xzf: area 411726 is wider than a township",
+        ),
+        (
+            "authority.toml",
+            'highest = "red"',
+            'highest = "red"\nareas = ["4128"]',
+            "issuer 4117-qxt, grant 1: area 4128 lies outside the issuer's areas",
+        ),
+        (
+            "authority.toml",
+            'highest = "red"',
+            'highest = "red"\nchannels = ["sms_twillio"]',
+            "issuer 4117-qxt, grant 1: channels: sms_twillio is not declared in plan.toml",
+        ),
+        (
+            "procedure.toml",
+            '"气象", "水利"',
+            '"气像", "水利"',
+            "joint.bureaus: no issuer of authority.toml is of bureau 气像",
+        ),
+        ("procedure.toml", 'hazards = ["11A51"]', 'hazards = ["11A5"]', "joint.hazards: no hazard matches 11A5"),
+        ("authority.toml", 'until = "21:00"', 'until = "07:00"', "from and until are the same; leave hours out"),
+        ("authority.toml", 'until = "21:00"', 'till = "21:00"', "grant[2].hours.till: unknown key; rename it to until"),
+        (
+            "authority.toml",
+            'bureau = "水利"\nareas',
+            'bureau = "水利"\ngreen = true\nareas',
+            "green, but no grant covers",
+        ),
+        ("green.toml", '"11B04", #', '"11B04", "11D02", #', "hazards: 11D02: no issuer with green = true may send it"),
         ("hazards.csv", "11B04,", "11B03,", "hazards.csv: 11B03: listed twice"),
         ("green.toml", "documents = [", "documents = ", "green.toml: not valid TOML"),
     ],
@@ -146,8 +211,12 @@ def test_a_refusal_never_prints_a_token_digest(folder: Path) -> None:
 
 def test_the_digest_ignores_order_and_layout(folder: Path) -> None:
     """An alert is judged a year later by its policy's digest: moving rows about must not look like a new policy."""
-    lines = (folder / "hazards.csv").read_text(encoding="utf-8").splitlines()
-    (folder / "hazards.csv").write_text("\n".join([lines[0], *reversed(lines[1:])]), encoding="utf-8")
+    for name, rows in (("hazards.csv", "\ncode,"), ("levels.csv", "\ntable,"), ("documents.csv", "\ndocument,")):
+        above, head, below = (folder / name).read_text(encoding="utf-8").partition(rows)
+        first, *lines = below.splitlines()
+        (folder / name).write_text(
+            "\n".join([above, "# One more word", head.strip() + first, *reversed(lines)]), "utf-8"
+        )
     edit(folder / "defaults.toml", "# Defaults", "# Other words\n# Defaults")
     head, *issuers = (folder / "authority.toml").read_text(encoding="utf-8").split("[[issuer]]")
     text = "[[issuer]]".join([head, *(block + "\n" for block in reversed(issuers))])
@@ -223,9 +292,9 @@ def test_every_shipped_issuer_has_a_second_person_where_it_has_a_first() -> None
 
 def test_an_entitled_issuer_has_no_findings() -> None:
     """The daily case: the county bureau warns its own townships."""
-    assert POLICY.authority(QXJ, warning(), BIYANG) == []
+    assert judged(QXJ, warning(), BIYANG) == []
     order = warning(sender=FZB.sender, document=Document.EVACUATION, event_code="11A51", event="山洪灾害")
-    assert POLICY.authority(FZB, order, BIYANG) == []
+    assert judged(FZB, order, BIYANG) == []
 
 
 @pytest.mark.parametrize(
@@ -246,7 +315,7 @@ def test_an_entitled_issuer_has_no_findings() -> None:
 )
 def test_a_refusal_names_the_missing_row(changes: dict[str, Any], targets: tuple[Target, ...], missing: str) -> None:
     """The officer must see at once whether to ask another bureau or to have a row added."""
-    found = POLICY.authority(QXJ, warning(**changes), targets)
+    found = judged(QXJ, warning(**changes), targets)
     assert len(found) == 1
     assert found[0].startswith(missing)
     assert "411726-qxj" in found[0]
@@ -256,24 +325,24 @@ def test_a_refusal_names_the_missing_row(changes: dict[str, Any], targets: tuple
 def test_only_the_original_issuer_changes_or_ends_its_warning(kind: Kind, refused: bool) -> None:
     """The city must not end the county's red by mistake; a false alarm, though, anyone entitled may revoke."""
     theirs = Reference(QXJ.sender, "41172641600000_20260720110000", NOON - timedelta(hours=1))
-    found = POLICY.authority(CITY, warning(sender=CITY.sender, kind=kind, references=(theirs,)), BIYANG)
+    found = judged(CITY, warning(sender=CITY.sender, kind=kind, references=(theirs,)), BIYANG)
     assert [text.split(":")[0] for text in found] == (["original"] if refused else [])
     own = theirs._replace(sender=CITY.sender)
-    assert POLICY.authority(CITY, warning(sender=CITY.sender, kind=kind, references=(own,)), BIYANG) == []
+    assert judged(CITY, warning(sender=CITY.sender, kind=kind, references=(own,)), BIYANG) == []
 
 
 def test_an_unknown_hazard_code_is_no_refusal_but_other_rows_still_count() -> None:
     """A code nobody knows is held for a person; it opens neither other documents nor other counties."""
     odd = warning(event_code="11B77", event="新灾种")
-    assert POLICY.authority(QXJ, odd, BIYANG) == []
-    assert len(POLICY.authority(QXJ, replace(odd, document=Document.RETURN), SUIPING)) == 2
+    assert judged(QXJ, odd, BIYANG) == []
+    assert len(judged(QXJ, replace(odd, document=Document.RETURN), SUIPING)) == 2
 
 
 def test_a_whole_township_is_not_covered_by_a_village_grant() -> None:
     """A township order for one village must not grow into the whole township."""
     narrow = QXJ.model_copy(update={"areas": ("411726101201",)})
-    assert POLICY.authority(narrow, warning(), (Target("411726101"),))
-    assert POLICY.authority(narrow, warning(), (Target("411726101", ("411726101201",)),)) == []
+    assert judged(narrow, warning(), (Target("411726101"),))
+    assert judged(narrow, warning(), (Target("411726101", ("411726101201",)),)) == []
 
 
 def test_targets_only_touched_beyond_the_border_are_cut_not_refused() -> None:
@@ -282,26 +351,6 @@ def test_targets_only_touched_beyond_the_border_are_cut_not_refused() -> None:
     kept, cut = POLICY.border(QXJ, (*BIYANG, touched, named))
     assert kept == (*BIYANG, named)
     assert cut == (touched,)
-
-
-# --- colours ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("code", "levels"),
-    [("11B03", "BYOR"), ("11B15", "OR"), ("11B16", "BYO"), ("11B14", "YOR"), ("11B22", "OR"), ("11B64", "BYOR")],
-)
-def test_only_the_tables_colours_exist(code: str, levels: str) -> None:
-    """A red frost or a blue hail is a mistake somewhere; hazards without a listed table are not restricted."""
-    exists = {
-        level for level in (Level.BLUE, Level.YELLOW, Level.ORANGE, Level.RED) if POLICY.colour_exists(code, level)
-    }
-    assert exists == {level for level in Level if level and level.name[0] in levels}
-
-
-def test_an_unknown_hazard_has_no_colour() -> None:
-    """Nothing is known of it, so nothing is confirmed."""
-    assert not POLICY.colour_exists("11B77", Level.RED)
 
 
 # --- routes ----------------------------------------------------------------------------------------------------------
@@ -324,6 +373,7 @@ def test_a_red_rainstorm_of_the_county_is_green() -> None:
         ({"event_code": "11B15", "event": "冰雹", "level": Level.BLUE}, "colour: blue does not exist for 冰雹"),
         ({"level": Level.UNKNOWN}, "colour: the warning names no colour"),
         ({"event": "雷暴大风"}, "hazard: the name '雷暴大风' is not that of 11B03"),
+        ({"document": Document.NOWCAST, "event": "大风"}, "hazard: the name '大风' is not that of 11B03"),
     ],
 )
 def test_what_is_not_green_says_why(changes: dict[str, Any], why: str) -> None:
@@ -435,7 +485,7 @@ def test_green_is_never_wider_than_its_table(
         assert kind is Kind.ALERT or (kind is Kind.UPDATE and before is not None and level > before and not reduced)
         assert issuer.green
         assert code in POLICY.tables.green.hazards
-        assert document is not Document.WARNING or POLICY.colour_exists(code, level)
+        assert document is not Document.WARNING or POLICY.colour_exists(code, level, issuer, NOON)
     if level is Level.RED:
         unhurried = POLICY.route(alert, issuer, BIYANG, NOON, past)
         assert (route.kind, route.held) == (unhurried.kind, unhurried.held)
@@ -471,12 +521,56 @@ def test_a_limit_alarms_but_never_blocks_red() -> None:
 
 def test_an_explanation_says_why_and_who() -> None:
     """The preview answers the officer's two questions before anything is sent."""
-    text = POLICY.explain(warning(), QXJ, BIYANG, NOON)
+    told = POLICY.explain(warning(), QXJ, BIYANG, NOON)
+    assert told.allowed
+    text = str(told)
     assert "route: green" in text
     assert "needs no second person" in text
+    assert "authority.toml, issuer 411726-qxj, grant 1 (warning, nowcast; 11B*; up to red)" in text
+    assert "hazards.csv, 11B03 暴雨 rainstorm (气象)" in text
+    assert "levels.csv, henan order-128-2010, 11B03 red" in text
+    assert "to officials by sms_twilio: lane green, at once" in text
+    assert "call-and-confirm: officials answer, next rung after 5 minutes" in text
     order = POLICY.explain(warning(document=Document.EVACUATION), QXJ, BIYANG, NOON)
-    assert "refused: document:" in order
-    assert "may be sent by: 驻马店市防汛抗旱指挥部, 泌阳县防汛抗旱指挥部" in order
+    assert not order.allowed
+    assert "refused: document:" in str(order)
+    assert "may be sent by: 驻马店市防汛抗旱指挥部, 泌阳县防汛抗旱指挥部" in str(order)
+
+
+def test_an_explanation_names_who_may_pass_each_stage() -> None:
+    """At 02:30 the officer must see whom to wake: the signer, the deputy after a while, the partner of a joint one."""
+    heat = POLICY.explain(warning(event_code="11B09", event="高温"), QXJ, BIYANG, NOON)
+    assert [str(stage) for stage in heat.stages] == [
+        "sign: 泌阳带班领导 (signer); after 3 minutes also signers of 4117-qxt"
+    ]
+    assert "procedure.toml, approval row 1" in heat.rows
+    joint = warning(document=Document.JOINT_RISK, event_code="11B37", event="地质灾害气象风险")
+    first = POLICY.explain(joint, QXJ, BIYANG, NOON).stages[0]
+    assert (first.stage, first.by) == ("partner", ("泌阳县自然资源局",))
+    above = POLICY.explain(warning(sender=CITY.sender), CITY, (Target("411702101"), *BIYANG), NOON)
+    assert [stage.stage for stage in above.stages] == ["countersign"]
+    assert above.stages[0].by == ("市台首席 (signer)",)
+
+
+def test_an_explanation_says_why_it_is_not_green_and_what_waits_for_the_morning() -> None:
+    """Before a yellow at night, the officer sees that residents and loudspeakers hear of it at 06:30."""
+    told = POLICY.explain(warning(event_code="11B09", event="高温", level=Level.YELLOW), QXJ, BIYANG, NIGHT)
+    assert told.route == "normal"
+    assert any("11B09 is not on the green channel's list" in reason for reason in told.reasons)
+    assert "green.toml, hazards does not list 11B09; authority.toml, issuer 411726-qxj, green = true" in told.rows
+    waits = {leg.group: leg.start is not None for leg in told.legs}
+    assert waits == {"officials": False, "loudspeakers": True, "subscribers": False, "residents": True}
+    assert "waits until 07-21 06:30" in str(told)
+    assert "quiet.toml, 22:00 to 06:00" in told.rows
+    assert "call-and-confirm: nobody is called" in str(told)
+
+
+def test_an_explanation_of_a_drill_names_the_drills_audience_only() -> None:
+    """Nobody must learn from a wrong preview that a drill reaches residents."""
+    told = POLICY.explain(warning(status=Status.EXERCISE), QXJ, BIYANG, NOON)
+    assert told.route == "drill"
+    assert {leg.group for leg in told.legs} == {Group.OFFICIALS, Group.LOUDSPEAKERS}
+    assert {leg.lane for leg in told.legs} == {"bulk"}
 
 
 # --- times and confirmation ------------------------------------------------------------------------------------------
@@ -548,6 +642,13 @@ def test_red_evacuation_and_officials_are_never_delayed(
         ({"level": Level.YELLOW}, None),
         ({"document": Document.EVACUATION, "level": Level.UNKNOWN}, 5),
         ({"document": Document.SERVICE, "level": Level.UNKNOWN}, None),
+        ({"document": Document.RETURN, "level": Level.UNKNOWN}, 30),
+        ({"document": Document.RESPONSE}, 5),
+        ({"document": Document.RESPONSE, "level": Level.ORANGE}, 15),
+        ({"document": Document.RESPONSE, "level": Level.YELLOW}, None),
+        ({"document": Document.NOWCAST}, 5),
+        ({"document": Document.NOWCAST, "level": Level.ORANGE}, None),
+        ({"document": Document.JOINT_RISK, "level": Level.ORANGE, "event_code": "11B37"}, 5),
         ({"kind": Kind.CANCEL}, None),
         ({"kind": Kind.CORRECTION}, None),
         ({"status": Status.EXERCISE}, 5),
@@ -563,10 +664,8 @@ def test_who_is_called_and_how_soon(changes: dict[str, Any], minutes: int | None
 
 def test_a_ladder_row_may_ask_for_a_response_type(folder: Path) -> None:
     """立即转移 in a yellow flash-flood message still needs a person's answer, where the county wants it so."""
-    row = '[[confirm]]\nresponse_types = ["Evacuate"]\nwithin_min = 3\n\n[limits]'
-    edit(folder / "defaults.toml", "[limits]", row)
-    policy = Policy.load(folder)
     yellow = warning(level=Level.YELLOW)
-    assert policy.confirm_within_min(yellow) is None
     move = replace(yellow, infos=(Info(event="暴雨", response_types=("Evacuate",)),))
-    assert policy.confirm_within_min(move) == 3
+    assert [POLICY.confirm_within_min(alert) for alert in (yellow, move)] == [None, 5]
+    edit(folder / "defaults.toml", 'response_types = ["Evacuate"]', 'response_types = ["Shelter"]')
+    assert Policy.load(folder).confirm_within_min(move) is None

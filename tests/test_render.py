@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from gateway.errors import ConfigError
 from gateway.model import Alert, Area, Code, Document, Group, Info, Kind, Level, Notice, Reference, Status
+from gateway.policy import Policy
 from gateway.render import Rendered, Renderer, clean, hanzi, segment_count, segments, spoken, utf16_units
+from gateway.render.library import Library
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 CHINA = timezone(timedelta(hours=8))
@@ -369,12 +371,21 @@ def test_a_withdrawn_return_notice_keeps_people_away() -> None:
 
 @pytest.mark.parametrize("notice", list(Notice))
 @pytest.mark.parametrize("level", list(Level)[1:])
-def test_an_emergency_response_is_never_shown_as_a_colour(notice: Notice, level: Level) -> None:
-    """D6: response Ⅱ is not an orange warning."""
-    alert = warning(document=Document.RESPONSE, event="防汛应急响应", event_code="11A01", level=level)
-    rendered = sms(alert, notice, limit=300)
-    assert f"防汛{'ⅣⅢⅡⅠ'[level - 1]}级应急响应" in rendered.text + rendered.title
-    assert not re.search("[蓝黄橙红]色", rendered.text + rendered.title)
+@pytest.mark.parametrize("event", ["防汛应急响应", "防汛Ⅲ级应急响应", "防汛应急响应二级", "防汛"])
+def test_an_emergency_response_is_never_shown_as_a_colour(notice: Notice, level: Level, event: str) -> None:
+    """D6: response Ⅱ is not an orange warning, in no text, title or loudspeaker, in neither language."""
+    alert = warning(None, document=Document.RESPONSE, event=event, event_code="11A01", level=level)
+    for channel, group, language in itertools.product(CHANNELS, Group, ("zh", "en")):
+        rendered = sms(
+            alert, notice, group, channel=channel, language=language, limit=300, confirm=True, previous=alert
+        )
+        words = rendered.text + rendered.title
+        if language == "zh":
+            rank = "四三二一"[level - 1] if channel in ("loudspeaker", "voice") else "ⅣⅢⅡⅠ"[level - 1]
+            assert f"{rank}级" in rendered.text
+            assert re.search(f"防汛({rank}级)?应急响应", rendered.text)
+        assert not re.search("级[Ⅰ-Ⅳ一二三四]级", words), words
+        assert not re.search(r"[蓝黄橙红]|\b(?:blue|yellow|orange|red)\b", words), words
 
 
 def test_a_service_message_never_looks_like_a_warning() -> None:
@@ -446,6 +457,74 @@ def test_codes_are_told_by_name() -> None:
     assert sms(RED, places=("411726204",)).text == MODELS[1][3]
 
 
+# --- advice by hazard and level ----------------------------------------------------------------------
+
+POLICY = Policy.load(TEMPLATES.parent / "config" / "policy")
+COLOURED = sorted(
+    {(row.hazard, row.level) for row in POLICY.tables.levels}
+    | {(code, level) for code in POLICY.tables.green.hazards for level in list(Level)[1:]}
+)
+LIBRARY = Library(TEMPLATES)
+ADVISED = list(itertools.product(COLOURED, ("officials", "residents")))
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_every_hazard_level_and_group_has_advice_of_its_own(language: str) -> None:
+    """A general "take care" helps nobody: an official hears what to do, a resident what to beware of."""
+    for (code, level), group in ADVISED:
+        advice = LIBRARY.advice(language, code, level.name.lower(), group)
+        assert advice.hazard != "*", (code, level, group)
+        assert len(advice.hazard) >= 3
+        assert clean(advice.text) == advice.text
+        assert not re.search(r"[【】（）()\d]|https?|www|电话|拨打", advice.text), advice
+        assert not SHARED.lint("【局】" + advice.text)
+
+
+def test_red_says_more_than_yellow() -> None:
+    """Where red is signalled, the official hears that it is now and in person."""
+    for (code, level), group in ADVISED:
+        if level is Level.RED and group == "officials":
+            red = LIBRARY.advice("zh", code, "red", group)
+            assert red.level == "red", code
+            assert red.text != LIBRARY.advice("zh", code, "yellow", group).text
+
+
+def test_both_languages_advise_on_the_same_rows() -> None:
+    """A row added in one language only would tell an English reader the general sentence."""
+    assert LIBRARY.advised("zh") == LIBRARY.advised("en")
+
+
+def test_the_english_names_are_those_of_the_policy() -> None:
+    """One hazard has one name: the list and the text must not differ."""
+    names = {hazard.code: hazard.en for hazard in POLICY.tables.hazards}
+    for code in LIBRARY.named("en"):
+        if code in names:
+            assert LIBRARY.hazard("en", code) == names[code]
+    for code, _ in COLOURED:
+        assert LIBRARY.hazard("en", code) == names[code]
+
+
+@pytest.mark.parametrize(
+    "description", ["未来6小时，贾楼乡将受影响。", "未来6小时，贾楼乡、铜山乡将出现明显天气过程，局地影响很大。", None]
+)
+def test_every_warning_fits_one_segment_and_says_what_was_cut(description: str | None) -> None:
+    """70 units hold it for every hazard, level and group; type, colour, area, time and issuer always stay."""
+    for ((code, level), group), confirm in itertools.product(ADVISED, (True, False)):
+        event = POLICY.tables.hazard_by_code[code].zh
+        alert = warning(description, event=event, event_code=code, level=level)
+        rendered = sms(alert, group=Group(group), confirm=confirm)
+        assert utf16_units(rendered.text) <= 70, rendered.text
+        for part in ("【泌阳县气象局】泌阳县气象台20日14时30分发布", event, "蓝黄橙红"[level - 1] + "色预警", "贾楼乡"):
+            assert part in rendered.text
+        whole = sms(alert, group=Group(group), confirm=confirm, limit=500)
+        assert (rendered.text == whole.text) == (not set(rendered.cut) - {"politeness"}), (whole.text, rendered)
+        order = ["politeness", "others", "measures", "trend", "places"]
+        # A clause of the trend may make room for the measures again; otherwise nothing goes before its turn.
+        kept = [part for part in order if part in rendered.cut]
+        assert list(rendered.cut) == kept
+        assert not ({"trend", "places"} & set(rendered.cut)) or whole.text != rendered.text
+
+
 # --- other channels --------------------------------------------------------------------------------
 
 
@@ -495,7 +574,14 @@ def test_a_new_channel_needs_one_template(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("zh/foo.txt", "{{ missspelt }}"), ("zh/advice.csv", "hazard,text\n1,2\n"), ("zh/foo.txt", "{% if %}")],
+    [
+        ("zh/foo.txt", "{{ missspelt }}"),
+        ("zh/advice.csv", "hazard,text\n1,2\n"),
+        ("zh/advice.csv", "hazard,level,group,text\n11B03,rot,officials,到岗\n"),
+        ("en/advice.csv", "hazard,level,group,text\n11B03,red,people,Go\n"),
+        ("zh/advice.csv", "hazard,level,group,text\n*,*,officials,到岗\n*,*,officials,值守\n"),
+        ("zh/foo.txt", "{% if %}"),
+    ],
 )
 def test_a_wrong_template_is_named(tmp_path: Path, name: str, content: str) -> None:
     """Doctor finds it in the season's check, not the flood."""

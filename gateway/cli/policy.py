@@ -1,27 +1,26 @@
-"""`mingluo policy`: check the policy's files, explain a decision, make a token."""
+"""`mingluo policy`: check the policy's files, make a token; its other commands stand in files of their own."""
 
 from __future__ import annotations
 
 import hashlib
 import secrets
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.cli.cap import Geometry, Message, load_regions, read_alert
+from gateway.cli.cap import load_regions
+from gateway.cli.explain import explain
 from gateway.cli.frame import NO, AsJson, load_settings, print_json, tell, wrong_use
+from gateway.cli.hazard import hazard, hazards
+from gateway.cli.lookup import GROUPS, LANGUAGES, Folder, Templates, find_issuer, load_library, load_policy
 
 if TYPE_CHECKING:
-    from gateway.policy import Issuer, Policy
+    from gateway.policy import Policy
+    from gateway.render.library import Library
 
 TOKEN_BYTES = 32
-
-Folder = Annotated[
-    Path | None, typer.Option("--policy", metavar="DIR", help="The policy's folder; default: config/policy.")
-]
 
 
 class Role(StrEnum):
@@ -35,78 +34,74 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
-def _load(folder: Path | None) -> Policy:
-    from gateway.policy import Policy
-
-    return Policy.load(folder or load_settings().config / "policy")
-
-
-def _issuer(policy: Policy, name: str) -> Issuer:
-    issuer = policy.issuer(name)
-    if issuer is None:
-        wrong_use(f"--issuer {name}: no such issuer; there are {', '.join(one.id for one in policy.issuers)}")
-    return issuer
-
-
-def check(folder: Folder = None, json: AsJson = False) -> None:
-    """Check every file of the policy, alone and against the others and the installed channels.
+def check(folder: Folder = None, templates: Templates = None, json: AsJson = False) -> None:
+    """Check every file of the policy, alone and against the others, the places, the advice and the installed channels.
 
     Each finding names file, key and fix; ends with 1 if there is one.
 
     Example: mingluo policy check --policy config/policy
     """
+    from gateway.errors import ConfigError
+
+    settings = load_settings()
+    try:
+        policy = load_policy(folder or settings.config / "policy")
+        library = load_library(templates or settings.templates)
+        findings = [*_against_installation(policy), *_against_templates(policy, library)]
+    except ConfigError as error:
+        findings = str(error).splitlines()
+    if json:
+        print_json({"valid": not findings, "findings": findings} | ({} if findings else {"digest": policy.digest}))
+    else:
+        size = "" if findings else f"{len(policy.issuers)} issuers, {len(policy.tables.hazards)} hazards"
+        typer.echo("\n".join(findings) or f"the policy is whole: {size}, digest {policy.digest[:12]}")
+    if findings:
+        raise typer.Exit(NO)
+
+
+def _against_installation(policy: Policy) -> Iterator[str]:
+    """Yield channels and areas that the policy names and nobody has."""
     from gateway.app import channel_classes
     from gateway.errors import ConfigError
 
-    where = folder or load_settings().config / "policy"
     try:
-        policy = _load(where)
         policy.check_channels(channel_classes())
     except ConfigError as error:
-        findings = str(error).splitlines()
-        if json:
-            print_json({"valid": False, "findings": findings})
-        else:
-            typer.echo("\n".join(findings))
-        raise typer.Exit(NO) from None
-    if json:
-        print_json({"valid": True, "findings": [], "digest": policy.digest})
-    else:
-        typer.echo(f"the policy is whole: {len(policy.issuers)} issuers, digest {policy.digest[:12]}")
+        yield str(error)
+    regions = load_regions(None)
+    named = [(f"authority.toml: issuer {one.id}: areas", one.areas) for one in policy.issuers]
+    named += [(f"authority.toml: issuer {one.id}: ceiling", one.ceiling) for one in policy.issuers]
+    for one in policy.issuers:
+        named += [
+            (f"authority.toml: issuer {one.id}, grant {number}: areas", grant.areas or ())
+            for number, grant in enumerate(one.grant, 1)
+        ]
+    for where, areas in [*named, ("defaults.toml: drill.areas", policy.drill.areas)]:
+        for area in areas:
+            if not regions.get(area) and not regions.under(area):
+                yield f"{where}: no place has the code {area}; correct it, or add the place to config/regions"
 
 
-def explain(
-    file: Message,
-    issuer: Annotated[str, typer.Option(metavar="ID", help="Id or CAP sender of the issuer.")],
-    folder: Folder = None,
-    at: Annotated[
-        datetime | None, typer.Option(help="As if it were then (UTC); default: now.", formats=["%Y-%m-%dT%H:%M"])
-    ] = None,
-    geometry: Geometry = None,
-    json: AsJson = False,
-) -> None:
-    """Say whether this issuer may send this message, which way it would leave and why, and who else may send it.
+def _against_templates(policy: Policy, library: Library) -> Iterator[str]:
+    """Yield hazards that are signalled without advice or an English name, and advice for codes nobody knows."""
+    from gateway.model import Level
 
-    Knows the files only: an update is judged without the versions before it, so it is never green here.
-    Ends with 1 if the message would be refused.
-
-    Example: mingluo policy explain warning.xml --issuer 411726-qxj
-    """
-    policy = _load(folder)
-    body, alert, regions = _issuer(policy, issuer), read_alert(file), load_regions(geometry)
-    resolution = regions.resolve(alert.areas, body.areas)
-    kept, cut = policy.border(body, resolution.targets)
-    refused = policy.authority(body, alert, kept)
-    now = at.replace(tzinfo=UTC) if at else datetime.now(UTC)
-    lines = policy.explain(alert, body, kept, now).splitlines()
-    lines += [f"unresolved: {name}" for name in resolution.unresolved]
-    lines += [f"cut at the border: {regions.path_name(target.township)}" for target in cut]
-    if json:
-        print_json({"allowed": not refused, "refused": refused, "lines": lines})
-    else:
-        typer.echo("\n".join(lines))
-    if refused:
-        raise typer.Exit(NO)
+    codes = [hazard.code for hazard in policy.tables.hazards]
+    for language in LANGUAGES:
+        for file, prefixes in (("advice.csv", library.advised(language)), ("hazards.csv", library.named(language))):
+            for prefix in sorted(prefixes):
+                if not any(code.startswith(prefix) for code in codes):
+                    yield f"templates/{language}/{file}: no hazard begins with {prefix}; correct the code"
+    signalled = {(row.hazard, row.level) for row in policy.tables.levels}
+    signalled |= {(code, level) for code in policy.tables.green.hazards for level in Level if level}
+    for code, level in sorted(signalled):
+        for language in LANGUAGES:
+            for group in GROUPS:
+                if library.advice(language, code, level.name.lower(), group).hazard in ("", "*"):
+                    yield f"templates/{language}/advice.csv: no row for {code} {level.name.lower()} {group}; add one"
+    for code in sorted({code for code, _ in signalled}):
+        if not library.hazard("en", code):
+            yield f"templates/en/hazards.csv: no name for {code}; add one"
 
 
 def token(
@@ -123,7 +118,7 @@ def token(
 
     Example: mingluo policy token --issuer 411726-qxj --name 值班预报员 --role issuer >> config/policy/tokens.toml
     """
-    body = _issuer(_load(folder), issuer)
+    body = find_issuer(load_policy(folder), issuer)
     text = secrets.token_urlsafe(TOKEN_BYTES)
     values = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "issuer": body.id, "name": name, "role": role.value}
     if not name.strip() or not name.isprintable():
@@ -143,7 +138,9 @@ def _toml(value: str) -> str:
 
 def add(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(help="Check the policy, explain a decision, make a token.", no_args_is_help=True)
-    for command in (check, explain, token):
+    group = typer.Typer(
+        help="Check the policy, look a hazard up, explain a decision, make a token.", no_args_is_help=True
+    )
+    for command in (check, hazards, hazard, explain, token):
         group.command()(command)
     app.add_typer(group, name="policy", rich_help_panel="Without a gateway")

@@ -1,10 +1,12 @@
-"""Policy as data: authority, tokens, green channel, channel plan, quiet hours and defaults.
+"""Policy as data: hazards and their levels, documents, authority, green channel, plan, quiet hours and defaults.
 
 `Policy.load(folder)` reads `config/policy/`; the answers are pure functions of its tables.
 """
 
+from gateway.policy.authority import Authority
+from gateway.policy.explanation import Explanation
 from gateway.policy.policy import Policy, Principal
 from gateway.policy.route import Route, Succession
 from gateway.policy.table import Hazard, Issuer, PlanRow
 
-__all__ = ["Hazard", "Issuer", "PlanRow", "Policy", "Principal", "Route", "Succession"]
+__all__ = ["Authority", "Explanation", "Hazard", "Issuer", "PlanRow", "Policy", "Principal", "Route", "Succession"]

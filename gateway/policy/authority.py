@@ -1,14 +1,20 @@
-"""Authority: issuer × document × hazard × level × area (明确预警信息发布权限). Pure; asked through `Policy`.
+"""Authority: issuer × document × hazard × level × hours × area × channels (明确预警信息发布权限).
 
-Fails closed: what no row grants is refused, and every refusal says which row was missing. Two things are left to
-the route, which holds them loudly instead: a hazard code nobody knows, and an area that resolved to nothing.
+Pure; asked through `Policy`. Fails closed: what no grant covers is refused, and every refusal says which row was
+missing and where it belongs. One grant must cover document, hazard, level and hour; each target must lie in the area
+of such a grant. Two things are left to the route, which holds them loudly instead: a hazard code nobody knows, and
+an area that resolved to nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, time
+from typing import NamedTuple
 
 from gateway.model import Alert, Kind, Target
+from gateway.policy.hazard import CHINA
 from gateway.policy.table import Grant, Issuer, area_covers, hazard_matches
 from gateway.policy.tables import Tables
 
@@ -16,58 +22,158 @@ TEST_HAZARD = "00000"
 """测试专用: never a real warning."""
 
 
-def findings(tables: Tables, issuer: Issuer, alert: Alert, targets: Sequence[Target]) -> list[str]:
-    """Return why this issuer may not send this alert to these targets; empty when it may."""
-    found = [*_grant_finding(tables, issuer, alert), *_area_findings(issuer, targets)]
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """Whether an issuer may send an alert. `findings` say why not: none, it may.
+
+    `channels` are those every target may be served through; None: all. `rows` name the grants that decided.
+    """
+
+    findings: tuple[str, ...] = ()
+    channels: frozenset[str] | None = None
+    rows: tuple[str, ...] = ()
+
+    def permits(self, channel: str) -> bool:
+        """Whether this channel may be used."""
+        return self.channels is None or channel in self.channels
+
+    def left_out(self, channels: Sequence[str]) -> tuple[str, ...]:
+        """Return the reason for each of these channels that the grants leave out."""
+        where = "; ".join(self.rows)
+        return tuple(
+            f"channel: {name} is left out, for {where} does not list it in channels"
+            for name in channels
+            if not self.permits(name)
+        )
+
+
+class _Row(NamedTuple):
+    """A grant and its number in the file, from 1."""
+
+    number: int
+    grant: Grant
+
+
+_Dimension = tuple[Callable[[Grant], bool], Callable[[Sequence[_Row]], str]]
+"""Whether a grant covers it, and what is told when none of these grants does."""
+
+
+def judge(tables: Tables, issuer: Issuer, alert: Alert, targets: Sequence[Target], now: datetime) -> Authority:
+    """Judge an alert under the issuer's own name."""
+    found = _judge(tables, issuer, alert, targets, now)
+    against = []
     if alert.sender not in (issuer.sender, issuer.id):
-        found.insert(0, f"sender: the message names another sender than {issuer.id}; send it under {issuer.sender}")
+        against.append(f"sender: the message names another sender than {issuer.id}; send it under {issuer.sender}")
     # Only the original issuer changes or ends its warning (D7); a mistake may be revoked by whoever is entitled.
     others = {reference.sender for reference in alert.references} - {issuer.sender, issuer.id}
     if others and alert.kind in (Kind.UPDATE, Kind.CANCEL):
-        found.append(
+        against.append(
             f"original: {issuer.name} ({issuer.id}) may not change or end what {', '.join(sorted(others))} issued; "
             "ask the original issuer, or issue an alert of your own"
         )
-    return found
+    return Authority((*against, *found.findings), found.channels, found.rows) if against else found
 
 
-def entitled(tables: Tables, alert: Alert, targets: Sequence[Target]) -> list[Issuer]:
-    """Return the issuers that may send such an alert there, whoever sent it."""
+def entitled(tables: Tables, alert: Alert, targets: Sequence[Target], now: datetime) -> list[tuple[Issuer, Authority]]:
+    """Return the issuers that may send such an alert there and then, whoever sent it."""
+    judged = [(issuer, _judge(tables, issuer, alert, targets, now)) for issuer in tables.authority.issuer]
+    return [(issuer, found) for issuer, found in judged if not found.findings]
+
+
+def _judge(tables: Tables, issuer: Issuer, alert: Alert, targets: Sequence[Target], now: datetime) -> Authority:
+    rows, missing = _covering(tables, issuer, alert, now)
+    per_target = [[row for row in rows if area_covers(_areas(issuer, row), target)] for target in targets]
+    if not rows:
+        # What lies beyond the issuer's whole area is said at once, not on the next attempt.
+        outside = [target for target in targets if not area_covers(issuer.areas, target)]
+    else:
+        outside = [target for target, own in zip(targets, per_target, strict=True) if not own]
+    findings = [*missing, *_area_finding(issuer, rows, outside)]
+    if findings:
+        return Authority(tuple(findings))
+    used = [row for row in rows if not targets or any(row in own for own in per_target)]
+    names = tuple(_where(issuer, [row]) for row in used)
+    return Authority((), _channels(per_target or [rows]), names)
+
+
+def _covering(tables: Tables, issuer: Issuer, alert: Alert, now: datetime) -> tuple[list[_Row], list[str]]:
+    """Return the grants that cover document, hazard, level and hour, or the first of these that none does."""
+    rows = [_Row(number, grant) for number, grant in enumerate(issuer.grant, 1)]
+    for covers, refusal in _dimensions(tables, issuer, alert, now.astimezone(CHINA).time()):
+        left = [row for row in rows if covers(row.grant)]
+        if not left:
+            return [], [refusal(rows)]
+        rows = left
+    return rows, []
+
+
+def _dimensions(tables: Tables, issuer: Issuer, alert: Alert, hour: time) -> list[_Dimension]:
+    """Return what a grant must cover, in the order in which a refusal is told."""
+    document, code, level = alert.document, alert.event_code, alert.level
+    who, lets = f"{issuer.name} ({issuer.id})", f"no row lets {issuer.name} ({issuer.id}) issue {document}"
+    # An unknown code is held by the route; the test code is nobody's hazard.
+    any_hazard = code not in tables.hazard_by_code or (code == TEST_HAZARD and not alert.actual)
+    # A correction revokes what was never true, within minutes: the mistake's own level, at any hour.
+    always = alert.kind is Kind.CORRECTION
+
+    def too_high(rows: Sequence[_Row]) -> str:
+        limit = max(row.grant.highest for row in rows).name.lower()
+        return f"{who} may issue {document} up to {limit}, not {level.name.lower()}; raise highest in"
+
+    def too_late(rows: Sequence[_Row]) -> str:
+        hours = " and ".join(str(row.grant.hours) for row in rows)
+        return f"{who} may issue {document} from {hours} only, and it is {hour:%H:%M}; wait, or change hours in"
+
     return [
-        issuer
-        for issuer in tables.authority.issuer
-        if not [*_grant_finding(tables, issuer, alert), *_area_findings(issuer, targets)]
+        (
+            lambda grant: document in grant.documents,
+            lambda _: f"document: {lets}; add a grant with it to {_where(issuer)}",
+        ),
+        (
+            lambda grant: any_hazard or hazard_matches(code, grant.hazards),
+            lambda rows: f"hazard: {lets} for {code}; add the code to hazards of {_where(issuer, rows)}",
+        ),
+        (
+            lambda grant: always or level <= grant.highest,
+            lambda rows: f"level: {too_high(rows)} {_where(issuer, rows)}",
+        ),
+        (
+            lambda grant: always or grant.hours is None or grant.hours.cover(hour),
+            lambda rows: f"hours: {too_late(rows)} {_where(issuer, rows)}",
+        ),
     ]
 
 
-def _grant_finding(tables: Tables, issuer: Issuer, alert: Alert) -> list[str]:
-    """Return the first of document, hazard, level that no grant covers."""
-    who, row = f"{issuer.name} ({issuer.id})", f"authority.toml, issuer {issuer.id}"
-    grants = [grant for grant in issuer.grant if alert.document in grant.documents]
-    if not grants:
-        return [f"document: no row lets {who} issue {alert.document}; add a grant to {row}"]
-    if alert.event_code in tables.hazard_by_code and not (alert.event_code == TEST_HAZARD and not alert.actual):
-        grants = [grant for grant in grants if hazard_matches(alert.event_code, grant.hazards)]
-        if not grants:
-            return [f"hazard: no row lets {who} issue {alert.document} for {alert.event_code}; add the code to {row}"]
-    return _level_finding(alert, grants, who, row)
+def _areas(issuer: Issuer, row: _Row) -> tuple[str, ...]:
+    """A grant is narrower than its issuer, never wider."""
+    return issuer.areas if row.grant.areas is None else row.grant.areas
 
 
-def _level_finding(alert: Alert, grants: list[Grant], who: str, row: str) -> list[str]:
-    highest = max(grant.highest for grant in grants)
-    # A correction revokes what was never true; its level is the mistake's own.
-    if alert.kind is Kind.CORRECTION or alert.level <= highest:
-        return []
-    asked, limit = alert.level.name.lower(), highest.name.lower()
-    return [f"level: {who} may issue {alert.document} up to {limit}, not {asked}; raise highest in {row}"]
-
-
-def _area_findings(issuer: Issuer, targets: Sequence[Target]) -> list[str]:
-    outside = [target.township for target in targets if not area_covers(issuer.areas, target)]
+def _area_finding(issuer: Issuer, rows: Sequence[_Row], outside: Sequence[Target]) -> list[str]:
     if not outside:
         return []
-    named = ", ".join(outside[:5]) + (f" and {len(outside) - 5} more" if len(outside) > 5 else "")
+    named = ", ".join(target.township for target in outside[:5])
+    named += f" and {len(outside) - 5} more" if len(outside) > 5 else ""
+    where = _where(issuer, [row for row in rows if row.grant.areas is not None])
     return [
         f"area: no row lets {issuer.name} ({issuer.id}) issue for {named}; "
-        f"leave them out, or add the area to authority.toml, issuer {issuer.id}"
+        f"leave them out, or add the area to areas of {where}"
     ]
+
+
+def _where(issuer: Issuer, rows: Sequence[_Row] = ()) -> str:
+    """Name the grants in their file, or the issuer where there is none to name."""
+    numbers = ", ".join(str(row.number) for row in rows)
+    return f"authority.toml, issuer {issuer.id}" + (f", grant {numbers}" if numbers else "")
+
+
+def _channels(per_target: Sequence[Sequence[_Row]]) -> frozenset[str] | None:
+    """Return the channels that some grant of every target allows; None: all."""
+    allowed: frozenset[str] | None = None
+    for rows in per_target:
+        grants = [row.grant.channels for row in rows]
+        if any(channels is None for channels in grants):
+            continue
+        own = frozenset(name for channels in grants for name in channels or ())
+        allowed = own if allowed is None else allowed & own
+    return allowed

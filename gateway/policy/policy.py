@@ -20,9 +20,12 @@ from typing import NamedTuple, Self
 from gateway.cap import Trust
 from gateway.errors import ConfigError
 from gateway.model import Alert, Document, Group, Kind, Level, Notice, Status, Target
-from gateway.policy import authority, reading, route
+from gateway.policy import authority, hazard, reading, route
+from gateway.policy.authority import Authority
+from gateway.policy.explanation import Explanation, explain
+from gateway.policy.hazard import CHINA
 from gateway.policy.procedure import ProcedureFile
-from gateway.policy.route import CHINA, Route, Succession
+from gateway.policy.route import Route, Succession
 from gateway.policy.table import Drill, Hazard, Issuer, PlanRow, Role, area_covers
 from gateway.policy.tables import Tables
 
@@ -108,9 +111,14 @@ class Policy:
         """Return a hazard by its GB/T 35561 code."""
         return self.tables.hazard_by_code.get(code)
 
-    def colour_exists(self, code: str, level: Level) -> bool:
-        """Whether the hazard knows this colour; False for an unknown hazard."""
-        return route.colour_exists(self.tables, code, level)
+    def colours(self, code: str, issuer: Issuer, at: datetime) -> dict[Level, str] | None:
+        """Return the colours that exist for a hazard where the issuer is, with their criteria; None: any."""
+        return hazard.colours(self.tables, code, issuer.areas, at)
+
+    def colour_exists(self, code: str, level: Level, issuer: Issuer, at: datetime) -> bool:
+        """Whether the hazard knows this colour there and then; False for an unknown hazard."""
+        known = self.hazard(code) is not None
+        return known and not hazard.colour_finding(self.tables, code, level, issuer.areas, at)
 
     def border(self, issuer: Issuer, targets: Sequence[Target]) -> tuple[tuple[Target, ...], tuple[Target, ...]]:
         """Split targets into (kept, cut): uncertain ones beyond the issuer's border are cut (D26).
@@ -121,9 +129,9 @@ class Policy:
         kept = tuple(t for t in targets if t.certain or area_covers(issuer.areas, t))
         return kept, tuple(t for t in targets if t not in kept)
 
-    def authority(self, issuer: Issuer, alert: Alert, targets: Sequence[Target]) -> list[str]:
-        """Return why the issuer may not send this, naming the missing row; empty when it may."""
-        return authority.findings(self.tables, issuer, alert, targets)
+    def authority(self, issuer: Issuer, alert: Alert, targets: Sequence[Target], now: datetime) -> Authority:
+        """Judge whether the issuer may send this now: why not, naming the missing row, or through which channels."""
+        return authority.judge(self.tables, issuer, alert, targets, now)
 
     def over_limit(self, issuer: Issuer, issued_last_hour: int) -> str:
         """Return the alarm's text when one more alert exceeds the issuer's hourly limit, else ""."""
@@ -164,14 +172,10 @@ class Policy:
     ) -> datetime | None:
         """Return when a message of the quiet hours goes out instead, or None: it goes at once."""
         quiet, local = self.tables.quiet, at.astimezone(CHINA)
-        if quiet.until <= local.time() < quiet.start:
+        if not quiet.quiet(local.time()) or quiet.row(document, level, group, channel, notice) is None:
             return None
-        for row in self.tables.quiet.defer:
-            speaks = document in row.documents and level in row.levels and notice in row.notices
-            if speaks and group in row.groups and (row.channels is None or channel in row.channels):
-                day = local.date() + timedelta(days=local.time() >= quiet.start)
-                return datetime.combine(day, quiet.resume, CHINA).astimezone(at.tzinfo)
-        return None
+        day = local.date() + timedelta(days=local.time() >= quiet.start)
+        return datetime.combine(day, quiet.resume, CHINA).astimezone(at.tzinfo)
 
     def confirm_within_min(self, alert: Alert) -> int | None:
         """Return minutes per rung of the call-and-confirm ladder, or None: nobody is called.
@@ -180,7 +184,8 @@ class Policy:
         """
         if alert.kind in (Kind.CANCEL, Kind.CORRECTION) or alert.status not in (Status.ACTUAL, Status.EXERCISE):
             return None
-        return next((row.within_min for row in self.tables.defaults.confirm if row.covers(alert)), None)
+        found = self.tables.defaults.ladder(alert)
+        return self.tables.defaults.confirm[found].within_min if found is not None else None
 
     def needs_confirmation(self, alert: Alert) -> bool:
         """Whether a person answerable for each village must confirm this alert (叫应)."""
@@ -230,13 +235,10 @@ class Policy:
         targets: Sequence[Target],
         now: datetime,
         succession: Succession | None = None,
-    ) -> str:
-        """Return, line by line, whether this may go out, which way and why, and who may send it."""
-        decided = self.route(alert, issuer, targets, now, succession)
-        lines = [f"refused: {finding}" for finding in self.authority(issuer, alert, targets)]
-        lines += [f"route: {decided.kind}", *(f"because {reason}" for reason in decided.reasons)]
-        lines += [f"held: {text}" for text in decided.held]
-        lines.append(f"needs: {', '.join(decided.needs)}" if decided.needs else "needs no second person")
-        names = [body.name for body in authority.entitled(self.tables, alert, targets)]
-        lines.append(f"may be sent by: {', '.join(names) or 'nobody'}")
-        return "\n".join(lines)
+    ) -> Explanation:
+        """Explain whether this may go out, which way and why, through which channels, and who else may send it."""
+        return explain(self, alert, issuer, targets, now, succession)
+
+    def senders(self, alert: Alert, targets: Sequence[Target], now: datetime) -> list[tuple[Issuer, Authority]]:
+        """Return every issuer that may send such an alert there and then, with the grants that let it."""
+        return authority.entitled(self.tables, alert, targets, now)

@@ -6,23 +6,18 @@ warning is green (D7); a limit alarms but never blocks red (D5).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 from gateway.model import Alert, Document, Kind, Level, Status, Target
-from gateway.policy.table import COLOURED, COLOURS, Issuer, area_covers
+from gateway.policy.hazard import CHINA, agrees, colour_finding
+from gateway.policy.table import COLOURED, Issuer, area_covers
 from gateway.policy.tables import Tables
 from gateway.standing import Standing
 
-CHINA = timezone(timedelta(hours=8))
-"""One zone, no summer time."""
-
 NAMES_HAZARD = COLOURED | {Document.NOWCAST}
 """Documents that are about a hazard, so that a missing code is a finding."""
-
-_HANZI = re.compile(r"[\u4e00-\u9fff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +54,6 @@ class Route:
     decided: bool = False
 
 
-def colour_exists(tables: Tables, code: str, level: Level) -> bool:
-    """Whether the hazard knows this colour. Unknown hazards know none; no listed colours means no restriction known."""
-    hazard = tables.hazard_by_code.get(code)
-    return hazard is not None and (level is Level.UNKNOWN or not hazard.colours or COLOURS[level] in hazard.colours)
-
-
 def ceiling(tables: Tables, issuer: Issuer) -> tuple[str, ...]:
     """Return the area prefixes the green channel may serve for this issuer without a countersign."""
     if issuer.ceiling or tables.green.ceiling == "own_area":
@@ -89,12 +78,12 @@ def decide(
     downgrade = alert.kind is Kind.UPDATE and bool(past.previous) and alert.level < past.level
     if not alert.actual:
         reasons = (f"status: {alert.status} is a drill and needs a second person",)
-        held = (*_drill_holds(tables, alert, now), *_holds(tables, alert, targets))
+        held = (*_drill_holds(tables, alert, now), *_holds(tables, alert, issuer, targets))
         return Route("drill", reasons, held, alarms=alarms, needs=(Standing.SIGN,), downgrade=downgrade)
     if alert.kind is Kind.CORRECTION:
         # Any signer alone, within minutes: a false alarm must not wait for a second person or a missing code.
         return Route("normal", ("correction: any signer may send it alone",), alarms=alarms)
-    held = (*_holds(tables, alert, targets), *_late(tables, alert, now))
+    held = (*_holds(tables, alert, issuer, targets), *_late(tables, alert, now))
     against = _against_green(tables, alert, issuer, past, downgrade=downgrade)
     if over_limit and alert.level is not Level.RED:
         held = (*held, f"{over_limit}; one more tap sends it")
@@ -150,27 +139,22 @@ def drill_hours(tables: Tables, alert: Alert, now: datetime) -> str:
     return f"drills are held from {drill.start:%H:%M} to {drill.until:%H:%M} only"
 
 
-def _holds(tables: Tables, alert: Alert, targets: Sequence[Target]) -> tuple[str, ...]:
+def _holds(tables: Tables, alert: Alert, issuer: Issuer, targets: Sequence[Target]) -> tuple[str, ...]:
     """Return what a person has to settle first. An end of a warning is not stopped by a colour or a code."""
     if alert.kind in (Kind.CANCEL, Kind.CORRECTION):
         return ()
     held = [] if targets else ["area: no township was recognised; a person must choose the area"]
     hazard = tables.hazard_by_code.get(alert.event_code)
-    level = alert.level.name.lower()
     if hazard is None and (alert.event_code or alert.document in NAMES_HAZARD):
         held.append(f"hazard: code {alert.event_code!r} is not in hazards.csv; a person must confirm the hazard")
     elif hazard and alert.document in COLOURED and alert.level is Level.UNKNOWN:
         held.append("colour: the warning names no colour; a person must confirm the level")
-    elif hazard and alert.document in COLOURED and not colour_exists(tables, hazard.code, alert.level):
-        held.append(f"colour: {level} does not exist for {hazard.zh} ({hazard.code}); a person must confirm the level")
-    if hazard and alert.actual and alert.document in COLOURED and not _agree(hazard.zh, alert.event):
+    elif hazard and alert.document in NAMES_HAZARD:
+        finding = colour_finding(tables, hazard.code, alert.level, issuer.areas, alert.sent)
+        held += [f"colour: {finding}; a person must confirm the level"] if finding else []
+    if hazard and alert.actual and alert.document in NAMES_HAZARD and not agrees(tables, hazard.code, alert.event):
         held.append(f"hazard: the name {alert.event!r} is not that of {hazard.code} ({hazard.zh}); the name counts")
     return tuple(held)
-
-
-def _agree(name: str, event: str) -> bool:
-    """Whether a Chinese event name is the code's: 暴雨 in 暴雨红色预警, but not in 雷暴大风."""
-    return not _HANZI.search(event) or name in event or event in name
 
 
 def _against_green(tables: Tables, alert: Alert, issuer: Issuer, past: Succession, *, downgrade: bool) -> list[str]:

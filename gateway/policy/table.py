@@ -3,12 +3,12 @@
 Read by `gateway.policy.reading`, asked through `gateway.policy.Policy`. What one row may say is checked here,
 what files say of each other in `reading`.
 
-**Source:** hazard codes GB/T 35561; which colours exist for a hazard: CMA Order 16 with Henan Order 128.
+**Source:** hazard codes GB/T 35561; which colours exist for a hazard: the tables named in `levels.csv`.
 """
 
 from __future__ import annotations
 
-from datetime import time
+from datetime import date, time
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal, Self
 
@@ -16,9 +16,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from gateway.model import Alert, Document, Group, Kind, Lane, Level, Notice, Target
 
-COLOURS = {Level.BLUE: "B", Level.YELLOW: "Y", Level.ORANGE: "O", Level.RED: "R"}
+COLOURS = (Level.BLUE, Level.YELLOW, Level.ORANGE, Level.RED)
 COLOURED = frozenset({Document.WARNING, Document.JOINT_RISK})
 """Documents that carry a colour. An emergency response Ⅳ–Ⅰ is never shown as one."""
+
+BY_HAZARD = "hazard"
+"""In `documents.csv`: whoever the hazard's own row names."""
+
+TOWNSHIP = "乡镇"
+"""The bureau of a township: it orders for its own villages and relays everything else."""
 
 ALL_CLEARS = frozenset({Notice.PARTIAL_ALL_CLEAR, Notice.ALL_CLEAR})
 DRILL_GROUPS = frozenset({Group.OFFICIALS, Group.LOUDSPEAKERS})
@@ -34,11 +40,17 @@ def _level(value: object) -> Level:
     return names[value]
 
 
+def _listed(value: object) -> object:
+    """Split the list in a CSV cell: 气象|应急."""
+    return tuple(filter(None, (part.strip() for part in value.split("|")))) if isinstance(value, str) else value
+
+
 LevelName = Annotated[Level, BeforeValidator(_level), PlainSerializer(lambda level: level.name.lower())]
 Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-AreaPrefix = Annotated[str, StringConstraints(pattern=r"^(\d{4}|\d{6}|\d{9}|\d{12})$")]
+AreaPrefix = Annotated[str, StringConstraints(pattern=r"^(\d{2}|\d{4}|\d{6}|\d{9}|\d{12})$")]
 HazardCode = Annotated[str, StringConstraints(pattern=r"^\d\d[0-9A-Z]\d\d$")]
 HazardGlob = Annotated[str, StringConstraints(pattern=r"^[0-9A-Z]*\*?$", min_length=1)]
+Bureaus = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_listed)]
 Minutes = Annotated[int, Field(gt=0, le=7 * 24 * 60)]
 Role = Literal["issuer", "reviewer", "signer", "clerk", "viewer", "admin"]
 WRITERS = frozenset({"issuer", "reviewer", "signer"})
@@ -64,21 +76,74 @@ class Table(BaseModel):
 
 
 class Hazard(Table):
-    """One row of `hazards.csv`. `colours` is a subset of BYOR in that order; empty: no restriction known."""
+    """One row of `hazards.csv`: a code, its names, and the bureaus that may warn of it."""
 
     code: HazardCode
     zh: str = Field(min_length=1)
     en: str = Field(min_length=1)
-    colours: str = Field(pattern=r"^B?Y?O?R?$")
-    bureau: str = Field(min_length=1)
+    bureaus: Bureaus
+
+
+class LevelRow(Table):
+    """One row of `levels.csv`: the colour exists for the hazard in this version of a table, from a day in China on."""
+
+    table: Identifier
+    version: str = Field(min_length=1)
+    since: date
+    hazard: HazardCode
+    level: LevelName
+    criteria: str = ""
+
+    @model_validator(mode="after")
+    def _a_colour(self) -> Self:
+        if self.level is Level.UNKNOWN:
+            raise ValueError("unknown is no colour; use blue, yellow, orange or red")
+        return self
+
+
+class DocumentRow(Table):
+    """One row of `documents.csv`: a kind of document and the bureaus that may be granted it."""
+
+    document: Document
+    zh: str = Field(min_length=1)
+    en: str = Field(min_length=1)
+    bureaus: Bureaus
+
+
+class Hours(Table):
+    """From one time of the day until another, in China; across midnight where `until` comes first."""
+
+    start: time = Field(alias="from")
+    until: time
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.start == self.until:
+            raise ValueError("from and until are the same; leave hours out for the whole day")
+        return self
+
+    def cover(self, moment: time) -> bool:
+        """Whether the moment lies within; `until` does not."""
+        if self.start < self.until:
+            return self.start <= moment < self.until
+        return moment >= self.start or moment < self.until
+
+    def __str__(self) -> str:
+        return f"{self.start:%H:%M} to {self.until:%H:%M}"
 
 
 class Grant(Table):
-    """What an issuer may say: documents × hazards, up to a level."""
+    """What an issuer may say: documents × hazards, up to a level.
+
+    `areas`, `channels` and `hours` make it narrower than the issuer; left out: its areas, every channel, always.
+    """
 
     documents: tuple[Document, ...] = Field(min_length=1)
     hazards: tuple[HazardGlob, ...] = Field(min_length=1)
     highest: LevelName
+    areas: Annotated[tuple[AreaPrefix, ...], Field(min_length=1)] | None = None
+    channels: Annotated[tuple[Identifier, ...], Field(min_length=1)] | None = None
+    hours: Hours | None = None
 
 
 class Issuer(Table):
@@ -218,6 +283,18 @@ class QuietFile(Table):
             raise ValueError("expected until <= resume < from (quiet hours cross midnight)")
         return self
 
+    def quiet(self, moment: time) -> bool:
+        """Whether it is night."""
+        return not self.until <= moment < self.start
+
+    def row(self, document: Document, level: Level, group: Group, channel: str, notice: Notice) -> int | None:
+        """Return the position of the row that makes this wait, or None."""
+        for number, row in enumerate(self.defer):
+            speaks = document in row.documents and level in row.levels and notice in row.notices
+            if speaks and group in row.groups and (row.channels is None or channel in row.channels):
+                return number
+        return None
+
 
 class ExpiresRow(Table):
     """Validity in hours of a message without `expires`. A key left out matches everything."""
@@ -252,6 +329,20 @@ class ConfirmRow(Table):
         )
 
 
+class LevelsRow(Table):
+    """Which table of `levels.csv` counts for an issuer's area and a hazard; no areas: everywhere."""
+
+    areas: tuple[AreaPrefix, ...] = ()
+    hazards: tuple[HazardGlob, ...] = ("*",)
+    table: Identifier
+
+    def covers(self, code: str, areas: tuple[str, ...]) -> bool:
+        """Whether the row speaks of this hazard and of all these areas."""
+        return hazard_matches(code, self.hazards) and (
+            not self.areas or all(area.startswith(self.areas) for area in areas)
+        )
+
+
 class Limits(Table):
     """Alerts per issuer and hour; above it an alarm and one more tap, never a block of red."""
 
@@ -282,7 +373,12 @@ class DefaultsFile(Table):
 
     coarse_area: Literal["hold_residents", "send"] = "hold_residents"
     played_share: float = Field(default=0.5, gt=0, le=1)
+    levels: tuple[LevelsRow, ...] = ()
     expires: tuple[ExpiresRow, ...] = Field(min_length=1)
     confirm: tuple[ConfirmRow, ...] = ()
     limits: Limits
     drill: Drill
+
+    def ladder(self, alert: Alert) -> int | None:
+        """Return the position of the confirm row that speaks of the alert, or None: nobody is called."""
+        return next((number for number, row in enumerate(self.confirm) if row.covers(alert)), None)

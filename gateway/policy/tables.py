@@ -7,13 +7,16 @@ from functools import cached_property
 from pydantic import Field
 
 from gateway.cap.certificate import Trust
+from gateway.model import Document
 from gateway.policy.procedure import ProcedureFile
 from gateway.policy.table import (
     AuthorityFile,
     DefaultsFile,
+    DocumentRow,
     GreenFile,
     Hazard,
     Issuer,
+    LevelRow,
     PlanFile,
     QuietFile,
     Table,
@@ -26,6 +29,8 @@ class Tables(Table):
     """One field per file."""
 
     hazards: tuple[Hazard, ...] = Field(min_length=1)
+    levels: tuple[LevelRow, ...] = Field(min_length=1)
+    documents: tuple[DocumentRow, ...] = Field(min_length=1)
     authority: AuthorityFile
     tokens: TokensFile
     green: GreenFile
@@ -39,6 +44,11 @@ class Tables(Table):
     def hazard_by_code(self) -> dict[str, Hazard]:
         """Hazards by GB/T 35561 code."""
         return {hazard.code: hazard for hazard in self.hazards}
+
+    @cached_property
+    def document_by_kind(self) -> dict[Document, DocumentRow]:
+        """Rows of `documents.csv` by kind."""
+        return {row.document: row for row in self.documents}
 
     @cached_property
     def issuer_by_name(self) -> dict[str, Issuer]:

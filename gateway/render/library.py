@@ -9,6 +9,7 @@ import csv
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -17,9 +18,19 @@ from gateway.errors import ConfigError
 
 LANGUAGES = ("zh", "en")
 SPEECH = ".speech.txt"
+ADVICE_LEVELS = ("red", "orange", "yellow", "blue", "*")
+ADVICE_GROUPS = ("officials", "residents")
 
 # Control characters, which cleaning takes out of every value: alert text can neither end a title nor break a line.
 _TITLE_ENDS, _LINE_BREAK = "\x1f", "\x1e"
+
+
+class Advice(NamedTuple):
+    """What to do, and the row that says so: its code prefix ("*" for every hazard) and level."""
+
+    hazard: str
+    level: str
+    text: str
 
 
 class Library:
@@ -34,9 +45,7 @@ class Library:
         self.digest = _digest(sources)
         self._templates = _compile({name: text for name, text in sources.items() if name.endswith(".txt")})
         self._advice = {
-            (language, row["hazard"], row["level"], row["group"]): row["text"]
-            for language in LANGUAGES
-            for row in _table(sources, f"{language}/advice.csv", ("hazard", "level", "group", "text"))
+            key: advice for language in LANGUAGES for key, advice in _read_advice(sources, language).items()
         }
         self._hazards = {
             (language, row["hazard"]): row["name"]
@@ -77,13 +86,21 @@ class Library:
         title, ends, body = text.rpartition(_TITLE_ENDS)
         return (_one_line(title, glue) if ends else None), _one_line(body, glue)
 
-    def advice(self, language: str, code: str, level: str, group: str) -> str:
-        """Find what to do: the longest code prefix wins, then the exact level; "" if the table has nothing."""
+    def advice(self, language: str, code: str, level: str, group: str) -> Advice:
+        """Find what to do: the longest code prefix wins, then the exact level; no text if the table has nothing."""
         for length in range(len(code), -1, -1):
             for wanted in (level, "*"):
-                if text := self._advice.get((language, code[:length] or "*", wanted, group)):
-                    return text
-        return ""
+                if advice := self._advice.get((language, code[:length] or "*", wanted, group)):
+                    return advice
+        return Advice("", "", "")
+
+    def advised(self, language: str) -> set[str]:
+        """Return the code prefixes that have advice of their own."""
+        return {prefix for own, prefix, _, _ in self._advice if own == language and prefix != "*"}
+
+    def named(self, language: str) -> set[str]:
+        """Return the code prefixes that have a name."""
+        return {prefix for own, prefix in self._hazards if own == language}
 
     def hazard(self, language: str, code: str) -> str:
         """Name of a hazard by its longest known code prefix, or ""."""
@@ -126,6 +143,20 @@ def _compile(sources: Mapping[str, str]) -> dict[str, jinja2.Template]:
         return {name: environment.get_template(name) for name in sources}
     except jinja2.TemplateSyntaxError as error:
         raise ConfigError(f"templates/{error.name}, line {error.lineno}: {error.message}") from error
+
+
+def _read_advice(sources: Mapping[str, str], language: str) -> dict[tuple[str, str, str, str], Advice]:
+    """Read advice by language, code prefix, level and group; a misspelt level or group would never be found."""
+    name, found = f"{language}/advice.csv", dict[tuple[str, str, str, str], Advice]()
+    for row in _table(sources, name, ("hazard", "level", "group", "text")):
+        hazard, level, group, text = row.values()
+        said = f"templates/{name}: {hazard},{level},{group}"
+        if level not in ADVICE_LEVELS or group not in ADVICE_GROUPS:
+            raise ConfigError(f"{said}: use {', '.join(ADVICE_LEVELS)} and {' or '.join(ADVICE_GROUPS)}")
+        if (language, hazard, level, group) in found:
+            raise ConfigError(f"{said}: listed twice; keep one row")
+        found[language, hazard, level, group] = Advice(hazard, level, text)
+    return found
 
 
 def _table(sources: Mapping[str, str], name: str, columns: tuple[str, ...]) -> list[dict[str, str]]:

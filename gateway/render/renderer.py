@@ -174,7 +174,7 @@ class Renderer:
 
     def _words(self, alert: Alert, previous: Alert | None, want: Want) -> dict[str, str]:
         group = "officials" if want.group is Group.OFFICIALS else "residents"
-        advice = self._library.advice(want.language, alert.event_code, Level(alert.level).name.lower(), group)
+        advice = self._library.advice(want.language, alert.event_code, Level(alert.level).name.lower(), group).text
         codes = {version.event_code for version in (alert, previous) if version}
         names = {f"hazard:{code}": self._library.hazard(want.language, code) for code in codes}
         return _WORDS[want.language] | {"advice": advice} | names

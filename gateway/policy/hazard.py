@@ -1,0 +1,90 @@
+"""What a hazard's code means: which colours exist for it, and whether a name is the code's own.
+
+Pure; asked by the route and through `Policy`. A code, a colour or a name that does not fit is never mended here:
+the route holds it for a person (D2).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta, timezone
+from typing import NamedTuple
+
+from gateway.model import Level
+from gateway.policy.table import LevelRow
+from gateway.policy.tables import Tables
+
+CHINA = timezone(timedelta(hours=8))
+"""One zone, no summer time."""
+
+_HANZI = re.compile(r"[\u4e00-\u9fff]")
+
+
+class Version(NamedTuple):
+    """One version of a table of levels: all its rows."""
+
+    table: str
+    name: str
+    since: date
+    rows: tuple[LevelRow, ...]
+
+    def of(self, code: str) -> dict[Level, str]:
+        """Return the hazard's colours, mildest first, each with its criteria."""
+        return dict(sorted((row.level, row.criteria) for row in self.rows if row.hazard == code))
+
+
+def versions(tables: Tables, table: str) -> list[Version]:
+    """Return the versions of a table, oldest first."""
+    found: dict[tuple[date, str], list[LevelRow]] = {}
+    for row in tables.levels:
+        if row.table == table:
+            found.setdefault((row.since, row.version), []).append(row)
+    return [Version(table, name, since, tuple(rows)) for (since, name), rows in sorted(found.items())]
+
+
+def in_force(tables: Tables, table: str, at: datetime) -> Version | None:
+    """Return the version in force on that day in China; None before the first."""
+    day = at.astimezone(CHINA).date()
+    return next((one for one in reversed(versions(tables, table)) if one.since <= day), None)
+
+
+def table_for(tables: Tables, code: str, areas: Sequence[str]) -> str | None:
+    """Return the table that counts for a hazard in all of these areas, or None."""
+    return next((row.table for row in tables.defaults.levels if row.covers(code, tuple(areas))), None)
+
+
+def colours(tables: Tables, code: str, areas: Sequence[str], at: datetime) -> dict[Level, str] | None:
+    """Return the colours (with criteria) that exist for a hazard there and then; None: it is not restricted.
+
+    Only a hazard that no table lists is unrestricted. What another table lists has no colour here.
+    """
+    if not any(row.hazard == code for row in tables.levels):
+        return None
+    table = table_for(tables, code, areas)
+    version = in_force(tables, table, at) if table else None
+    return version.of(code) if version else {}
+
+
+def colour_finding(tables: Tables, code: str, level: Level, areas: Sequence[str], at: datetime) -> str:
+    """Return why this colour does not exist for a known hazard; "" if it does."""
+    known = colours(tables, code, areas, at)
+    if known is None or level in known or level is Level.UNKNOWN:
+        return ""
+    hazard, table = tables.hazard_by_code[code], table_for(tables, code, areas)
+    version = in_force(tables, table, at) if table else None
+    where = f"levels.csv, table {table} {version.name}" if version else "no table in force (defaults.toml, levels)"
+    names = ", ".join(one.name.lower() for one in known) or "no colour of it"
+    return f"{level.name.lower()} does not exist for {hazard.zh} ({code}); {where} has {names}"
+
+
+def agrees(tables: Tables, code: str, event: str) -> bool:
+    """Whether an event's Chinese name is that of a known code: 暴雨 in 暴雨红色预警, but not 大风 in 雷雨大风.
+
+    The longest name of any hazard that stands in the event is the one it means. A name in other letters is not judged.
+    """
+    if not _HANZI.search(event):
+        return True
+    own = tables.hazard_by_code[code].zh
+    meant = max((hazard.zh for hazard in tables.hazards if hazard.zh in event), key=len, default="")
+    return own in event and len(own) == len(meant) if meant else event in own
