@@ -197,11 +197,13 @@ def test_policy_explain_answers_without_a_message(run: Run) -> None:
     asked = ("--hazard", "11B03", "--level", "red", "--area", "411726209")
     told = run("policy", "explain", "--issuer", "411726-qxj", *asked, "--at", "2026-07-20T23:10")
     assert told.exit_code == 0
-    for part in ("route: green", "plan.toml, row 1", "泌阳带班领导", "after 5 minutes", "levels.csv, henan"):
+    for part in ("route: green", "plan.toml, row 1", "no second person", "after 5 minutes", "levels.csv, henan"):
         assert part in told.stdout
     night = run("policy", "explain", "--issuer", "411726-qxj", "--hazard", "11B09", "--level", "yellow", "--area",
                 "411726", "--at", "2026-07-20T23:10", "--json")  # fmt: skip
-    legs = json.loads(night.stdout)["legs"]
+    legs, stages = (json.loads(night.stdout)[key] for key in ("legs", "stages"))
+    assert [stage["stage"] for stage in stages] == ["review", "sign"]
+    assert stages[1]["by"] == ["泌阳带班领导 (signer)"]
     assert {leg["start"] for leg in legs if leg["group"] == "residents"} == {"2026-07-21T06:30:00+08:00"}
     who = run("policy", "explain", "--document", "evacuation", "--hazard", "11A51", "--area", "411726209", "--json")
     assert [one["issuer"] for one in json.loads(who.stdout)["senders"]] == ["4117-fzb", "411726-fzb", "411726209-xzf"]

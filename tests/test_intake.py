@@ -195,7 +195,7 @@ async def test_a_channel_the_grant_leaves_out_is_not_planned_and_the_reasons_say
         assert {step.audience.channel for step in row.plan.steps} == {"noop"}
         told = "channel: sms_twilio is left out, for authority.toml, issuer 411726-qxj, grant 1 does not list it"
         assert any(reason.startswith(told) for reason in row.plan.reasons)
-        held = await submit(desk, message(desk, "second", status="Exercise"))
+        held = await submit(desk, message(desk, "second", **HEAT))
         assert await approve(desk, held) == "accepted"
         row = await desk.core.store.outbox.alert(held)
         assert row is not None
