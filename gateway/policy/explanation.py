@@ -7,7 +7,7 @@ rows count from 1 as they stand in the file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -130,7 +130,11 @@ def explain(
     standing = policy.authority(issuer, alert, targets, now)
     decided = policy.route(alert, issuer, targets, now, past)
     legs = tuple(_legs(policy, alert, now, downgrade=decided.downgrade))
-    used = tuple(leg for leg in legs if standing.permits(leg.channel))
+    used = tuple(
+        leg if leg.fallback is None or standing.permits(leg.fallback) else replace(leg, fallback=None)
+        for leg in legs
+        if standing.permits(leg.channel)
+    )
     return Explanation(
         refused=standing.findings,
         route=decided.kind,
