@@ -95,7 +95,7 @@ class Facts:
         if now.trend:
             wordings += (now := now.less("trend", trend=head) for head in shorter(now.trend))
             now = wordings[-1]
-        if self.area_short != now.area:
+        if len(self.area_short) < len(now.area):  # "官乡、李乡" is shorter than "官乡等2个乡镇"
             wordings.append(now := now.less("places", area=self.area_short))
         if now.measures:
             wordings.append(now.less("measures", measures=""))
