@@ -125,13 +125,21 @@ def policy(found: Policy, regions: Regions, installed: Collection[str]) -> Itera
                 "policy", "error", f"{issuer.id}: no place has the code {', '.join(unknown)}",
                 "correct `areas` in authority.toml, or add the places to config/regions",
             )  # fmt: skip
-    for name, count in Counter(issuer.signature for issuer in found.issuers).items():
+    unsigned = [issuer.id for issuer in found.issuers if not issuer.signature]
+    if unsigned:
+        yield Verdict(
+            "signatures", "error", f"no signature is registered for {', '.join(unsigned)}: no SMS of theirs leaves",
+            "register the unit's full or short name with the carriers (7 to 10 working days), then write it into "
+            "authority.toml",
+        )  # fmt: skip
+    for name, count in Counter(issuer.signature for issuer in found.issuers if issuer.signature).items():
         if count > 1:
             yield Verdict(
                 "signatures", "warning", f"{count} issuers sign as 【{name}】, so nobody can tell them apart",
                 "register one signature each with the carrier and write it into authority.toml",
             )  # fmt: skip
-    yield Verdict("signatures", "ok", f"{len(found.issuers)} issuers have one; the carrier must know each of them")
+    signed = len(found.issuers) - len(unsigned)
+    yield Verdict("signatures", "ok", f"{signed} issuers have one; the carrier must know each of them")
 
 
 def certificates(trust: TrustFile, keys: Keys, now: datetime) -> Iterator[Verdict]:
@@ -311,7 +319,7 @@ def templates(
 
     `choose` names the template of a channel and language, as `(language, file)`.
     """
-    wrong, long = Counter[str](), Counter[str]()
+    wrong, doubtful, long = Counter[str](), Counter[str](), Counter[str]()
     number = 0
     for name in sorted(enabled):
         if choose(name, "zh")[1].startswith("zh/default."):
@@ -336,15 +344,22 @@ def templates(
             wrong[f"{channel}: {alert.document} {notice} {group} is longer than the channel takes ({limit})"] += 1
         elif channel.startswith(SIGNED) and said.segments > 1:
             long[channel] += 1
-        for finding in renderer.lint(said.text, signed=channel.startswith(SIGNED), actual=alert.actual):
-            if finding.severity == "error":
-                wrong[f"{channel}: {alert.document} {notice} {group}: {finding.detail}"] += 1
-    for text, times in wrong.items():
-        yield Verdict("templates", "error", f"{text} ({times} times)", "mend the template under templates/")
-    for channel, times in long.items():
-        yield Verdict("templates", "note", f"{channel}: {times} of the sample texts take more than one SMS segment")
+        for finding in renderer.check(alert, said, before, rules.tables.lint):
+            found = {"error": wrong, "warning": doubtful}.get(finding.severity)
+            if found is not None:
+                found[f"{channel}: {alert.document} {notice} {group}: {finding.detail}"] += 1
+    yield from _judged(wrong, doubtful, long)
     if not wrong:
         yield Verdict("templates", "ok", f"{number} texts rendered, digest {renderer.digest[:12]}")
+
+
+def _judged(wrong: Counter[str], doubtful: Counter[str], long: Counter[str]) -> Iterator[Verdict]:
+    for text, times in wrong.items():
+        yield Verdict("templates", "error", f"{text} ({times} times)", "mend the template under templates/")
+    for text, times in doubtful.items():
+        yield Verdict("templates", "warning", f"{text} ({times} times)", "look at the template under templates/")
+    for channel, times in long.items():
+        yield Verdict("templates", "note", f"{channel}: {times} of the sample texts take more than one SMS segment")
 
 
 def _texts(rules: Policy, enabled: Collection[str]) -> Iterator[tuple[str, Group, str, Notice, Alert, Alert | None]]:
@@ -367,13 +382,16 @@ def _sample(sender: str, document: Document, level: Level, notice: Notice) -> tu
     kind = kinds.get(notice, Kind.UPDATE)
     at = datetime(2026, 7, 20, 6, 0, tzinfo=UTC)
     trend = "预计未来3小时，部分乡镇雨量将超过100毫米，山洪和地质灾害风险很高。"
-    told = Info("暴雨", "zh-CN", description=trend, instruction="立即转移危险区群众，远离河道和低洼处。")
-    bare = Info("暴雨", "zh-CN")
+    told = (
+        Info("暴雨", "zh-CN", description=trend, instruction="立即转移危险区群众，远离河道和低洼处。"),
+        Info("rainstorm", "en", description="More than 100 mm of rain", instruction="Move out of danger zones at once"),
+    )
+    bare = (Info("暴雨", "zh-CN"),)
 
-    def version(of: Kind, when: datetime, info: Info) -> Alert:
+    def version(of: Kind, when: datetime, infos: tuple[Info, ...]) -> Alert:
         return Alert(
             sender, f"doctor-{of}", when, Status.ACTUAL, of, document, "11B03", "暴雨", level,
-            infos=(info,), effective=when, expires=when + timedelta(hours=6),
+            infos=infos, effective=when, expires=when + timedelta(hours=6),
         )  # fmt: skip
 
     if kind is Kind.ALERT:

@@ -48,9 +48,7 @@ from gateway.store import Store
 ROOT = Path(__file__).parent.parent
 POLICY = Policy.load(ROOT / "config" / "policy")
 REGIONS = Regions.load(ROOT / "config" / "regions")
-RENDERER = Renderer(
-    ROOT / "templates", {issuer.sender: issuer.signature for issuer in POLICY.issuers}, REGIONS.name
-)  # fmt: skip
+RENDERER = Renderer(ROOT / "templates", POLICY.signatures, REGIONS.name)
 T = TypeVar("T")
 Client = TestClient[web.Request, web.Application]
 

@@ -231,6 +231,27 @@ def test_a_template_with_a_wrong_name_is_an_error(policy: Policy, regions: Regio
     assert any("isuer" in text for text in bad(found))
 
 
+def test_a_template_that_sells_or_forgets_is_an_error(policy: Policy, regions: Regions, tmp_path: Path) -> None:
+    """A whole season's texts are looked through at once: every part there, no word a carrier blocks."""
+    shutil.copytree(TEMPLATES, tmp_path / "t")
+    (tmp_path / "t" / "zh" / "default.txt").write_text("{{ issuer }}{{ time }}优惠", encoding="utf8")
+    renderer = _renderer(policy, regions, tmp_path / "t")
+    found = bad(doctor.templates(renderer, Library(tmp_path / "t").choose, policy, {"noop": Fake()}, regions))
+    assert any("优惠: marketing" in text for text in found)
+    assert any("warning issue officials: it does not say what to do" in text for text in found)
+
+
+def test_an_issuer_without_a_registered_signature_is_an_error(policy: Policy, regions: Regions) -> None:
+    """The carriers would refuse every SMS of it, red ones too (D11)."""
+    content = json.loads(policy.to_bytes())
+    content["authority"]["issuer"][0]["signature"] = ""
+    unsigned = Policy.from_bytes(json.dumps(content).encode())
+    (text,) = bad(doctor.policy(unsigned, regions, PLANNED))
+    assert text == f"no signature is registered for {unsigned.issuers[0].id}: no SMS of theirs leaves"
+    assert not any(check == "signatures" for check, severity, *_ in doctor.policy(policy, regions, PLANNED)
+                   if severity == "error")  # fmt: skip
+
+
 def _renderer(policy: Policy, regions: Regions, folder: Path) -> Renderer:
     return Renderer(folder, {issuer.sender: issuer.signature for issuer in policy.issuers}, regions.name)
 

@@ -127,8 +127,7 @@ def _templates(settings: Settings, rules: Policy, enabled: Mapping[str, Channel]
     from gateway.render.library import Library
 
     try:
-        signatures = {issuer.sender: issuer.signature for issuer in rules.issuers}
-        renderer = Renderer(settings.templates, signatures, places.name)
+        renderer = Renderer(settings.templates, rules.signatures, places.name)
         choose = Library(settings.templates).choose
         yield from judge.templates(renderer, choose, rules, enabled, places)
     except (ConfigError, OSError) as error:

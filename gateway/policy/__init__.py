@@ -8,5 +8,9 @@ from gateway.policy.explanation import Explanation
 from gateway.policy.policy import Policy, Principal
 from gateway.policy.route import Route, Succession
 from gateway.policy.table import Hazard, Issuer, PlanRow
+from gateway.policy.wording import ForbiddenRow, LintFile
 
-__all__ = ["Authority", "Explanation", "Hazard", "Issuer", "PlanRow", "Policy", "Principal", "Route", "Succession"]
+__all__ = [
+    "Authority", "Explanation", "ForbiddenRow", "Hazard", "Issuer", "LintFile", "PlanRow", "Policy", "Principal",
+    "Route", "Succession",
+]  # fmt: skip

@@ -46,6 +46,8 @@ def _unique(tables: Tables) -> Iterator[str]:
         yield f"authority.toml: issuer: {key} is the id or sender of two issuers; keep one"
     for name in _repeated(channel.name for channel in tables.plan.channel):
         yield f"plan.toml: channel: {name} is declared twice; keep one"
+    for word in _repeated(f"{word} ({row.language})" for row in tables.lint.forbidden for word in row.words):
+        yield f"lint.toml: forbidden: {word} stands in two places; keep one"
     if _repeated(token.sha256 for token in tables.tokens.token):
         yield "tokens.toml: token.sha256: one token stands for two persons; give each their own"
 

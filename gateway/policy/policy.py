@@ -107,6 +107,11 @@ class Policy:
         """Return whose signatures count for an issuer."""
         return self.tables.trust_by_issuer[issuer.id]
 
+    @property
+    def signatures(self) -> dict[str, str]:
+        """Registered signatures by issuer id and CAP sender: a message may name its sender by either."""
+        return {name: issuer.signature for name, issuer in self.tables.issuer_by_name.items() if issuer.signature}
+
     def hazard(self, code: str) -> Hazard | None:
         """Return a hazard by its GB/T 35561 code."""
         return self.tables.hazard_by_code.get(code)

@@ -33,6 +33,7 @@ from gateway.policy.table import (
 )
 from gateway.policy.tables import Tables
 from gateway.policy.trust import TrustFile
+from gateway.policy.wording import LintFile
 
 T = TypeVar("T", bound=Table)
 
@@ -46,6 +47,7 @@ FILES: dict[str, type[Table]] = {
     "defaults.toml": DefaultsFile,
     "procedure.toml": ProcedureFile,
     "trust.toml": TrustFile,
+    "lint.toml": LintFile,
 }
 
 

@@ -147,13 +147,16 @@ class Grant(Table):
 
 
 class Issuer(Table):
-    """A body entitled to issue. `signature` stands in 【】 before an SMS; `sender` is its CAP sender."""
+    """A body entitled to issue. `sender` is its CAP sender.
+
+    `signature` stands in 【】 before an SMS; "" while none is registered with the carriers: then no SMS of it leaves.
+    """
 
     id: Identifier
     sender: str = Field(pattern=r"^[^\s,<&]+$")
     name: str = Field(min_length=1)
     name_en: str = Field(min_length=1)
-    signature: str = Field(min_length=2, pattern=r"^[^【】\s]+$")
+    signature: str = Field(default="", pattern=r"^([^【】\s]{2,})?$")
     bureau: str = Field(min_length=1)
     areas: tuple[AreaPrefix, ...] = Field(min_length=1)
     grant: tuple[Grant, ...] = Field(min_length=1)

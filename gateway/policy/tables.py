@@ -23,6 +23,7 @@ from gateway.policy.table import (
     TokensFile,
 )
 from gateway.policy.trust import TrustFile
+from gateway.policy.wording import LintFile
 
 
 class Tables(Table):
@@ -39,6 +40,7 @@ class Tables(Table):
     defaults: DefaultsFile
     procedure: ProcedureFile
     trust: TrustFile = TrustFile()  # policies stored by earlier versions have none
+    lint: LintFile = Field(default_factory=LintFile)  # a policy stored before there was one has none
 
     @cached_property
     def hazard_by_code(self) -> dict[str, Hazard]:

@@ -292,6 +292,14 @@ def _names(alert: Alert, want: Want) -> tuple[str, ...]:
     return tuple(sorted(known, key=len, reverse=True))
 
 
+def names_of(alert: Alert, want: Want) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what the issuer may call the audience's own places (with and without the county), and their counties."""
+    described = [clean(area.description) for area in alert.areas]
+    counties = [found.group() for name in (*want.places, *described) if (found := _COUNTY.match(name))]
+    names = (*want.places, *(_COUNTY.sub("", name) for name in want.places))
+    return tuple(dict.fromkeys(names)), tuple(dict.fromkeys(counties))
+
+
 def _own_first(text: str, places: Sequence[str], names: Sequence[str]) -> tuple[str, bool]:
     """Take a leading list of places off the issuer's prose, if it names the audience's own place.
 

@@ -16,9 +16,11 @@ from pathlib import Path
 
 from gateway.errors import ConfigError
 from gateway.model import Alert, Group, Level, Notice
+from gateway.policy import LintFile
 from gateway.render.facts import Facts, Want, Wording, gather
 from gateway.render.library import SPEECH, Library
 from gateway.render.lint import Finding, lint
+from gateway.render.part import compulsory
 from gateway.render.speech import spoken
 from gateway.render.text import clean, segment_count, utf16_units
 
@@ -36,12 +38,16 @@ _WORDS["en"] |= {"end": " This is a DRILL."}
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A finished text. `segments` is what it takes as SMS; `cut` names what was left out to fit the limit."""
+    """A finished text. `segments` is what it takes as SMS; `cut` names what was left out to fit the limit.
+
+    `want` is what was asked for, so that `Renderer.check` can look for the parts it must hold.
+    """
 
     text: str
     title: str
     segments: int
     cut: tuple[str, ...] = ()
+    want: Want | None = None
 
 
 class Renderer:
@@ -114,8 +120,29 @@ class Renderer:
         return rendered
 
     def lint(self, text: str, *, signed: bool = True, actual: bool = True) -> list[Finding]:
-        """Return findings on a finished text; see `gateway.render.lint`."""
+        """Return findings on a text that nothing is known of; see `gateway.render.lint`."""
         return lint(text, signed=signed, actual=actual)
+
+    def check(
+        self, alert: Alert, said: Rendered, previous: Alert | None, rules: LintFile, *, urgent: bool = False
+    ) -> list[Finding]:
+        """Return findings on a rendered text, held against the facts of its alert; see `gateway.render.lint`."""
+        want = said.want
+        if want is None:
+            raise ValueError("only a text of this renderer can be checked")
+        speech = self._library.choose(want.channel, want.language)[1].endswith(SPEECH)
+        facts = gather(alert, previous, want, self._words(alert, previous, want), self._issuer(alert))
+        parts = compulsory(
+            alert, want, facts, self._issuer(alert), (lambda text: spoken(text, want.language)) if speech else str
+        )
+        return lint(
+            said.text, signed=want.signed, actual=alert.actual, language=want.language,
+            signature=self.signature(alert.sender) if want.signed else "", parts=parts, rules=rules, urgent=urgent,
+        )  # fmt: skip
+
+    def _issuer(self, alert: Alert) -> str:
+        """Name of the issuer where the alert carries none."""
+        return clean(self._signatures.get(alert.sender)) or clean(alert.sender)
 
     def signature(self, sender: str) -> str:
         """Return the registered signature of `sender`, without brackets.
@@ -135,13 +162,12 @@ class Renderer:
     def _render(self, alert: Alert, previous: Alert | None, want: Want) -> Rendered:
         language, name = self._library.choose(want.channel, want.language)
         want = replace(want, language=language)
-        issuer = clean(self._signatures.get(alert.sender)) or clean(alert.sender)
-        facts = gather(alert, previous, want, self._words(alert, previous, want), issuer)
+        facts = gather(alert, previous, want, self._words(alert, previous, want), self._issuer(alert))
         frame = _Frame(alert, want, name.endswith(SPEECH), self.signature(alert.sender) if want.signed else "")
         title, text, cut = self._fit(name, frame, facts)
         if title is None:
             title = self._library.run(f"{language}/title.txt", facts.names(facts.full))[1]
-        return Rendered(text, ("" if alert.actual else frame.words["mark"]) + title, segment_count(text), cut)
+        return Rendered(text, ("" if alert.actual else frame.words["mark"]) + title, segment_count(text), cut, want)
 
     def _fit(self, name: str, frame: _Frame, facts: Facts) -> tuple[str | None, str, tuple[str, ...]]:
         """Find the fullest wording within the limit; the shortest if none is."""

@@ -43,6 +43,8 @@ PHONE = re.compile(
     r"|(?:电话|拨打|热线|致电|来电|手机号?|微信|QQ|call|phone|tel)[：:. ]{0,2}\d{3,}",
     re.IGNORECASE,
 )
+IDENTITY = re.compile(r"(?<![\dA-Za-z])[1-9]\d{5}(?:19|20)\d{2}(?:0\d|1[0-2])[0-3]\d{4}[\dXx](?![\dA-Za-z])")
+"""An identity card number: region, date of birth, serial, check digit (GB 11643)."""
 
 
 def utf16_units(text: str) -> int:
