@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import channels as channel_folder
 from gateway import log, metrics
@@ -88,9 +88,9 @@ class RateTable(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    per_s: float
-    burst: int
-    green: int = 0
+    per_s: float = Field(gt=0, allow_inf_nan=False)
+    burst: int = Field(ge=1)
+    green: int = Field(default=0, ge=0)
 
 
 def channel_classes() -> dict[str, type[Channel]]:
@@ -238,8 +238,7 @@ class App:
         directory = SqlDirectory(database, vault, self.clock)
         self.state = await self._state()
         self.broker = await self._broker()
-        signatures = {issuer.sender: issuer.signature for issuer in policy.issuers}
-        renderer = Renderer(settings.templates, signatures, regions.name)
+        renderer = Renderer(settings.templates, policy.signatures, regions.name)
         composer = GatewayComposer(self.store.outbox, renderer, lambda: policy, self.channels)
         receipts = Receipts(self.store, directory, self.clock, self._on_device)
         links = {
@@ -266,6 +265,7 @@ class App:
             intake, decisions, obligations, regimes, self.broker, self.channels, links,
             simulation=live.isdisjoint(self.channels),
             keys=keys,
+            rates=rates,
         )  # fmt: skip
         await self._start(composer, links)
 

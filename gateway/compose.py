@@ -11,7 +11,7 @@ from gateway.channel import Channel
 from gateway.model import Alert, Batch, Group, Message, Notice, Plan, Target
 from gateway.policy import Policy
 from gateway.ports import AlertRow, Outbox
-from gateway.render import Renderer
+from gateway.render import Rendered, Renderer
 from gateway.sender import repeats
 
 KEEP = 256
@@ -55,13 +55,20 @@ class GatewayComposer:
         self, alert: Alert, plan: Plan, previous: Alert | None, batch: Batch, places: Sequence[str], *, again: bool
     ) -> tuple[str, str]:
         """Return (text, title) for recipients of a batch at `places` (codes; empty: the batch's township)."""
+        rendered = self.rendered(alert, plan, previous, batch, places, again=again)
+        return rendered.text, rendered.title
+
+    def rendered(
+        self, alert: Alert, plan: Plan, previous: Alert | None, batch: Batch, places: Sequence[str], *, again: bool
+    ) -> Rendered:
+        """Render for recipients of a batch at `places`; see `words`."""
         leaving = batch.notice is Notice.PARTIAL_ALL_CLEAR
         targets = plan.leaving if leaving else plan.targets
         named = tuple(places) or places_of(targets, batch.township)
         townships = {target.township for target in targets}
         channel = self._channels.get(batch.channel)
         limit = ONE_SEGMENT if batch.channel.startswith(SIGNED) else channel.text_limit if channel else 1000
-        rendered = self._renderer.text(
+        return self._renderer.text(
             alert,
             notice=batch.notice,
             channel=batch.channel,
@@ -79,7 +86,6 @@ class GatewayComposer:
             and channel.takes_replies
             and self._policy().needs_confirmation(alert),
         )
-        return rendered.text, rendered.title
 
     async def repeatable(self, batch: Batch) -> bool:
         """Whether doubtful recipients are sent once more: red and evacuation only (rule 2)."""

@@ -12,6 +12,7 @@ from gateway.decision import Decisions
 from gateway.directory.people import SqlDirectory
 from gateway.directory.vault import Vault
 from gateway.intake import Intake
+from gateway.link import Rate
 from gateway.obligation import Obligations
 from gateway.policy import Policy
 from gateway.ports import Broker, Clock
@@ -50,3 +51,5 @@ class Core:
     """No channel is live: demo tokens count, and only loopback endpoints are talked to."""
     keys: Keys = field(default_factory=Keys)
     """What signs the messages we publish."""
+    rates: Mapping[str, Rate] = field(default_factory=dict)
+    """What the accounts allow; one that is not here is not limited."""

@@ -280,6 +280,9 @@ class Outbox(Protocol):
     async def alerts(self, after: str = "", limit: int = 50, standing: str = "") -> list[AlertRow]:
         """Alerts, newest first, paging by id."""
 
+    async def in_force(self, now: datetime, limit: int) -> list[AlertRow]:
+        """Alerts that are active or wait for a person and have not expired, newest first."""
+
     async def find(self, sender: str, identifier: str) -> list[AlertRow]:
         """Versions with this sender and identifier."""
 

@@ -198,6 +198,8 @@ async def test_whoever_opted_out_hears_only_what_rests_on_the_emergency_basis(he
     assert [one.person for _, one in await here.all(yellow)] == [here.person("孙军", 2)]
     assert await here.directory.count(yellow) == {FLOWER: 1, WATER: 0, OLD: 0}
     assert len(await here.all(replace(yellow, opted_out=True))) == 2
+    assert await here.directory.opted_out(whole(FLOWER, WATER)) == {FLOWER: 1, WATER: 0}
+    assert await here.directory.opted_out([Target(FLOWER, (FLOWER_2,))]) == {FLOWER: 0}
     assert len(await here.all(audience(Group.OFFICIALS))) == 1
 
 

@@ -131,7 +131,7 @@ class Accepted(BaseModel):
     route: str
     reasons: list[str]
     held: list[str]
-    warnings: list[Finding] = Field(description="Also reaches_nobody, no_officials and no_channel")
+    warnings: list[Finding] = Field(description="Also on whom it reaches, and on its texts")
     halts: list[str] = Field(description="Halted scopes that keep it, or a part of it, from leaving")
     links: dict[str, str]
 

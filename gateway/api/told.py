@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from gateway import log
 from gateway.api.endpoint import Answer, Call
 from gateway.api.shape import Accepted
 from gateway.errors import StoreDown
 from gateway.intake import Outcome
-from gateway.preview import Finding, halts, reach
+from gateway.preview import Finding, halts, reach, text_findings
+
+_log = log.get("api")
 
 
 async def taken(call: Call, outcome: Outcome) -> Answer:
@@ -20,8 +23,14 @@ async def told(call: Call, outcome: Outcome) -> Accepted:
         row = await call.core.store.outbox.alert(outcome.alert)
         if row is None:
             return Accepted.of(outcome, (), ())
-        further = await reach(call.core, row.alert, row.plan) if outcome.result != "duplicate" else ()
+        further = list[Finding]()
+        if outcome.result != "duplicate":
+            further = await reach(call.core, row.alert, row.plan)
+            further += await text_findings(call.core, row.alert, row.plan)
         return Accepted.of(outcome, await halts(call.core, row.plan), further)
     except StoreDown:
-        text = "the database stopped answering, so halts and reach were not looked at: see its status"
-        return Accepted.of(outcome, (), [Finding(code="not_looked", severity="warning", message=text)])
+        text = "the database stopped answering, so halts, reach and texts were not looked at: see its status"
+    except Exception:  # whatever is wrong with looking, the alert is on its way
+        _log.exception("not_looked", alert=outcome.alert)
+        text = "halts, reach and texts could not be looked at, and the log says why: see its status"
+    return Accepted.of(outcome, (), [Finding(code="not_looked", severity="warning", message=text)])

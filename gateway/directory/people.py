@@ -90,6 +90,12 @@ class SqlDirectory:
             totals[target.township] = len(_counted(tx, audience, target.township, rows))
         return totals
 
+    async def opted_out(self, targets: Collection[Target]) -> dict[str, int]:
+        """Residents per township who opted out of what does not rest on the emergency basis."""
+        return await self._database.read(
+            lambda tx: {one.township: _opted_out(tx, one) for one in merged(targets)}, 30.0
+        )
+
     async def responsible(self, villages: Collection[str]) -> dict[str, tuple[int, ...]]:
         """Officials answerable for each village."""
         wanted = frozenset(villages)
@@ -226,6 +232,18 @@ def _rows(tx: Tx, audience: Audience, target: Target, behind: Cursor, limit: int
     )
     # Two roles in one village are two rows; the page goes on behind the person, so they never meet again.
     return rows if len(rows) < 2 else [rows[0], *(b for a, b in pairwise(rows) if a[:2] != b[:2])]
+
+
+def _opted_out(tx: Tx, target: Target) -> int:
+    narrowed = " AND (p.village = '' OR p.village IN :*villages)" if target.villages else ""
+    row = tx.one(
+        "SELECT COUNT(DISTINCT p.person) FROM place p JOIN person r ON r.id = p.person"
+        f" WHERE p.township = :township AND p.audience = 'residents' AND p.until IS NULL{narrowed}"
+        " AND r.standing = 'active' AND r.opted_out = 1",
+        township=target.township,
+        villages=target.villages,
+    )
+    return int(row[0]) if row else 0
 
 
 def _places(tx: Tx, people: Sequence[int]) -> dict[int, list[Row]]:

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from gateway.database import Database, Tx, micros, moment
 from gateway.model import Alert, Batch, Claim, Decision, Lane, Record
 from gateway.ports import Accepted, AlertRow, Clock, Draft, Ready, StepWork
-from gateway.standing import WAITING
+from gateway.standing import LIVE, WAITING
 from gateway.store import acceptance, audit
 from gateway.store.around import SUCCESSORS, Around, alert_rows, around
 from gateway.store.change import note
@@ -77,6 +77,11 @@ class SqlOutbox:
             where.append("standing IN :*standings")
         tail = f"WHERE {' AND '.join(where)} ORDER BY accepted_at DESC, id DESC LIMIT :limit"
         return await self._rows(tail, after=after, limit=limit, standings=standings)
+
+    async def in_force(self, now: datetime, limit: int) -> list[AlertRow]:
+        """Alerts that are active or wait for a person and have not expired, newest first."""
+        where = "WHERE standing IN :*live AND expires > :now ORDER BY accepted_at DESC, id DESC LIMIT :limit"
+        return await self._rows(where, live=sorted(LIVE), now=micros(now), limit=limit)
 
     async def find(self, sender: str, identifier: str) -> list[AlertRow]:
         """Versions with this sender and identifier, oldest first."""
