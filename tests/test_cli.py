@@ -575,14 +575,63 @@ async def test_status_shows_a_halt_and_the_time_in_china(run: Run, gateway: Gate
 async def test_a_preview_marks_townships_nobody_hears_in(run: Run, gateway: Gateway) -> None:
     """A zero in a long table is overlooked; and speech has no SMS segments."""
     gateway.answer = (200, {
-        "targets": [{"township": {"code": "411726204", "name": "铜山乡"}}],
-        "counts": [{"step": 1, "township": "411726204", "group": "officials", "channel": "x", "recipients": 7}],
+        "townships": [{"township": {"code": "411726204", "name": "泌阳县铜山乡"}, "villages": 18, "officials": 7}],
         "texts": [{"channel": "loudspeaker_ws", "units": 9, "segments": 2, "text": "…"}],
     }, {})  # fmt: skip
     result = await ask(run, gateway, "preview", MESSAGES / "red_rainstorm.xml")
-    _, row = [line.split() for line in result.stdout.splitlines() if line.strip().startswith("411726204")]
-    assert row == ["411726204", "铜山乡", "7", *["0", "!"] * 3]
+    (row,) = [line.split() for line in result.stdout.splitlines() if line.strip().startswith("411726204")]
+    assert row == ["411726204", "铜山乡", "18", "7", *["0", "!"] * 3]
     assert "segments" not in result.stdout
+
+
+PREVIEW: dict[str, Any] = {
+    "at": "2026-07-20T06:30:00Z", "event": "暴雨", "level": "yellow", "status": "Actual", "would_be_held": True,
+    "deciders": ["带班领导"], "held": ["limit: many"], "issuer": "泌阳县气象局",
+    "times": [
+        {"group": "officials", "notice": "issue", "recipients": 76, "first": "2026-07-20T06:30:00Z",
+         "last": "2026-07-20T06:30:02Z"},
+        {"group": "residents", "notice": "issue", "recipients": 40000, "first": "2026-07-20T06:30:02Z",
+         "last": "2026-07-20T06:40:31Z"},
+    ],
+    "steps": [{"step": 2, "group": "residents", "channel": "sms_twilio", "per_s": 64.0}],
+    "texts": [{"channel": "sms_twilio", "group": "residents", "notice": "issue", "units": 73, "segments": 2,
+               "text": "【[red]局】长", "cut": ["trend"]}],
+    "warnings": [{"code": "long", "severity": "info", "message": "i"},
+                 {"code": "missing_time", "severity": "error", "message": "e"}],
+    "conflicts": [{"code": "same_issuer", "severity": "warning", "message": "issue an Update"}],
+    "dropped": [{"group": "residents", "channel": "x", "notice": "issue", "why": "has expired"}],
+    "gaps": [{"village": {"code": "4", "name": "泌阳县铜山乡甲村"}, "official": False, "loudspeaker": False}],
+}  # fmt: skip
+
+
+async def test_a_preview_is_read_from_the_top(run: Run, gateway: Gateway) -> None:
+    """At 02:30: does it go, who decides, whom it reaches, the words, what is wrong, and when the last one hears."""
+    gateway.answer = (200, PREVIEW, {})
+    shown = (await ask(run, gateway, "preview", MESSAGES / "red_rainstorm.xml")).stdout
+    order = [
+        "would be held for a second person", "decides: 带班领导",
+        "with neither an official nor a loudspeaker: 铜山乡甲村",
+        "73 units, 2 SMS segments, shortened: trend", "【[red]局】长", "error: missing_time: e", "note: long: i",
+        "warning: same_issuer: issue an Update", "officials 76: within 2 s",
+        "residents 40,000: from now on, the last by 14:41 (sms_twilio takes 64 a second)",
+        "never sent: residents by x, issue: has expired",
+    ]  # fmt: skip
+    places = [shown.index(text) for text in order]
+    assert places == sorted(places)
+
+
+async def test_a_preview_of_a_drill_says_that_it_is_none(run: Run, gateway: Gateway) -> None:
+    """The officer who previews a drill must not take it for the night's warning, nor the reverse."""
+    gateway.answer = (200, PREVIEW | {"status": "Exercise"}, {})
+    shown = (await ask(run, gateway, "preview", MESSAGES / "red_rainstorm.xml")).stdout
+    assert "not a real warning" in shown
+
+
+async def test_a_preview_of_another_version_is_told_as_far_as_it_goes(run: Run, gateway: Gateway) -> None:
+    """Gateway and command line are not always updated in the same minute."""
+    for key in (*PREVIEW, ""):
+        gateway.answer = (200, {name: value for name, value in PREVIEW.items() if name != key and key}, {})
+        assert (await ask(run, gateway, "preview", MESSAGES / "red_rainstorm.xml")).exit_code == 0
 
 
 async def test_a_refusal_shows_every_finding(run: Run, gateway: Gateway) -> None:

@@ -13,6 +13,7 @@ import typer
 from gateway.cli import answer as page
 from gateway.cli.client import Gateway, Token, Url, alert_path
 from gateway.cli.frame import AsJson, print_json, wrong_use
+from gateway.cli.preview import show_preview
 
 MAX_BYTES = 4 * 1024 * 1024
 
@@ -49,11 +50,11 @@ def issue(file: File, url: Url = "", token: Token = "", json: AsJson = False) ->
 
 
 def preview(file: File, url: Url = "", token: Token = "", json: AsJson = False) -> None:
-    """Show what issuing a message would do: its route, whom it reaches and with which words. Nothing is stored.
+    """Show what issuing a message would do: its route, whom it reaches, with which words and when. Nothing is stored.
 
     Example: mingluo preview warning.xml
     """
-    _show(_send("/v1/alerts/preview", file, url, token), page.show_preview, json)
+    _show(_send("/v1/alerts/preview", file, url, token), show_preview, json)
 
 
 def _send(path: str, file: Path, url: str, token: str) -> Any:

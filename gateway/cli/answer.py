@@ -23,7 +23,7 @@ Answer = Mapping[str, Any]
 
 def show_outcome(answer: Answer) -> None:
     """Show what became of a submission: accepted, held or duplicate."""
-    result, but = str(answer.get("result", "")), _but(answer)
+    result, but = str(answer.get("result", "")), caveat(answer)
     meaning = {
         "accepted": f"accepted, but {but}" if but else "accepted: it is on its way",
         "held": _waits(answer) + (f"; and {but}" if but else ""),
@@ -37,7 +37,7 @@ def show_outcome(answer: Answer) -> None:
     _lines("held", answer.get("held"))
     if alert := answer.get("id"):
         tell(_next(answer, result, str(alert)))
-        _release(answer)
+        release(answer)
 
 
 WAITS = {
@@ -89,7 +89,7 @@ def show_status(answer: Answer) -> None:
     typer.echo(f"{answer.get('alert', '')}: {answer.get('standing', '')} {answer.get('reason', '')}".rstrip())
     if answer.get("halts") and answer.get("standing") not in ("stopped", "rejected"):
         typer.echo(_halted(answer))
-        _release(answer)
+        release(answer)
     _fields(answer, ("route", "accepted_at", "expires"))
     _lines("held", answer.get("held"))
     villages = answer.get("villages") or {}
@@ -114,41 +114,15 @@ def show_deliveries(answer: Answer) -> None:
         tell("There are more: raise --limit")
 
 
-def show_preview(answer: Answer) -> None:
-    """Show what issuing would do: the decision, the places, the numbers, the words."""
-    waits, but = answer.get("would_be_held"), _but(answer)
-    would = "would be held for a second person" if waits else "would go out at once" if not but else "would be accepted"
-    typer.echo(f"{would}, but {but}" if but else would)
-    _warn(answer)
-    _release(answer)
-    _fields(answer, ("event", "level", "status", "kind", "expires", "route"))
-    _lines("because", answer.get("reasons"))
-    _lines("held", answer.get("held"))
-    _lines("alarm", answer.get("alarms"))
-    for name in ("targets", "leaving", "beyond_border"):
-        _townships(name.replace("_", " "), answer.get(name) or ())
-    _audience(answer.get("counts") or (), answer.get("targets") or ())
-    _table(("step", "group", "channel", "language", "notice", "recipients"), _summed(answer.get("counts") or ()))
-    _table(("step", "group", "channel", "notice", "start"), answer.get("deferrals") or (), "deferred")
-    for text in answer.get("texts") or ():
-        head = " ".join(str(text.get(name, "")) for name in ("channel", "group", "notice", "language"))
-        size = f"{text.get('units')} units"
-        if str(text.get("channel", "")).startswith("sms"):
-            size += f", {text.get('segments')} SMS segments"
-        typer.echo(f"\n{head} ({size})\n  {text.get('text')}")
-        for finding in text.get("findings") or ():
-            complain(f"{finding.get('severity')}: {finding.get('code')}: {finding.get('message')}")
-
-
 # --- parts ----------------------------------------------------------------------------------------
 
 
 def _warn(answer: Answer) -> None:
     for item in answer.get("warnings") or ():
-        complain(f"warning: {item.get('code', '')}: {item.get('message', '')}")
+        complain(f"{item.get('severity') or 'warning'}: {item.get('code', '')}: {item.get('message', '')}")
 
 
-def _but(answer: Answer) -> str:
+def caveat(answer: Answer) -> str:
     """Say what the first line must not hide: a halt, and that nobody, or no official, hears of it."""
     codes = {item.get("code") for item in answer.get("warnings") or ()}
     found = [_halted(answer)] if answer.get("halts") else []
@@ -163,7 +137,8 @@ def _halted(answer: Answer) -> str:
     return f"HALTED ({', '.join(scopes)}): nothing leaves{where} until released"
 
 
-def _release(answer: Answer) -> None:
+def release(answer: Answer) -> None:
+    """Say how what is halted is released."""
     for scope in answer.get("halts") or ():
         tell(f"To release: mingluo halt {scope} --off")
 
@@ -203,47 +178,3 @@ def _places(title: str, places: Sequence[Answer]) -> None:
         typer.echo(f"  {place.get('code', '')} {place.get('name', '')} ({place.get('state', '')})")
     if len(places) > SHOWN:
         typer.echo(f"  … and {len(places) - SHOWN} more; --json names all")
-
-
-def _townships(title: str, targets: Sequence[Answer]) -> None:
-    rows = []
-    for target in targets[:SHOWN]:
-        place, villages = target.get("township") or {}, target.get("villages") or ()
-        named = "、".join(str(village.get("name", "")) for village in villages) or "all of it"
-        rows.append((place.get("code", ""), place.get("name", ""), named, target.get("how", "")))
-    if rows:
-        more = f" (the first {SHOWN} of {len(targets)})" if len(targets) > SHOWN else ""
-        print_table(("township", "name", "villages", "matched by"), rows, title + more)
-
-
-def _audience(counts: Iterable[Answer], targets: Iterable[Answer]) -> None:
-    """Print recipients per township and group, every zero marked: a township nobody hears in must stand out.
-
-    Of a group told in several ways (channels, languages), the largest number stands: the same people are counted
-    in each.
-    """
-    names = {(one.get("township") or {}).get("code"): (one.get("township") or {}).get("name") for one in targets}
-    found: dict[tuple[Any, str], int] = {}
-    for count in counts:
-        place, group = count.get("township"), str(count.get("group", ""))
-        names.setdefault(place, "")
-        found[place, group] = max(found.get((place, group), 0), count.get("recipients", 0))
-    if not names:
-        return
-    rows = []
-    for place, name in names.items():
-        numbers = [found.get((place, group), 0) for group in GROUPS]
-        rows.append((place, name, *(str(number) if number else "0 !" for number in numbers)))
-    print_table(("township", "name", *GROUPS), rows[:SHOWN], "recipients per township (! marks none)")
-    if len(rows) > SHOWN:
-        tell(f"… and {len(rows) - SHOWN} townships more; --json names all")
-
-
-def _summed(counts: Iterable[Answer]) -> list[dict[str, Any]]:
-    """Add up the townships of each step."""
-    steps: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for count in counts:
-        key = tuple(count.get(name) for name in ("step", "group", "channel", "language", "notice"))
-        row = steps.setdefault(key, {**count, "recipients": 0})
-        row["recipients"] += count.get("recipients", 0)
-    return list(steps.values())
