@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -141,28 +141,92 @@ def test_a_message_that_references_itself_does_not_loop() -> None:
     assert codes(data) == ["circular_reference"]
 
 
-def test_a_huge_polygon_passes_quickly() -> None:
-    """41,009 points, 860 KB, as a real service sends: it must neither be refused nor hold up the next red one."""
+def test_a_huge_polygon_passes() -> None:
+    """41,009 points, 860 KB, as a real service sends: it must not be refused, and every point must arrive.
+
+    What it costs is measured by `mingluo bench`; that it costs no more than it may is bounded in `test_cap_fuzz`.
+    """
     turns = [2 * math.pi * step / 41008 for step in range(41008)]
     points = [f"{32.7 + 0.1 * math.sin(turn):.6f},{113.3 + 0.1 * math.cos(turn):.6f}" for turn in turns]
-    data = RED.replace(RING, " ".join([*points, points[0]])).encode()
-    started = time.process_time()
-    alert = good(data)
-    assert time.process_time() - started < 2  # measured 0.1 s; the margin is for a loaded machine
-    assert len(alert.areas[0].polygons[0]) == 41009
+    alert, findings = read(RED.replace(RING, " ".join([*points, points[0]])).encode())
+    assert findings == []
+    assert alert is not None
+    ring = alert.areas[0].polygons[0]
+    assert (len(ring), ring[0], ring[10252]) == (41009, Point(32.7, 113.4), Point(32.8, 113.3))
 
 
-def test_an_ordinary_message_costs_little() -> None:
-    """Parsing must stay far below a send: 2 KB in well under a millisecond."""
-    data = RED.encode()
-    read(data)
-    costs = []
-    for _ in range(20):
-        started = time.process_time()
-        for _ in range(10):
-            read(data)
-        costs.append((time.process_time() - started) / 10)
-    assert min(costs) < 0.0006
+def test_fifteen_hundred_areas_pass() -> None:
+    """National services send one message for a whole country; none of its areas may be lost."""
+    areas = "".join(
+        f"<area><areaDesc>area {number}</areaDesc><polygon>{RING}</polygon>"
+        f"<geocode><valueName>WARNCELLID</valueName><value>{number}</value></geocode></area>"
+        for number in range(1500)
+    )
+    assert len(good(RED.replace("</info>", f"{areas}</info>").encode()).areas) == 1501
+
+
+def test_midnight_may_be_written_as_the_end_of_a_day() -> None:
+    """XML Schema allows 24:00:00, and forecasters end their warnings at 24时."""
+    text = RED.replace("2026-07-20T17:30:00+08:00", "2026-07-20T24:00:00+08:00")
+    assert good(text.encode()).expires == datetime(2026, 7, 20, 16, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoding"),
+    [
+        ("utf-16", "utf-8"),  # what .NET declares when it writes UTF-8
+        ("GB2312", "utf-8"),
+        ("GB18030", "utf-8-sig"),
+        ("ISO-8859-1", "utf-8"),
+        ("UTF-8", "utf-16"),
+        ("UTF-16BE", "utf-16-le"),
+    ],
+)
+def test_bytes_are_believed_before_their_declaration(declared: str, encoding: str) -> None:
+    """A wrong declaration must neither silence the warning nor send strange characters to 10,000 phones."""
+    alert, findings = read(RED.replace('encoding="UTF-8"', f'encoding="{declared}"').encode(encoding))
+    assert alert == good(RED.encode())
+    assert [(f.code, f.line, f.severity) for f in findings] == [("encoding_disagrees", 1, "warning")]
+
+
+def test_undeclared_gb18030_is_refused_with_the_cure() -> None:
+    """Without a declaration XML is UTF-8; guessing further could be wrong for a rare character of a place name."""
+    (finding,) = read(RED.replace(' encoding="UTF-8"', "").encode("gb18030"))[1]
+    assert finding.code == "wrong_encoding"
+    assert "GB18030" in finding.message
+
+
+@pytest.mark.parametrize("encoding", ["utf-32", "utf-7", "big5"])
+def test_other_encodings_are_refused_by_name(encoding: str) -> None:
+    """What we do not read is said, not guessed."""
+    data = RED.replace("UTF-8", encoding).encode(encoding, errors="xmlcharrefreplace")
+    (finding,) = read(data)[1]
+    assert finding.code == "wrong_encoding"
+    assert encoding in finding.message
+
+
+@pytest.mark.parametrize("prefix", ["cap", "a", "_"])
+def test_any_prefix_reads_the_same(prefix: str) -> None:
+    """Some systems prefix every name; the namespace decides, not the letters before the colon."""
+    text = re.sub(r"<(/?)(\w)", rf"<\1{prefix}:\2", RED).replace("xmlns=", f"xmlns:{prefix}=")
+    assert good(text.encode()) == good(RED.encode())
+
+
+@pytest.mark.parametrize(
+    ("namespace", "version"),
+    [("urn:oasis:names:tc:emergency:cap:1.1", "CAP 1.1"), ("http://www.incident.com/cap/1.0", "CAP 1.0")],
+)
+def test_older_versions_are_named(namespace: str, version: str) -> None:
+    """Whoever connects an old system must read at once that it is the version, not the message, that is wrong."""
+    (finding,) = read(RED.replace("urn:oasis:names:tc:emergency:cap:1.2", namespace).encode())[1]
+    assert (finding.code, version in finding.message) == ("older_cap", True)
+
+
+def test_an_envelope_is_named() -> None:
+    """A feed fetched instead of the alert behind it is a common slip of whoever connects one."""
+    (finding,) = read(b"<feed xmlns='http://www.w3.org/2005/Atom'/>")[1]
+    assert finding.code == "not_an_alert"
+    assert "Atom feed; send the alert inside" in finding.message
 
 
 @pytest.mark.parametrize("name", ["external_entity.xml", "entity_bomb.xml"])
@@ -195,6 +259,11 @@ def test_the_size_limit_is_4_mib() -> None:
     assert codes(b" " * (MAX_BYTES + 1)) == ["too_large"]
 
 
+def test_the_number_of_points_is_limited() -> None:
+    """A million points fit into 4 MiB, and would take hundreds of times their memory beside a red one."""
+    assert codes(RED.replace(RING, "1,1 " * 300_000).encode()) == ["too_large"]
+
+
 def test_check_answers_for_the_command_line() -> None:
     """Someone who connects a system sees file, verdict, and per error what to write instead and where."""
     answer = check(DATA / "red_rainstorm.xml")
@@ -202,27 +271,6 @@ def test_check_answers_for_the_command_line() -> None:
     assert check(DATA / "red_rainstorm.json")["valid"] is True
     (error,) = check(DATA / "entity_bomb.xml")["errors"]
     assert set(error) == {"code", "element", "line", "message"}
-
-
-@pytest.mark.parametrize(
-    ("filling", "end"),
-    [
-        ("<x/>", ""),
-        ("<code/>", ""),
-        ("<code>a</code>", "<code><b/></code>" * 200),
-        ("<info/>", ""),
-        ("<addresses>" + '"a ' * 300 + "</addresses>", ""),
-    ],
-)
-def test_a_message_stuffed_with_mistakes_holds_nobody_up(filling: str, end: str) -> None:
-    """Four megabytes of junk must cost seconds at most, and a bounded answer, while a red one waits behind it."""
-    room = MAX_BYTES - len(RED.encode()) - len(end)
-    data = RED.replace("</scope>", "</scope>" + filling * (room // len(filling)) + end).encode()
-    started = time.process_time()
-    alert, findings = read(data)
-    assert time.process_time() - started < 10  # measured below 2 s; the margin is for a loaded machine
-    assert alert is None or filling == "<code/>"
-    assert len(findings) <= 100
 
 
 @given(st.binary(max_size=400))

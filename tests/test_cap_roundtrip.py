@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
-import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cap_schema import faults
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lxml import etree
 
 from gateway.cap import AlertIn, from_json, read, to_json, write
 from gateway.cap.table import CATEGORIES, CERTAINTIES, RESPONSES, URGENCIES
@@ -61,8 +61,10 @@ resources = st.builds(
     lines,
     st.just("image/png"),
     st.none() | st.integers(0, 10**12),
-    st.just("https://mingluo.example/a.png") | st.none(),
-    maybe,
+    st.sampled_from(
+        ["https://mingluo.example/a.png", "cid:a@b", "http://[::1]:8080/%E9%9B%A8?a#b", "http://雨.example", None]
+    ),
+    st.none() | st.binary(min_size=1, max_size=9).map(lambda content: base64.b64encode(content).decode()),
     st.just("a1" * 20) | st.none(),
 )
 
@@ -91,7 +93,7 @@ def infos(draw: st.DrawFn, level: Level, code: str, sent: datetime) -> Info:
         headline=draw(maybe),
         description=draw(maybe),
         instruction=draw(maybe),
-        web=draw(st.sampled_from([None, "https://mingluo.example/a?b=1&c=2"])),
+        web=draw(st.sampled_from([None, "https://mingluo.example/a?b=1&c=2", "HTTP://a@雨.example:80/~(a)'#"])),
         contact=draw(maybe),
         parameters=word + draw(pairs),
         resources=tuple(draw(st.lists(resources, max_size=1))),
@@ -110,9 +112,9 @@ def alerts(draw: st.DrawFn) -> Alert:
     parts = () if bare else tuple(draw(st.lists(infos(level, code, sent), min_size=1, max_size=3)))
     derived = next((i.event for i in parts if i.language.startswith("zh")), parts[0].event if parts else "")
     scope = draw(st.sampled_from(["Public", "Restricted", "Private"]))
-    earlier = st.builds(Reference, names, names, st.just(sent - timedelta(hours=1)))
+    earlier = st.builds(Reference, names.map("x".__add__), names, st.just(sent - timedelta(hours=1)))
     return Alert(
-        sender=draw(names),
+        sender=draw(names.map("y".__add__)),
         identifier=draw(names),
         sent=sent,
         status=draw(st.sampled_from(Status)),
@@ -135,7 +137,7 @@ def alerts(draw: st.DrawFn) -> Alert:
     )
 
 
-many = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+many = settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 
 
 @many
@@ -145,6 +147,22 @@ def test_xml_keeps_every_alert(alert: Alert) -> None:
     again, findings = read(write(alert))
     assert [finding for finding in findings if finding.severity == "error"] == []
     assert again == alert
+
+
+@many
+@given(alerts())
+def test_what_is_written_is_valid_by_the_official_schema(alert: Alert) -> None:
+    """A broadcaster's decoder that checks by the schema would drop our warning without a word."""
+    assert faults(write(alert)) == []
+
+
+@pytest.mark.parametrize("name", [path.name for path in sorted(DATA.glob("*.xml")) if "entity" not in path.name])
+def test_the_samples_are_valid_by_the_official_schema(name: str) -> None:
+    """What our tests call good is good by the schema, too, as sent and as handed on."""
+    data = (DATA / name).read_bytes()
+    alert, _ = read(data)
+    assert alert is not None
+    assert faults(data) == faults(write(alert)) == []
 
 
 @many
@@ -170,12 +188,11 @@ def test_the_samples_survive_both_forms(name: str) -> None:
 
 
 @given(st.text(max_size=60))
-def test_odd_text_still_makes_a_well_formed_message(text: str) -> None:
+def test_odd_text_still_makes_a_valid_message(text: str) -> None:
     """Control characters and half emoji in a typed text must not make a feed that nobody can read."""
     info = Info(event=text, headline=text, description=text, parameters=(Code(text, text),), areas=(Area(text),))
     alert = Alert("a@b", "1", START, Status.ACTUAL, Kind.ALERT, Document.WARNING, "11B03", text, Level.RED, (info,))
-    root = etree.fromstring(write(alert))
-    assert root[-1].tag.endswith("}info")
+    assert faults(write(alert)) == []
     to_json(alert)
 
 
@@ -203,7 +220,7 @@ def test_an_expiry_set_by_policy_is_published() -> None:
 def test_a_minimal_json_alert_is_enough() -> None:
     """A small bureau's script states ten facts and the village is warned; the severity follows from the colour."""
     alert, findings = from_json((DATA / "red_rainstorm.json").read_bytes())
-    assert findings == []
+    assert [(finding.code, finding.element) for finding in findings] == [("missing_recommended_element", "web")]
     assert alert is not None
     assert (alert.level, alert.event_code, alert.event, alert.document) == (
         Level.RED,
@@ -221,17 +238,6 @@ def test_the_json_schema_describes_the_form() -> None:
     assert schema["additionalProperties"] is False
     assert set(schema["required"]) == {"sender", "identifier", "sent", "status", "kind"}
     assert schema["properties"]["status"]["enum"] == list(Status)
-
-
-@pytest.mark.parametrize(("name", "item"), [("areas", 0), ("categories", "x"), ("infos", {}), ("references", None)])
-def test_a_json_alert_stuffed_with_mistakes_holds_nobody_up(name: str, item: object) -> None:
-    """A million wrong items cost one error, not the memory of the machine."""
-    message = json.loads((DATA / "red_rainstorm.json").read_bytes()) | {name: [item] * 400_000}
-    started = time.process_time()
-    alert, findings = from_json(json.dumps(message).encode())
-    assert time.process_time() - started < 5  # measured below 0.2 s; the margin is for a loaded machine
-    assert alert is None
-    assert len(findings) <= 100
 
 
 @given(st.binary(max_size=300) | st.text(max_size=300).map(lambda text: text.encode("utf-8", "surrogatepass")))

@@ -13,13 +13,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 from gateway.cap.finding import Findings, Path
-from gateway.model import Alert, Area, Code, Document, Info, Kind, Level, Reference, Resource
+from gateway.cap.form import EVENT_CODE
+from gateway.cap.rule import check_alert, check_header, check_infos, earlier
+from gateway.model import Alert, Code, Document, Info, Kind, Level, Reference
 
-EVENT_CODE = re.compile(r"1[1-4][A-Z][0-9]{2}|00000")
 EVENT_CODE_NAME = "GB/T 35561"
 EVENT_FACT = "mingluo:event"
 LEVEL_NAMES = frozenset({"colorcode", "colour", "color", "level", "severitycolor", "alertlevel"})
@@ -53,8 +53,8 @@ def classify(
             facts.setdefault(own[1], own[2])
     header["codes"] = tuple(code for code in codes if not _CODE_FACT.fullmatch(code))
     case = _Case(header, infos, facts, findings)
-    _check_header(header, findings)
-    _check_infos(header["sent"], infos, findings)
+    check_header(header, findings)
+    check_infos(header["sent"], infos, findings)
     kind = case.kind()
     alert = Alert(
         **{
@@ -70,7 +70,10 @@ def classify(
             "expires": max((info.expires for info in infos if info.expires), default=None),
         }
     )
-    _check_meaning(alert, findings)
+    check_alert(alert, findings)
+    if not findings.errors and alert.infos and not alert.level and alert.document in _COLOURED:
+        message = "no level is given; set severity, or a parameter level to red, orange, yellow or blue"
+        findings.warn("missing_level", (("info", 0), ("severity", 0)), message)
     return None if findings.errors else alert
 
 
@@ -109,20 +112,11 @@ class _Case:
         return Kind.CORRECTION if correction == "true" else Kind(name)
 
     def references(self, kind: Kind | None) -> tuple[Reference, ...]:
-        """Return the references without the message itself, which some national feeds name."""
-        sent, path = self.header["sent"], (("references", 0),)
-        own = (self.header["sender"], self.header["identifier"], sent)
-        every: tuple[Reference, ...] = self.header.get("references", ())
-        others = tuple(reference for reference in every if reference != own)
-        if len(others) < len(every):
-            message = "the message references itself; name only earlier messages"
-            self.findings.warn("circular_reference", path, message)
-        for late in (reference for reference in others if reference.sent > sent):
-            message = f"{late.identifier} was sent after this message; check both times"
-            self.findings.error("postdated_reference", path, message)
+        """Return the messages this one follows; only an Alert follows none."""
+        others = earlier(self.header, self.findings)
         if not others and kind not in (Kind.ALERT, None):
             message = f"{self.header['kind']} names no earlier message; add references as sender,identifier,sent"
-            self.findings.error("missing_references", path, message)
+            self.findings.error("missing_references", (("references", 0),), message)
         return others
 
     def document(self) -> Document:
@@ -244,59 +238,3 @@ def own_codes(alert: Alert) -> tuple[str, ...]:
 
 def _level_fact(alert: Alert) -> Code:
     return Code("level", alert.level.name.lower())
-
-
-def _check_header(header: Mapping[str, Any], findings: Findings) -> None:
-    restricted = header["scope"] == "Restricted"
-    if restricted is not bool(header.get("restriction")):
-        wrong = "scope Restricted needs a restriction" if restricted else "a restriction needs scope Restricted"
-        findings.error("restriction_scope_mismatch", (("restriction", 0),), f"{wrong}; add the one or drop the other")
-    if header["scope"] == "Private" and not header.get("addresses"):
-        findings.error("missing_required_element", (("addresses", 0),), "scope Private needs addresses; add them")
-
-
-def _check_infos(sent: datetime, infos: Sequence[Info], findings: Findings) -> None:
-    texts: dict[str, str] = {}
-    for number, info in enumerate(infos):
-        path: Path = (("info", number),)
-        ends = (*path, ("expires", 0))
-        if info.expires and info.expires <= (info.effective or sent):
-            message = "expires must lie after effective (or sent, if effective is absent); correct one of them"
-            findings.error("expires_before_effective", ends, message)
-        if info.expires and info.onset and info.expires < info.onset:
-            findings.error("expires_before_onset", ends, "expires must not lie before onset; correct one of them")
-        if info.description and texts.setdefault(info.description, info.language) != info.language:
-            message = f"the text is the same as in {texts[info.description]}; write it in {info.language}"
-            findings.warn("same_text_different_language", (*path, ("description", 0)), message)
-        for at, area in enumerate(info.areas):
-            _check_area(area, (*path, ("area", at)), findings)
-        for at, resource in enumerate(info.resources):
-            _check_resource(resource, (*path, ("resource", at)), findings)
-
-
-def _check_area(area: Area, path: Path, findings: Findings) -> None:
-    if not (area.geocodes or area.polygons or area.circles):
-        findings.warn("area_without_shape", path, "only words say where; add a geocode, polygon or circle")
-    if area.ceiling_ft is None:
-        return
-    ceiling = (*path, ("ceiling", 0))
-    if area.altitude_ft is None:
-        findings.error("invalid_area", ceiling, "a ceiling needs an altitude; add it or drop the ceiling")
-    elif area.ceiling_ft < area.altitude_ft:
-        findings.error("invalid_altitude_ceiling_range", ceiling, "the ceiling is below the altitude; swap them")
-
-
-def _check_resource(resource: Resource, path: Path, findings: Findings) -> None:
-    relative = resource.uri and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", resource.uri)
-    if relative and not resource.deref_uri:
-        message = "a relative uri needs its content in derefUri; add it, or write a full address"
-        findings.error("relative_uri_missing_deref_uri", (*path, ("uri", 0)), message)
-
-
-def _check_meaning(alert: Alert, findings: Findings) -> None:
-    if not alert.infos and alert.kind in (Kind.ALERT, Kind.UPDATE):
-        message = f"an {alert.kind} without info says nothing; add an info"
-        findings.error("missing_required_element", (("info", 0),), message)
-    if alert.infos and alert.level is Level.UNKNOWN and alert.document in _COLOURED:
-        message = "no level is given; set severity, or a parameter level to red, orange, yellow or blue"
-        findings.warn("unknown_level", (("info", 0), ("severity", 0)), message)

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from gateway.cap import form
 from gateway.cap.classify import LEVEL_SEVERITY, LEVEL_WORDS, classify, with_expiry
 from gateway.cap.finding import FINDINGS, Finding, Findings, Malformed, Path
-from gateway.cap.reader import MAX_BYTES
+from gateway.cap.reader import too_large
 from gateway.cap.schema import AlertIn, InfoIn
 from gateway.cap.table import ALERT, CODE, Block, Rule, fields, repeated
 from gateway.model import Alert, Area, Code, Info, Kind, Level, Reference, Resource, Status
@@ -40,8 +40,7 @@ _CODES_BY_TYPE = {
 def from_json(data: bytes) -> tuple[Alert | None, list[Finding]]:
     """Return the alert, None if any finding is an error, and all findings. Never raises on any bytes."""
     findings = Findings()
-    if len(data) > MAX_BYTES:
-        findings.put("too_large", ("", None), f"the message has {len(data)} bytes; the limit is {MAX_BYTES}")
+    if too_large(data, findings):
         return None, findings.found
     try:
         message = AlertIn.model_validate_json(data.removeprefix(codecs.BOM_UTF8))

@@ -16,20 +16,31 @@ from decimal import Decimal
 from gateway.cap.finding import Malformed
 from gateway.model import Circle, Point, Reference
 
+EVENT_CODE = re.compile(r"1[1-4][A-Z][0-9]{2}|00000")  # GB/T 35561
 CHINA = timezone(timedelta(hours=8))
-_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}[-+][0-9]{2}:[0-9]{2}")
+_TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}:[0-9]{2}:[0-9]{2})([-+][0-9]{2}:[0-5][0-9])")
+_FARTHEST = timedelta(hours=14)  # from UTC, says XML Schema
 _YEARS = range(1970, 2200)  # outside, somebody's clock or key slipped; inside, no conversion can overflow
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _NAME = re.compile(r"[^\s,<&]+")
 _LANGUAGE = re.compile(r"[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8})*")
 _MIME = re.compile(r"[\w.+-]+/[\w.+-]+(\s*;.*)?", re.ASCII)
-_WEB = re.compile(r"https?://[^\s<>\"]+", re.IGNORECASE)
-_URI = re.compile(r"[^\s<>\"]+")
+_CHAR = r"(?:[^\s<>\"%\[\]#]|%[0-9A-Fa-f]{2})"  # RFC 3987; brackets stand only around an IPv6 address
+_SERVER = rf"(?:(?:(?![/?@]){_CHAR})*@)?(?:\[[0-9A-Fa-f:.]+\]|(?:(?![/?@:]){_CHAR})*)(?::[0-9]{{1,5}})?"
+_TAIL = rf"(?:[/?]{_CHAR}*)?(?:#{_CHAR}*)?"
+_WEB = re.compile(rf"https?://(?=[^/?#:@]){_SERVER}{_TAIL}", re.IGNORECASE)
+_URI = re.compile(
+    rf"(?:[a-z][a-z0-9+.-]*:)?//{_SERVER}{_TAIL}"  # with a server
+    rf"|(?:[a-z][a-z0-9+.-]*:|(?![^/?#]*:))(?!//){_CHAR}+(?:#{_CHAR}*)?",  # other schemes; relative
+    re.IGNORECASE,
+)
 _SIZE = re.compile(r"\+?[0-9]{1,15}")
 _DIGEST = re.compile(r"[0-9A-Fa-f]{40}")
 _DECIMAL = re.compile(r"[-+]?([0-9]{1,15}(\.[0-9]*)?|\.[0-9]+)")
 # Digits, signs, points and commas only: what float() takes of these is a plain decimal, never nan, inf or 1_0.
 _PAIRS = re.compile(r"[-+0-9.,\s]+", re.ASCII)
+_RING = re.compile(r"[-+0-9.]++,[-+0-9.]++(?:\s++[-+0-9.]++,[-+0-9.]++)*+", re.ASCII)
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _WORDS = re.compile(r'"([^"]*)"|(\S+)')
 _MARKUP = re.compile(r"<[A-Za-z/!]|&(#[0-9]+|[A-Za-z]+);")
 
@@ -46,11 +57,9 @@ def clean_text(text: str) -> str:
     return _FORBIDDEN.sub("\ufffd", text)
 
 
-def markup_in(text: str) -> tuple[str, str] | None:
-    """Return the remark on a text with HTML tags or entities in it."""
-    if ("<" in text or "&" in text) and _MARKUP.search(text):
-        return "markup_in_text", "the text holds HTML tags or entities; write plain text"
-    return None
+def has_markup(text: str) -> bool:
+    """Whether the text has HTML tags or entities in it."""
+    return ("<" in text or "&" in text) and _MARKUP.search(text) is not None
 
 
 def _matching(pattern: re.Pattern[str], code: str, advice: str) -> Callable[[str], str]:
@@ -67,9 +76,19 @@ read_identifier = _matching(_NAME, "invalid_identifier", _NO_BLANKS)
 read_sender = _matching(_NAME, "invalid_sender", f"{_NO_BLANKS}, such as name@office.example")
 read_language = _matching(_LANGUAGE, "invalid_language", "write a language code such as zh-CN or en")
 read_mime_type = _matching(_MIME, "invalid_mime_type", "write type/subtype, such as image/png")
-read_web = _matching(_WEB, "invalid_uri", "write a full address that begins with https:// or http://")
-read_uri = _matching(_URI, "invalid_uri", "write a URI without blanks and quotes")
+read_web = _matching(_WEB, "invalid_web", "write a full address that begins with https:// or http://")
+read_uri = _matching(_URI, "invalid_uri", "write a URI; a blank is %20, [ is %5B, % itself is %25")
 read_digest = _matching(_DIGEST, "invalid_digest", "write the 40 hexadecimal digits of the SHA-1")
+
+
+def read_content(text: str) -> str:
+    """Return the base64 of a resource without the blanks that broke it into lines."""
+    content = "".join(text.split())
+    if len(content) % 4 or not _BASE64.fullmatch(content):
+        raise Malformed(
+            "invalid_deref_uri", "the content is not base64; write the file's bytes in base64, or leave it out"
+        )
+    return content
 
 
 def one_of(words: Iterable[str]) -> Callable[[str], str]:
@@ -90,12 +109,19 @@ def one_of(words: Iterable[str]) -> Callable[[str], str]:
 
 def read_time(text: str) -> datetime:
     """Return the time in UTC; the national form with a space passes too (see `national_time`)."""
-    if not _TIME.fullmatch(text):
+    parts = _TIME.fullmatch(text)
+    if not parts:
         raise Malformed("invalid_date", _time_advice(text))
+    day, clock, offset = parts.groups()
+    midnight = clock == "24:00:00"  # the day's end, as XML Schema allows and 24时 is written in Chinese
     try:
-        when = datetime.fromisoformat(text).astimezone(UTC)
+        when = datetime.fromisoformat(f"{day}T{'00:00:00' if midnight else clock}{offset}")
+        far = abs(when.utcoffset() or timedelta()) > _FARTHEST
+        when = when.astimezone(UTC) + timedelta(days=midnight)
     except (ValueError, OverflowError):
         raise Malformed("invalid_date", f"{text!r} is no day and time of the calendar") from None
+    if far:
+        raise Malformed("invalid_date", f"{text!r} lies more than 14 hours from UTC; China is +08:00")
     if when.year not in _YEARS:
         raise Malformed("invalid_date", f"{text!r} is outside the years {_YEARS[0]} to {_YEARS[-1]}")
     return when
@@ -159,15 +185,17 @@ def _point(text: str, code: str) -> Point:
     raise Malformed(code, f"{text[:40]!r} is not on Earth{swapped}")
 
 
-def _ring(pairs: list[str], code: str) -> tuple[Point, ...]:
+def _ring(text: str) -> tuple[Point, ...]:
     """Return the points; tens of thousands are read at once, and one by one only to name the wrong one."""
-    try:
-        ring = tuple([Point(float(lat), float(lon)) for lat, lon in [pair.split(",") for pair in pairs]])
-    except ValueError:
-        return tuple([_point(pair, code) for pair in pairs])
-    if all(-90 <= lat <= 90 and -180 <= lon <= 180 for lat, lon in ring):
-        return ring
-    return tuple([_point(pair, code) for pair in pairs])
+    if _RING.fullmatch(text):
+        try:
+            numbers = list(map(float, text.replace(",", " ").split()))
+        except ValueError:
+            numbers = []
+        lats, lons = numbers[::2], numbers[1::2]
+        if numbers and -90 <= min(lats) <= max(lats) <= 90 and -180 <= min(lons) <= max(lons) <= 180:
+            return tuple(map(Point, lats, lons))
+    return tuple([_point(pair, "invalid_polygon") for pair in text.split()])
 
 
 def read_polygon(text: str) -> tuple[Point, ...]:
@@ -175,7 +203,7 @@ def read_polygon(text: str) -> tuple[Point, ...]:
     code = "invalid_polygon"
     if not _PAIRS.fullmatch(text):
         raise Malformed(code, "a polygon is pairs of plain decimals: lat,lon lat,lon lat,lon lat,lon")
-    ring = _ring(text.split(), code)
+    ring = _ring(text)
     if len(ring) < 4:
         raise Malformed(code, f"a polygon needs at least 4 points, this has {len(ring)}; the last repeats the first")
     if ring[0] != ring[-1]:
@@ -228,6 +256,13 @@ def write_references(references: Iterable[Reference]) -> str:
 def read_words(text: str) -> tuple[str, ...]:
     """Return the items of a list separated by blanks; an item with blanks stands in double quotes."""
     return tuple(item for item in (quoted or bare for quoted, bare in _WORDS.findall(text)) if item)
+
+
+def unbalanced(text: str) -> tuple[str, str] | None:
+    """Return the remark on a list whose double quotes do not pair."""
+    if text.count('"') % 2:
+        return "unbalanced_quotes", 'a double quote has no partner; write each item with blanks as "an item"'
+    return None
 
 
 def write_words(words: Iterable[str]) -> str:

@@ -20,15 +20,25 @@ from lxml import etree
 
 from gateway.cap.classify import classify
 from gateway.cap.finding import Finding, Findings, Malformed, Path
-from gateway.cap.table import ALERT, NAMESPACE, Block, Rule, repeated
+from gateway.cap.table import ALERT, BLANKS, CODE, NAMESPACE, Block, Rule, repeated
 from gateway.model import Alert
 
 MAX_BYTES = 4 * 1024 * 1024
+MAX_COMMAS = 300_000
+"""Each point of a polygon has one, and costs far more memory than its bytes; the largest real one has 41,009."""
 _NS = f"{{{NAMESPACE}}}"
 _SIGNATURE = "{http://www.w3.org/2000/09/xmldsig#}"
-_OLDER = {"urn:oasis:names:tc:emergency:cap:1.1": "CAP 1.1", "http://www.incident.com/cap/1.0": "CAP 1.0"}
+_OLDER = {
+    "urn:oasis:names:tc:emergency:cap:1.1": "CAP 1.1",
+    "urn:oasis:names:tc:emergency:cap:1.0": "CAP 1.0",
+    "http://www.incident.com/cap/1.0": "CAP 1.0",
+}
+_ENVELOPES = {"feed": "an Atom feed", "rss": "an RSS feed", "EDXLDistribution": "an EDXL envelope", "Envelope": "SOAP"}
+_SCHEMA = "{http://www.w3.org/2001/XMLSchema-instance}"
+_KNOWN_ATTRIBUTES = frozenset({_SCHEMA + "schemaLocation", _SCHEMA + "noNamespaceSchemaLocation"})
 _ENCODINGS = {
     "utf-8": "utf-8",
+    "utf8": "utf-8",
     "us-ascii": "ascii",
     "utf-16": "utf-16",
     "utf-16le": "utf-16-le",
@@ -38,7 +48,17 @@ _ENCODINGS = {
     "gbk": "gb18030",  # GB18030 contains both of its elders
     "gb2312": "gb18030",
 }
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins like the next one, and is not read
+    (codecs.BOM_UTF16_LE, "utf-16le"),
+    (codecs.BOM_UTF16_BE, "utf-16be"),
+)
+_WIDE = ((b"<\0", "utf-16le"), (b"\0<", "utf-16be"))
+_HEAD = 400  # bytes; the declaration stands in them, in either width
 _DECLARED = re.compile(rb"<\?xml[^>]{0,80}?encoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")
+_CHINESE = re.compile("[\u4e00-\u9fff]")
+_PAIR = [_NS + rule.name for rule in CODE.rules]
 _REPEATED = repeated()
 # The bytes are UTF-8 by the time they are parsed, whatever the declaration says.
 _PARSER = etree.XMLParser(
@@ -71,7 +91,9 @@ def read(
     if root is None:
         return None, findings.found
     findings.locate = lambda path: _locate(root, path)
-    header = _Walk(findings).block(ALERT, root, signed=True)
+    walk = _Walk(findings)
+    walk.attributes(root)
+    header = walk.block(ALERT, root, signed=True)
     if header is None:
         return None, findings.found
     infos = header.pop("infos", ())
@@ -80,11 +102,10 @@ def read(
 
 def _parse(data: bytes, findings: Findings) -> etree._Element | None:
     nowhere = ("", None)
-    if len(data) > MAX_BYTES:
-        findings.put("too_large", nowhere, f"the message has {len(data)} bytes; the limit is {MAX_BYTES}")
+    if too_large(data, findings):
         return None
     try:
-        data = _as_utf8(data)
+        data = _as_utf8(data, findings)
     except Malformed as error:
         findings.put(error.code, nowhere, error.message)
         return None
@@ -100,23 +121,55 @@ def _parse(data: bytes, findings: Findings) -> etree._Element | None:
     return root if _is_alert(root, findings) else None
 
 
-def _as_utf8(data: bytes) -> bytes:
-    """Return the message in UTF-8 without byte order mark, decoded as it declares."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        name = "utf-16"
-    elif data.startswith((b"<\0?\0", b"\0<\0?")):
-        name = "utf-16le" if data[1] == 0 else "utf-16be"
-    else:
-        data = data.removeprefix(codecs.BOM_UTF8)
-        declared = _DECLARED.match(data)
-        name = declared[1].decode().lower() if declared else "utf-8"
-    if name not in _ENCODINGS:
+def too_large(data: bytes, findings: Findings) -> bool:
+    """Whether reading the message would cost too much, which is said in the findings."""
+    for count, what, limit in ((len(data), "bytes", MAX_BYTES), (data.count(b","), "commas (points)", MAX_COMMAS)):
+        if count > limit:
+            message = f"the message has {count} {what}, the limit is {limit}; simplify it, or send several alerts"
+            findings.put("too_large", ("", None), message)
+            return True
+    return False
+
+
+def _as_utf8(data: bytes, findings: Findings) -> bytes:
+    """Return the message in UTF-8 without byte order mark, decoded as its bytes say, else as it declares."""
+    mark, name = next(((mark, name) for mark, name in _MARKS if data.startswith(mark)), (b"", ""))
+    name = name or next((name for start, name in _WIDE if data.startswith(start)), "")
+    data = data.removeprefix(mark)
+    found = _DECLARED.match(data[:_HEAD].replace(b"\0", b""))
+    declared = found[1].decode().lower() if found else ""
+    name = name or _in_bytes(declared or "utf-8", data)
+    codec = _ENCODINGS.get(name)
+    if codec is None:
         raise Malformed("wrong_encoding", f"encoding {name!r} is not read; send UTF-8")
     try:
-        text = data.decode(_ENCODINGS[name])
-        return data if name == "utf-8" else text.encode()
+        text = data.decode(codec)
     except UnicodeError:
-        raise Malformed("wrong_encoding", f"the bytes are not {name}; send UTF-8 and declare it") from None
+        seems = "; they look like GB18030, so declare that" if _is_chinese(data, "gb18030") else ""
+        raise Malformed("wrong_encoding", f"the bytes are not {name}{seems}; send UTF-8 and declare it") from None
+    if declared and _ENCODINGS.get(declared) not in (codec, codec[:6]):
+        message = f"the message declares {declared}, but its bytes are {name}; declare {name}"
+        findings.put("encoding_disagrees", ("", 1), message, "warning")
+    return data if codec == "utf-8" else text.encode()
+
+
+def _in_bytes(declared: str, data: bytes) -> str:
+    """Return the encoding of bytes without mark: the declared one, unless they are UTF-8 beyond doubt.
+
+    A declaration that can be read byte by byte is not in UTF-16, whatever it says (.NET writes that by default), and
+    UTF-8 taken for GB18030 or ISO-8859-1 would decode into other characters without an error.
+    """
+    codec = _ENCODINGS.get(declared, "")
+    misled = codec in ("gb18030", "iso-8859-1") and not data.isascii() and _is_chinese(data, "utf-8")
+    return "utf-8" if misled or codec.startswith("utf-16") else declared
+
+
+def _is_chinese(data: bytes, codec: str) -> bool:
+    """Whether the bytes are Chinese in this encoding; text in GB18030 is never valid UTF-8 by chance."""
+    try:
+        return _CHINESE.search(data.decode(codec)) is not None
+    except UnicodeError:
+        return False
 
 
 def _is_alert(root: etree._Element, findings: Findings) -> bool:
@@ -125,10 +178,14 @@ def _is_alert(root: etree._Element, findings: Findings) -> bool:
         return True
     place = (name.localname, _line(root))
     if name.localname != "alert":
-        findings.put("not_an_alert", place, f"the message is <{name.localname}>; send <alert xmlns='{NAMESPACE}'>")
+        envelope = _ENVELOPES.get(name.localname)
+        what = f"{envelope}; send the alert inside it" if envelope else f"<{name.localname}>; send <alert>"
+        findings.put("not_an_alert", place, f"the message is {what}, xmlns='{NAMESPACE}'")
         return False
-    what = _OLDER.get(name.namespace or "", f"namespace {name.namespace or '(none)'}")
-    findings.put("wrong_namespace", place, f"the message is {what}; send CAP 1.2, xmlns='{NAMESPACE}'")
+    older = _OLDER.get(name.namespace or "")
+    code = "older_cap" if older else "wrong_namespace"
+    what = older or f"of namespace {name.namespace or '(none)'}"
+    findings.put(code, place, f"the message is {what}; send CAP 1.2, xmlns='{NAMESPACE}'")
     return False
 
 
@@ -143,21 +200,29 @@ class _Walk:
         """Return what the block builds, or None if anything in it is an error."""
         values: dict[str, Any] = {}
         seen: dict[str, int] = {}
-        rows, last, errors = _ROWS[id(block)], 0, self._findings.errors
+        rows, last, errors, ordered = _ROWS[id(block)], 0, self._findings.errors, True
+        self._outside(element, element.text)
         for child in element:
             if self._findings.full and self._findings.errors:
                 return None
+            if child.tail:
+                self._outside(child, child.tail)
             row = rows.get(child.tag)
             if row is None:
-                if not (signed and child.tag.startswith(_SIGNATURE)):
+                if signed and child.tag.startswith(_SIGNATURE):
+                    last = max(last, len(block.rules))
+                else:
                     self._unknown(child)
                 continue
             number, rule = row
             seen[rule.name] = count = seen.get(rule.name, -1) + 1
             self._steps.append((rule.name, count))
-            if number < last:
+            if number < last and ordered:
                 self._wrong(child, "invalid_sequence", f"{rule.name} stands too late; {_order(block, number)}")
+                ordered = False  # one shift displaces all that follows; the first of them says enough
             last = max(number, last)
+            if child.keys():
+                self.attributes(child)
             if count and rule.times in "1?":
                 self._wrong(child, "duplicate_element", f"{rule.name} may stand only once; remove this one")
             else:
@@ -172,6 +237,9 @@ class _Walk:
 
     def _value(self, rule: Rule, element: etree._Element, values: dict[str, Any]) -> None:
         """Read one element into `values`, unless it is empty or wrong."""
+        if rule.block is CODE and _is_empty_pair(element):
+            self._odd(element, "empty_element", f"{rule.name} is an empty pair and was ignored; leave it out")
+            return
         value = self.block(rule.block, element) if rule.block else self._simple(rule, element)
         if value is None:
             return
@@ -180,26 +248,44 @@ class _Walk:
         else:
             values[rule.field] = value
 
+    def _outside(self, element: etree._Element, text: str | None) -> None:
+        """Refuse text between elements: what the sender meant to say there would be lost."""
+        if text and (text := text.strip(BLANKS)):
+            message = f"{text[:40]!r} stands between elements; move it into the element it belongs to"
+            self._wrong(element, "stray_text", message)
+
+    def attributes(self, element: etree._Element) -> None:
+        """Remark on the first attribute that is not of CAP or XML Schema."""
+        for name in map(str, element.keys()):
+            if name not in _KNOWN_ATTRIBUTES:
+                message = f"attribute {etree.QName(name).localname[:60]} is not CAP's and was ignored; leave it out"
+                self._odd(element, "unexpected_attribute", message)
+                return
+
     def _simple(self, rule: Rule, element: etree._Element) -> Any:
         if len(element):
             inside = etree.QName(element[0]).localname
             message = f"{rule.name} holds text only; remove the element inside"
             self._wrong(element[0], "unsupported_element", message, inside)
             return None
-        text = (element.text or "").strip()
-        if not text and not rule.blank:
+        raw = element.text or ""
+        text = raw.strip()
+        if not text and not rule.empty:
             if rule.times in "1+":
                 self._wrong(element, "missing_required_element", f"{rule.name} is empty; write its value")
             else:
                 self._odd(element, "empty_element", f"{rule.name} is empty and was ignored; leave it out")
             return None
-        if rule.remark and (remark := rule.remark(text)):
-            self._odd(element, *remark)
         try:
-            return rule.read(text)
+            value = rule.read(text)
         except Malformed as error:
             self._wrong(element, error.code, error.message)
             return None
+        if rule.around is not None and text != raw.strip(rule.around):
+            self._odd(element, "surrounding_blanks", f"blanks around {rule.name} were ignored; leave them out")
+        if rule.remark and (remark := rule.remark(text)):
+            self._odd(element, *remark)
+        return value
 
     def _unknown(self, element: etree._Element) -> None:
         name = etree.QName(element)
@@ -211,7 +297,7 @@ class _Walk:
         )
 
     def _odd(self, element: etree._Element, code: str, message: str) -> None:
-        if not self._findings.full:
+        if not self._findings.tired:
             self._findings.put(code, self._place(element), message, "warning")
 
     def _wrong(self, element: etree._Element, code: str, message: str, below: str = "") -> None:
@@ -221,6 +307,11 @@ class _Walk:
         """Return path and line of the element we are at, or of one below it."""
         steps = [_name(*step) for step in self._steps]
         return "/".join([*steps, below] if below else steps), _line(element)
+
+
+def _is_empty_pair(element: etree._Element) -> bool:
+    parts = [] if any((child.text or "").strip() or len(child) for child in element) else [c.tag for c in element]
+    return parts == _PAIR
 
 
 def _rows(block: Block) -> dict[int, dict[str, tuple[int, Rule]]]:

@@ -133,7 +133,7 @@ class ResourceIn(_Form):
     mime_type: Annotated[str, *_as(form.read_mime_type, "image/png")]
     size_bytes: Annotated[int, Field(ge=0, lt=10**15)] | None = None
     uri: Annotated[str, *_as(form.read_uri, "https://mingluo.example/map.png")] | None = None
-    deref_uri: Line = None
+    deref_uri: Annotated[str, *_as(form.read_content, "aGVsbG8=")] | None = None
     digest: Annotated[str, *_as(form.read_digest, "0" * 40)] | None = None
 
 

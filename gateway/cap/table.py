@@ -24,6 +24,7 @@ SEVERITIES = ("Extreme", "Severe", "Moderate", "Minor", "Unknown")
 CERTAINTIES = ("Observed", "Likely", "Possible", "Unlikely", "Unknown")
 SCOPES = ("Public", "Restricted", "Private")
 MESSAGE_TYPES = ("Alert", "Update", "Cancel", "Ack", "Error")
+BLANKS = " \t\r\n"  # XML's; all others are characters like any
 
 _read_status = form.one_of(Status)
 
@@ -31,7 +32,8 @@ _read_status = form.one_of(Status)
 class Rule(NamedTuple):
     """One row. `times` is 1, ?, * or +; `remark` may return a warning (code, message) on a readable text.
 
-    `blank` lets the element be empty without a word.
+    `around` are the blanks that may surround the value (None: any, as in free text); `empty` lets the element be
+    empty without a word.
     """
 
     name: str
@@ -41,7 +43,8 @@ class Rule(NamedTuple):
     write: Callable[[Any], str] = form.clean_text
     remark: Callable[[str], tuple[str, str] | None] | None = None
     block: Block | None = None
-    blank: bool = False
+    around: str | None = None
+    empty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,28 +55,38 @@ class Block:
     rules: tuple[Rule, ...]
 
 
+def _exact(name: str, field: str, times: str, read: Callable[[str], Any], write: Callable[[Any], str] = str) -> Rule:
+    return Rule(name, field, times, read, write, around="")
+
+
+def _collapsed(
+    name: str, field: str, times: str, read: Callable[[str], Any], write: Callable[[Any], str] = str
+) -> Rule:
+    return Rule(name, field, times, read, write, around=BLANKS)
+
+
 def _pair(name: str, field: str) -> Rule:
     return Rule(name, field, "*", block=CODE)
 
 
 def _time(name: str, times: str = "?") -> Rule:
-    return Rule(name, name, times, form.read_time, form.write_time, form.national_time)
+    return Rule(name, name, times, form.read_time, form.write_time, form.national_time, around=BLANKS)
 
 
 def _number(name: str, field: str) -> Rule:
-    return Rule(name, field, "?", form.read_number, form.write_number)
+    return _collapsed(name, field, "?", form.read_number, form.write_number)
 
 
-CODE = Block(Code, (Rule("valueName", "name", "1"), Rule("value", "value", "1", blank=True)))
+CODE = Block(Code, (Rule("valueName", "name", "1"), Rule("value", "value", "1", empty=True)))
 
 _RESOURCE = Block(
     Resource,
     (
         Rule("resourceDesc", "description", "1"),
         Rule("mimeType", "mime_type", "1", form.read_mime_type),
-        Rule("size", "size_bytes", "?", form.read_size, str),
+        _collapsed("size", "size_bytes", "?", form.read_size),
         Rule("uri", "uri", "?", form.read_uri),
-        Rule("derefUri", "deref_uri", "?"),
+        Rule("derefUri", "deref_uri", "?", form.read_content),
         Rule("digest", "digest", "?", form.read_digest),
     ),
 )
@@ -93,22 +106,22 @@ _AREA = Block(
 _INFO = Block(
     Info,
     (
-        Rule("language", "language", "?", form.read_language),
-        Rule("category", "categories", "+", form.one_of(CATEGORIES)),
-        Rule("event", "event", "1", remark=form.markup_in),
-        Rule("responseType", "response_types", "*", form.one_of(RESPONSES)),
-        Rule("urgency", "urgency", "1", form.one_of(URGENCIES)),
-        Rule("severity", "severity", "1", form.one_of(SEVERITIES)),
-        Rule("certainty", "certainty", "1", form.one_of(CERTAINTIES)),
+        _collapsed("language", "language", "?", form.read_language),
+        _exact("category", "categories", "+", form.one_of(CATEGORIES)),
+        Rule("event", "event", "1"),
+        _exact("responseType", "response_types", "*", form.one_of(RESPONSES)),
+        _exact("urgency", "urgency", "1", form.one_of(URGENCIES)),
+        _exact("severity", "severity", "1", form.one_of(SEVERITIES)),
+        _exact("certainty", "certainty", "1", form.one_of(CERTAINTIES)),
         Rule("audience", "audience", "?"),
         _pair("eventCode", "event_codes"),
         _time("effective"),
         _time("onset"),
         _time("expires"),
         Rule("senderName", "sender_name", "?"),
-        Rule("headline", "headline", "?", remark=form.markup_in),
-        Rule("description", "description", "?", remark=form.markup_in),
-        Rule("instruction", "instruction", "?", remark=form.markup_in),
+        Rule("headline", "headline", "?"),
+        Rule("description", "description", "?"),
+        Rule("instruction", "instruction", "?"),
         Rule("web", "web", "?", form.read_web),
         Rule("contact", "contact", "?"),
         _pair("parameter", "parameters"),
@@ -120,19 +133,19 @@ _INFO = Block(
 ALERT = Block(
     dict,
     (
-        Rule("identifier", "identifier", "1", form.read_identifier),
-        Rule("sender", "sender", "1", form.read_sender),
+        _exact("identifier", "identifier", "1", form.read_identifier),
+        _exact("sender", "sender", "1", form.read_sender),
         _time("sent", "1"),
-        Rule("status", "status", "1", lambda text: Status(_read_status(text)), str),
-        Rule("msgType", "kind", "1", form.one_of(MESSAGE_TYPES)),
+        _exact("status", "status", "1", lambda text: Status(_read_status(text))),
+        _exact("msgType", "kind", "1", form.one_of(MESSAGE_TYPES)),
         Rule("source", "source", "?"),
-        Rule("scope", "scope", "1", form.one_of(SCOPES)),
+        _exact("scope", "scope", "1", form.one_of(SCOPES)),
         Rule("restriction", "restriction", "?"),
-        Rule("addresses", "addresses", "?", form.read_words, form.write_words),
+        Rule("addresses", "addresses", "?", form.read_words, form.write_words, form.unbalanced),
         Rule("code", "codes", "*"),
         Rule("note", "note", "?"),
         Rule("references", "references", "?", form.read_references, form.write_references),
-        Rule("incidents", "incidents", "?", form.read_words, form.write_words),
+        Rule("incidents", "incidents", "?", form.read_words, form.write_words, form.unbalanced),
         Rule("info", "infos", "*", block=_INFO),
     ),
 )

@@ -24,6 +24,7 @@ class Names:
         self.exact: defaultdict[str, list[Region]] = defaultdict(list)
         self.towns: defaultdict[str, list[Region]] = defaultdict(list)
         self.villages: defaultdict[str, list[Region]] = defaultdict(list)
+        self.counties = [one for one in regions.values() if one.kind == "county"]
         twins: defaultdict[str, tuple[str, ...]] = defaultdict(tuple)
         for region in regions.values():
             for name in _spellings(region):

@@ -102,10 +102,8 @@ class Reader:
             self._abroad, self._place = True, None  # 方城县: the names after it are not ours
 
     def _all_of_it(self) -> None:
-        wanted = self._county or self._scope
-        kinds = ("county", "city")
-        known = {one.code: one for group in self._names.exact.values() for one in group if one.kind in kinds}
-        self._read.counties += [one for code, one in known.items() if code.startswith(wanted) and one.kind == "county"]
+        wanted, known = self._county or self._scope, self._read.counties
+        known += [one for one in self._names.counties if one.code.startswith(wanted) and one not in known]
 
     def _name(self, text: str, at: int, clean: bool) -> int:
         """Take the longest name that starts here; return its length, 0 if there is none."""

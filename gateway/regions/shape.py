@@ -22,6 +22,7 @@ from shapely.geometry.base import BaseGeometry
 
 from gateway.errors import ConfigError
 from gateway.model import Area, Circle, Point
+from gateway.regions.ring import is_dense
 
 OFFSET_M = 600.0  # maps drawn in GCJ-02 lie up to this far from WGS84 (火星坐标)
 _DEGREE_M = 111_195.0  # metres per degree of latitude on the mean sphere
@@ -115,6 +116,8 @@ def _surface(points: Sequence[tuple[float, float]]) -> BaseGeometry | None:
     if len(set(points)) < _CORNERS:
         return shapely.MultiPoint(points).convex_hull if points else None
     ring = Polygon(points)
+    if is_dense(ring):
+        return ring.convex_hull
     if ring.is_valid:
         return ring
     if _tangled(points):
