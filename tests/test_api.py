@@ -98,7 +98,7 @@ async def test_cap_xml_is_taken_as_the_same_warning(desk: Desk) -> None:
     read, findings = cap.parse(again)
     assert read is not None
     assert read.id == answer["id"]
-    assert findings == []
+    assert [finding for finding in findings if finding.severity == "error"] == []
 
 
 async def test_the_same_message_again_is_a_duplicate_and_does_nothing(desk: Desk) -> None:

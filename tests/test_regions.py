@@ -268,3 +268,25 @@ def test_the_townships_around_are_those_whose_shapes_touch() -> None:
     assert "411726209" not in {target.township for target in around}
     assert {(target.how, target.certain) for target in around} == {("neighbour", False)}
     assert Regions.load(FOLDER).around(own) == ()
+
+
+def test_a_county_named_over_and_over_counts_once() -> None:
+    """A description full of 全县 must not grow with every repetition."""
+    once, often = (REGIONS.resolve([Area("泌阳县" + "全县" * times)], ["411726"]) for times in (1, 2000))
+    assert once.targets == often.targets != ()
+
+
+def test_an_endless_description_is_read_to_a_limit_and_held_for_a_person() -> None:
+    """Megabytes of names must not stop everything else; what was not read is never taken for nothing."""
+    found = REGIONS.resolve([Area("贾楼乡、" + "某地、" * 400_000 + "铜山乡")], ["411726"])
+    assert [target.township for target in found.targets] == ["411726209"]
+    assert len(found.unresolved) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [("除贾楼乡外", []), ("除贾楼乡以外，铜山乡", ["铜山乡"]), ("铜山乡，除贾楼乡", ["铜山乡", "贾楼乡"])],
+)
+def test_an_exception_ends_where_it_says(text: str, names: list[str]) -> None:
+    """除…外 takes its places out; without its end it takes out nothing, for too many warned beats too few."""
+    assert [one.name for one in REGIONS.names_in(text, "411726")] == names

@@ -22,10 +22,10 @@ _TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}:[0-9]{2}:[0-9]{2}
 _FARTHEST = timedelta(hours=14)  # from UTC, says XML Schema
 _YEARS = range(1970, 2200)  # outside, somebody's clock or key slipped; inside, no conversion can overflow
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-_NAME = re.compile(r"[^\s,<&]+")
+_NAME = re.compile(r"[^\s\x00-\x1f,<&]+")
 _LANGUAGE = re.compile(r"[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8})*")
-_MIME = re.compile(r"[\w.+-]+/[\w.+-]+(\s*;.*)?", re.ASCII)
-_CHAR = r"(?:[^\s<>\"%\[\]#]|%[0-9A-Fa-f]{2})"  # RFC 3987; brackets stand only around an IPv6 address
+_MIME = re.compile(r"[\w.+-]+/[\w.+-]+(\s*;[^\x00-\x1f]*)?", re.ASCII)
+_CHAR = r"(?:[^\s\x00-\x1f<>\"%\[\]#]|%[0-9A-Fa-f]{2})"  # RFC 3987; brackets stand only around an IPv6 address
 _SERVER = rf"(?:(?:(?![/?@]){_CHAR})*@)?(?:\[[0-9A-Fa-f:.]+\]|(?:(?![/?@:]){_CHAR})*)(?::[0-9]{{1,5}})?"
 _TAIL = rf"(?:[/?]{_CHAR}*)?(?:#{_CHAR}*)?"
 _WEB = re.compile(rf"https?://(?=[^/?#:@]){_SERVER}{_TAIL}", re.IGNORECASE)

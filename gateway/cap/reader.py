@@ -36,7 +36,7 @@ _OLDER = {
 _ENVELOPES = {"feed": "an Atom feed", "rss": "an RSS feed", "EDXLDistribution": "an EDXL envelope", "Envelope": "SOAP"}
 _SCHEMA = "{http://www.w3.org/2001/XMLSchema-instance}"
 _KNOWN_ATTRIBUTES = frozenset({_SCHEMA + "schemaLocation", _SCHEMA + "noNamespaceSchemaLocation"})
-_ENCODINGS = {
+ENCODINGS = {
     "utf-8": "utf-8",
     "utf8": "utf-8",
     "us-ascii": "ascii",
@@ -139,7 +139,7 @@ def _as_utf8(data: bytes, findings: Findings) -> bytes:
     found = _DECLARED.match(data[:_HEAD].replace(b"\0", b""))
     declared = found[1].decode().lower() if found else ""
     name = name or _in_bytes(declared or "utf-8", data)
-    codec = _ENCODINGS.get(name)
+    codec = ENCODINGS.get(name)
     if codec is None:
         raise Malformed("wrong_encoding", f"encoding {name!r} is not read; send UTF-8")
     try:
@@ -147,7 +147,7 @@ def _as_utf8(data: bytes, findings: Findings) -> bytes:
     except UnicodeError:
         seems = "; they look like GB18030, so declare that" if _is_chinese(data, "gb18030") else ""
         raise Malformed("wrong_encoding", f"the bytes are not {name}{seems}; send UTF-8 and declare it") from None
-    if declared and _ENCODINGS.get(declared) not in (codec, codec[:6]):
+    if declared and ENCODINGS.get(declared) not in (codec, codec[:6]):
         message = f"the message declares {declared}, but its bytes are {name}; declare {name}"
         findings.put("encoding_disagrees", ("", 1), message, "warning")
     return data if codec == "utf-8" else text.encode()
@@ -159,7 +159,7 @@ def _in_bytes(declared: str, data: bytes) -> str:
     A declaration that can be read byte by byte is not in UTF-16, whatever it says (.NET writes that by default), and
     UTF-8 taken for GB18030 or ISO-8859-1 would decode into other characters without an error.
     """
-    codec = _ENCODINGS.get(declared, "")
+    codec = ENCODINGS.get(declared, "")
     misled = codec in ("gb18030", "iso-8859-1") and not data.isascii() and _is_chinese(data, "utf-8")
     return "utf-8" if misled or codec.startswith("utf-16") else declared
 

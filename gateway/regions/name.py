@@ -38,6 +38,11 @@ class Names:
             elif region.kind == "village":
                 self.villages[region.stem].append(region)
         self.twins: Mapping[str, tuple[str, ...]] = dict(twins)
+        self._starts = {name[:_SHORTEST] for names in (self.exact, self.towns, self.villages) for name in names}
+
+    def may_start(self, text: str, at: int) -> bool:
+        """Return whether any name could stand here: saves twenty look-ups at nearly every character of a text."""
+        return text[at : at + _SHORTEST] in self._starts or text[at] in self._starts
 
     def scope(self, prefixes: Sequence[str]) -> tuple[str, ...]:
         """Return the prefixes without padding, and with the places also called by their codes."""

@@ -16,13 +16,13 @@ from gateway.regions.name import Names, meet
 from gateway.regions.region import TOWNSHIP, VILLAGE, Region, stem
 
 _LONGEST = 20
+_MOST = 20_000  # characters; the names of all villages of a city fit
 _SEPARATOR = re.compile(r"[\s、,，;；。.:：/|()（）\[\]【】·\-—]+")
 _END = re.compile(r"[\s、,，;；。.:：/|()（）等和及与]")  # what may follow a bare name
 _FILLER = re.compile(
     r"河南省|以及|及其|我[省市县区乡镇]|本[市县区乡镇]|该[市县区]|境内|全境|辖区|范围内?|所有|全部|和|及|与|的|在|内"
 )
 _WHOLE = re.compile(r"全[县区市]")
-_EXCEPT = re.compile(r"除.*?(?:以外|之外|外)")
 _OPEN = re.compile(r"等|周边|附近|一带|部分|大部|邻近|相邻|…")
 
 
@@ -37,12 +37,17 @@ class _Place:
 
 @dataclass(slots=True)
 class Reading:
-    """What a text says. `rest` is what was not understood; `counties` holds cities, too."""
+    """What a text says. `left` are the pieces that were not understood; `counties` holds cities, too."""
 
     counties: list[Region] = field(default_factory=list)
     places: list[_Place] = field(default_factory=list)
     loose: list[list[Region]] = field(default_factory=list)  # villages named without their township
-    rest: str = ""
+    left: list[str] = field(default_factory=list)
+
+    @property
+    def rest(self) -> str:
+        """What was not understood, in one piece."""
+        return "".join(self.left)
 
     @property
     def open(self) -> bool:
@@ -78,8 +83,12 @@ class Reader:
         self._read = Reading()
 
     def read(self, text: str) -> Reading:
-        """Return the places named. What is excepted (除…外) is left to the rest, never to the places."""
-        text = _EXCEPT.sub("?", text)
+        """Return the places named. What is excepted (除…外) is left to the rest, never to the places.
+
+        So is what lies beyond any honest list: it ends in … there, and a person looks at it.
+        """
+        text = text if len(text) <= _MOST else f"{text[:_MOST]}…"
+        text = "\n".join(map(_without_exceptions, text.split("\n")))
         at, strange = 0, 0  # strange: how many characters before this one were not understood
         while at < len(text):
             length = self._name(text, at, clean=not strange) or _skip(text, at)
@@ -95,7 +104,7 @@ class Reader:
         return self._read
 
     def _strange(self, character: str, run: int) -> None:
-        self._read.rest += character
+        self._read.left.append(character)
         if self._place is not None:
             self._place.whole = True  # villages after it may have been missed
         if character in "县市" and run > 1:
@@ -107,6 +116,8 @@ class Reader:
 
     def _name(self, text: str, at: int, clean: bool) -> int:
         """Take the longest name that starts here; return its length, 0 if there is none."""
+        if not self._names.may_start(text, at):
+            return 0
         for end in range(min(len(text), at + _LONGEST), at + 1, -1):
             alone = clean and (end == len(text) or _END.match(text, end) is not None)
             if self._take(text[at:end], clean, alone):
@@ -142,7 +153,7 @@ class Reader:
         self._place = _Place(inside) if inside else None
         self._read.places += [self._place] if self._place else []
         if not inside:
-            self._read.rest += towns[0].name
+            self._read.left.append(towns[0].name)
         return True
 
     def _village(self, piece: str, alone: bool) -> bool:
@@ -161,6 +172,15 @@ class Reader:
         here = [one for one in found if one.code.startswith(meet(self._county or self._scope, self._scope) or ("-",))]
         self._read.loose += [here] if here else []
         return bool(here)
+
+
+def _without_exceptions(line: str) -> str:
+    """Return a line with ? for 除…外 (also 以外, 之外); as an expression this took the square of a hostile length."""
+    kept, at = list[str](), 0
+    while (start := line.find("除", at)) >= 0 and (end := line.find("外", start)) >= 0:
+        kept += line[at:start], "?"
+        at = end + 1
+    return "".join([*kept, line[at:]])
 
 
 def _skip(text: str, at: int) -> int:
