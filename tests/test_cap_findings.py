@@ -86,6 +86,7 @@ ERRORS: list[tuple[str, str, list[Change]]] = [
     ("wrong_namespace", "alert", [(' xmlns="urn:oasis:names:tc:emergency:cap:1.2"', "")]),
     ("wrong_encoding", "", [("UTF-8", "EBCDIC-CP-US")]),
     ("wrong_encoding", "", [("UTF-8", "ASCII")]),
+    ("wrong_encoding", "", [("UTF-8", "UTF" + "-" * 900)]),
     ("wrong_encoding", "", [("UTF-8", "US-ASCII")]),
     ("entity_forbidden", "", [("<alert", "<!DOCTYPE alert><alert")]),
     ("not_an_alert", "feed", [("<alert", "<feed"), ("</alert", "</feed")]),

@@ -55,8 +55,8 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16be"),
 )
 _WIDE = ((b"<\0", "utf-16le"), (b"\0<", "utf-16be"))
-_HEAD = 400  # bytes; the declaration stands in them, in either width
-_DECLARED = re.compile(rb"<\?xml[^>]{0,80}?encoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")
+_HEAD = 2000  # bytes; the declaration stands in them, in either width
+_DECLARED = re.compile(rb"<\?xml\s[^>]*?\bencoding\s*=\s*[\"']([^\"'>]*)")
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 _PAIR = [_NS + rule.name for rule in CODE.rules]
 _REPEATED = repeated()
@@ -137,18 +137,18 @@ def _as_utf8(data: bytes, findings: Findings) -> bytes:
     name = name or next((name for start, name in _WIDE if data.startswith(start)), "")
     data = data.removeprefix(mark)
     found = _DECLARED.match(data[:_HEAD].replace(b"\0", b""))
-    declared = found[1].decode().lower() if found else ""
+    declared = found[1].decode("latin-1").lower() if found else ""
     name = name or _in_bytes(declared or "utf-8", data)
     codec = ENCODINGS.get(name)
     if codec is None:
-        raise Malformed("wrong_encoding", f"encoding {name!r} is not read; send UTF-8")
+        raise Malformed("wrong_encoding", f"encoding {name[:40]!r} is not read; send UTF-8")
     try:
         text = data.decode(codec)
     except UnicodeError:
         seems = "; they look like GB18030, so declare that" if _is_chinese(data, "gb18030") else ""
         raise Malformed("wrong_encoding", f"the bytes are not {name}{seems}; send UTF-8 and declare it") from None
     if declared and ENCODINGS.get(declared) not in (codec, codec[:6]):
-        message = f"the message declares {declared}, but its bytes are {name}; declare {name}"
+        message = f"the message declares {declared[:40]}, but its bytes are {name}; declare {name}"
         findings.put("encoding_disagrees", ("", 1), message, "warning")
     return data if codec == "utf-8" else text.encode()
 
