@@ -133,13 +133,15 @@ async def test_the_same_content_again_is_a_duplicate_and_other_content_a_conflic
 
 async def test_in_force_is_what_is_active_or_waits_and_has_not_expired(store: Store, hand: HandClock) -> None:
     """A new warning is compared with these: one too many confuses, one too few lets two contradict each other."""
-    first, waiting, stopped = alert("a1"), alert("a2"), alert("a3")
-    for number, one in enumerate((first, waiting, stopped)):
-        draft = replace(draft_of(one), now=NOW + timedelta(seconds=number), held=one is waiting)
+    first, waiting, stopped, written = alert("a1"), alert("a2"), alert("a3"), alert("a4")
+    standings = {waiting: "sign", written: "draft"}
+    for number, one in enumerate((first, waiting, stopped, written)):
+        standing = standings.get(one, "active")
+        draft = replace(draft_of(one), now=NOW + timedelta(seconds=number), standing=standing)
         assert (await store.outbox.accept(draft)).result == "accepted"
     await store.outbox.stop(stopped.id, "recalled", Record(NOW, "issuer", "recall", stopped.id))
     assert [row.alert.id for row in await store.outbox.in_force(hand.now(), 10)] == [waiting.id, first.id]
-    assert [row.standing for row in await store.outbox.in_force(hand.now(), 1)] == ["held"]
+    assert [row.standing for row in await store.outbox.in_force(hand.now(), 1)] == ["sign"]
     assert await store.outbox.in_force(NOW + timedelta(hours=3), 10) == []
 
 
