@@ -199,7 +199,6 @@ WARNINGS: list[tuple[str, str, list[Change]]] = [
     ("duplicate_reference", "references", [
         UPDATE, references(OTHER.replace("T14:30", "T14:00"), OTHER.replace("T14:30", "T14:01"))]),
     ("missing_note", "note", [("<status>Actual", "<status>Exercise")]),
-    ("missing_recommended_element", "info[1]/web", [("<web>https://mingluo.example/warnings</web>", "")]),
     ("missing_recommended_element", "info[1]/expires", [("<expires>2026-07-20T17:30:00+08:00</expires>", "")]),
     ("missing_recommended_element", "info[1]/description", [cut("description")]),
     ("missing_recommended_element", "info[1]/area[1]", [cut("area")]),

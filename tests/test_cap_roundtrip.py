@@ -220,7 +220,7 @@ def test_an_expiry_set_by_policy_is_published() -> None:
 def test_a_minimal_json_alert_is_enough() -> None:
     """A small bureau's script states ten facts and the village is warned; the severity follows from the colour."""
     alert, findings = from_json((DATA / "red_rainstorm.json").read_bytes())
-    assert [(finding.code, finding.element) for finding in findings] == [("missing_recommended_element", "web")]
+    assert findings == []
     assert alert is not None
     assert (alert.level, alert.event_code, alert.event, alert.document) == (
         Level.RED,

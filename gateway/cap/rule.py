@@ -29,7 +29,7 @@ _TOLD = ("event", "headline", "description", "instruction")
 _READ_ALOUD = (("event", "event"), ("senderName", "sender_name"), ("headline", "headline"),
                ("description", "description"), ("instruction", "instruction"), ("contact", "contact"))  # fmt: skip
 _RECOMMENDED = (("expires", "expires", "when it ends"), ("description", "description", "what happens"),
-                ("web", "web", "a page with the full text"), ("area", "areas", "where"))  # fmt: skip
+                ("area", "areas", "where"))  # fmt: skip
 _CHINESE = re.compile(r"[\u3400-\u9fff]")
 _PROFILE = re.compile(r"(.*:)?profile:|layer:|IPAWS", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
