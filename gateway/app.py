@@ -266,6 +266,7 @@ class App:
             simulation=live.isdisjoint(self.channels),
             keys=keys,
             rates=rates,
+            state=self.state,
         )  # fmt: skip
         await self._start(composer, links)
 

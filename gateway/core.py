@@ -15,13 +15,14 @@ from gateway.intake import Intake
 from gateway.link import Rate
 from gateway.obligation import Obligations
 from gateway.policy import Policy
-from gateway.ports import Broker, Clock
+from gateway.ports import Broker, Clock, State
 from gateway.receipts import Receipts
 from gateway.regime import Regimes
 from gateway.regions import Regions
 from gateway.render import Renderer
 from gateway.settings import Settings
 from gateway.signer import Keys
+from gateway.state import LocalState
 from gateway.store import Store
 
 
@@ -53,3 +54,5 @@ class Core:
     """What signs the messages we publish."""
     rates: Mapping[str, Rate] = field(default_factory=dict)
     """What the accounts allow; one that is not here is not limited."""
+    state: State = field(default_factory=LocalState)
+    """Counts requests; a process alone counts for itself."""

@@ -22,7 +22,7 @@ from gateway import cap, log, metrics
 from gateway.case import Cases, Prepared
 from gateway.errors import Refused
 from gateway.lineage import likeness
-from gateway.model import Alert, Batch, Decision, Minute, Plan, Record, Resolution
+from gateway.model import Alert, Batch, Decision, Document, Level, Minute, Plan, Record, Resolution
 from gateway.planner import Cursor, Planner
 from gateway.policy import Issuer, Policy, Principal
 from gateway.policy.table import WRITERS
@@ -217,6 +217,22 @@ class Intake:
             raise Refused(403, "not_an_issuer", f"this token may not issue; use one of: {', '.join(sorted(WRITERS))}")
         return issuer
 
+    async def urgent(self, data: bytes, principal: Principal) -> bool:
+        """Whether no rate limit may refuse a message: a real red warning or evacuation, or what updates or ends one.
+
+        One that cannot be read counts too: its sender needs to hear of the mistake, in case it was one of these.
+
+        Raises:
+            Refused: 403 this person issues nothing; 413 too large.
+        """
+        alert, findings, *_ = await self._take(data, self._policy().trust(self.issuer_of(principal)), self._clock.now())
+        if alert is None or any(finding.severity == "error" for finding in findings) or urgent(alert):
+            return True
+        for reference in alert.references:
+            if any(urgent(row.alert) for row in await self._store.outbox.find(reference.sender, reference.identifier)):
+                return True
+        return False
+
     async def _take(self, data: bytes, trust: cap.Trust, now: datetime) -> cap.Taken:
         if len(data) > cap.MAX_BYTES:
             raise Refused(413, "too_large", f"the message is larger than {cap.MAX_BYTES // 1024} KiB")
@@ -278,3 +294,8 @@ def detail(plan: Plan, alert: Alert, signer: str = "") -> str:
 def actor(principal: Principal) -> str:
     """Who stands in the audit chain: issuer and account name."""
     return f"{principal.issuer}/{principal.name}"
+
+
+def urgent(alert: Alert) -> bool:
+    """Whether lives hang on it at once: a real red warning or evacuation."""
+    return alert.actual and (alert.level is Level.RED or alert.document is Document.EVACUATION)

@@ -59,6 +59,7 @@ ALARMS = (
     "held",
     "held_leader",
     "limit",
+    "limit_red",
     "obligation",
     "partner",
     "step_failed",

@@ -46,6 +46,10 @@ class Settings(BaseSettings):
     namespace: str = "mingluo"
     """Prefix of queues and Redis keys."""
     log_level: str = "info"
+    reads_per_minute: int = Field(600, ge=1)
+    """Requests of one API token that only read; see `gateway.api.limit`."""
+    writes_per_minute: int = Field(120, ge=1)
+    """Requests of one API token that submit or decide; a red warning is never refused by it."""
 
     @property
     def keys(self) -> Path:

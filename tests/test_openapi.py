@@ -12,12 +12,18 @@ import pytest
 from aiohttp import web
 from api_support import ADMIN, CLERK, ISSUER, SIGNER, VIEWER, Desk, opened  # fmt: skip
 from manual_clock import ManualClock
+from pydantic import BaseModel
 
 from gateway import cap
-from gateway.api import ENDPOINTS, Endpoint, make_app
+from gateway.api import ENDPOINTS, Endpoint, make_app, repeat
 from gateway.api.endpoint import FORM_BYTES
+from gateway.api.example import EXAMPLES
 from gateway.api.openapi import document
 from gateway.api.shape import EXAMPLE
+from gateway.database import Database
+from gateway.model import Document, Level, Status
+from gateway.state import LocalState
+from gateway.store.answer import Answers, Taken
 
 DOCUMENT: dict[str, Any] = json.loads(document(ENDPOINTS))
 BY_OPERATION = {endpoint.operation: endpoint for endpoint in ENDPOINTS}
@@ -97,6 +103,39 @@ async def test_the_documented_example_is_accepted_as_it_stands(desk: Desk) -> No
     response, answer = await desk.call("POST", "/v1/alerts", ISSUER, content["application/json"]["example"])
     assert response.status == 202
     assert answer["result"] == "accepted"
+    xml = content["application/cap+xml"]["example"].encode()
+    _, seen = await desk.call("POST", "/v1/alerts/preview", ISSUER, xml, "application/cap+xml")
+    assert seen["alert"] == answer["id"]
+
+
+@pytest.mark.parametrize("model", EXAMPLES, ids=lambda model: model.__name__)
+def test_an_example_is_what_its_model_says(model: type[BaseModel]) -> None:
+    """Integrators copy examples; one with a field that does not exist costs them an afternoon."""
+    model.model_validate(EXAMPLES[model])
+    assert set(EXAMPLES[model]) <= set(model.model_fields)
+
+
+def test_every_request_and_answer_has_an_example() -> None:
+    """What a field looks like is quicker seen than read."""
+    models = {endpoint.body for endpoint in ENDPOINTS if endpoint.body}
+    models |= {one for endpoint in ENDPOINTS for one in endpoint.answers.values() if not isinstance(one, str)}
+    assert {model.__name__ for model in models - EXAMPLES.keys()} == set()
+
+
+def test_the_filters_of_the_list_know_every_value_there_is() -> None:
+    """A kind of document that cannot be filtered for is one that is overlooked."""
+    asked = {one["name"]: one["schema"] for one in DOCUMENT["paths"]["/v1/alerts"]["get"]["parameters"]}
+    for name, enum in (("status", Status), ("document", Document)):
+        assert set(asked[name]["items"]["enum"]) == {one.value for one in enum}
+    assert set(asked["level"]["items"]["enum"]) == {level.name.lower() for level in Level}
+
+
+def test_every_operation_stands_in_a_chapter() -> None:
+    """A generated client groups by it; a chapter of its own per route is no chapter."""
+    chapters = {one["name"] for one in DOCUMENT["tags"]}
+    used = [operation["tags"] for item in DOCUMENT["paths"].values() for operation in item.values()]
+    assert {tag for tags in used for tag in tags} == chapters
+    assert {len(tags) for tags in used} == {1}
 
 
 # --- every documented status ----------------------------------------------------------------------
@@ -143,6 +182,7 @@ def good(operation: str, desk: Desk) -> Ask:
         "halt": Ask(ADMIN, {"scope": "411726", "on": True}),
         "listAudit": Ask(ADMIN),
         "verifyAudit": Ask(ADMIN),
+        "getAuditCheckpoint": Ask(ADMIN),
         "health": Ask(""),
         "metrics": Ask(""),
         "openapi": Ask(""),
@@ -347,17 +387,44 @@ async def produce(desk: Desk, endpoint: Endpoint, status: int) -> int:
     """Bring the status about, or whatever comes instead."""
     if special := SPECIAL.get((endpoint.operation, status)):
         return await special(desk, endpoint)
+    if endpoint.keyed and status in (409, 422):
+        desk.core.store.answers = Occupied(desk.database, Taken.IN_FLIGHT if status == 409 else Taken.REUSED)
     alert = NOBODY if status == 404 else await ready(desk, endpoint)
+    if status == 429:
+        desk.core.state = Spent()
     desk.database.away = status == 503
     too_much = cap.MAX_BYTES if endpoint.takes_alert else FORM_BYTES
     changes: dict[int, dict[str, Any]] = {
-        400: {"query": "?limit=0"} if endpoint.query else {"body": {"nonsense": True}},
+        304: {"If-None-Match": "*"},
+        400: {"query": "?nonsense=0"} if endpoint.query else {"body": {"nonsense": True}, repeat.HEADER: ""},
         401: {"token": "", "X-Forwarded-For": "192.0.2.1"},
         403: {"token": VIEWER},
+        409: {repeat.HEADER: "taken"},
+        412: {"If-Match": '"another"'},
+        422: {repeat.HEADER: "taken"},
         413: {"body": b" " * (too_much + 1)},
         415: {"media": "text/plain"},
+        429: {"token": "guessed", "X-Forwarded-For": "192.0.2.1"},
     }
     return await send(desk, endpoint, alert, **changes.get(status, {}))
+
+
+class Occupied(Answers):
+    """Every key is taken."""
+
+    def __init__(self, database: Database, why: Taken) -> None:
+        super().__init__(database, ManualClock())
+        self._why = why
+
+    async def begin(self, key: str, digest: str) -> Taken:
+        return self._why
+
+
+class Spent(LocalState):
+    """Every bucket is empty."""
+
+    async def take(self, bucket: str, units: int, rate_per_s: float, burst: int, reserve: int) -> float:
+        return 5.0
 
 
 PROMISED = [

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 
 from aiohttp import web
 
+from gateway.api import limit
 from gateway.core import Core
 from gateway.errors import Refused
 from gateway.policy import Principal
@@ -19,17 +20,27 @@ from gateway.report import EVERYWHERE
 FORWARDED = ("Forwarded", "X-Forwarded-For")
 
 
-def authenticate(core: Core, request: web.Request) -> Principal:
-    """Return the person behind the bearer token.
+def bearer(request: web.Request) -> str:
+    """Return the caller's token.
 
     Raises:
-        Refused: 401.
+        Refused: 401 there is none.
     """
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise Refused(401, "no_token", "send the header Authorization: Bearer <token>")
-    principal = core.policy.principal(token.strip(), simulation=core.simulation)
+    return token.strip()
+
+
+async def authenticate(core: Core, request: web.Request, token: str) -> Principal:
+    """Return the person behind a bearer token.
+
+    Raises:
+        Refused: 401; 429 after too many unknown tokens from the same peer.
+    """
+    principal = core.policy.principal(token, simulation=core.simulation)
     if principal is None:
+        await limit.failed(core, request)
         raise Refused(401, "unknown_token", "this token is not known here; ask the administrator for a new one")
     return principal
 
@@ -54,9 +65,19 @@ def sees(core: Core, principal: Principal, row: AlertRow) -> tuple[str, ...]:
     if sender is not None and sender == core.policy.issuer(principal.issuer):
         return EVERYWHERE
     areas = areas_of(core, principal)
-    targets = (*row.plan.targets, *row.plan.leaving)
-    reached = [code for one in targets for code in (one.villages or (one.township,))]
-    if not targets:  # its area is still unknown: it belongs to where it came from
+    reached = codes_of(row)
+    if not reached:  # its area is still unknown: it belongs to where it came from
         reached = list(sender.areas) if sender else []
     touched = any(code.startswith(area) or area.startswith(code) for code in reached for area in areas)
     return areas if touched else ()
+
+
+def codes_of(row: AlertRow) -> list[str]:
+    """Return the codes of every place an alert tells something."""
+    targets = (*row.plan.targets, *row.plan.leaving)
+    return [code for one in targets for code in (one.villages or (one.township,))]
+
+
+def touches(row: AlertRow, area: str) -> bool:
+    """Whether an alert tells something to a place under this code, or around it."""
+    return not area or any(code.startswith(area) or area.startswith(code) for code in codes_of(row))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.api.access import sees
+from gateway.api.access import areas_of, sees, touches
 from gateway.api.endpoint import Answer, Call
 from gateway.api.shape import (
     AlertLine,
@@ -24,12 +24,15 @@ from gateway.api.told import taken, told
 from gateway.database import moment
 from gateway.errors import Refused
 from gateway.intake import actor
-from gateway.model import Batch, State
+from gateway.model import Batch, Level, State
 from gateway.ports import AlertRow
 from gateway.preview import halts, preview
 from gateway.report import EVERYWHERE, status
+from gateway.standing import WAITING
+from gateway.store.listing import Key, Wanted
+from gateway.store.outbox import HELD
 
-PAGES = 10  # looked through for one page of what the caller may see
+PARTS = 5  # of the list, looked through for one page of what the caller may see
 
 
 async def submit(call: Call) -> Answer:
@@ -45,21 +48,38 @@ async def show_preview(call: Call) -> Answer:
 async def list_alerts(call: Call) -> Answer:
     """Page through the alerts the caller may see."""
     asked = call.asked(AlertsQuery)
-    after, found = asked.after, list[AlertRow]()
-    for _ in range(PAGES):
-        rows = await call.core.store.outbox.alerts(after, asked.limit, asked.standing)
-        for row in rows:
-            after = row.alert.id
-            found += [row] if sees(call.core, call.principal, row) else []
-            if len(found) == asked.limit:
-                return 200, _page(found, after)
-        if len(rows) < asked.limit:
-            return 200, _page(found, None)
-    return 200, _page(found, after)
+    wanted, after = _wanted(call, asked), _key(asked.after)
+    found = list[AlertRow]()
+    for _ in range(PARTS):
+        rows, after = await call.core.store.listing.part(wanted, after, asked.limit - len(found))
+        found += [row for row in rows if sees(call.core, call.principal, row) and touches(row, asked.area)]
+        if after is None or len(found) == asked.limit:
+            break
+    further = f"{after.accepted_at}.{after.id}" if after else None
+    return 200, AlertsPage(alerts=[AlertLine.of(row) for row in found], next=further)
 
 
-def _page(rows: list[AlertRow], after: str | None) -> AlertsPage:
-    return AlertsPage(alerts=[AlertLine.of(row) for row in rows], next=after)
+def _wanted(call: Call, asked: AlertsQuery) -> Wanted:
+    core, mine = call.core, call.core.policy.issuer(call.principal.issuer)
+    issuer = core.policy.issuer(asked.issuer)
+    return Wanted(
+        standing=tuple(one for name in asked.standing for one in (sorted(WAITING) if name == HELD else (name,))),
+        status=tuple(asked.status),
+        document=tuple(asked.document),
+        level=tuple(Level[level.upper()].value for level in asked.level),
+        hazard=asked.hazard,
+        sender=issuer.sender if issuer else asked.issuer,
+        area=asked.area,
+        since=asked.since,
+        until=asked.until,
+        within=areas_of(core, call.principal),
+        own=mine.sender if mine else "",
+    )
+
+
+def _key(after: str) -> Key | None:
+    at, _, alert = after.partition(".")
+    return Key(int(at), alert) if after else None
 
 
 async def show(call: Call) -> Answer:

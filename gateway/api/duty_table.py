@@ -40,40 +40,40 @@ DUTY: tuple[Endpoint, ...] = (
     Endpoint(
         "PUT", "/v1/alerts/{id}", "amendDraft",
         "Store another wording of a draft, or of what was returned. Sender and identifier stay; its id may change.",
-        decisions.amend, {200: Accepted}, (404, 409, 422), roles=WRITERS, body=cap.AlertIn,
+        decisions.amend, {200: Accepted}, (404, 409, 422), roles=WRITERS, body=cap.AlertIn, conditional=True,
     ),
     Endpoint(
         "POST", "/v1/alerts/{id}/submit", "submitDraft",
         "Hand a draft on: it takes the way its route says now.",
-        decisions.submit, {202: Accepted}, (404, 409, 422), roles=WRITERS,
+        decisions.submit, {202: Accepted}, (404, 409, 422), roles=WRITERS, conditional=True,
     ),
     Endpoint(
         "POST", "/v1/alerts/{id}/return", "returnAlert", "Give a waiting alert back to its writer, with a reason.",
-        decisions.return_, {200: Standing}, (404, 409), roles=DECIDERS, body=ReasonIn,
+        decisions.return_, {200: Standing}, (404, 409), roles=DECIDERS, body=ReasonIn, conditional=True,
     ),
     Endpoint(
         "POST", "/v1/alerts/{id}/withdraw", "withdrawAlert", "Take back what you have written and nobody has sent.",
-        decisions.withdraw, {200: Standing}, (404, 409), roles=WRITERS, body=ReasonIn,
+        decisions.withdraw, {200: Standing}, (404, 409), roles=WRITERS, body=ReasonIn, conditional=True,
     ),
     Endpoint(
         "POST", "/v1/alerts/{id}/release", "releaseAlert",
         "Let a near-duplicate go out all the same; it takes the stages its route asks for.",
-        decisions.release, {200: Accepted}, (404, 409), roles=WRITERS,
+        decisions.release, {200: Accepted}, (404, 409), roles=WRITERS, conditional=True,
     ),
     Endpoint(
         "POST", "/v1/alerts/{id}/authorise", "authoriseAlert",
         "Write down a telephone authorisation (电话授权): it counts as the second person, and a signer countersigns.",
-        decisions.authorise, {200: Accepted}, (404, 409, 422), roles=CLERKS, body=TelephoneIn,
+        decisions.authorise, {200: Accepted}, (404, 409, 422), roles=CLERKS, body=TelephoneIn, conditional=True,
     ),
     Endpoint(
         "POST", "/v1/alerts/{id}/join", "joinAlert",
         "Agree to a joint warning as its partner, or write down that the partner agreed by telephone.",
-        decisions.join, {200: Accepted}, (404, 409, 422), roles=CLERKS, body=JoinIn,
+        decisions.join, {200: Accepted}, (404, 409, 422), roles=CLERKS, body=JoinIn, conditional=True,
     ),
     Endpoint(
         "POST", "/v1/alerts/{id}/alone", "publishAlone",
         "Publish a joint warning under your own name, once the partner has been waited for.",
-        decisions.alone, {200: Accepted}, (404, 409), roles=frozenset({"signer"}),
+        decisions.alone, {200: Accepted}, (404, 409), roles=frozenset({"signer"}), conditional=True,
     ),
     Endpoint(
         "GET", "/v1/alerts/{id}/decisions", "listDecisions", "The life of an alert: who decided what, and when.",
@@ -105,15 +105,15 @@ DUTY: tuple[Endpoint, ...] = (
     Endpoint(
         "POST", "/v1/emergency", "startEmergency",
         "Start the emergency regime (紧急发布) for some hours: red, and response Ⅱ and Ⅰ, leave at once by every road.",
-        duty.start_emergency, {200: RegimeOut}, (409, 422), roles=CLERKS, body=EmergencyIn,
+        duty.start_emergency, {200: RegimeOut}, (409, 422), roles=CLERKS, body=EmergencyIn, limited=False,
     ),
     Endpoint(
         "POST", "/v1/emergency/{id}/renew", "renewEmergency", "Prolong the emergency regime from now.",
-        duty.renew_emergency, {200: RegimeOut}, (404, 409, 422), roles=CLERKS, body=RenewIn,
+        duty.renew_emergency, {200: RegimeOut}, (404, 409, 422), roles=CLERKS, body=RenewIn, limited=False,
     ),
     Endpoint(
         "POST", "/v1/emergency/{id}/end", "endEmergency", "End the emergency regime before its time.",
-        duty.end_emergency, {200: RegimeOut}, (404, 409), roles=frozenset({"signer"}),
+        duty.end_emergency, {200: RegimeOut}, (404, 409), roles=frozenset({"signer"}), limited=False,
     ),
     Endpoint(
         "POST", "/v1/break-glass", "breakGlass",
@@ -126,6 +126,6 @@ DUTY: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         "POST", "/v1/break-glass/codes", "sealCode", "Make a sealed one-time code. It is shown this once.",
-        duty.new_code, {200: SealOut}, (422,), roles=ADMINS, body=SealIn,
+        duty.new_code, {200: SealOut}, (422,), roles=ADMINS, body=SealIn, kept=False,
     ),
 )  # fmt: skip

@@ -8,8 +8,9 @@ its traceback. Redirects of other surfaces pass through.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from types import MappingProxyType
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -30,6 +31,14 @@ HINTS = {
 _log = log.get("api")
 
 
+class Refusal(Refused):
+    """A refusal whose answer carries headers: when to come again."""
+
+    def __init__(self, status: int, code: str, detail: str, *, headers: Mapping[str, str]) -> None:
+        super().__init__(status, code, detail)
+        self.headers = headers
+
+
 class Problem(BaseModel):
     """What went wrong. `type` names the kind of problem and never changes; `detail` says what to do."""
 
@@ -40,7 +49,13 @@ class Problem(BaseModel):
     errors: list[dict[str, object]] | None = Field(None, description="The single findings")
 
 
-def answer(status: int, code: str, detail: str, errors: Sequence[dict[str, object]] = ()) -> web.Response:
+def answer(
+    status: int,
+    code: str,
+    detail: str,
+    errors: Sequence[dict[str, object]] = (),
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> web.Response:
     """Return a problem as a response."""
     problem = Problem.model_validate(
         {
@@ -52,7 +67,9 @@ def answer(status: int, code: str, detail: str, errors: Sequence[dict[str, objec
         }
     )
     response = web.Response(
-        status=status, body=problem.model_dump_json(exclude_none=True).encode(), headers=HEADERS.get(status)
+        status=status,
+        body=problem.model_dump_json(exclude_none=True).encode(),
+        headers=HEADERS.get(status, {}) | dict(headers),
     )
     response.content_type = MEDIA
     response.headers["Cache-Control"] = "no-store"
@@ -76,7 +93,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         return await handler(request)
     except Refused as error:
-        return answer(error.status, error.code, error.detail, error.errors)
+        headers = error.headers if isinstance(error, Refusal) else {}
+        return answer(error.status, error.code, error.detail, error.errors, headers)
     except StoreDown:
         return answer(
             503, "store_down", "the database does not answer; send it again: what is known already is recognised"

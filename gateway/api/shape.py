@@ -11,10 +11,12 @@ from typing import Annotated, Any, Literal, Self
 
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.json_schema import SkipJsonSchema
 
 from gateway import cap
 from gateway.intake import Outcome
 from gateway.model import Record
+from gateway.policy.hazard import CHINA
 from gateway.ports import AlertRow
 from gateway.preview import EVERYTHING, Finding, split_reasons
 from gateway.render import clean
@@ -44,6 +46,12 @@ def _remark(text: str) -> str:
     return clean(text)
 
 
+def _aware(at: datetime) -> datetime:
+    """A time without offset is China's."""
+    return at if at.tzinfo else at.replace(tzinfo=CHINA)
+
+
+Moment = Annotated[datetime, AfterValidator(_aware)]
 Remark = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200), AfterValidator(_remark)]
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_remark)]
 
@@ -58,19 +66,29 @@ class Form(BaseModel):
 
 
 class AlertsQuery(Form):
-    """Alerts, newest first; `after` is the `next` of the page before."""
+    """Alerts, newest first; `after` is the `next` of the page before. Several values of one filter mean either."""
 
-    after: str = Field("", pattern=r"^([0-9a-f]{20})?$")
+    after: str = Field("", pattern=r"^([0-9]{1,16}\.[0-9a-f]{20})?$")
     limit: int = Field(50, ge=1, le=200)
-    standing: Literal[
-        "", "held", "draft", "suppressed", "partner", "review", "sign", "returned", "rejected", "active", "stopped"
-    ] = Field("", description="held: all that wait for a person")
+    standing: list[
+        Literal["held", "draft", "suppressed", "partner", "review", "sign", "returned", "rejected", "active", "stopped"]
+    ] = Field([], max_length=10, description="held: all that wait for a person")
+    status: list[Literal["Actual", "Exercise", "System", "Test", "Draft"]] = Field([], max_length=5)
+    document: list[Literal["warning", "joint_risk", "response", "evacuation", "return", "nowcast", "service"]] = Field(
+        [], max_length=7
+    )
+    level: list[Literal["red", "orange", "yellow", "blue", "unknown"]] = Field([], max_length=5)
+    hazard: str = Field("", pattern=r"^[0-9A-Z]{0,10}$", description="GB/T 35561 code, or how it begins: 11B")
+    area: str = Field("", pattern=r"^([0-9]{2,12})?$", description="Code of a place, or how it begins: 4117")
+    issuer: str = Field("", pattern=r"^[!-~]{0,200}$", description="Id of an issuer, or a CAP sender")
+    since: Moment | SkipJsonSchema[None] = Field(None, description="Accepted then or later")
+    until: Moment | SkipJsonSchema[None] = Field(None, description="Accepted before")
 
 
 class DeliveriesQuery(Form):
     """Deliveries, by batch; `limit` counts batches of up to 1,000 recipients each."""
 
-    after: str = Field("", max_length=64)
+    after: str = Field("", pattern=r"^([0-9a-f]{20}\.[0-9]{1,6}\.[0-9]{1,9})?$")
     limit: int = Field(1, ge=1, le=10)
     group: Literal["", "officials", "loudspeakers", "residents", "subscribers"] = ""
 
@@ -80,6 +98,13 @@ class AuditQuery(Form):
 
     after: int = Field(0, ge=0, lt=2**63)
     limit: int = Field(100, ge=1, le=1000)
+
+
+class VerifyQuery(Form):
+    """A checkpoint the chain is held against: what GET /v1/audit/checkpoint said at the time. Both or none."""
+
+    seq: int | SkipJsonSchema[None] = Field(None, ge=0, lt=2**63)
+    hash: str | SkipJsonSchema[None] = Field(None, pattern="^[0-9a-f]{64}$")
 
 
 class ReasonIn(Form):
@@ -311,6 +336,13 @@ class AuditVerdict(BaseModel):
     whole: bool
     records: int
     wrong: str
+
+
+class CheckpointOut(BaseModel):
+    """Where the chain stands. Keep it where nobody who administers the database can change it."""
+
+    seq: int
+    hash: str
 
 
 class Part(BaseModel):

@@ -5,13 +5,25 @@ from __future__ import annotations
 from gateway import metrics
 from gateway.api.access import areas_of
 from gateway.api.endpoint import Answer, Call
-from gateway.api.shape import AuditPage, AuditQuery, AuditRecord, AuditVerdict, HaltIn, Halts, Health, Part
+from gateway.api.shape import (
+    AuditPage,
+    AuditQuery,
+    AuditRecord,
+    AuditVerdict,
+    CheckpointOut,
+    HaltIn,
+    Halts,
+    Health,
+    Part,
+    VerifyQuery,
+)
 from gateway.cap.certificate import to_pem
 from gateway.core import Core
 from gateway.errors import Refused, StoreDown
 from gateway.intake import actor
 from gateway.model import Record
 from gateway.preview import EVERYTHING, scope_name
+from gateway.store.audit import Checkpoint
 
 PROBE_S = 1.0
 
@@ -40,13 +52,23 @@ async def audit(call: Call) -> Answer:
 
 async def verify(call: Call) -> Answer:
     """Walk the whole audit chain."""
-    records, wrong = await call.core.store.audit.verify()
+    asked = call.asked(VerifyQuery)
+    if (asked.seq is None) != (asked.hash is None):
+        raise Refused(400, "half_checkpoint", "give seq and hash of the checkpoint, or neither")
+    known = None if asked.seq is None or asked.hash is None else Checkpoint(asked.seq, asked.hash)
+    records, wrong = await call.core.store.audit.verify(known)
     return 200, AuditVerdict(whole=not wrong, records=records, wrong=wrong)
 
 
 async def certificates(call: Call) -> Answer:
     """Show the certificates that sign, will sign or have signed."""
     return 200, "".join(map(to_pem, call.core.keys.certificates())).encode()
+
+
+async def checkpoint(call: Call) -> Answer:
+    """Say where the audit chain stands."""
+    found = await call.core.store.audit.checkpoint()
+    return 200, CheckpointOut(seq=found.seq, hash=found.hash)
 
 
 async def health(call: Call) -> Answer:

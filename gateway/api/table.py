@@ -17,6 +17,7 @@ from gateway.api.shape import (
     AuditPage,
     AuditQuery,
     AuditVerdict,
+    CheckpointOut,
     ConfirmationIn,
     Confirmations,
     Confirmed,
@@ -28,6 +29,7 @@ from gateway.api.shape import (
     NoteIn,
     ReasonIn,
     Standing,
+    VerifyQuery,
 )
 from gateway.policy.table import WRITERS
 from gateway.preview import Preview
@@ -61,48 +63,49 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         "POST", "/v1/alerts/preview", "previewAlert",
         "Say what issuing this would do: places, recipients, texts, route, holds, deferrals. Nothing is stored.",
-        alerts.show_preview, {200: Preview}, (422,), roles=WRITERS, body=cap.AlertIn,
+        alerts.show_preview, {200: Preview}, (422,), roles=WRITERS, body=cap.AlertIn, kept=False,
     ),
     Endpoint(
-        "GET", "/v1/alerts", "listAlerts", "List the alerts of your area, newest first.",
+        "GET", "/v1/alerts", "listAlerts",
+        "List the alerts of your area, newest first. A short page need not be the last: go on while there is `next`.",
         alerts.list_alerts, {200: AlertsPage}, query=AlertsQuery,
     ),
     Endpoint(
         "GET", "/v1/alerts/{id}", "getAlert", "One alert and how it was decided.",
-        alerts.show, {200: AlertOut}, (404,),
+        alerts.show, {200: AlertOut}, (404,), tagged=True,
     ),
     Endpoint(
         "GET", "/v1/alerts/{id}/cap", "getAlertCap", "One alert as CAP 1.2 XML, signed where the gateway has a key.",
-        alerts.show_cap, {200: "application/cap+xml"}, (404,),
+        alerts.show_cap, {200: "application/cap+xml"}, (404,), tagged=True,
     ),
     Endpoint(
         "POST", "/v1/alerts/{id}/approve", "approveAlert",
         "Let what waits of an alert go out. Nobody approves their own.",
-        alerts.approve, {200: Accepted}, (404, 409, 422), roles=WRITERS,
+        alerts.approve, {200: Accepted}, (404, 409, 422), roles=WRITERS, conditional=True,
     ),
     Endpoint(
         "POST", "/v1/alerts/{id}/reject", "rejectAlert", "End a held alert without sending it.",
-        alerts.reject, {200: Standing}, (404, 409), roles=WRITERS, body=ReasonIn,
+        alerts.reject, {200: Standing}, (404, 409), roles=WRITERS, body=ReasonIn, conditional=True,
     ),
     Endpoint(
         "POST", "/v1/alerts/{id}/recall", "recallAlert",
         "Stop an alert at once: nothing more leaves. What has left needs a correction. Repeating it is harmless.",
-        alerts.recall, {200: Standing}, (404,), roles=WRITERS, body=ReasonIn,
+        alerts.recall, {200: Standing}, (404,), roles=WRITERS, body=ReasonIn, conditional=True,
     ),
     Endpoint(
         "POST", "/v1/alerts/{id}/cancel", "cancelAlert",
         "Send the all-clear (解除) to everyone who was warned; it waits for a second person.",
-        alerts.cancel, {200: Accepted, 202: Accepted}, (404, 409), roles=WRITERS, body=NoteIn,
+        alerts.cancel, {200: Accepted, 202: Accepted}, (404, 409), roles=WRITERS, body=NoteIn, conditional=True,
     ),
     Endpoint(
         "POST", "/v1/alerts/{id}/correct", "correctAlert",
         "Revoke a mistake (更正) to everyone who was told; any signer may, alone.",
-        alerts.correct, {202: Accepted}, (404, 409), roles=WRITERS, body=NoteIn,
+        alerts.correct, {202: Accepted}, (404, 409), roles=WRITERS, body=NoteIn, conditional=True,
     ),
     Endpoint(
         "GET", "/v1/alerts/{id}/status", "getAlertStatus",
         "What was sent and how fast, and which villages are reached, with the gaps by name.",
-        alerts.show_status, {200: Status}, (404,),
+        alerts.show_status, {200: Status}, (404,), tagged=True,
     ),
     Endpoint(
         "GET", "/v1/alerts/{id}/deliveries", "listDeliveries",
@@ -121,15 +124,21 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         "POST", "/v1/halt", "halt",
         "Stop or release all sending of a county, a channel or everything. Issuers halt counties of their own.",
-        system.halt, {200: Halts}, (422,), roles=HALTERS, body=HaltIn,
+        system.halt, {200: Halts}, (422,), roles=HALTERS, body=HaltIn, limited=False,
     ),
     Endpoint(
         "GET", "/v1/audit", "listAudit", "The chain of decisions.",
         system.audit, {200: AuditPage}, roles=ADMINS, query=AuditQuery,
     ),
     Endpoint(
-        "GET", "/v1/audit/verify", "verifyAudit", "Walk the whole chain and say whether it is unbroken.",
-        system.verify, {200: AuditVerdict}, roles=ADMINS,
+        "GET", "/v1/audit/verify", "verifyAudit",
+        "Walk the whole chain and say whether it is unbroken, and still holds the checkpoint given.",
+        system.verify, {200: AuditVerdict}, roles=ADMINS, query=VerifyQuery,
+    ),
+    Endpoint(
+        "GET", "/v1/audit/checkpoint", "getAuditCheckpoint",
+        "Where the chain stands now. Kept elsewhere, it proves later that nothing up to here was rewritten or cut off.",
+        system.checkpoint, {200: CheckpointOut}, roles=ADMINS,
     ),
     Endpoint(
         "GET", "/v1/certificates", "listCertificates",
@@ -147,6 +156,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         "GET", "/openapi.json", "openapi", "This description, as OpenAPI 3.1.",
-        openapi, {200: JSON}, access="open",
+        openapi, {200: JSON}, access="open", tagged=True,
     ),
 )  # fmt: skip

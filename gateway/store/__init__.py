@@ -6,9 +6,11 @@ from gateway.database import Database, Tx, micros
 from gateway.model import Record
 from gateway.ports import Clock
 from gateway.store import audit
+from gateway.store.answer import Answers
 from gateway.store.audit import AuditChain
 from gateway.store.command import Commands
 from gateway.store.ledger import SqlLedger
+from gateway.store.listing import Listing
 from gateway.store.minute import SqlMinutes
 from gateway.store.obligation import SqlObligations
 from gateway.store.outbox import SqlOutbox
@@ -27,6 +29,8 @@ class Store:
         self.outbox = SqlOutbox(database, clock)
         self.ledger = SqlLedger(database, clock)
         self.commands = Commands(database, clock)
+        self.listing = Listing(database)
+        self.answers = Answers(database, clock)
         self.audit = AuditChain(database)
         self.timers = SqlTimers(database, clock)
         self.obligations = SqlObligations(database)

@@ -13,6 +13,7 @@ from gateway.standing import WAITING, Standing
 from gateway.store import audit, minute, obligation, seal
 from gateway.store.change import note
 from gateway.store.codec import LANE_RANK, pack
+from gateway.store.listing import place_alert
 from gateway.store.rows import add_batches, stop_alert
 from gateway.store.timer import drop_timer, set_timer
 
@@ -60,6 +61,7 @@ def accept(tx: Tx, draft: Draft) -> Accepted:
     if draft.seal and not seal.use(tx, draft.seal, alert.id, draft.now):
         raise SealError(alert.id)
     _refer(tx, alert)
+    place_alert(tx, alert.id, draft.plan)
     _written(tx, draft, 0)
     return Accepted("accepted", alert.id)
 
@@ -95,6 +97,8 @@ def move(tx: Tx, was: AlertRow, draft: Draft) -> Accepted:
         return Accepted("conflict", alert.id)
     if was.alert != alert:
         _renamed(tx, was.alert.id, alert)
+    tx.run("DELETE FROM alert_county WHERE alert = :was", was=was.alert.id)
+    place_alert(tx, alert.id, draft.plan)
     _written(tx, draft, revision)
     return Accepted("accepted", alert.id)
 

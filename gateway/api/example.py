@@ -1,0 +1,114 @@
+"""One example per request and answer, as they stand in /openapi.json. Tests hold each against its model.
+
+They tell one story: the red rainstorm warning of `shape.EXAMPLE`, its drill, and the gaps it leaves.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from gateway import cap
+from gateway.api import shape
+from gateway.api.problem import TYPES, Problem
+from gateway.preview import Preview
+from gateway.report import Status
+
+ALERT = "e3aa37a3bddc701c194a"
+PERSON = "3621676876413551375"
+GREEN = "green: 泌阳县气象局 is pre-authorised and 11B03 is on the list"
+AT = "2026-07-20T06:00:00Z"
+EXPIRES = "2026-07-20T09:00:00Z"
+DIGEST = "a5da32a51b06d31331261afbeb540d034f216fa8a18393a6c80565f2b317ea90"
+HASH = "e7286f999c24be478aec4120e2e8933154feed9fa747f43f38b8242b626b5115"
+LINKS = shape.links_of(ALERT)
+
+_LINE: dict[str, Any] = {
+    "id": ALERT, "sender": "411726-qxj@mingluo.example", "identifier": "41172641600000_20260720135800",
+    "sent": "2026-07-20T05:58:00Z", "status": "Actual", "kind": "Alert", "document": "warning", "event": "暴雨",
+    "level": "red", "expires": EXPIRES, "standing": "active", "reason": "", "by": "411726-qxj/泌阳预报员",
+    "accepted_at": AT, "links": LINKS,
+}  # fmt: skip
+_COUNT: dict[str, Any] = {
+    "step": 1, "township": "411726204", "group": "officials", "channel": "sms_twilio", "language": "zh",
+    "notice": "issue", "recipients": 2, "fallback": False,
+}  # fmt: skip
+_WORDS: dict[str, Any] = {
+    "channel": "sms_twilio", "group": "officials", "notice": "issue", "language": "zh", "township": "411726204",
+    "title": "暴雨红色预警", "units": 65, "segments": 1, "findings": [],
+    "text": "【泌阳县气象局】泌阳县气象局20日13时58分发布暴雨红色预警：未来3小时铜山乡雨量将超过100毫米。"
+    "立即转移危险区群众。到岗回1",
+}  # fmt: skip
+_TARGET: dict[str, Any] = {
+    "township": {"code": "411726204", "name": "泌阳县铜山乡"}, "villages": [], "how": "code", "certain": True,
+    "coarse": False,
+}  # fmt: skip
+_TIMING: dict[str, Any] = {
+    "channel": "sms_twilio", "group": "officials", "batches": 2, "unfinished": 0, "first_submitted_at": AT,
+    "first_submitted_s": 0.2, "last_settled_at": "2026-07-20T06:00:01Z", "last_settled_s": 1.0,
+}  # fmt: skip
+_GAP: dict[str, Any] = {"code": "411726204201", "name": "泌阳县铜山乡彭庄村", "state": "gap"}
+
+EXAMPLES: dict[type[BaseModel], Any] = {
+    # --- asked
+    cap.AlertIn: shape.EXAMPLE,
+    shape.ReasonIn: {"reason": "区域有误"},
+    shape.NoteIn: {"note": "雨已停"},
+    shape.ConfirmationIn: {"person": PERSON, "how": "phone", "note": "已到岗"},
+    shape.HaltIn: {"scope": "411726", "on": True},
+    # --- answered
+    shape.Accepted: {
+        "id": ALERT, "result": "accepted", "route": "green", "reasons": [GREEN], "held": [], "warnings": [],
+        "halts": [], "links": LINKS,
+    },
+    Preview: {
+        "alert": ALERT, "event": "暴雨", "level": "red", "status": "Actual", "kind": "Alert", "expires": EXPIRES,
+        "route": "green", "reasons": [GREEN], "held": [], "would_be_held": False, "alarms": [], "warnings": [],
+        "halts": [], "targets": [_TARGET], "leaving": [], "beyond_border": [], "counts": [_COUNT], "texts": [_WORDS],
+        "deferrals": [],
+    },
+    shape.AlertsPage: {"alerts": [_LINE], "next": f"1784527200000000.{ALERT}"},
+    shape.AlertOut: _LINE | {
+        "route": "green", "reasons": [GREEN], "held": [], "policy_digest": DIGEST,
+        "townships": ["411726204", "411726209"], "alert": shape.EXAMPLE,
+    },
+    shape.Standing: {"id": ALERT, "standing": "rejected", "reason": "区域有误"},
+    Status: {
+        "alert": ALERT, "standing": "active", "reason": "", "route": "green", "held": [], "halts": [],
+        "accepted_at": AT, "expires": EXPIRES, "timings": [_TIMING],
+        "counts": [{"channel": "sms_twilio", "group": "officials", "state": "delivered", "recipients": 4}],
+        "villages": {"confirmed": 29, "played": 1, "sms_only": 0, "silent": 0, "gap": 1},
+        "confirmation_wanted": True, "gaps": [_GAP], "wanting": [_GAP],
+    },
+    shape.DeliveriesPage: {
+        "deliveries": [{
+            "batch": f"{ALERT}.1.0", "position": 0, "recipient": PERSON, "township": "411726204",
+            "village": "411726204200", "channel": "sms_twilio", "group": "officials", "state": "delivered",
+        }],
+        "next": f"{ALERT}.1.0",
+    },
+    shape.Confirmations: {
+        "confirmations": [{"person": PERSON, "villages": ["411726204200"], "how": "phone: 已到岗", "at": AT}]
+    },
+    shape.Confirmed: {"result": "confirmed"},
+    shape.Halts: {"halted": ["411726"]},
+    shape.AuditPage: {
+        "records": [{
+            "seq": 1, "at": AT, "actor": "411726-qxj/泌阳预报员", "action": "accept", "subject": ALERT,
+            "detail": "policy a5da32a51b06; green", "hash": HASH,
+        }],
+        "next": 1,
+    },
+    shape.AuditVerdict: {"whole": False, "records": 2, "wrong": "record 3 is missing"},
+    shape.CheckpointOut: {"seq": 1, "hash": HASH},
+    shape.Health: {
+        "status": "ok", "simulation": True, "policy": DIGEST[:12],
+        "parts": [{"name": "store", "ready": True, "detail": "sqlite"}],
+    },
+    Problem: {
+        "type": f"{TYPES}outside_authority", "title": "Forbidden", "status": 403,
+        "detail": "area: 411728 lies outside the areas of 411726-qxj (authority.toml, issuer 411726-qxj, areas)",
+        "errors": [{"code": "area", "message": "area: 411728 lies outside the areas of 411726-qxj"}],
+    },
+}  # fmt: skip
