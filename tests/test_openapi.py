@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import requests
+import schemathesis
 from aiohttp import web
 from api_support import ADMIN, CLERK, ISSUER, SIGNER, VIEWER, Desk, opened  # fmt: skip
 from manual_clock import ManualClock
@@ -26,6 +28,7 @@ from gateway.state import LocalState
 from gateway.store.answer import Answers, Taken
 
 DOCUMENT: dict[str, Any] = json.loads(document(ENDPOINTS))
+DESCRIBED = schemathesis.openapi.from_dict(DOCUMENT)
 BY_OPERATION = {endpoint.operation: endpoint for endpoint in ENDPOINTS}
 EXPIRED = EXAMPLE | {"expires": "2026-07-20T13:59:00+08:00", "identifier": "expired"}
 NOBODY = "0" * 20
@@ -190,14 +193,18 @@ def good(operation: str, desk: Desk) -> Ask:
 
 
 async def send(desk: Desk, endpoint: Endpoint, alert: str = NOBODY, **changes: Any) -> int:
-    """Send the good request of an endpoint with changes; return the status."""
+    """Send the good request of an endpoint with changes; hold the answer against the document; return the status."""
     ask = good(endpoint.operation, desk)
     request = {"token": ask.token, "body": ask.body} | changes
     path = endpoint.path.replace("{id}", alert).replace("{kind}", "review") + request.pop("query", "")
     if ask.needs == "code":
         request.setdefault("Break-Glass", await sealed(desk))
-    response, _ = await desk.call(endpoint.method, path, **request)
-    assert response.content_type == "application/problem+json" or response.status < 400 or endpoint.path == "/v1/health"
+    response, content = await desk.call(endpoint.method, path, **request)
+    data = content if isinstance(content, bytes) else json.dumps(content).encode()
+    fields = {name: response.headers.getall(name) for name in response.headers}
+    asked = requests.Request(endpoint.method, str(response.url)).prepare()
+    answered = schemathesis.Response(response.status, fields, data, asked, 0.0, verify=False)
+    DESCRIBED[endpoint.path][endpoint.method].validate_response(answered)
     return response.status
 
 

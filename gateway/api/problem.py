@@ -27,6 +27,7 @@ HINTS = {
     405: ("wrong_method", "this address does not take that method; see the Allow header and /openapi.json"),
     413: ("too_large", "the body is too large"),
 }
+OTHER = "http_error"  # whatever else the HTTP server itself refuses
 
 _log = log.get("api")
 
@@ -104,7 +105,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except web.HTTPException as error:
         if error.status < HTTPStatus.BAD_REQUEST:
             raise
-        response = answer(error.status, *HINTS.get(error.status, ("http_error", error.reason)))
+        response = answer(error.status, *HINTS.get(error.status, (OTHER, error.reason)))
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
         return response
