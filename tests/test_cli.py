@@ -424,6 +424,22 @@ def test_a_role_alone_asks_for_the_clusters_servers(run: Run) -> None:
     assert "MINGLUO_AMQP_URL" in result.stderr
 
 
+def test_a_checkpoint_kept_elsewhere_proves_the_chain(run: Run, tmp_path: Path) -> None:
+    """A chain that was cut and written anew agrees with itself; only what lies outside it can tell."""
+    assert run("halt", "all").exit_code == 0
+    kept = tmp_path / "kept.json"
+    kept.write_text(run("audit", "checkpoint").stdout)
+    assert json.loads(kept.read_text()).keys() == {"seq", "hash"}
+    assert run("halt", "all", "--off").exit_code == 0
+    assert run("audit", "verify", "--checkpoint", kept).exit_code == 0
+    kept.write_text(json.dumps({"seq": 1_000, "hash": "0" * 64}))
+    broken = run("audit", "verify", "--checkpoint", kept)
+    assert (broken.exit_code, "to 1000 are missing at the end" in broken.stderr) == (1, True)
+    kept.write_text("[]")
+    unread = run("audit", "verify", "--checkpoint", kept)
+    assert (unread.exit_code, "not a checkpoint" in unread.stderr) == (2, True)
+
+
 # --- through the API ------------------------------------------------------------------------------
 
 
@@ -510,7 +526,12 @@ HEARD = {
         (("halt", "411726", "--off"), "POST", "/v1/halt", {"scope": "411726", "on": False}),
         (("status", "../x"), "GET", "/v1/alerts/..%2Fx/status", None),
         (("list", "--standing", "held"), "GET", "/v1/alerts?limit=20&standing=held", None),
+        (("list", "--level", "red", "--level", "orange", "--hazard", "11B", "--area", "4117", "--issuer", "x",
+          "--status", "Actual", "--document", "warning", "--since", "2026-07-20T14:00", "--until", "2026-07-21"), "GET",
+         "/v1/alerts?limit=20&status=Actual&document=warning&level=red&level=orange&hazard=11B&area=4117&issuer=x"
+         "&since=2026-07-20T14:00&until=2026-07-21", None),
         (("audit", "verify"), "GET", "/v1/audit/verify", None),
+        (("audit", "checkpoint"), "GET", "/v1/audit/checkpoint", None),
         (("audit", "list", "--after", "5"), "GET", "/v1/audit?after=5&limit=100", None),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
@@ -525,6 +546,16 @@ async def test_each_command_asks_its_own_route(
     assert (asked, where, authorization) == (method, path, "Bearer secret-token")
     if body is not None:
         assert (media, json.loads(sent)) == ("application/json", body)
+
+
+async def test_a_long_list_is_followed_over_its_pages(run: Run, gateway: Gateway) -> None:
+    """Whoever asks for 250 must not read 200 and believe that is all; a short page is not the end."""
+    gateway.answer = (200, {"alerts": [{"id": "a1"}] * 100, "next": "1.a"}, {})
+    result = await ask(run, gateway, "list", "--limit", "250", "--json")
+    assert json.loads(result.stdout)["next"] == "1.a"
+    assert [asked[1] for asked in gateway.asked] == [
+        "/v1/alerts?limit=200", "/v1/alerts?limit=150&after=1.a", "/v1/alerts?limit=50&after=1.a",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

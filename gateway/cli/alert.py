@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +16,7 @@ from gateway.cli.frame import AsJson, print_json, wrong_use
 from gateway.cli.preview import show_preview
 
 MAX_BYTES = 4 * 1024 * 1024
+PAGE = 200  # alerts the gateway lists at once
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="CAP 1.2 XML, or its JSON form.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The alert's id, as issue and list show it.")]
@@ -194,18 +195,41 @@ def status(
 
 
 def list_(
-    standing: Annotated[str, typer.Option(help="Only these: held, active, stopped or rejected.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=200, help="How many.")] = 20,
+    standing: Annotated[
+        list[str] | None, typer.Option(help="Only held, active, stopped, rejected; repeatable.")
+    ] = None,
+    status: Annotated[list[str] | None, typer.Option(help="Only Actual, Exercise, Test …; repeatable.")] = None,
+    document: Annotated[list[str] | None, typer.Option(help="Only warning, evacuation …; repeatable.")] = None,
+    level: Annotated[list[str] | None, typer.Option(help="Only red, orange, yellow, blue; repeatable.")] = None,
+    hazard: Annotated[str, typer.Option(metavar="CODE", help="Only this GB/T 35561 code, or what begins so.")] = "",
+    area: Annotated[str, typer.Option(metavar="CODE", help="Only what touches this place, or what begins so.")] = "",
+    issuer: Annotated[str, typer.Option(metavar="ID", help="Only this issuer's, by id or CAP sender.")] = "",
+    since: Annotated[str, typer.Option(metavar="TIME", help="Accepted then or later: 2026-07-20T14:00.")] = "",
+    until: Annotated[str, typer.Option(metavar="TIME", help="Accepted before.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
     url: Url = "",
     token: Token = "",
     json: AsJson = False,
 ) -> None:
-    """List alerts, newest first.
+    """List alerts, newest first. Times without offset are China's.
 
-    Example: mingluo list --standing held
+    Example: mingluo list --standing held --level red --area 411726
     """
-    query = {"limit": str(limit)} | ({"standing": standing} if standing else {})
-    _show(Gateway(url, token).get("/v1/alerts", **query), page.show_alerts, json)
+    query: dict[str, str | Sequence[str]] = {
+        "standing": standing or (), "status": status or (), "document": document or (), "level": level or (),
+        "hazard": hazard, "area": area, "issuer": issuer, "since": since, "until": until,
+    }  # fmt: skip
+    gateway, after = Gateway(url, token), ""
+    query = {name: value for name, value in query.items() if value}
+    found: list[dict[str, Any]] = []
+    while len(found) < limit:
+        part = str(min(limit - len(found), PAGE))
+        answer = gateway.get("/v1/alerts", limit=part, **query, **({"after": after} if after else {})) or {}
+        found += answer.get("alerts") or ()
+        after = answer.get("next") or ""
+        if not after:
+            break
+    _show({"alerts": found, "next": after or None}, page.show_alerts, json)
 
 
 def add(app: typer.Typer) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 from urllib.parse import quote, urlsplit
 
@@ -25,6 +25,7 @@ REDIRECTS = range(300, 400)
 ERRORS = 400
 BROKEN = 500
 
+Query = Mapping[str, str | Sequence[str]]
 Url = Annotated[
     str, typer.Option("--url", envvar="MINGLUO_URL", metavar="URL", help=f"The gateway; default {DEFAULT_URL}.")
 ]
@@ -56,8 +57,8 @@ class Gateway:
             wrong_use("MINGLUO_TOKEN: not a token; it has characters no token has")
         self._token = token
 
-    def get(self, path: str, **query: str) -> Any:
-        """Ask; see `request`."""
+    def get(self, path: str, **query: str | Sequence[str]) -> Any:
+        """Ask; a sequence repeats its parameter; see `request`."""
         return self.request("GET", path, query=query)
 
     def post(self, path: str, body: Mapping[str, object] | bytes | None = None, **headers: str) -> Any:
@@ -70,7 +71,7 @@ class Gateway:
         method: str,
         path: str,
         data: bytes | None = None,
-        query: Mapping[str, str] | None = None,
+        query: Query | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
         """Make one request and return the answer's JSON (None if it has none).
@@ -94,7 +95,7 @@ class Gateway:
         return answer
 
     async def _exchange(
-        self, method: str, path: str, data: bytes | None, query: Mapping[str, str], further: Mapping[str, str]
+        self, method: str, path: str, data: bytes | None, query: Query, further: Mapping[str, str]
     ) -> tuple[int, str, bytes]:
         from aiohttp import ClientError, ClientSession, ClientTimeout, InvalidURL
 

@@ -10,6 +10,8 @@ import getpass
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from json import loads
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.regions import Regions
     from gateway.settings import Settings
     from gateway.store import Store
+    from gateway.store.audit import Checkpoint
 
 T = TypeVar("T")
 EVERYTHING = "*"
@@ -69,24 +72,60 @@ def with_store(settings: Settings, advice: str, work: Callable[[Store, Database]
 # --- audit ----------------------------------------------------------------------------------------
 
 
-def verify(url: Url = "", token: Token = "", json: AsJson = False) -> None:
+def verify(
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What `mingluo audit checkpoint` said once: it must still hold.")
+    ] = None,
+    url: Url = "",
+    token: Token = "",
+    json: AsJson = False,
+) -> None:
     """Walk the hash chain of decisions from its first record. Ends with 1 if it is broken.
 
     Without --url and --token the database is opened itself.
 
-    Example: mingluo audit verify
+    Example: mingluo audit verify --checkpoint 2026-07-20.json
     """
+    known = _checkpoint(checkpoint) if checkpoint else None
     if url or token:
-        answer = Gateway(url, token).get("/v1/audit/verify") or {}
+        query = {"seq": str(known.seq), "hash": known.hash} if known else {}
+        answer = Gateway(url, token).get("/v1/audit/verify", **query) or {}
         number, wrong = answer.get("records", 0), str(answer.get("wrong", ""))
     else:
-        number, wrong = with_store(load_settings(), ASK, lambda store, _: store.audit.verify())
+        number, wrong = with_store(load_settings(), ASK, lambda store, _: store.audit.verify(known))
     if json:
         print_json({"whole": not wrong, "records": number, "wrong": wrong})
     elif not wrong:
         typer.echo(f"the audit chain is whole: {number} records")
     if wrong:
         refuse(f"the audit chain is broken after record {number}: {wrong}; keep the database as it is, it is evidence")
+
+
+def _checkpoint(file: Path) -> Checkpoint:
+    """Read a checkpoint; anything else is no evidence."""
+    from gateway.store.audit import Checkpoint
+
+    try:
+        found = loads(file.read_bytes())
+        return Checkpoint(int(found["seq"]), str(found["hash"]))
+    except (ValueError, TypeError, KeyError):
+        wrong_use(f"{file}: not a checkpoint; mingluo audit checkpoint > {file} writes one")
+
+
+def checkpoint(url: Url = "", token: Token = "") -> None:
+    """Say where the chain of decisions stands, as JSON: sequence and hash of its last record.
+
+    Keep it where nobody who administers the database can change it: it proves later that nothing was rewritten or
+    cut off. Without --url and --token the database is opened itself.
+
+    Example: mingluo audit checkpoint > 2026-07-20.json
+    """
+    if url or token:
+        answer = Gateway(url, token).get("/v1/audit/checkpoint") or {}
+        found = {name: answer.get(name) for name in ("seq", "hash")}
+    else:
+        found = with_store(load_settings(), ASK, lambda store, _: store.audit.checkpoint())._asdict()
+    print_json(found)
 
 
 def show(
@@ -225,6 +264,7 @@ def add(app: typer.Typer) -> None:
     panel = "This installation"
     group = typer.Typer(help="The hash chain of decisions.", no_args_is_help=True)
     group.command("verify")(verify)
+    group.command("checkpoint")(checkpoint)
     group.command("list")(show)
     app.add_typer(group, name="audit", rich_help_panel=panel)
     for command in (halt, live):
