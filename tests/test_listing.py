@@ -54,11 +54,11 @@ def plan_of(one: Alert, *townships: str) -> Plan:
     return Plan(one.id, "green", (), tuple(map(Target, townships)), (), ())
 
 
-async def accept(store: Store, one: Alert, *townships: str, held: bool = False, after_s: float = 0) -> None:
+async def accept(store: Store, one: Alert, *townships: str, standing: str = "active", after_s: float = 0) -> None:
     """Accept a message about these townships, so long after the beginning."""
     at = START + timedelta(seconds=after_s)
     record = Record(at, "issuer", "accept", one.id)
-    draft = Draft(one, one.id, plan_of(one, *townships), (), {}, [record], {}, at, "issuer", held)
+    draft = Draft(one, one.id, plan_of(one, *townships), (), {}, [record], {}, at, "issuer", standing)
     assert (await store.outbox.accept(draft)).result == "accepted"
 
 
@@ -71,13 +71,13 @@ async def test_each_filter_narrows_and_an_alert_is_listed_by_what_it_was_accepte
     """The officer's question is answered by the database alone; an error here hides a warning."""
     await accept(store, alert("a"), "411726204", "411728100")
     await accept(store, alert("b", level=Level.ORANGE, event_code="11A01"), "411702001", after_s=1)
-    await accept(store, alert("c", status=Status.EXERCISE, sender="city"), "411726209", held=True, after_s=2)
+    await accept(store, alert("c", status=Status.EXERCISE, sender="city"), "411726209", standing="sign", after_s=2)
     await accept(store, alert("d", document=Document.SERVICE, level=Level.UNKNOWN), after_s=3)
     assert await found(store) == ["d", "c", "b", "a"]
     assert await found(store, level=(Level.RED.value, Level.ORANGE.value)) == ["c", "b", "a"]
     assert await found(store, level=(0,)) == ["d"]
     assert await found(store, hazard="11B", status=("Actual",)) == ["d", "a"]
-    assert await found(store, standing=("held",)) == ["c"]
+    assert await found(store, standing=("sign",)) == ["c"]
     assert await found(store, sender="city") == ["c"]
     assert await found(store, area="411726") == ["c", "a"]
     assert await found(store, area="4117") == ["c", "b", "a"]

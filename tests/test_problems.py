@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from gateway.api.problem import HINTS, OTHER
@@ -15,20 +15,31 @@ ELSEWHERE = frozenset({"bench", "cli", "demo", "directory", "simulate"})
 ROW = re.compile(r"^\| `(\w+)` \| (\d{3}|other) \| \S.{10,} \|$", re.MULTILINE)
 
 
-def calls() -> Iterator[tuple[str, ast.Call, str]]:
-    """(file, call, name) of every call by a plain name in what answers over HTTP."""
+def calls() -> Iterator[tuple[str, str, list[object]]]:
+    """(file, function, its constant arguments) of every call by a plain name in what answers over HTTP."""
     for path in sorted((ROOT / "gateway").rglob("*.py")):
         where = path.relative_to(ROOT / "gateway")
         if where.parts[0] in ELSEWHERE:
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        tree = ast.parse(path.read_text())
+        named = {
+            node.targets[0].id: node.value.value
+            for node in tree.body
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+            if isinstance(node.value, ast.Constant)
+        }
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                yield str(where), node, node.func.id
+                yield str(where), node.func.id, [value_of(arg, named) for arg in node.args[:2]]
 
 
-def said(node: ast.Call, name: str) -> tuple[str, str] | None:
+def value_of(arg: ast.expr, named: Mapping[str, object]) -> object:
+    """The value of a constant, also by the name it has in its module; None for anything else."""
+    return arg.value if isinstance(arg, ast.Constant) else named.get(arg.id) if isinstance(arg, ast.Name) else None
+
+
+def said(name: str, values: list[object]) -> tuple[str, str] | None:
     """Code and status of a call that makes a problem; None for any other."""
-    values = [arg.value if isinstance(arg, ast.Constant) else None for arg in node.args[:2]]
     match name, *values:
         case (("Refused" | "Refusal" | "answer"), int(status), str(code)):
             return code, str(status)
@@ -40,7 +51,7 @@ def said(node: ast.Call, name: str) -> tuple[str, str] | None:
 def test_every_problem_stands_on_the_page_and_no_other() -> None:
     """An integrator at night looks up the code of the answer; what is not there is a telephone call."""
     page = (ROOT / "docs" / "api.md").read_text()
-    made = {said(node, name) for _, node, name in calls()} - {None}
+    made = {said(name, values) for _, name, values in calls()} - {None}
     made |= {(code, str(status)) for status, (code, _) in HINTS.items()} | {(OTHER, "other")}
     assert set(ROW.findall(page)) == made
     rows = [line for line in page.splitlines() if re.match(r"\| `\w+` \| (\d|other)", line)]
@@ -50,5 +61,5 @@ def test_every_problem_stands_on_the_page_and_no_other() -> None:
 def test_every_problem_is_made_so_that_it_can_be_read() -> None:
     """A code from a variable would be missing on the page without anybody noticing."""
     made = ("Refused", "Refusal", "refused")
-    unread = [where for where, node, name in calls() if name in made and said(node, name) is None]
+    unread = [where for where, name, values in calls() if name in made and said(name, values) is None]
     assert unread == ["api/problem.py"]  # `refused` itself, whose callers are read

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import schemathesis
-from api_support import ADMIN, CLERK, ISSUER, REVIEWER, VIEWER, Desk, opened
+from api_support import ADMIN, CLERK, ISSUER, SIGNER, VIEWER, Desk, opened
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from manual_clock import ManualClock
@@ -29,8 +29,9 @@ from schemathesis.specs.openapi.checks import (
 
 from gateway.api import ENDPOINTS, Endpoint
 
-TOKENS = {"": "", ISSUER: "issuer", REVIEWER: "reviewer", CLERK: "clerk", VIEWER: "viewer", ADMIN: "admin"}
-EXAMPLES = 15  # per operation and kind of data
+TOKENS = {"": "", ISSUER: "issuer", SIGNER: "signer", CLERK: "clerk", VIEWER: "viewer", ADMIN: "admin"}
+ELSEWHERE = "411726101"
+EXAMPLES = 10  # per operation and kind of data
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -75,12 +76,14 @@ class Live:
             await self._end.wait()
 
     async def _fill(self, desk: Desk) -> None:
-        """One alert under way, one held, one ended."""
-        for number in range(2):
-            self.alerts.append((await desk.issue(identifier=f"n{number}"))["id"])
+        """One alert under way, one ended, and drills elsewhere that wait."""
+        self.alerts.append((await desk.issue())["id"])
         await desk.delivered(self.alerts[0])
+        self.alerts.append((await desk.issue(identifier="other", level="orange"))["id"])
         await desk.call("POST", f"/v1/alerts/{self.alerts[1]}/recall", ISSUER, {"reason": "误发"})
-        self.alerts.append(await desk.held(identifier="drill"))
+        for number in range(3):
+            far = [{"description": "泰山庙镇", "geocodes": {"township": [ELSEWHERE]}}]
+            self.alerts.append(await desk.held(identifier=f"drill{number}", areas=far))
 
 
 @pytest.fixture(scope="module")

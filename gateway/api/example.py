@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from gateway import cap
+from gateway.api import duty_shape as duty
 from gateway.api import shape
 from gateway.api.problem import TYPES, Problem
 from gateway.preview import Preview
@@ -49,6 +50,17 @@ _TIMING: dict[str, Any] = {
     "first_submitted_s": 0.2, "last_settled_at": "2026-07-20T06:00:01Z", "last_settled_s": 1.0,
 }  # fmt: skip
 _GAP: dict[str, Any] = {"code": "411726204201", "name": "泌阳县铜山乡彭庄村", "state": "gap"}
+_CALL: dict[str, Any] = {
+    "name": "王某", "post": "带班领导", "number": "0396-0000000", "at": "2026-07-20T14:05:00+08:00", "witness": "李某",
+}  # fmt: skip
+_OWED: dict[str, Any] = {
+    "alert": ALERT, "kind": "review", "due": "2026-07-20T06:30:00Z", "opened_at": AT, "overdue": False,
+    "answers": ["endorsed", "objected"], "answered_at": None, "by": "", "answer": "", "remark": "",
+}  # fmt: skip
+_REGIME: dict[str, Any] = {
+    "id": "5b1f0c2ad47e93c8a6d0", "area": "411726", "issuer": "411726-fzb", "by": "411726-fzb/泌阳签发人",
+    "reason": "特大暴雨", "started_at": AT, "until": "2026-07-20T12:00:00Z", "renewed": 0, "ended_at": None,
+}  # fmt: skip
 
 EXAMPLES: dict[type[BaseModel], Any] = {
     # --- asked
@@ -60,7 +72,7 @@ EXAMPLES: dict[type[BaseModel], Any] = {
     # --- answered
     shape.Accepted: {
         "id": ALERT, "result": "accepted", "route": "green", "reasons": [GREEN], "held": [], "warnings": [],
-        "halts": [], "links": LINKS,
+        "halts": [], "links": LINKS, "standing": "active", "needs": [],
     },
     Preview: {
         "alert": ALERT, "event": "暴雨", "level": "red", "status": "Actual", "kind": "Alert", "expires": EXPIRES,
@@ -106,6 +118,32 @@ EXAMPLES: dict[type[BaseModel], Any] = {
         "status": "ok", "simulation": True, "policy": DIGEST[:12],
         "parts": [{"name": "store", "ready": True, "detail": "sqlite"}],
     },
+    # --- decisions and the duty room
+    duty.TelephoneIn: _CALL,
+    duty.JoinIn: {"partner": "411726-slj", "call": _CALL},
+    duty.ConsultationIn: {
+        "at": "2026-07-20T13:40:00+08:00", "participants": ["气象台值班员", "水利局值班员"], "conclusion": "联合发布",
+    },
+    duty.AnswerIn: {"answer": "endorsed", "remark": ""},
+    duty.EmergencyIn: {"area": "411726", "reason": "特大暴雨"},
+    duty.RenewIn: {"call": _CALL},
+    duty.SealIn: {"issuer": "411726-qxj", "label": "一号信封"},
+    duty.Decisions: {
+        "decisions": [{"standing": "sign", "event": "approve", "by": "411726-qxj/泌阳签发人", "at": AT, "reason": ""}]
+    },
+    duty.Noted: {"kind": "consultation", "at": AT},
+    duty.Minutes: {
+        "minutes": [{"kind": "consultation", "by": "411726-qxj/泌阳预报员", "at": AT,
+                     "content": {"at": AT, "participants": ["气象台值班员"], "conclusion": "联合发布"}}]
+    },
+    duty.Obligations: {"obligations": [_OWED]},
+    duty.ObligationOut: _OWED,
+    duty.RegimesOut: {"regimes": [_REGIME]},
+    duty.RegimeOut: _REGIME,
+    duty.Seals: {
+        "codes": [{"issuer": "411726-qxj", "label": "一号信封", "made_at": AT, "used_at": None, "alert": ""}]
+    },
+    duty.SealOut: {"code": "ABCD-EFGH-JKLM-NPQR-STUV-WXYZ-2345", "issuer": "411726-qxj", "label": "一号信封"},
     Problem: {
         "type": f"{TYPES}outside_authority", "title": "Forbidden", "status": 403,
         "detail": "area: 411728 lies outside the areas of 411726-qxj (authority.toml, issuer 411726-qxj, areas)",
