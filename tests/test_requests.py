@@ -455,3 +455,23 @@ async def test_a_filter_that_cannot_be_meant_is_refused(desk: Desk, query: str) 
     """An ignored filter shows the wrong alerts with the air of the right ones."""
     response, problem = await desk.call("GET", f"/v1/alerts?{query}", VIEWER)
     assert (response.status, kind(problem)) == (400, "invalid_query")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "expected"),
+    [
+        ("GET", "/v1/alerts/%00", None, 404),
+        ("POST", "/v1/obligations/%00/review", {"answer": "endorsed"}, 404),
+        ("POST", "/v1/emergency/a%00/renew", {}, 404),
+        ("POST", "/v1/break-glass/codes", {"issuer": "411726-qxj", "label": "a\0b"}, 400),
+        ("POST", "/v1/halt", {"scope": "noop\0", "on": True}, 400),
+        ("GET", "/v1/alerts?issuer=a%00", None, 400),
+    ],
+)
+async def test_what_no_database_can_hold_is_refused_before_it_is_asked(
+    desk: Desk, method: str, path: str, body: object, expected: int
+) -> None:
+    """PostgreSQL takes no NUL: the answer would be a fault of ours, and an alarm at night, for anybody's stray byte."""
+    answers = [(await desk.call(method, path, token, body))[0].status for token in (ADMIN, SIGNER)]
+    assert expected in answers
+    assert set(answers) <= {expected, 403}

@@ -137,6 +137,8 @@ def serve(core: Core, endpoint: Endpoint) -> Handler:
     """Return the aiohttp handler of an endpoint."""
 
     async def handler(request: web.Request) -> web.StreamResponse:
+        if "\0" in request.path:  # no database can be asked for it
+            raise web.HTTPNotFound
         principal, counted = await _principal(core, endpoint, request)
         query = _query(endpoint, request)
         data = await _data(endpoint, request)

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from gateway import cap
@@ -60,6 +60,14 @@ class Form(BaseModel):
     """Closed: a misspelt key is an error."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _storable(cls, value: object) -> object:
+        """Refuse what PostgreSQL cannot hold in a text."""
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("holds a NUL character; remove it")
+        return value
 
 
 # --- asked ----------------------------------------------------------------------------------------

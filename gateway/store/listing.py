@@ -143,4 +143,5 @@ def _touches(prefixes: Sequence[str], name: str, *, nowhere: bool = False) -> st
     lengths = sorted({min(len(prefix), COUNTY) for prefix in prefixes})
     under = [f"substr(c.county, 1, {length}) IN :*{name}" for length in lengths]
     counts = " OR ".join([*under, "c.county = ''"] if nowhere else under)
-    return f"EXISTS (SELECT 1 FROM alert_county c WHERE c.alert = l.id AND ({counts}))"
+    # With an OFFSET PostgreSQL asks the index per entry; else it would hash the whole table for one page.
+    return f"EXISTS (SELECT 1 FROM alert_county c WHERE c.alert = l.id AND ({counts}) LIMIT 1 OFFSET 0)"
