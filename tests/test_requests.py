@@ -30,6 +30,7 @@ from api_support import (
     opened,
 )
 from manual_clock import ManualClock
+from signing import certificate, der, key
 from structlog.testing import capture_logs
 from yarl import URL
 
@@ -39,6 +40,7 @@ from gateway.api.shape import EXAMPLE
 from gateway.database import Database
 from gateway.errors import StateDown, StoreDown
 from gateway.ports import Accepted, Draft
+from gateway.signer import FileSigner, Keys
 from gateway.state import LocalState
 from gateway.store.answer import KEPT, Answers, Kept, Turn
 from gateway.store.listing import Listing
@@ -225,6 +227,18 @@ async def test_what_has_not_changed_is_not_sent_again(desk: Desk) -> None:
     await desk.delivered(alert)
     response, _ = await desk.call("GET", f"/v1/alerts/{alert}/status", VIEWER, **{"If-None-Match": tag})
     assert response.status == 200
+
+
+async def test_a_signed_message_stays_the_same_bytes(desk: Desk) -> None:
+    """A signature made anew with other random numbers would send every reader the whole message every time."""
+    own = key("publisher")
+    desk.core.keys = Keys([FileSigner(own, (der(certificate("publisher", own)),))])
+    path = f"/v1/alerts/{(await desk.issue())['id']}/cap"
+    response, first = await desk.call("GET", path, VIEWER)
+    assert b"SignatureValue" in first
+    desk.clock.advance(60)
+    again, content = await desk.call("GET", path, VIEWER, **{"If-None-Match": response.headers["ETag"]})
+    assert (again.status, content) == (304, b"")
 
 
 async def test_a_decision_on_what_has_changed_meanwhile_is_refused(desk: Desk) -> None:
