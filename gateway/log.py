@@ -42,5 +42,5 @@ def configure(level: str = "info", *, pretty: bool = False) -> None:
 
 
 def get(part: str) -> Any:
-    """Return a logger that names its part of the gateway."""
-    return structlog.get_logger().bind(part=part)
+    """Return a logger that names its part of the gateway. It is bound when used, so `configure` may come later."""
+    return structlog.get_logger(part=part)
