@@ -58,7 +58,6 @@ def of_area(regions: Regions, area: Area, inside: tuple[str, ...]) -> Meaning:
 
 def _by_code(regions: Regions, geocodes: Iterable[Code]) -> _Coded:
     coded = _Coded([], [], [])
-    roots = tuple(code for code, one in regions.places.items() if one.kind == "city")
     for value in (part for code in geocodes if code.name not in FOREIGN for part in _LIST.split(code.value)):
         if len(value) not in _LENGTHS or not (value.isascii() and value.isdigit()):
             continue
@@ -67,7 +66,7 @@ def _by_code(regions: Regions, geocodes: Iterable[Code]) -> _Coded:
             coded.counties.append(code)
         elif code in regions.places or code[:_TOWNSHIP] in regions.places:
             coded.fine.append(_coded(regions, code))
-        elif code.startswith(roots):
+        elif code.startswith(regions.cities):
             coded.unknown.append(value)
     return coded
 

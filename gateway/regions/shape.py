@@ -11,11 +11,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Container, Iterable, Sequence
-from itertools import groupby, pairwise
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import shapely
+from numpy.typing import NDArray
 from shapely.geometry import Point as Spot
 from shapely.geometry import Polygon, shape
 from shapely.geometry.base import BaseGeometry
@@ -26,9 +28,12 @@ from gateway.regions.ring import is_dense
 
 OFFSET_M = 600.0  # maps drawn in GCJ-02 lie up to this far from WGS84 (火星坐标)
 _DEGREE_M = 111_195.0  # metres per degree of latitude on the mean sphere
-_CORNERS = 3
 _CROSSINGS, _SLACK = 8, 1000  # per side; each side meets itself and its two neighbours in any ring
 _CHUNK = 64  # sides counted at once: bounds the memory of a hostile ring
+
+
+Flat = NDArray[np.float64]
+"""Metres on the plane: one row (east, north) per point."""
 
 
 class Hit(NamedTuple):
@@ -72,7 +77,7 @@ class Shapes:
         return {self.codes[at] for at in near}
 
     def _polygon(self, ring: Sequence[Point]) -> set[Hit]:
-        surface = _surface([self._flat(point) for point in ring if _on_earth(point)])
+        surface = _surface(self._flat(ring))
         if surface is None:
             return set()
         shapely.prepare(surface)
@@ -81,9 +86,10 @@ class Shapes:
 
     def _circle(self, circle: Circle) -> set[Hit]:
         radius = circle.radius_km * 1000
-        if not _on_earth(circle.centre) or not 0 <= radius < math.inf:
+        flat = self._flat([circle.centre])
+        if not len(flat) or not 0 <= radius < math.inf:
             return set()
-        centre = Spot(self._flat(circle.centre))
+        centre = Spot(flat[0])
         near = self._tree.query(centre, predicate="dwithin", distance=radius + OFFSET_M)
         return {self._hit(int(at), "circle", _reaches(centre, radius, self._shapes[at])) for at in near}
 
@@ -95,26 +101,28 @@ class Shapes:
         # A line or point left of a broken polygon covers no ground: it can only touch.
         return bool(surface.area) and surface.intersects(one) and not surface.touches(one)
 
-    def _flat(self, point: Point) -> tuple[float, float]:
-        return (point.lon - self._middle[0]) * self._scale, (point.lat - self._middle[1]) * _DEGREE_M
+    def _flat(self, points: Sequence[Point]) -> Flat:
+        """Return the points that are on earth (degrees; nan is not), in one go: a ring can have tens of thousands."""
+        degrees = np.fromiter(chain.from_iterable(points), np.float64, 2 * len(points)).reshape(-1, 2)
+        degrees = degrees[(np.abs(degrees) <= (90, 180)).all(axis=1)]
+        flat: Flat = (degrees[:, ::-1] - self._middle) * (self._scale, _DEGREE_M)
+        return flat
 
 
 def _reaches(centre: Spot, radius: float, one: BaseGeometry) -> bool:
     return one.distance(centre) < radius if radius else one.contains(centre)
 
 
-def _on_earth(point: Point) -> bool:
-    return abs(point.lat) <= 90 and abs(point.lon) <= 180  # degrees; false for nan as well
-
-
-def _surface(points: Sequence[tuple[float, float]]) -> BaseGeometry | None:
+def _surface(points: Flat) -> BaseGeometry | None:
     """Return the ground a ring covers; a broken ring covers everything any reading of it would.
 
     A ring crossing itself keeps all its lobes, and holes in it are filled: CAP rings have none.
     """
-    points = [point for point, _ in groupby(points)]  # rounding repeats points
-    if len(set(points)) < _CORNERS:
-        return shapely.MultiPoint(points).convex_hull if points else None
+    moved = (np.diff(points, axis=0) != 0).any(axis=1)
+    points = points[np.concatenate(([True], moved))] if len(points) else points  # rounding repeats points
+    others = points[(points != points[:1]).any(axis=1)]
+    if not (others != others[:1]).any():  # fewer than three corners
+        return shapely.MultiPoint(points).convex_hull if len(points) else None
     ring = Polygon(points)
     if is_dense(ring):
         return ring.convex_hull
@@ -127,9 +135,9 @@ def _surface(points: Sequence[tuple[float, float]]) -> BaseGeometry | None:
     return ring.convex_hull if filled.is_empty else filled
 
 
-def _tangled(points: Sequence[tuple[float, float]]) -> bool:
+def _tangled(points: Flat) -> bool:
     """Return whether a ring crosses itself so often that mending it could take minutes."""
-    sides = shapely.linestrings(list(pairwise(points)))
+    sides = shapely.linestrings(np.stack((points[:-1], points[1:]), axis=1).tolist())
     tree = shapely.STRtree(sides)
     allowed = _CROSSINGS * len(sides) + _SLACK
     for start in range(0, len(sides), _CHUNK):

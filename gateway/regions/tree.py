@@ -50,6 +50,11 @@ class Regions:
         return cls(places.values(), shape.load(geometry, places))
 
     @cached_property
+    def cities(self) -> tuple[str, ...]:
+        """The codes of the cities: what our own codes begin with."""
+        return tuple(code for code, one in self.places.items() if one.kind == "city")
+
+    @cached_property
     def names(self) -> Names:
         """The index of names, built when first needed."""
         return Names(self.places)
