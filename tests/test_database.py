@@ -293,3 +293,34 @@ async def test_a_closing_process_does_not_wait_for_ever_for_a_database_that_is_a
             await waiting
     with pytest.raises(StoreDown, match="closed"):
         await database.write(keep("late"))
+
+
+async def test_a_look_waits_for_no_other_read_and_no_write(tmp_path: Path) -> None:
+    """An export that takes minutes must not stand between a red warning and the place it is looked up in."""
+    database = Database(f"sqlite:///{tmp_path}/one.db", readers=1)
+    await database.open()
+    released = threading.Event()
+
+    def export(tx: Tx) -> None:
+        assert released.wait(20)
+
+    await database.write(keep("before"))
+    reading = asyncio.ensure_future(database.read(export, 30.0))
+    async with busy(database):
+        assert await database.look(kept) == ["before"]
+    assert await database.look(kept) == ["before", "blocker", "last"]
+    released.set()
+    await reading
+    await database.close()
+
+
+async def test_a_look_changes_nothing_and_shows_its_own_fault(tmp_path: Path) -> None:
+    """It runs beside the writer: what would write through it would break the one order of writes."""
+    database = Database(f"sqlite:///{tmp_path}/one.db")
+    await database.open()
+    with pytest.raises(StoreDown):
+        await database.look(keep("one"))
+    with pytest.raises(sqlite3.OperationalError, match="nowhere"):
+        await database.look(lambda tx: tx.one("SELECT 1 FROM nowhere"))
+    assert await database.look(kept) == []
+    await database.close()

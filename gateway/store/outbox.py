@@ -64,7 +64,7 @@ class SqlOutbox:
 
     async def alert(self, alert: str) -> AlertRow | None:
         """One alert."""
-        rows = await self._rows("WHERE id = :alert", alert=alert)
+        rows = await self._database.look(lambda tx: alert_rows(tx, "WHERE id = :alert", alert=alert))
         return rows[0] if rows else None
 
     async def alerts(self, after: str = "", limit: int = 50, standing: str = "") -> list[AlertRow]:
@@ -96,7 +96,7 @@ class SqlOutbox:
     async def around(self, alert: Alert, likeness: str, now: datetime, alike_within: timedelta) -> Around:
         """What bears on a message that has just come in."""
         since, hour_ago = now - alike_within, now - timedelta(hours=1)
-        return await self._database.read(lambda tx: around(tx, alert, likeness, now, since, hour_ago))
+        return await self._database.look(lambda tx: around(tx, alert, likeness, now, since, hour_ago))
 
     async def _rows(self, tail: str, **values: object) -> list[AlertRow]:
         return await self._database.read(lambda tx: alert_rows(tx, tail, **values))
@@ -104,7 +104,7 @@ class SqlOutbox:
     async def work(self, limit: int) -> list[StepWork]:
         """Steps of active plans that are due and not exhausted, most urgent lane first."""
         now = micros(self._clock.now())
-        rows = await self._database.read(
+        rows = await self._database.look(
             lambda tx: tx.all(
                 "SELECT s.alert, s.number, s.township, s.village, s.person, s.sequence FROM step s"
                 " JOIN alert a ON a.id = s.alert WHERE s.finished = 0 AND s.start <= :now AND a.standing = 'active'"
@@ -248,5 +248,5 @@ class SqlOutbox:
 
     async def halts(self) -> list[str]:
         """Scopes halted now."""
-        rows = await self._database.read(lambda tx: tx.all("SELECT scope FROM halt ORDER BY scope"))
+        rows = await self._database.look(lambda tx: tx.all("SELECT scope FROM halt ORDER BY scope"))
         return [row[0] for row in rows]
