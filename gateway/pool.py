@@ -1,15 +1,43 @@
-"""Large messages are parsed beside the loop, in a process of their own, so that they never delay a small one."""
+"""Large messages are parsed beside the loop, in a process of their own, so that they never delay a small one.
+
+The child yields to the gateway where cores are scarce. An alert comes back packed: pickled point by point, a
+polygon of 41,000 would hold the loop up for longer than its parse took.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import copyreg
 import multiprocessing
+import os
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from datetime import datetime
 
+import msgspec
+
 from gateway import cap, log
+from gateway.model import Alert
+
+NICE = 10
 
 _log = log.get("pool")
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Alert).decode
+
+
+def _unpack(packed: bytes) -> Alert:
+    return _decode(packed)
+
+
+def _pack(alert: Alert) -> tuple[Callable[[bytes], Alert], tuple[bytes]]:
+    return _unpack, (_encode(alert),)
+
+
+def _begin() -> None:
+    """Prepare the child."""
+    os.nice(NICE)
+    copyreg.pickle(Alert, _pack)
 
 
 class ParsePool:
@@ -27,7 +55,7 @@ class ParsePool:
         for last in (False, True):
             if self._executor is None:
                 # Spawned, not forked: this process has threads that hold locks.
-                self._executor = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+                self._executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin)
             executor = self._executor
             try:
                 return await asyncio.get_running_loop().run_in_executor(executor, cap.take, data, trust, now)

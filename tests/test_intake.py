@@ -16,7 +16,9 @@ import pytest
 from api_support import ISSUER, JIALOU, ROOT, SIGNER, Desk, opened
 from manual_clock import ManualClock
 
+from gateway import cap
 from gateway.api.shape import EXAMPLE
+from gateway.bench.warning import polygon_gale
 from gateway.cap import Trust
 from gateway.errors import Refused
 from gateway.policy import Policy
@@ -169,6 +171,21 @@ async def test_the_parser_of_large_messages_comes_back_after_its_death(clock: Ma
         os.kill(process.pid or 0, signal.SIGKILL)
     assert (await pool.take(data, Trust("x"), clock.now())).alert is not None
     pool.close()
+
+
+async def test_a_large_message_comes_back_from_the_parser_as_it_is_read_here(clock: ManualClock) -> None:
+    """Packed on the way, it must lose nothing: not a point, not a digit of its time, not its id."""
+    data = cap.write(polygon_gale("bypq@mingluo.example", "41172641600000_20260720143000", ["411726204"]))
+    pool = ParsePool()
+    try:
+        there = await pool.take(data, Trust("x"), clock.now())
+    finally:
+        pool.close()
+    here = cap.take(data, Trust("x"), clock.now())
+    assert here.alert is not None
+    assert there.alert is not None
+    assert there == here
+    assert there.alert.id == here.alert.id
 
 
 # --- what a grant leaves out -------------------------------------------------------------------------
