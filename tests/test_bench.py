@@ -12,13 +12,18 @@ from typing import Any
 from gateway.bench.fanout import Measured, Round, result
 from gateway.bench.figures import of_fanout, of_first, of_sms
 from gateway.bench.first import First
-from gateway.bench.measure import Spread
+from gateway.bench.frozen import Cost, Frozen
+from gateway.bench.intake import Intake
+from gateway.bench.measure import Spread, quantile
 from gateway.bench.page import page
 from gateway.bench.sms import Sms
 
 SPREAD = {"median", "low", "high"}
 FANOUT = result(1_000, Measured([Round(0.5, 0.1, 0.4, 0.1)], [Round(0.25, 0.05)], 120.0))
 FIRST = First(300, 40, 12.0, 16.0, 17.0, 6.0, 9.0)
+ONE = Spread(1, 1, 1)
+INTAKE = Intake(5.0, 3, 2_000, 853_000, 120, ONE, ONE, ONE, ONE, ONE, ONE, ONE, ONE, ONE, ONE, ONE, ONE)
+FROZEN = Frozen(5, Cost(ONE, ONE), Cost(ONE, ONE))
 SMS = Sms(1_000, 3, Spread(90, 80, 95), Spread(100, 90, 110), Spread(0.9, 0.8, 1.0), Spread(1, 1, 1))
 
 
@@ -66,6 +71,32 @@ def test_first_times_every_alert_at_a_device() -> None:
     assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["max_ms"]
 
 
+def test_intake_takes_every_warning_it_posts_and_recalls_a_bulk_send() -> None:
+    """Every answer is a 202 and the recall left something unsent, or the bench would fail."""
+    found = run("intake", "--rounds", "1", "--seconds", "0.5", "--recipients", "40000")
+    figures = {
+        "parse_ms", "commits_s", "held_s", "held_cpu_ms", "p50_ms", "p99_ms", "green_s", "green_cpu_ms", "polygons_s",
+        "red_p50_ms", "red_p99_ms", "recall_ms",
+    }  # fmt: skip
+    assert found.keys() == {
+        "bench", "seconds", "rounds", "message_bytes", "polygon_bytes", "recipients", *figures,
+    }  # fmt: skip
+    assert (found["bench"], found["seconds"], found["rounds"]) == ("intake", 0.5, 1)
+    assert all(found[key].keys() == SPREAD for key in figures)
+    assert all(found[key]["low"] > 0 for key in figures - {"recall_ms"})
+    assert 1_900 < found["message_bytes"] < 2_100
+    assert found["polygon_bytes"] > 800_000
+    assert found["recipients"] > 100
+
+
+def test_frozen_neighbours_are_given_up_and_taken_up_again() -> None:
+    """Each round begins with a neighbour that answers, or its first call would not be the one that waits."""
+    found = run("frozen", "--rounds", "2")
+    assert found.keys() == {"bench", "rounds", "redis", "rabbitmq"}
+    assert (found["bench"], found["rounds"], found["rabbitmq"]) == ("frozen", 2, None)
+    assert found["redis"]["first_ms"]["low"] > found["redis"]["later_us"]["high"] / 1000 > 0
+
+
 def test_an_unknown_bench_is_wrong_use() -> None:
     """A bench that does not exist is not measured as something else."""
     done = subprocess.run([sys.executable, "-m", "gateway.cli", "bench", "carriers"], capture_output=True, check=False)
@@ -90,11 +121,17 @@ def test_a_figure_says_whether_its_target_was_met() -> None:
 
 def test_the_page_names_machine_and_commands() -> None:
     """A number in the docs without its machine and its command proves nothing."""
-    text = page([FANOUT, SMS, FIRST], "mingluo bench all --write docs/benchmarks.md", date(2026, 7, 1))
+    text = page([INTAKE, FIRST, SMS, FANOUT, FROZEN], "mingluo bench all --write docs/benchmarks.md", date(2026, 7, 1))
     assert "mingluo bench all --write docs/benchmarks.md" in text
     assert "2026-07-01" in text
     assert "Python 3" in text
-    assert all(f"`mingluo bench {name}`" in text for name in ("fanout", "sms", "first"))
+    assert all(f"`mingluo bench {name}`" in text for name in ("intake", "first", "sms", "fanout", "frozen"))
+
+
+def test_a_quantile_is_one_of_the_values() -> None:
+    """The slowest of ten answers is their p99: it may not be averaged away."""
+    assert quantile([float(value) for value in range(1, 11)], 0.99) == 10.0
+    assert quantile([3.0, 1.0, 2.0], 0.5) == 2.0
 
 
 def test_a_spread_is_median_and_extremes() -> None:

@@ -23,7 +23,7 @@ import uvloop
 from gateway import cap, log
 from gateway.app import App
 from gateway.bench.measure import COUNTY, ISSUER, Spread, answer, configuration, red_rain
-from gateway.bench.people import write_residents
+from gateway.bench.people import write_people
 from gateway.database import micros
 from gateway.model import Batch, Record
 from gateway.policy import Principal
@@ -93,7 +93,7 @@ async def fanout(recipients: int = 100_000, rounds: int = 3, *, delivery: bool =
         folder = Path(temporary)
         configuration(folder)
         (folder / "channels.toml").write_text(f"[{CHANNEL}]\n", encoding="utf8")
-        await write_residents(folder / "data", recipients)
+        await write_people(folder / "data", recipients)
         task = Task(temporary, recipients, rounds, delivery)
         found = msgspec.json.decode(
             await answer("gateway.bench.fanout", msgspec.json.encode(task).decode()), type=Measured

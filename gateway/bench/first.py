@@ -8,7 +8,6 @@ written the alert to the sockets of its first devices: an upper bound of the fir
 from __future__ import annotations
 
 import asyncio
-import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ import msgspec
 from aiohttp import ClientSession
 
 from gateway import cap
-from gateway.bench.measure import COUNTY, SystemClock, configuration, environment, red_rain
+from gateway.bench.measure import COUNTY, SystemClock, configuration, environment, quantile, red_rain
 from gateway.database import Database
 from gateway.demo.stage import Servers, Stage
 from gateway.directory.importer import Importer
@@ -68,8 +67,8 @@ async def first(rounds: int = 40, devices: int = 300) -> First:
             stage.stop()
     written, accepted = zip(*times, strict=True)
     return First(
-        connected, len(times), _quantile(written, 0.5), _quantile(written, 0.95), max(written),
-        _quantile(accepted, 0.5), _quantile(accepted, 0.95),
+        connected, len(times), quantile(written, 0.5), quantile(written, 0.95), max(written),
+        quantile(accepted, 0.5), quantile(accepted, 0.95),
     )  # fmt: skip
 
 
@@ -150,8 +149,3 @@ async def _played(session: ClientSession, alert: str) -> float:
             return float(found[0])
         await asyncio.sleep(POLL_S)
     raise RuntimeError(f"not every loudspeaker played within {PATIENCE_S:.0f} s")
-
-
-def _quantile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that `share` of all do not exceed (nearest rank)."""
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]

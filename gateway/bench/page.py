@@ -7,10 +7,12 @@ from datetime import date
 
 from gateway.bench.fanout import Fanout
 from gateway.bench.first import First
+from gateway.bench.frozen import Cost, Frozen
+from gateway.bench.intake import Intake
 from gateway.bench.measure import machine
 from gateway.bench.sms import Sms
 
-Result = Fanout | Sms | First
+Result = Intake | First | Sms | Fanout | Frozen
 Row = tuple[str, str, str]
 
 HEAD = """# Benchmarks
@@ -28,6 +30,8 @@ their own on the same cores. Figures are the median of the rounds, the lowest an
 TITLES = {
     "fanout": "Fan-out through the no-op channel",
     "sms": "HTTP SMS channel against a bare loop of the same SDK call",
+    "frozen": "What a frozen neighbour costs",
+    "intake": "Taking warnings in: the whole way from the request to the 202",
     "first": "Last byte of the request read to the first loudspeaker",
 }
 
@@ -54,6 +58,11 @@ def rows(result: Result) -> list[Row]:
                 ("request → 202 at the client, p50 and p95, ms",
                  f"{result.accepted_p50_ms:g}, {result.accepted_p95_ms:g}", ""),
             ]  # fmt: skip
+        case Intake():
+            return _intake(result)
+        case Frozen():
+            costs = [("Redis", result.redis), ("RabbitMQ, green publish", result.rabbitmq)]
+            return [row for name, cost in costs if cost for row in _cost(name, cost)]
 
 
 def _fanout(result: Fanout) -> list[Row]:
@@ -72,6 +81,32 @@ def _fanout(result: Fanout) -> list[Row]:
             ("its CPU seconds per million", str(result.delivery.cpu_s_per_million), ""),
         ]
     return found
+
+
+def _intake(result: Intake) -> list[Row]:
+    return [
+        ("seconds of each part, rounds", f"{result.seconds:g}, {result.rounds}", ""),
+        ("bytes of a warning, of one with 41,000 points", f"{result.message_bytes:,}, {result.polygon_bytes:,}", ""),
+        ("the parser alone, CPU ms a warning", str(result.parse_ms), ""),
+        ("the disk alone, synced commits/s", str(result.commits_s), ""),
+        ("held for a second person: accepted/s", str(result.held_s), "≥ 400"),
+        ("CPU ms of the gateway for each", str(result.held_cpu_ms), "≤ 1.5"),
+        ("fifty issuers at half that rate: p50, ms to 202", str(result.p50_ms), ""),
+        ("p99, ms to 202", str(result.p99_ms), "≤ 50"),
+        (f"green, each to {result.recipients:,} recipients meanwhile: accepted/s", str(result.green_s), ""),
+        ("CPU ms of the gateway for each, until all are settled", str(result.green_cpu_ms), ""),
+        ("warnings with 41,000 points as fast as they are taken/s", str(result.polygons_s), ""),
+        ("red ones beside them: p50, ms to 202", str(result.red_p50_ms), ""),
+        ("p99, ms to 202", str(result.red_p99_ms), "≤ 100"),
+        ("recall answered to the last slice that left, ms", str(result.recall_ms), "≤ 1,000"),
+    ]
+
+
+def _cost(name: str, cost: Cost) -> list[Row]:
+    return [
+        (f"{name}: the first call gives up, ms", str(cost.first_ms), "≤ 250"),
+        (f"{name}: each later one, µs", str(cost.later_us), ""),
+    ]
 
 
 def page(results: Sequence[Result], command: str, day: date) -> str:

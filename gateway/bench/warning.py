@@ -1,4 +1,7 @@
-"""The warnings that `gateway.bench.intake` has posted: some 2 KB as a county observatory writes them, and one giant."""
+"""The warnings that `gateway.bench.intake` has posted: some 2 KB as a county observatory writes them, and one giant.
+
+Each says its own identifier in its text: two that differ in numbers only would be near-duplicates (D4).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _DESCRIPTION = (
 _INSTRUCTION = (
     "1.政府及相关部门按照职责做好防御应急工作；2.停止露天集体活动和户外作业，人员转移到安全场所；"
     "3.加固围板、棚架、广告牌，切断危险地带的室外电源；4.检查农田、鱼塘排水系统，做好防御准备；"
-    "5.行人和车辆避开低洼路段、桥涵和山洪沟口，驾驶人员减速慢行。"
+    "5.行人和车辆避开低洼路段、桥涵和山洪沟口，驾驶人员减速慢行；6.各村预警责任人逐户通知，并及时回复。"
 )
 
 
@@ -54,7 +57,8 @@ def _warning(
         event, language="zh-CN", urgency="Immediate", severity=_SEVERITY[level], certainty="Likely",
         event_codes=(Code("GB/T 35561", code),), effective=now, onset=now, expires=now + timedelta(hours=3),
         sender_name="泌阳县气象局", headline=f"泌阳县气象局发布{event}{_COLOUR[level]}预警",
-        description=_DESCRIPTION.format(what=what), instruction=_INSTRUCTION,
+        description=f"{_DESCRIPTION.format(what=what)}（{identifier}）", instruction=_INSTRUCTION,
+        contact="泌阳县气象局值班室", web="https://qxj.mingluo.example/warnings/11B",
         areas=(Area("泌阳县部分乡镇", geocodes=tuple(Code("township", code) for code in townships)),),
     )  # fmt: skip
     return Alert(

@@ -22,39 +22,53 @@ class Name(StrEnum):
     FANOUT = "fanout"
     SMS = "sms"
     FIRST = "first"
+    INTAKE = "intake"
+    FROZEN = "frozen"
 
 
-ORDER = (Name.FIRST, Name.SMS, Name.FANOUT)
+ORDER = (Name.INTAKE, Name.FIRST, Name.SMS, Name.FANOUT, Name.FROZEN)
 
 
 def bench(
-    name: Annotated[Name, typer.Argument(metavar="[NAME]", help="fanout, sms, first or all.")] = Name.ALL,
+    name: Annotated[
+        Name, typer.Argument(metavar="[NAME]", help="intake, first, sms, fanout, frozen or all.")
+    ] = Name.ALL,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON line per bench.")] = False,
-    recipients: Annotated[int | None, typer.Option(min=1, help="Residents (fanout), texts per round (sms).")] = None,
+    recipients: Annotated[
+        int | None, typer.Option(min=1, help="Residents (fanout, intake's recall), texts (sms).")
+    ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds; alerts for first.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="Of each part of a round (intake).")] = None,
     write: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the page of the figures.")] = None,
 ) -> None:
-    """Measure the fan-out, the SMS channel and the way to the first loudspeaker, each in processes of its own.
+    """Measure intake, the way to the first loudspeaker, the SMS channel, the fan-out, and what frozen neighbours cost.
 
-    Nothing real is sent and nothing of an installation is touched. Without options: about two minutes on two cores.
+    Nothing real is sent and nothing of an installation is touched. Without options: about four minutes on two cores.
+    A frozen RabbitMQ is measured on the one MINGLUO_AMQP_URL names, with queues of its own.
 
     Example: mingluo bench fanout --recipients 100000 --rounds 3 --json
     """
     import uvloop
 
     names = ORDER if name is Name.ALL else (name,)
-    results = [uvloop.run(_measure(one, recipients, rounds)) for one in names]
+    results = [uvloop.run(_measure(one, recipients, rounds, seconds)) for one in names]
     _show(results, as_json=as_json)
     if write is not None:
         _write(results, write)
 
 
-async def _measure(name: Name, recipients: int | None, rounds: int | None) -> Result:
+async def _measure(name: Name, recipients: int | None, rounds: int | None, seconds: float | None) -> Result:
     from gateway.bench.fanout import fanout
     from gateway.bench.first import first
+    from gateway.bench.frozen import frozen
+    from gateway.bench.intake import intake
     from gateway.bench.sms import sms
 
     tell(f"measuring {name.value} …")
+    if name is Name.INTAKE:
+        return await intake(seconds or 5.0, rounds or 3, recipients or 100_000)
+    if name is Name.FROZEN:
+        return await frozen(rounds or 5)
     if name is Name.FANOUT:
         return await fanout(recipients or 100_000, rounds or 3)
     if name is Name.SMS:
