@@ -5,7 +5,7 @@ measured is the whole way to the 202: HTTP, token, parsing, checks, places, rout
 to the disk. Every round has a gateway of its own with an empty ledger, and measures one after the other:
 
 - `raw`: the parser alone, and the disk's own commits;
-- `recall`: how long after the recall's answer the last slice of a bulk send was claimed;
+- `recall`: how long after a recall was asked for the last slice of a bulk send was settled;
 - `held`: yellow gales, which wait for a second person: the acceptance, and the alarm it rings, alone;
 - `at half that rate`: the same from fifty issuers at moments of their own;
 - `green`: red rainstorms, each with the opening batches of its officials. They are sent and settled at the same
@@ -189,22 +189,22 @@ class _Bench:
         return _count(posted) / posted.seconds, spent / _count(posted) * 1000
 
     async def _recall(self) -> float:
-        """Return the milliseconds from the recall's answer to the last slice that still left; settled, so at most."""
+        """Return the milliseconds from the recall's request to the settling of the last slice that still left."""
         headers = {"Authorization": f"Bearer {SIGNER}"}
         async with ClientSession(f"http://127.0.0.1:{self._office.port}", headers=headers) as session:
             data = cap.write(rain(CROWD_SENDER, f"{self._label}-recalled", self._crowd_towns))
             async with session.post("/v1/alerts", data=data, headers={"Content-Type": CAP}) as answered:
                 alert = (await answered.json())["id"]
             await self._office.until(lambda: self._office.ask(SENT, alert)[0] is not None)
+            asked = time.time()
             async with session.post(f"/v1/alerts/{alert}/recall", json={"reason": "bench"}) as answered:
-                status, at = answered.status, time.time()
-        if status != 200:
-            raise RuntimeError(f"the recall was answered {status}")
+                if answered.status != 200:
+                    raise RuntimeError(f"the recall was answered {answered.status}")
         await self._office.settled()
         last, sent = self._office.ask(SENT, alert)
         if last is None or sent is None or sent >= self._crowd:
             raise RuntimeError(f"{sent} of {self._crowd} had left before the recall; nothing was measured")
-        return max(0.0, last / 1000 - at * 1000)
+        return max(0.0, last / 1000 - asked * 1000)
 
 
 def _with_villages(regions: Regions, county: str) -> tuple[str, ...]:

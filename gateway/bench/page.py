@@ -23,7 +23,8 @@ Machine: {machine}. It is a shared virtual machine: such figures drift by half w
 machines. Compare ratios within one run, and measure on your own hardware before you promise anything.
 
 Everything is one embedded gateway on SQLite with every commit synced to the disk; counterparts are processes of
-their own on the same cores. Figures are the median of the rounds, the lowest and the highest in brackets.
+their own on the same cores. Figures are the median of the rounds, the lowest and the highest in brackets. Where other
+work shares the cores, latencies are mostly its: the raw figures of the same run say how busy the machine was.
 
 """
 
@@ -61,7 +62,7 @@ def rows(result: Result) -> list[Row]:
         case Intake():
             return _intake(result)
         case Frozen():
-            costs = [("Redis", result.redis), ("RabbitMQ, green publish", result.rabbitmq)]
+            costs = [("Redis", result.redis), ("RabbitMQ (of MINGLUO_AMQP_URL), green publish", result.rabbitmq)]
             return [row for name, cost in costs if cost for row in _cost(name, cost)]
 
 
@@ -98,7 +99,7 @@ def _intake(result: Intake) -> list[Row]:
         ("warnings with 41,000 points as fast as they are taken/s", str(result.polygons_s), ""),
         ("red ones beside them: p50, ms to 202", str(result.red_p50_ms), ""),
         ("p99, ms to 202", str(result.red_p99_ms), "≤ 100"),
-        ("recall answered to the last slice that left, ms", str(result.recall_ms), "≤ 1,000"),
+        ("bulk send recalled: until the last slice that left was settled, ms", str(result.recall_ms), "≤ 1,000"),
     ]
 
 
