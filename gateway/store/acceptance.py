@@ -35,8 +35,6 @@ def accept(tx: Tx, draft: Draft) -> Accepted:
         OvertakenError, SealError: nothing was stored.
     """
     alert = draft.alert
-    if (known := _known(tx, draft)) is not None:
-        return known
     added = tx.run(
         "INSERT INTO alert (id, sender, identifier, sent, content_digest, body, plan, standing, reason, issuer,"
         " accepted_at, expires, status, document, level, event_code, likeness) VALUES (:id, :sender, :identifier,"
@@ -56,8 +54,8 @@ def accept(tx: Tx, draft: Draft) -> Accepted:
         expires=micros(alert.expires or draft.now),
         **_listed(draft),
     )
-    if not added:  # another process has accepted it since
-        return _known(tx, draft) or Accepted("conflict", alert.id)
+    if not added:
+        return _known(tx, draft)
     if draft.seal and not seal.use(tx, draft.seal, alert.id, draft.now):
         raise SealError(alert.id)
     _refer(tx, alert)
@@ -110,15 +108,15 @@ def _listed(draft: Draft) -> dict[str, object]:
     return found | {"level": int(alert.level), "likeness": draft.likeness}
 
 
-def _known(tx: Tx, draft: Draft) -> Accepted | None:
-    """Whether this sender has used this identifier before: for the same content or for another."""
+def _known(tx: Tx, draft: Draft) -> Accepted:
+    """Say what this sender has used this identifier for before: the same content or another."""
     row = tx.one(
         "SELECT id, content_digest FROM alert WHERE sender = :sender AND identifier = :identifier",
         sender=draft.alert.sender,
         identifier=draft.alert.identifier,
     )
-    if row is None:
-        return None
+    if row is None:  # the id itself is taken: a draft was written anew under it
+        return Accepted("conflict", draft.alert.id)
     return Accepted("duplicate" if row[1] == draft.content_digest else "conflict", row[0])
 
 

@@ -18,6 +18,17 @@ SUCCESSORS = (
     " ORDER BY accepted_at DESC, id DESC"
 )
 ALIKE = 5  # more of the same within minutes say nothing new
+# The constants make the partial indexes fit.
+_ALIKE = "likeness = :likeness AND likeness <> '' AND accepted_at >= :alike_since AND standing = :active"
+_LIVE = ", ".join(f"'{standing}'" for standing in sorted(LIVE))
+_DRILLS = f"status <> 'Actual' AND standing IN ({_LIVE})"
+_WHETHER = f"""SELECT
+ EXISTS (SELECT 1 FROM alert WHERE sender = :sender AND identifier = :identifier),
+ (SELECT COUNT(*) FROM alert WHERE sender = :sender AND accepted_at >= :issued_since),
+ EXISTS (SELECT 1 FROM alert WHERE {_ALIKE}),
+ EXISTS (SELECT 1 FROM alert WHERE {_DRILLS}),
+ EXISTS (SELECT 1 FROM reference WHERE sender = :sender AND identifier = :identifier),
+ EXISTS (SELECT 1 FROM regime WHERE ended_at IS NULL)"""
 
 
 class Around(NamedTuple):
@@ -45,25 +56,12 @@ def alert_rows(tx: Tx, tail: str, **values: object) -> list[AlertRow]:
 def around(tx: Tx, alert: Alert, likeness: str, now: datetime, alike_since: datetime, issued_since: datetime) -> Around:
     """Read it; `alike_since` and `issued_since` bound how far back one looks."""
     key = {"sender": alert.sender, "identifier": alert.identifier}
-    known = tx.one("SELECT 1 FROM alert WHERE sender = :sender AND identifier = :identifier", **key)
-    issued = tx.one(
-        "SELECT COUNT(*) FROM alert WHERE sender = :sender AND accepted_at >= :since",
-        sender=alert.sender,
-        since=micros(issued_since),
-    )
-    alike = likeness and alert_rows(
-        tx,
-        "WHERE likeness = :likeness AND accepted_at >= :since AND standing = :active"
-        f" ORDER BY accepted_at DESC LIMIT {ALIKE}",
-        likeness=likeness,
-        since=micros(alike_since),
-        active=Standing.ACTIVE,
-    )
-    if alert.actual:
-        opposite = alert_rows(
-            tx, "WHERE status <> :actual AND standing IN :*live", actual=Status.ACTUAL, live=sorted(LIVE)
-        )
-    else:
+    near = {"likeness": likeness, "alike_since": micros(alike_since), "active": Standing.ACTIVE}
+    known, issued, alike, drills, later, regimes = tx.all(_WHETHER, issued_since=micros(issued_since), **key, **near)[
+        0
+    ]  # most often there is none of it: one question instead of six
+    opposite = []
+    if not alert.actual:
         opposite = alert_rows(
             tx,
             "WHERE status = :actual AND standing = :active AND level >= :level",
@@ -71,5 +69,13 @@ def around(tx: Tx, alert: Alert, likeness: str, now: datetime, alike_since: date
             active=Standing.ACTIVE,
             level=int(Level.ORANGE),
         )
-    later = alert_rows(tx, SUCCESSORS, **key)
-    return Around(known is not None, later, alike or [], opposite, int(issued[0]) if issued else 0, in_force(tx, now))
+    elif drills:
+        opposite = alert_rows(tx, f"WHERE {_DRILLS}")
+    return Around(
+        bool(known),
+        alert_rows(tx, SUCCESSORS, **key) if later else [],
+        alert_rows(tx, f"WHERE {_ALIKE} ORDER BY accepted_at DESC LIMIT {ALIKE}", **near) if alike else [],
+        opposite,
+        int(issued),
+        in_force(tx, now) if regimes else [],
+    )
