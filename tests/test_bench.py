@@ -16,6 +16,7 @@ from gateway.bench.frozen import Cost, Frozen
 from gateway.bench.intake import Intake
 from gateway.bench.measure import Spread, quantile
 from gateway.bench.page import page
+from gateway.bench.signed import Signed
 from gateway.bench.sms import Sms
 
 SPREAD = {"median", "low", "high"}
@@ -23,6 +24,7 @@ FANOUT = result(1_000, Measured([Round(0.5, 0.1, 0.4, 0.1)], [Round(0.25, 0.05)]
 FIRST = First(300, 40, 12.0, 16.0, 17.0, 6.0, 9.0)
 ONE = Spread(1, 1, 1)
 INTAKE = Intake(5.0, 3, 2_000, 853_000, 120, ONE, ONE, ONE, ONE, ONE, ONE, ONE, ONE, ONE, ONE, ONE, ONE)
+SIGNED = Signed(50, 7, ONE, ONE, ONE)
 FROZEN = Frozen(5, Cost(ONE, ONE), Cost(ONE, ONE))
 SMS = Sms(1_000, 3, Spread(90, 80, 95), Spread(100, 90, 110), Spread(0.9, 0.8, 1.0), Spread(1, 1, 1))
 
@@ -89,6 +91,14 @@ def test_intake_takes_every_warning_it_posts_and_recalls_a_bulk_send() -> None:
     assert found["recipients"] > 100
 
 
+def test_signed_compares_the_whole_way_and_the_library() -> None:
+    """Every message we sign is taken, or the bench would fail."""
+    found = run("signed", "--rounds", "1")
+    assert found.keys() == {"bench", "messages", "rounds", "taken_s", "library_s", "ratio"}
+    assert (found["bench"], found["rounds"]) == ("signed", 1)
+    assert all(found[key].keys() == SPREAD for key in ("taken_s", "library_s", "ratio"))
+
+
 def test_frozen_neighbours_are_given_up_and_taken_up_again() -> None:
     """Each round begins with a neighbour that answers, or its first call would not be the one that waits."""
     found = run("frozen", "--rounds", "2")
@@ -121,11 +131,13 @@ def test_a_figure_says_whether_its_target_was_met() -> None:
 
 def test_the_page_names_machine_and_commands() -> None:
     """A number in the docs without its machine and its command proves nothing."""
-    text = page([INTAKE, FIRST, SMS, FANOUT, FROZEN], "mingluo bench all --write docs/benchmarks.md", date(2026, 7, 1))
+    text = page(
+        [INTAKE, SIGNED, FIRST, SMS, FANOUT, FROZEN], "mingluo bench all --write docs/benchmarks.md", date(2026, 7, 1)
+    )
     assert "mingluo bench all --write docs/benchmarks.md" in text
     assert "2026-07-01" in text
     assert "Python 3" in text
-    assert all(f"`mingluo bench {name}`" in text for name in ("intake", "first", "sms", "fanout", "frozen"))
+    assert all(f"`mingluo bench {name}`" in text for name in ("intake", "signed", "first", "sms", "fanout", "frozen"))
 
 
 def test_a_quantile_is_one_of_the_values() -> None:

@@ -10,9 +10,10 @@ from gateway.bench.first import First
 from gateway.bench.frozen import Cost, Frozen
 from gateway.bench.intake import Intake
 from gateway.bench.measure import machine
+from gateway.bench.signed import Signed
 from gateway.bench.sms import Sms
 
-Result = Intake | First | Sms | Fanout | Frozen
+Result = Intake | Signed | First | Sms | Fanout | Frozen
 Row = tuple[str, str, str]
 
 HEAD = """# Benchmarks
@@ -32,6 +33,7 @@ TITLES = {
     "fanout": "Fan-out through the no-op channel",
     "sms": "HTTP SMS channel against a bare loop of the same SDK call",
     "frozen": "What a frozen neighbour costs",
+    "signed": "Signed warnings against the signature library alone",
     "intake": "Taking warnings in: the whole way from the request to the 202",
     "first": "Last byte of the request read to the first loudspeaker",
 }
@@ -61,6 +63,13 @@ def rows(result: Result) -> list[Row]:
             ]  # fmt: skip
         case Intake():
             return _intake(result)
+        case Signed():
+            return [
+                ("messages per round, rounds", f"{result.messages:,}, {result.rounds}", ""),
+                ("verified and read, messages/s of CPU", str(result.taken_s), ""),
+                ("signxml's own verification of the same bytes, messages/s of CPU", str(result.library_s), ""),
+                ("verified and read : verified", str(result.ratio), "≥ 0.8"),
+            ]
         case Frozen():
             costs = [("Redis", result.redis), ("RabbitMQ (of MINGLUO_AMQP_URL), green publish", result.rabbitmq)]
             return [row for name, cost in costs if cost for row in _cost(name, cost)]

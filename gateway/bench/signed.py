@@ -7,7 +7,6 @@ thread, so CPU time is all there is; rounds alternate.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -90,7 +89,3 @@ def _certificate(key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certifi
         name, name, key.public_key(), x509.random_serial_number(), now - VALID, now + VALID
     )
     return builder.sign(key, hashes.SHA256())
-
-
-if __name__ == "__main__":
-    print(msgspec.json.encode(asyncio.run(signed())).decode())

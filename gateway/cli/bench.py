@@ -23,15 +23,16 @@ class Name(StrEnum):
     SMS = "sms"
     FIRST = "first"
     INTAKE = "intake"
+    SIGNED = "signed"
     FROZEN = "frozen"
 
 
-ORDER = (Name.INTAKE, Name.FIRST, Name.SMS, Name.FANOUT, Name.FROZEN)
+ORDER = (Name.INTAKE, Name.SIGNED, Name.FIRST, Name.SMS, Name.FANOUT, Name.FROZEN)
 
 
 def bench(
     name: Annotated[
-        Name, typer.Argument(metavar="[NAME]", help="intake, first, sms, fanout, frozen or all.")
+        Name, typer.Argument(metavar="[NAME]", help="intake, signed, first, sms, fanout, frozen or all.")
     ] = Name.ALL,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON line per bench.")] = False,
     recipients: Annotated[
@@ -62,11 +63,14 @@ async def _measure(name: Name, recipients: int | None, rounds: int | None, secon
     from gateway.bench.first import first
     from gateway.bench.frozen import frozen
     from gateway.bench.intake import intake
+    from gateway.bench.signed import signed
     from gateway.bench.sms import sms
 
     tell(f"measuring {name.value} …")
     if name is Name.INTAKE:
         return await intake(seconds or 5.0, rounds or 3, recipients or 100_000)
+    if name is Name.SIGNED:
+        return await signed(rounds=rounds or 7)
     if name is Name.FROZEN:
         return await frozen(rounds or 5)
     if name is Name.FANOUT:
