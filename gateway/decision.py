@@ -383,7 +383,8 @@ class Decisions:
         if moved.result == "conflict":
             raise Refused(409, "not_waiting", "somebody else has decided on this alert meanwhile; look again")
         refuse(moved.result)
-        self._intake.announce(alert.id, draft.batches)
+        if to is Standing.ACTIVE:
+            self._intake.announce(alert.id, draft.batches)
 
 
 def joined(alert: Alert, body: Issuer) -> Alert:

@@ -49,6 +49,8 @@ class Outcome:
     warnings: tuple[cap.Finding, ...] = ()
     standing: str = Standing.ACTIVE
     needs: tuple[str, ...] = ()
+    stored: tuple[Alert, Plan] | None = None
+    """What stands in the store now, where the one who took it in still has it at hand."""
 
 
 class Intake:
@@ -148,10 +150,22 @@ class Intake:
         if accepted.result == "duplicate":
             return await self._duplicate(accepted.alert, prepared)
         refuse(accepted.result)
-        self.announce(alert.id, draft.batches, prepared.route.alarms)
+        self._limits(alert.id, prepared.route.alarms)
+        if standing is Standing.ACTIVE:
+            self.announce(alert.id, draft.batches)
         result = {Standing.ACTIVE: "accepted", Standing.DRAFT: "draft"}.get(standing, "held")
         plan = prepared.plan
-        return Outcome(result, alert.id, plan.route, plan.reasons, plan.held, prepared.warnings, standing, plan.needs)
+        return Outcome(
+            result,
+            alert.id,
+            plan.route,
+            plan.reasons,
+            plan.held,
+            prepared.warnings,
+            standing,
+            plan.needs,
+            (alert, plan),
+        )
 
     async def _duplicate(self, alert: str, prepared: Prepared) -> Outcome:
         row = await self._store.outbox.alert(alert)
@@ -184,9 +198,13 @@ class Intake:
             owed, minute, likeness(alert),
         )  # fmt: skip
 
-    def announce(self, alert: str, batches: Sequence[Batch], alarms: Sequence[str] = ()) -> None:
-        """Tell the workers; say which usual limits were exceeded. (The alarm for what is held is in the store.)"""
+    def announce(self, alert: str, batches: Sequence[Batch]) -> None:
+        """Tell the workers of what has become active, or was stopped."""
         self._on_accepted(alert, batches)
+
+    @staticmethod
+    def _limits(alert: str, alarms: Sequence[str]) -> None:
+        """Say which usual limits were exceeded. (The alarm for what is held is in the store.)"""
         for text in alarms:
             metrics.alarms.labels("limit").inc()
             _log.warning("limit", alert=alert, why=text)

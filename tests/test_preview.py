@@ -330,6 +330,15 @@ async def test_whoever_issues_hears_what_is_wrong_with_the_words_and_is_not_held
     assert set(told) == {one["code"] for one in seen["warnings"]}
 
 
+async def test_who_decides_on_what_waits_sees_what_is_wrong_with_its_words(desk: Desk) -> None:
+    """The signer reads the texts as they will leave, and what lint finds in them."""
+    issued = await desk.issue(**OWN, event_code="11B09", event="高温", level="orange")
+    assert issued["standing"] == "sign"
+    _, shown = await desk.call("GET", f"/v1/alerts/{issued['id']}", SIGNER)
+    assert {"forbidden", "missing_area"} <= {one["code"] for one in shown["findings"]}
+    assert shown["needs"] == ["sign"]
+
+
 async def test_below_red_they_are_errors_and_still_hold_nothing(desk: Desk) -> None:
     """Advice in this version: a second person decides on rules of the policy, not on words."""
     answer = await desk.issue(**OWN, level="orange")

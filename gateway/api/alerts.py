@@ -26,7 +26,7 @@ from gateway.errors import Refused
 from gateway.intake import actor
 from gateway.model import Batch, Level, State
 from gateway.ports import AlertRow
-from gateway.preview import halts, preview
+from gateway.preview import halts, preview, text_findings
 from gateway.report import EVERYWHERE, status
 from gateway.standing import WAITING
 from gateway.store.listing import Key, Wanted
@@ -84,7 +84,9 @@ def _key(after: str) -> Key | None:
 
 async def show(call: Call) -> Answer:
     """One alert."""
-    return 200, AlertOut.of(await call.row())
+    row = await call.row()
+    found = await text_findings(call.core, row.alert, row.plan) if row.plan.steps else []
+    return 200, AlertOut.with_findings(row, found)
 
 
 async def show_cap(call: Call) -> Answer:

@@ -231,18 +231,22 @@ class AlertOut(AlertLine):
     route: str
     reasons: list[str]
     held: list[str]
+    needs: list[str] = Field(description="Stages it has still to pass, the present one first")
+    findings: list[Finding] = Field(description="What lint finds in its texts")
     policy_digest: str
     townships: list[str]
     alert: dict[str, Any] = Field(description="The message, in the form of the schema AlertIn")
 
     @classmethod
-    def of(cls, row: AlertRow) -> Self:
-        """Show a stored alert."""
+    def with_findings(cls, row: AlertRow, findings: Sequence[Finding]) -> Self:
+        """Show a stored alert, and what was found in its texts."""
         return cls(
             **cls.fields_of(row),
             route=row.plan.route,
             reasons=list(row.plan.reasons),
             held=list(row.plan.held),
+            needs=list(row.plan.needs),
+            findings=list(findings),
             policy_digest=row.alert.policy_digest,
             townships=[target.township for target in row.plan.targets],
             alert=orjson.loads(cap.to_json(row.alert)),

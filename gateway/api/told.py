@@ -8,6 +8,7 @@ from gateway.api.shape import Accepted
 from gateway.errors import StoreDown
 from gateway.intake import Outcome
 from gateway.preview import Finding, halts, reach, text_findings
+from gateway.standing import Standing
 
 _log = log.get("api")
 
@@ -18,16 +19,23 @@ async def taken(call: Call, outcome: Outcome) -> Answer:
 
 
 async def told(call: Call, outcome: Outcome) -> Accepted:
-    """Say what became of a message, and what keeps it from people. It is stored: no fault here may deny that."""
+    """Say what became of a message, and what keeps it from people. It is stored: no fault here may deny that.
+
+    Texts are looked at once they leave, when they are rendered anyway; of what waits, whoever decides sees them.
+    """
+    core = call.core
     try:
-        row = await call.core.store.outbox.alert(outcome.alert)
-        if row is None:
-            return Accepted.of(outcome, (), ())
+        alert, plan = outcome.stored or (None, None)
+        if alert is None or plan is None:
+            row = await core.store.outbox.alert(outcome.alert)
+            if row is None:
+                return Accepted.of(outcome, (), ())
+            alert, plan = row.alert, row.plan
         further = list[Finding]()
         if outcome.result != "duplicate":
-            further = await reach(call.core, row.alert, row.plan)
-            further += await text_findings(call.core, row.alert, row.plan)
-        return Accepted.of(outcome, await halts(call.core, row.plan), further)
+            further = await reach(core, alert, plan)
+            further += await text_findings(core, alert, plan) if outcome.standing == Standing.ACTIVE else []
+        return Accepted.of(outcome, await halts(core, plan), further)
     except StoreDown:
         text = "the database stopped answering, so halts, reach and texts were not looked at: see its status"
     except Exception:  # whatever is wrong with looking, the alert is on its way

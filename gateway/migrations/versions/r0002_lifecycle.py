@@ -18,6 +18,7 @@ ALTER TABLE alert ADD COLUMN level BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE alert ADD COLUMN event_code TEXT NOT NULL DEFAULT '';
 ALTER TABLE alert ADD COLUMN likeness TEXT NOT NULL DEFAULT '';
 CREATE INDEX alert_likeness ON alert (likeness, accepted_at) WHERE likeness <> '';
+CREATE INDEX alert_sender ON alert (sender, accepted_at);
 CREATE INDEX alert_drill ON alert (standing) WHERE status <> 'Actual';
 UPDATE alert SET standing = 'sign' WHERE standing = 'held';
 CREATE TABLE decision (
