@@ -11,19 +11,39 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from gateway.model import Area, Code, Target
+from gateway.regions.name import Names
 from gateway.regions.reading import Reader, Reading
-from gateway.regions.region import plain
-
-if TYPE_CHECKING:
-    from gateway.regions.tree import Regions
+from gateway.regions.region import Region, plain
+from gateway.regions.shape import Shapes
 
 FOREIGN = frozenset({"SAME", "FIPS6", "UGC", "WARNCELLID", "EMMA_ID", "NUTS2", "NUTS3", "CAP-CP", "CLC"})
 _LENGTHS = (6, 9, 12)
 _VILLAGE, _TOWNSHIP = 12, 9
 _LIST = re.compile(r"[\s,;，；、|]+")
+
+
+class Places(Protocol):
+    """What an area is held against: the tree of places, their names and shapes."""
+
+    places: dict[str, Region]
+    shapes: Shapes
+
+    @property
+    def names(self) -> Names:
+        """The index of names."""
+
+    @property
+    def cities(self) -> tuple[str, ...]:
+        """Codes of the cities."""
+
+    def children(self, code: str) -> list[Region]:
+        """Return the places directly below."""
+
+    def under(self, prefix: str, kind: str = "township") -> list[Region]:
+        """Return the places of a kind whose code begins with the prefix."""
 
 
 class Meaning(NamedTuple):
@@ -40,7 +60,7 @@ class _Coded(NamedTuple):
     unknown: list[str]
 
 
-def of_area(regions: Regions, area: Area, inside: tuple[str, ...]) -> Meaning:
+def of_area(regions: Places, area: Area, inside: tuple[str, ...]) -> Meaning:
     """Return what the area means; `inside` are the plain prefixes of the issuer's authority."""
     coded = _by_code(regions, area.geocodes)
     fine = coded.fine + [one for one in _by_shape(regions, area) if one.certain or one.township.startswith(inside)]
@@ -56,7 +76,7 @@ def of_area(regions: Regions, area: Area, inside: tuple[str, ...]) -> Meaning:
     return Meaning(fine + coarse, coded.unknown, bool(named and named.open and not coded.counties))
 
 
-def _by_code(regions: Regions, geocodes: Iterable[Code]) -> _Coded:
+def _by_code(regions: Places, geocodes: Iterable[Code]) -> _Coded:
     coded = _Coded([], [], [])
     for value in (part for code in geocodes if code.name not in FOREIGN for part in _LIST.split(code.value)):
         if len(value) not in _LENGTHS or not (value.isascii() and value.isdigit()):
@@ -71,7 +91,7 @@ def _by_code(regions: Regions, geocodes: Iterable[Code]) -> _Coded:
     return coded
 
 
-def _coded(regions: Regions, code: str) -> Target:
+def _coded(regions: Places, code: str) -> Target:
     if len(code) != _VILLAGE:
         return Target(code)
     if code in regions.places:
@@ -79,7 +99,7 @@ def _coded(regions: Regions, code: str) -> Target:
     return Target(code[:_TOWNSHIP], certain=False)  # a village younger than our table: its whole township
 
 
-def _by_shape(regions: Regions, area: Area) -> list[Target]:
+def _by_shape(regions: Places, area: Area) -> list[Target]:
     """Return townships by polygon and circle, and those nobody has drawn in the counties met."""
     if not area.polygons and not area.circles:
         return []
@@ -103,7 +123,7 @@ def _any_under(prefix: str, townships: Iterable[str]) -> bool:
     return any(one.startswith(prefix) for one in townships)
 
 
-def _county(regions: Regions, prefix: str) -> list[Target]:
+def _county(regions: Places, prefix: str) -> list[Target]:
     """Return every township under a county, coarse; what is only also called by its code is uncertain."""
     own = [Target(one.code, (), "county", coarse=True) for one in regions.under(prefix)]
     twins = (one for twin in regions.names.twins.get(prefix, ()) for one in regions.under(twin))
