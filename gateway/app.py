@@ -44,6 +44,7 @@ from gateway.intake import Intake
 from gateway.lifecycle import Lifecycle
 from gateway.link import GatewayLink, Rate
 from gateway.model import Batch, DeviceEvent, Lane
+from gateway.national import Nationals
 from gateway.obligation import Obligations
 from gateway.planner import Planner
 from gateway.policy import Policy
@@ -254,6 +255,7 @@ class App:
         decisions = Decisions(intake, cases, self.store, regions, lambda: policy, vault, self.clock)
         obligations = Obligations(self.store, lambda: policy, self.clock)
         regimes = Regimes(self.store, regions, lambda: policy, vault, self.clock)
+        national = Nationals(self.store, lambda: policy, self.clock)
         coverage = CoverageBook(self.store, directory, regions, lambda: policy)
         self.hubs = {
             name: Hub(one, self.store, composer, links[name], self.clock)
@@ -262,7 +264,7 @@ class App:
         }
         self.core = Core(
             settings, self.clock, self.store, directory, vault, regions, policy, renderer, composer, coverage, receipts,
-            intake, decisions, obligations, regimes, self.broker, self.channels, links,
+            intake, decisions, obligations, regimes, national, self.broker, self.channels, links,
             simulation=live.isdisjoint(self.channels),
             keys=keys,
             rates=rates,
@@ -323,6 +325,7 @@ class App:
             "expire": Lifecycle(self.store, self.clock).expire,
             "obligation": self.core.obligations.due,
             "regime": self.core.regimes.expire,
+            "national": self.core.national.due,
         }
         return Sweeper(self.store.outbox, self.store.timers, self.relay, plain, fire)
 

@@ -153,6 +153,7 @@ class Cases:
             timers["partner"] = now + policy.procedure.partner_wait(alert)
         if standing != Standing.ACTIVE or not alert.actual:
             return timers, owed
+        timers["national"] = now + timedelta(minutes=clock.national_number_min)
         if plan_.route == "green":
             owed["review"] = now + timedelta(minutes=policy.review_within_min)
         if plan_.route == "emergency":

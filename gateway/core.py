@@ -13,6 +13,7 @@ from gateway.directory.people import SqlDirectory
 from gateway.directory.vault import Vault
 from gateway.intake import Intake
 from gateway.link import Rate
+from gateway.national import Nationals
 from gateway.obligation import Obligations
 from gateway.policy import Policy
 from gateway.ports import Broker, Clock, State
@@ -45,6 +46,7 @@ class Core:
     decisions: Decisions
     obligations: Obligations
     regimes: Regimes
+    national: Nationals
     broker: Broker
     channels: Mapping[str, Channel]
     links: Mapping[str, Link]

@@ -262,7 +262,7 @@ class Intake:
             raise Refused(413, "too_hard", "the message could not be parsed; send it smaller") from None
 
     async def _read(self, data: bytes, taken: cap.Taken, issuer: Issuer) -> tuple[Alert, Resolution]:
-        alert = sound(taken)
+        alert = self._policy().adopt(sound(taken))
         if len(data) > POOL_BYTES and self._pool is not None:
             return alert, await asyncio.to_thread(self.cases.resolve, alert, issuer)
         return alert, self.cases.resolve(alert, issuer)

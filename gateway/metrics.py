@@ -60,6 +60,7 @@ ALARMS = (
     "held_leader",
     "limit",
     "limit_red",
+    "national",
     "obligation",
     "partner",
     "step_failed",

@@ -239,7 +239,10 @@ class StepWork(NamedTuple):
 
 
 class AlertRow(NamedTuple):
-    """An alert as stored with its plan and standing (`gateway.standing`). `revision` counts its changes."""
+    """An alert as stored with its plan and standing (`gateway.standing`). `revision` counts its changes.
+
+    `national` is its number on the national platform, "" while pending, None where none is due (D22).
+    """
 
     alert: Alert
     plan: Plan
@@ -248,6 +251,12 @@ class AlertRow(NamedTuple):
     issuer: str
     accepted_at: datetime
     revision: int = 0
+    national: str | None = None
+
+    @property
+    def national_number(self) -> str | None:
+        """As it is shown: the number, "pending", or None."""
+        return self.national or (None if self.national is None else "pending")
 
 
 class Ready(NamedTuple):

@@ -69,6 +69,9 @@ class Status(BaseModel):
     standing: str = Field(description="active, stopped, rejected, or the stage it waits at")
     reason: str = Field(description="Why it was stopped or rejected")
     route: str
+    national_number: str | None = Field(
+        description="On the national platform: pending until known, null if none is due"
+    )
     held: list[str] = Field(description="What waits for a person, and why")
     halts: list[str] = Field([], description="Halted scopes that keep it, or a part of it, from leaving")
     accepted_at: datetime
@@ -92,6 +95,7 @@ async def status(core: Core, row: AlertRow, within: tuple[str, ...] = EVERYWHERE
         standing=row.standing,
         reason=row.reason,
         route=row.plan.route,
+        national_number=row.national_number,
         held=list(row.plan.held),
         accepted_at=row.accepted_at,
         expires=row.alert.expires,
@@ -138,6 +142,8 @@ def printable(status_: Status) -> str:
 def _lines(found: Status) -> Iterator[str]:
     total = sum(found.villages.values())
     yield f"预警 {found.alert}  状态 {found.standing} {found.reason}".rstrip()
+    if found.national_number is not None:
+        yield f"国突编号  {'待匹配' if found.national_number == 'pending' else found.national_number}"
     yield f"受理 {_clock(found.accepted_at)}  有效至 {_clock(found.expires)}  通道 {found.route}"
     yield from (f"待人处理  {text}" for text in found.held)
     yield f"行政村共 {total} 个: " + "，".join(

@@ -32,6 +32,7 @@ from gateway.directory.vault import Vault
 from gateway.errors import StoreDown
 from gateway.intake import Intake
 from gateway.model import Lane, Message, Receipt, Slice, State
+from gateway.national import Nationals
 from gateway.obligation import Obligations
 from gateway.planner import Planner
 from gateway.policy import Policy
@@ -212,6 +213,7 @@ async def _core(
         decisions=Decisions(intake, cases, store, REGIONS, policy, vault, clock),
         obligations=Obligations(store, policy, clock),
         regimes=Regimes(store, REGIONS, policy, vault, clock),
+        national=Nationals(store, policy, clock),
         broker=broker,
         channels=channels,
         links={},

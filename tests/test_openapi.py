@@ -18,7 +18,6 @@ from pydantic import BaseModel
 
 from gateway import cap
 from gateway.api import ENDPOINTS, Endpoint, make_app, repeat
-from gateway.api.endpoint import FORM_BYTES
 from gateway.api.example import EXAMPLES
 from gateway.api.openapi import document
 from gateway.api.shape import EXAMPLE
@@ -32,6 +31,7 @@ DESCRIBED = schemathesis.openapi.from_dict(DOCUMENT)
 BY_OPERATION = {endpoint.operation: endpoint for endpoint in ENDPOINTS}
 EXPIRED = EXAMPLE | {"expires": "2026-07-20T13:59:00+08:00", "identifier": "expired"}
 NOBODY = "0" * 20
+NUMBER = "41172641600000_20260720140000"
 PARTNER, COMMAND_SIGNER = "demo-411726-slj-issuer", "demo-411726-fzb-signer"
 CALL = {
     "name": "王某",
@@ -183,6 +183,8 @@ def good(operation: str, desk: Desk) -> Ask:
         "listSealedCodes": Ask(ADMIN),
         "sealCode": Ask(ADMIN, {"issuer": "411726-qxj", "label": "duty room"}),
         "halt": Ask(ADMIN, {"scope": "411726", "on": True}),
+        "matchNationalNumber": Ask(CLERK, {"number": NUMBER}),
+        "reconcileNational": Ask(CLERK, {"day": "2026-07-20", "alerts": []}),
         "listAudit": Ask(ADMIN),
         "verifyAudit": Ask(ADMIN),
         "getAuditCheckpoint": Ask(ADMIN),
@@ -347,6 +349,14 @@ async def no_such_scope(desk: Desk, endpoint: Endpoint) -> int:
     return await send(desk, endpoint, body={"scope": "everything", "on": True})
 
 
+async def no_number(desk: Desk, endpoint: Endpoint) -> int:
+    return await send(desk, endpoint, await ready(desk, endpoint), body={"number": "1"})
+
+
+async def without_code(desk: Desk, endpoint: Endpoint) -> int:
+    return await send(desk, endpoint, (await desk.issue(event_code=""))["id"])
+
+
 SPECIAL: dict[tuple[str, int], Callable[[Desk, Endpoint], Awaitable[int]]] = {
     ("submitAlert", 200): repeated,
     ("submitAlert", 409): other_content,
@@ -360,6 +370,9 @@ SPECIAL: dict[tuple[str, int], Callable[[Desk, Endpoint], Awaitable[int]]] = {
     ("correctAlert", 409): other_note,
     ("confirmAlert", 409): not_issued,
     ("confirmAlert", 422): a_resident,
+    ("matchNationalNumber", 409): not_issued,
+    ("matchNationalNumber", 422): no_number,
+    ("getAlertNational", 422): without_code,
     ("halt", 422): no_such_scope,
     ("saveDraft", 409): other_content,
     ("saveDraft", 422): expired,
@@ -400,7 +413,7 @@ async def produce(desk: Desk, endpoint: Endpoint, status: int) -> int:
     if status == 429:
         desk.core.state = Spent()
     desk.database.away = status == 503
-    too_much = cap.MAX_BYTES if endpoint.takes_alert else FORM_BYTES
+    too_much = cap.MAX_BYTES if endpoint.takes_alert else endpoint.form_bytes
     changes: dict[int, dict[str, Any]] = {
         304: {"If-None-Match": "*"},
         400: {"query": "?nonsense=0"} if endpoint.query else {"body": {"nonsense": True}, repeat.HEADER: ""},

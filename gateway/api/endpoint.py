@@ -86,8 +86,8 @@ class Endpoint:
     """One route.
 
     `answers` maps each good status to a model, or to the media type of bytes; `problems` are the statuses a refusal
-    can have beside 500. `body` is a model for a small JSON form, or `cap.AlertIn`: then CAP XML is taken as well, and
-    the handler gets the bytes. `access` "loopback" asks callers of other machines for a token. `tagged`: a good answer
+    can have beside 500. `body` is a model for a JSON form of at most `form_bytes`, or `cap.AlertIn`: then XML is
+    taken as well, and the handler gets the bytes. `access` "loopback" asks callers of other machines for a token. `tagged`: a good answer
     has an ETag. `conditional`: it decides on an alert, and If-Match names what was seen of it. `limited` False: no rate
     limit stops it. `kept` False: it changes nothing, or its answer is a secret: no Idempotency-Key.
     """
@@ -103,6 +103,7 @@ class Endpoint:
     roles: frozenset[str] = EVERYONE
     query: type[BaseModel] | None = None
     body: type[BaseModel] | None = None
+    form_bytes: int = FORM_BYTES
     tagged: bool = False
     conditional: bool = False
     limited: bool = True
@@ -235,7 +236,7 @@ async def _data(endpoint: Endpoint, request: web.Request) -> bytes:
     accepted = ALERT_MEDIA if endpoint.takes_alert else (JSON,)
     if request.content_type not in accepted:
         raise Refused(415, "wrong_media_type", f"send the body as one of: {', '.join(accepted)}")
-    limit = cap.MAX_BYTES if endpoint.takes_alert else FORM_BYTES
+    limit = cap.MAX_BYTES if endpoint.takes_alert else endpoint.form_bytes
     data = bytearray()
     if (request.content_length or 0) <= limit:
         async for chunk in request.content.iter_any():

@@ -187,7 +187,10 @@ class Accepted(BaseModel):
 
 
 class AlertLine(BaseModel):
-    """One alert in a list. `by` is the issuer and the account that sent it in."""
+    """One alert in a list. `by` is the issuer and the account that sent it in.
+
+    `national_number` is "pending" until it is known, and null where none is due: not public and actual, or not out.
+    """
 
     id: str
     sender: str
@@ -202,6 +205,7 @@ class AlertLine(BaseModel):
     standing: str
     reason: str
     by: str
+    national_number: str | None
     accepted_at: datetime
     links: dict[str, str]
 
@@ -215,6 +219,7 @@ class AlertLine(BaseModel):
             "standing": row.standing,
             "reason": row.reason,
             "by": row.issuer,
+            "national_number": row.national_number,
             "accepted_at": row.accepted_at,
             "links": links_of(alert.id),
         }

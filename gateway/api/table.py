@@ -8,6 +8,7 @@ from gateway import cap
 from gateway.api import alerts, system
 from gateway.api.duty_table import DUTY
 from gateway.api.endpoint import JSON, Answer, Call, Endpoint
+from gateway.api.national import NATIONAL
 from gateway.api.openapi import document
 from gateway.api.shape import (
     Accepted,
@@ -54,10 +55,12 @@ def _document() -> bytes:
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     *DUTY,
+    *NATIONAL,
     Endpoint(
         "POST", "/v1/alerts", "submitAlert",
-        "Issue a warning. 202 means that it is durable and under way, or held for a second person; 200 that exactly "
-        "this message was known already. A repeated request is harmless: sender and identifier make it one.",
+        "Issue a warning: CAP 1.2, JSON, or the national dialect (application/xml). 202 means that it is durable and "
+        "under way, or held for a second person; 200 that exactly this message was known already. A repeated request "
+        "is harmless: sender and identifier make it one.",
         alerts.submit, {200: Accepted, 202: Accepted}, (409, 422), roles=WRITERS, body=cap.AlertIn,
     ),
     Endpoint(

@@ -1,8 +1,9 @@
-"""Read a message of either form: for intake with its signature (`take`), for the command line without."""
+"""Read a message of any form: for intake with its signature (`take`), for the command line without."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -14,8 +15,11 @@ from gateway.cap import signature
 from gateway.cap.certificate import Trust
 from gateway.cap.document import from_json
 from gateway.cap.finding import Finding
+from gateway.cap.national_reader import is_national, read_national
 from gateway.cap.reader import MAX_BYTES, read
 from gateway.model import Alert
+
+Reader = Callable[[bytes], tuple[Alert | None, list[Finding]]]
 
 
 class Taken(NamedTuple):
@@ -42,28 +46,32 @@ def take(data: bytes, trust: Trust, now: datetime) -> Taken:
         verified.append(found)
         return found.root
 
-    if not _is_json(data):
+    bare = _reader_of_bare(data)
+    if bare is None:
         alert, findings = read(data, verify)
     elif trust.required:
         refusal = signature.missing(trust)
         alert, findings = None, [Finding(refusal.code, "", None, refusal.message)]
     else:
-        alert, findings = from_json(data)
+        alert, findings = bare(data)
     if verified:
         return Taken(alert, findings, verified[0].digest, verified[0].signer)
     return Taken(alert, findings, hashlib.sha256(data).hexdigest())
 
 
 def parse(data: bytes) -> tuple[Alert | None, list[Finding]]:
-    """Read a message as JSON if it begins with a brace, else as CAP XML. Never raises on any bytes.
+    """Read a message: JSON if it begins with a brace, else the national dialect or CAP XML. Never raises on any bytes.
 
     Signatures are not looked at: intake uses `take`.
     """
-    return from_json(data) if _is_json(data) else read(data)
+    return (_reader_of_bare(data) or read)(data)
 
 
-def _is_json(data: bytes) -> bool:
-    return data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+def _reader_of_bare(data: bytes) -> Reader | None:
+    """Return what reads a form that knows no signature, or None: it is CAP XML."""
+    if data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+        return from_json
+    return read_national if is_national(data) else None
 
 
 def check(path: Path) -> dict[str, Any]:

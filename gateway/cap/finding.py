@@ -69,6 +69,10 @@ ERRORS: dict[str, str] = {
     "signature_weak": "the algorithm or the key of the signature can be forged, or is not read",
     "signature_untrusted": "the signing certificate is not pinned for this sender",
     "signature_expired": "the signing certificate is not valid at this time",
+    # The national dialect
+    "not_public": "the message is not for the public",
+    "identifier_disagrees": "the identifier belongs to another unit than the one that sends it",
+    "title_disagrees": "the title says that a warning ends, and the message does not, or the reverse",
 }
 """What refuses a message: code and its one line of explanation."""
 
@@ -108,6 +112,10 @@ WARNINGS: dict[str, str] = {
     # What the message means here
     "missing_event_code": "no eventCode is a GB/T 35561 code",
     "missing_level": "the level is not given",
+    # The national dialect
+    "not_carried": "the element has no place in an alert and was dropped",
+    "national_identifier": "the identifier or the unit's code is not written as GB/T 35965.1 asks",
+    "odd_title": "the title is not of the platform's form, or speaks of a change where the message is a first issue",
 }
 """What lets a message pass and should be mended."""
 

@@ -101,6 +101,12 @@ def read(
 
 
 def _parse(data: bytes, findings: Findings) -> etree._Element | None:
+    root = parse_xml(data, findings)
+    return root if root is not None and _is_alert(root, findings) else None
+
+
+def parse_xml(data: bytes, findings: Findings) -> etree._Element | None:
+    """Return the root of a message of any dialect, or None after telling `findings` what is wrong with the bytes."""
     nowhere = ("", None)
     if too_large(data, findings):
         return None
@@ -118,7 +124,7 @@ def _parse(data: bytes, findings: Findings) -> etree._Element | None:
     except etree.XMLSyntaxError as error:
         findings.put("not_xml", ("", error.lineno or None), f"not well-formed: {error.msg}; send well-formed XML")
         return None
-    return root if _is_alert(root, findings) else None
+    return root
 
 
 def too_large(data: bytes, findings: Findings) -> bool:

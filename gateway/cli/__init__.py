@@ -21,6 +21,7 @@ from gateway.cli import (
     duty,
     installation,
     key,
+    national,
     policy,
     process,
     roster,
@@ -58,7 +59,22 @@ def root(
     """Say what all commands have in common."""
 
 
-for part in (process, doctor, alert, decision, duty, installation, key, roster, cap, policy, simulate, demo, bench):
+for part in (
+    process,
+    doctor,
+    alert,
+    decision,
+    duty,
+    national,
+    installation,
+    key,
+    roster,
+    cap,
+    policy,
+    simulate,
+    demo,
+    bench,
+):
     part.add(app)
 
 

@@ -1,9 +1,10 @@
-"""`mingluo cap`: check, resolve, write, sign, verify and make up CAP messages, without a gateway."""
+"""`mingluo cap`: check, resolve, translate, write, sign, verify and make up messages, without a gateway."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +24,7 @@ from gateway.cli.frame import (
 )
 
 if TYPE_CHECKING:
-    from gateway.cap import Trust
+    from gateway.cap import Finding, Trust
     from gateway.model import Alert, Resolution
     from gateway.regions import Regions
 
@@ -31,14 +32,29 @@ SAMPLE_COUNTY = "411726"
 SAMPLE_TOWNSHIPS = ("411726204", "411726209")
 ENTRY = ("code", "element", "line", "message")
 
-Message = Annotated[Path, typer.Argument(metavar="FILE", help="CAP 1.2 XML, or its JSON form.")]
+FORMS = "CAP 1.2 XML, its JSON form, or the national dialect."
+
+Message = Annotated[Path, typer.Argument(metavar="FILE", help=FORMS)]
 Geometry = Annotated[
     list[Path] | None, typer.Option(help="GeoJSON with township polygons; may be repeated. Default MINGLUO_GEOMETRY.")
 ]
 
 
+class Form(StrEnum):
+    """How a message is written."""
+
+    NATIONAL = "national"
+    CAP = "cap"
+    JSON = "json"
+
+
 def read_alert(path: Path) -> Alert:
-    """Read a message; says every error and ends with 1 where it has any.
+    """Read a message; see `read_with_findings`."""
+    return read_with_findings(path)[0]
+
+
+def read_with_findings(path: Path) -> tuple[Alert, list[Finding]]:
+    """Read a message and its warnings; says every error and ends with 1 where it has any.
 
     Raises:
         OSError: the file cannot be read.
@@ -53,7 +69,7 @@ def read_alert(path: Path) -> Alert:
         places = [f"{e.element or 'message'}{f' (line {e.line})' if e.line else ''}" for e in errors]
         lines = [f"  {place}: {e.code}: {e.message}" for place, e in zip(places, errors, strict=True)]
         refuse("\n".join([f"{path}: not a valid message; mend what is named below", *lines]))
-    return alert
+    return alert, findings
 
 
 def load_regions(geometry: list[Path] | None) -> Regions:
@@ -64,7 +80,7 @@ def load_regions(geometry: list[Path] | None) -> Regions:
     return Regions.load(settings.config / "regions", settings.geometry)
 
 
-def check(files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="CAP 1.2 XML or its JSON form.")]) -> None:
+def check(files: Annotated[list[Path], typer.Argument(metavar="FILE…", help=FORMS)]) -> None:
     """Check messages: one JSON line per file with file, valid and errors (code, element, line, message).
 
     Ends with 1 if any message is invalid, with 2 if a file cannot be read.
@@ -248,6 +264,31 @@ def pin(
     typer.echo("\n".join([*lines, f'pem = """\n{row.pem}"""']))
 
 
+def convert(file: Message, to: Annotated[Form, typer.Option(help="The form to write.")]) -> None:
+    """Translate a message to standard output; what could not be carried is named on standard error.
+
+    The national dialect (国突) is known from public examples only: interoperability unverified. Ends with 1 where a
+    message has no form in it (it is not public, no warning, or without event code).
+
+    Example: mingluo cap convert alert.xml --to national > 国突.xml
+    """
+    from gateway import cap
+
+    alert, findings = read_with_findings(file)
+    losses = [(found.element, found.message) for found in findings if found.code == "not_carried"]
+    if to is Form.NATIONAL:
+        try:
+            written, further = cap.write_national(alert)
+        except cap.Unwritable as error:
+            refuse(f"{file}: cannot be written in the national dialect\n{error}")
+        losses += further
+    else:
+        written = cap.write(alert) if to is Form.CAP else cap.to_json(alert)
+    typer.echo(written)
+    for element, message in losses:
+        complain(f"not carried as it is: {element}: {message}")
+
+
 def sample(
     township: Annotated[
         list[str] | None,
@@ -290,8 +331,8 @@ def sample(
 def add(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
-        help="Check, resolve, write, sign and verify CAP messages, without a gateway.", no_args_is_help=True
+        help="Check, resolve, translate, write, sign and verify messages, without a gateway.", no_args_is_help=True
     )
-    for command in (check, resolve, write, sign, verify, pin, sample):
+    for command in (check, resolve, write, convert, sign, verify, pin, sample):
         group.command()(command)
     app.add_typer(group, name="cap", rich_help_panel="Without a gateway")

@@ -94,6 +94,15 @@ class Gateway:
             wrong_use(f"{self._base} answered something else than JSON: is it a Mingluo gateway?")
         return answer
 
+    async def send(self, path: str, data: bytes) -> tuple[int, Any]:
+        """Send bytes once, inside a running loop; return the status and the answer's JSON, whatever they are.
+
+        Raises:
+            typer.Exit: nobody answers; the reason has been said.
+        """
+        status, _, body = await self._exchange("POST", path, data, {}, {})
+        return status, _decoded(body)
+
     async def _exchange(
         self, method: str, path: str, data: bytes | None, query: Query, further: Mapping[str, str]
     ) -> tuple[int, str, bytes]:

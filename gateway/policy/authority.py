@@ -61,11 +61,11 @@ _Dimension = tuple[Callable[[Grant], bool], Callable[[Sequence[_Row]], str]]
 def judge(tables: Tables, issuer: Issuer, alert: Alert, targets: Sequence[Target], now: datetime) -> Authority:
     """Judge an alert under the issuer's own name."""
     found = _judge(tables, issuer, alert, targets, now)
-    against = []
-    if alert.sender not in (issuer.sender, issuer.id):
+    against, own = [], {issuer.sender, issuer.id, issuer.national}
+    if alert.sender not in own:
         against.append(f"sender: the message names another sender than {issuer.id}; send it under {issuer.sender}")
     # Only the original issuer changes or ends its warning (D7); a mistake may be revoked by whoever is entitled.
-    others = {reference.sender for reference in alert.references} - {issuer.sender, issuer.id}
+    others = {reference.sender for reference in alert.references} - own
     if others and alert.kind in (Kind.UPDATE, Kind.CANCEL):
         against.append(
             f"original: {issuer.name} ({issuer.id}) may not change or end what {', '.join(sorted(others))} issued; "

@@ -42,8 +42,8 @@ def _unique(tables: Tables) -> Iterator[str]:
         yield f"hazards.csv: {code}: listed twice; keep one row"
     for kind in _repeated(row.document for row in tables.documents):
         yield f"documents.csv: {kind}: listed twice; keep one row"
-    for key in _repeated(key for issuer in issuers for key in (issuer.id, issuer.sender)):
-        yield f"authority.toml: issuer: {key} is the id or sender of two issuers; keep one"
+    for key in _repeated(key for issuer in issuers for key in (issuer.id, issuer.sender, issuer.national) if key):
+        yield f"authority.toml: issuer: {key} is the id, sender or national code of two issuers; keep one"
     for name in _repeated(channel.name for channel in tables.plan.channel):
         yield f"plan.toml: channel: {name} is declared twice; keep one"
     for word in _repeated(f"{word} ({row.language})" for row in tables.lint.forbidden for word in row.words):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -97,6 +97,19 @@ class Policy:
     def issuer(self, name: str) -> Issuer | None:
         """Return an issuer by id or CAP sender."""
         return self.tables.issuer_by_name.get(name)
+
+    def adopt(self, alert: Alert) -> Alert:
+        """Return the alert with its senders by CAP name where it names them by their codes on the national platform.
+
+        So one body is one sender, whichever dialect it speaks: versions find each other, and nobody is told twice.
+        """
+
+        def name(sender: str) -> str:
+            body = self.issuer(sender)
+            return body.sender if body and sender == body.national else sender
+
+        references = tuple(one._replace(sender=name(one.sender)) for one in alert.references)
+        return replace(alert, sender=name(alert.sender), references=references)
 
     @property
     def issuers(self) -> tuple[Issuer, ...]:

@@ -70,6 +70,7 @@ class Clocks(Table):
     countersign_within_min: Minutes
     lapse_question_min: Minutes
     late_after_min: Minutes
+    national_number_min: Minutes = 10
 
 
 class ProcedureFile(Table):

@@ -150,6 +150,7 @@ class Issuer(Table):
     """A body entitled to issue. `sender` is its CAP sender.
 
     `signature` stands in 【】 before an SMS; "" while none is registered with the carriers: then no SMS of it leaves.
+    `national` is its unit code on the national platform (国突), by which it is known in the national dialect.
     """
 
     id: Identifier
@@ -157,6 +158,7 @@ class Issuer(Table):
     name: str = Field(min_length=1)
     name_en: str = Field(min_length=1)
     signature: str = Field(default="", pattern=r"^([^【】\s]{2,})?$")
+    national: str = Field("", pattern=r"^([0-9]{14})?$")
     bureau: str = Field(min_length=1)
     areas: tuple[AreaPrefix, ...] = Field(min_length=1)
     grant: tuple[Grant, ...] = Field(min_length=1)

@@ -54,8 +54,9 @@ class Tables(Table):
 
     @cached_property
     def issuer_by_name(self) -> dict[str, Issuer]:
-        """Issuers by id and by CAP sender."""
-        return {key: issuer for issuer in self.authority.issuer for key in (issuer.id, issuer.sender)}
+        """Issuers by id, by CAP sender and by unit code on the national platform."""
+        every = self.authority.issuer
+        return {key: issuer for issuer in every for key in (issuer.id, issuer.sender, issuer.national) if key}
 
     @cached_property
     def trust_by_issuer(self) -> dict[str, Trust]:

@@ -12,6 +12,7 @@ from gateway.store.command import Commands
 from gateway.store.ledger import SqlLedger
 from gateway.store.listing import Listing
 from gateway.store.minute import SqlMinutes
+from gateway.store.national import SqlNational
 from gateway.store.obligation import SqlObligations
 from gateway.store.outbox import SqlOutbox
 from gateway.store.regime import SqlRegimes
@@ -36,6 +37,7 @@ class Store:
         self.obligations = SqlObligations(database)
         self.regimes = SqlRegimes(database)
         self.minutes = SqlMinutes(database)
+        self.national = SqlNational(database)
         self.seals = SqlSeals(database)
         self._clock = clock
 

@@ -10,7 +10,7 @@ from gateway.errors import MingluoError
 from gateway.model import Alert
 from gateway.ports import Accepted, AlertRow, Draft
 from gateway.standing import WAITING, Standing
-from gateway.store import audit, minute, obligation, seal
+from gateway.store import audit, minute, national, obligation, seal
 from gateway.store.change import note
 from gateway.store.codec import LANE_RANK, pack
 from gateway.store.listing import place_alert
@@ -198,3 +198,4 @@ def _activate(tx: Tx, draft: Draft) -> None:
             person=person,
         )
     add_batches(tx, draft.batches, draft.now)
+    national.expect(tx, alert, draft.now)

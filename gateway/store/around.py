@@ -12,7 +12,10 @@ from gateway.standing import LIVE, Standing
 from gateway.store.codec import unpack_alert, unpack_plan
 from gateway.store.regime import Regime, in_force
 
-ALERT_COLUMNS = "body, plan, standing, reason, issuer, accepted_at, revision"
+ALERT_COLUMNS = (
+    "body, plan, standing, reason, issuer, accepted_at, revision,"
+    " (SELECT number FROM national WHERE national.alert = alert.id)"
+)
 SUCCESSORS = (
     "WHERE id IN (SELECT alert FROM reference WHERE sender = :sender AND identifier = :identifier)"
     " ORDER BY accepted_at DESC, id DESC"
@@ -44,8 +47,9 @@ class Around(NamedTuple):
 
 def alert_row(row: Row) -> AlertRow:
     """Return a row of `ALERT_COLUMNS` as it is stored."""
-    body, plan, standing, reason, issuer, accepted_at, revision = row
-    return AlertRow(unpack_alert(body), unpack_plan(plan), standing, reason, issuer, moment(accepted_at), revision)
+    body, plan, standing, reason, issuer, accepted_at, revision, national = row
+    alert, planned = unpack_alert(body), unpack_plan(plan)
+    return AlertRow(alert, planned, standing, reason, issuer, moment(accepted_at), revision, national)
 
 
 def alert_rows(tx: Tx, tail: str, **values: object) -> list[AlertRow]:
