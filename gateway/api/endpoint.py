@@ -87,9 +87,10 @@ class Endpoint:
 
     `answers` maps each good status to a model, or to the media type of bytes; `problems` are the statuses a refusal
     can have beside 500. `body` is a model for a JSON form of at most `form_bytes`, or `cap.AlertIn`: then XML is
-    taken as well, and the handler gets the bytes. `access` "loopback" asks callers of other machines for a token. `tagged`: a good answer
-    has an ETag. `conditional`: it decides on an alert, and If-Match names what was seen of it. `limited` False: no rate
-    limit stops it. `kept` False: it changes nothing, or its answer is a secret: no Idempotency-Key.
+    taken as well, and the handler gets the bytes. `access` "loopback" asks callers of other machines for a token.
+    `tagged`: a good answer has an ETag. `conditional`: it decides on an alert, and If-Match names what was seen of it.
+    `limited` False: no rate limit stops it. `kept` False: it changes nothing, or its answer is a secret: no
+    Idempotency-Key.
     """
 
     method: str

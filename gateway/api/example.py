@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from gateway import cap
 from gateway.api import duty_shape as duty
-from gateway.api import shape
+from gateway.api import national, shape
 from gateway.api.problem import TYPES, Problem
 from gateway.preview import Preview
 from gateway.report import Status
@@ -25,11 +25,16 @@ DIGEST = "a5da32a51b06d31331261afbeb540d034f216fa8a18393a6c80565f2b317ea90"
 HASH = "e7286f999c24be478aec4120e2e8933154feed9fa747f43f38b8242b626b5115"
 LINKS = shape.links_of(ALERT)
 
+NUMBER = "41172641600000_20260720135800"
+_LISTED: dict[str, Any] = {
+    "number": "41172641600000_20260720120000", "sender": "41172641600000",
+    "title": "泌阳县气象局发布大风蓝色预警[IV级/一般]", "sent": "2026-07-20T12:00:00+08:00",
+}  # fmt: skip
 _LINE: dict[str, Any] = {
     "id": ALERT, "sender": "411726-qxj@mingluo.example", "identifier": "41172641600000_20260720135800",
     "sent": "2026-07-20T05:58:00Z", "status": "Actual", "kind": "Alert", "document": "warning", "event": "暴雨",
     "level": "red", "expires": EXPIRES, "standing": "active", "reason": "", "by": "411726-qxj/泌阳预报员",
-    "accepted_at": AT, "links": LINKS,
+    "accepted_at": AT, "links": LINKS, "national_number": NUMBER,
 }  # fmt: skip
 _COUNT: dict[str, Any] = {
     "step": 1, "township": "411726204", "group": "officials", "channel": "sms_twilio", "language": "zh",
@@ -88,6 +93,7 @@ EXAMPLES: dict[type[BaseModel], Any] = {
     shape.Standing: {"id": ALERT, "standing": "rejected", "reason": "区域有误"},
     Status: {
         "alert": ALERT, "standing": "active", "reason": "", "route": "green", "held": [], "halts": [],
+        "national_number": NUMBER,
         "accepted_at": AT, "expires": EXPIRES, "timings": [_TIMING],
         "counts": [{"channel": "sms_twilio", "group": "officials", "state": "delivered", "recipients": 4}],
         "villages": {"confirmed": 29, "played": 1, "sms_only": 0, "silent": 0, "gap": 1},
@@ -144,6 +150,19 @@ EXAMPLES: dict[type[BaseModel], Any] = {
         "codes": [{"issuer": "411726-qxj", "label": "一号信封", "made_at": AT, "used_at": None, "alert": ""}]
     },
     duty.SealOut: {"code": "ABCD-EFGH-JKLM-NPQR-STUV-WXYZ-2345", "issuer": "411726-qxj", "label": "一号信封"},
+    national.NumberIn: {"number": NUMBER},
+    national.ListingIn: {"day": "2026-07-20", "alerts": [_LISTED]},
+    national.NumberOut: {"id": ALERT, "national_number": NUMBER, "result": "matched"},
+    national.Translated: {
+        "message": "<?xml version='1.0' encoding='UTF-8'?>\n<alert>…</alert>",
+        "losses": [{"element": "info[1]/contact", "message": "has no place in the dialect"}],
+    },
+    national.ReconciledOut: {
+        "day": "2026-07-20", "both": 1, "only_there": [_LISTED], "only_here": [],
+        "matched": [{"id": ALERT, "national_number": NUMBER, "sender": "411726-qxj@mingluo.example",
+                     "identifier": "41172641600000_20260720135800", "title": "泌阳县气象台发布暴雨红色预警",
+                     "sent": "2026-07-20T05:58:00Z"}],
+    },
     Problem: {
         "type": f"{TYPES}outside_authority", "title": "Forbidden", "status": 403,
         "detail": "area: 411728 lies outside the areas of 411726-qxj (authority.toml, issuer 411726-qxj, areas)",
