@@ -115,7 +115,7 @@ async def test_alerts_from_before_get_a_row_without_ringing(tmp_path: Path, hand
     def backward(tx: Tx) -> None:
         for statement in (
             "DROP TABLE national", "DROP INDEX alert_sent", "DELETE FROM timer WHERE kind = 'national'",
-            "UPDATE alembic_version SET version_num = '0004'",
+            "UPDATE alembic_version SET version_num = '0003'",
         ):  # fmt: skip
             tx.run(statement)
 

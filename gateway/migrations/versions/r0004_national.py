@@ -6,8 +6,8 @@ import msgspec
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0004"
+revision = "0004"
+down_revision = "0003"
 
 TABLE = """
 CREATE TABLE national (
