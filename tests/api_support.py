@@ -71,6 +71,11 @@ class Away(Database):
             raise StoreDown("the database cannot be reached")
         return await super().read(operation, patience_s)
 
+    async def look(self, operation: Callable[[Tx], T], patience_s: float = 10.0) -> T:
+        if self.away:
+            raise StoreDown("the database cannot be reached")
+        return await super().look(operation, patience_s)
+
     async def write(self, operation: Callable[[Tx], T], patience_s: float | None = None, order: str = "") -> T:
         if self.away:
             raise StoreDown("the database cannot be reached")

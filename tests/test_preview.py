@@ -334,9 +334,9 @@ async def test_who_decides_on_what_waits_sees_what_is_wrong_with_its_words(desk:
     """The signer reads the texts as they will leave, and what lint finds in them."""
     issued = await desk.issue(**OWN, event_code="11B09", event="高温", level="orange")
     assert issued["standing"] == "sign"
-    _, shown = await desk.call("GET", f"/v1/alerts/{issued['id']}", SIGNER)
+    _, shown = await desk.call("GET", f"/v1/alerts/{issued['id']}/texts", SIGNER)
     assert {"forbidden", "missing_area"} <= {one["code"] for one in shown["findings"]}
-    assert shown["needs"] == ["sign"]
+    assert any("红色预警" in text["text"] for text in shown["texts"])
 
 
 async def test_below_red_they_are_errors_and_still_hold_nothing(desk: Desk) -> None:

@@ -19,6 +19,7 @@ from gateway.api.shape import (
     NoteIn,
     ReasonIn,
     Standing,
+    Texts,
 )
 from gateway.api.told import taken, told
 from gateway.database import moment
@@ -26,7 +27,7 @@ from gateway.errors import Refused
 from gateway.intake import actor
 from gateway.model import Batch, Level, State
 from gateway.ports import AlertRow
-from gateway.preview import halts, preview, text_findings
+from gateway.preview import gathered, halts, preview, texts_of
 from gateway.report import EVERYWHERE, status
 from gateway.standing import WAITING
 from gateway.store.listing import Key, Wanted
@@ -84,9 +85,14 @@ def _key(after: str) -> Key | None:
 
 async def show(call: Call) -> Answer:
     """One alert."""
+    return 200, AlertOut.of(await call.row())
+
+
+async def show_texts(call: Call) -> Answer:
+    """The texts of one alert, as they leave or would."""
     row = await call.row()
-    found = await text_findings(call.core, row.alert, row.plan) if row.plan.steps else []
-    return 200, AlertOut.with_findings(row, found)
+    found = await texts_of(call.core, row.alert, row.plan)
+    return 200, Texts(texts=found, findings=gathered(found))
 
 
 async def show_cap(call: Call) -> Answer:

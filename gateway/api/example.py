@@ -42,7 +42,7 @@ _COUNT: dict[str, Any] = {
 }  # fmt: skip
 _WORDS: dict[str, Any] = {
     "channel": "sms_twilio", "group": "officials", "notice": "issue", "language": "zh", "township": "411726204",
-    "title": "暴雨红色预警", "units": 65, "segments": 1, "findings": [],
+    "title": "暴雨红色预警", "units": 65, "segments": 1, "cut": [], "findings": [],
     "text": "【泌阳县气象局】泌阳县气象局20日13时58分发布暴雨红色预警：未来3小时铜山乡雨量将超过100毫米。"
     "立即转移危险区群众。到岗回1",
 }  # fmt: skip
@@ -80,14 +80,30 @@ EXAMPLES: dict[type[BaseModel], Any] = {
         "halts": [], "links": LINKS, "standing": "active", "needs": [],
     },
     Preview: {
-        "alert": ALERT, "event": "暴雨", "level": "red", "status": "Actual", "kind": "Alert", "expires": EXPIRES,
-        "route": "green", "reasons": [GREEN], "held": [], "would_be_held": False, "alarms": [], "warnings": [],
-        "halts": [], "targets": [_TARGET], "leaving": [], "beyond_border": [], "counts": [_COUNT], "texts": [_WORDS],
-        "deferrals": [],
+        "alert": ALERT, "at": AT, "event": "暴雨", "level": "red", "document": "warning", "status": "Actual",
+        "kind": "Alert", "issuer": "泌阳县气象局", "expires": EXPIRES, "route": "green", "reasons": [GREEN], "held": [],
+        "would_be_held": False, "standing": "active", "needs": [], "deciders": [], "alarms": [], "warnings": [],
+        "halts": [], "conflicts": [], "targets": [_TARGET], "leaving": [], "beyond_border": [],
+        "townships": [{
+            "township": {"code": "411726204", "name": "泌阳县铜山乡"}, "officials": 2, "loudspeakers": 0,
+            "residents": 2, "subscribers": 0, "opted_out": 0, "no_channel": 0, "villages": 18,
+        }],
+        "gaps": [{
+            "village": {"code": "411726204200", "name": "泌阳县铜山乡大路庄村"}, "official": True, "loudspeaker": False,
+        }],
+        "counts": [_COUNT],
+        "steps": [{
+            "step": 1, "group": "officials", "channel": "sms_twilio", "language": "zh", "notice": "issue",
+            "lane": "green", "start": AT, "deadline": EXPIRES, "fallback_of": None, "recipients": 4, "per_s": 50.0,
+            "first": AT, "last": AT, "too_late": 0,
+        }],
+        "times": [{"group": "officials", "notice": "issue", "recipients": 4, "first": AT, "last": AT}],
+        "texts": [_WORDS], "deferrals": [], "dropped": [],
     },
+    shape.Texts: {"texts": [_WORDS], "findings": []},
     shape.AlertsPage: {"alerts": [_LINE], "next": f"1784527200000000.{ALERT}"},
     shape.AlertOut: _LINE | {
-        "route": "green", "reasons": [GREEN], "held": [], "policy_digest": DIGEST,
+        "route": "green", "reasons": [GREEN], "held": [], "needs": [], "policy_digest": DIGEST,
         "townships": ["411726204", "411726209"], "alert": shape.EXAMPLE,
     },
     shape.Standing: {"id": ALERT, "standing": "rejected", "reason": "区域有误"},

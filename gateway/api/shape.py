@@ -18,7 +18,7 @@ from gateway.intake import Outcome
 from gateway.model import Record
 from gateway.policy.hazard import CHINA
 from gateway.ports import AlertRow
-from gateway.preview import EVERYTHING, Finding, split_reasons
+from gateway.preview import EVERYTHING, Finding, Words, split_reasons
 from gateway.render import clean
 from gateway.render.text import PHONE
 
@@ -237,25 +237,30 @@ class AlertOut(AlertLine):
     reasons: list[str]
     held: list[str]
     needs: list[str] = Field(description="Stages it has still to pass, the present one first")
-    findings: list[Finding] = Field(description="What lint finds in its texts")
     policy_digest: str
     townships: list[str]
     alert: dict[str, Any] = Field(description="The message, in the form of the schema AlertIn")
 
     @classmethod
-    def with_findings(cls, row: AlertRow, findings: Sequence[Finding]) -> Self:
-        """Show a stored alert, and what was found in its texts."""
+    def of(cls, row: AlertRow) -> Self:
+        """Show a stored alert."""
         return cls(
             **cls.fields_of(row),
             route=row.plan.route,
             reasons=list(row.plan.reasons),
             held=list(row.plan.held),
             needs=list(row.plan.needs),
-            findings=list(findings),
             policy_digest=row.alert.policy_digest,
             townships=[target.township for target in row.plan.targets],
             alert=orjson.loads(cap.to_json(row.alert)),
         )
+
+
+class Texts(BaseModel):
+    """The texts of an alert as they leave, and what lint finds in them: what a signer reads before signing."""
+
+    texts: list[Words]
+    findings: list[Finding]
 
 
 class AlertsPage(BaseModel):

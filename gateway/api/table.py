@@ -30,6 +30,7 @@ from gateway.api.shape import (
     NoteIn,
     ReasonIn,
     Standing,
+    Texts,
     VerifyQuery,
 )
 from gateway.policy.table import WRITERS
@@ -76,6 +77,11 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         "GET", "/v1/alerts/{id}", "getAlert", "One alert and how it was decided.",
         alerts.show, {200: AlertOut}, (404,), tagged=True,
+    ),
+    Endpoint(
+        "GET", "/v1/alerts/{id}/texts", "getAlertTexts",
+        "The texts of an alert as they leave, and what lint finds in them: what a signer reads before signing.",
+        alerts.show_texts, {200: Texts}, (404,),
     ),
     Endpoint(
         "GET", "/v1/alerts/{id}/cap", "getAlertCap", "One alert as CAP 1.2 XML, signed where the gateway has a key.",

@@ -23,6 +23,11 @@ def texts(core: Core, alert: Alert, plan: Plan, previous: Alert | None) -> list[
     ]
 
 
+async def texts_of(core: Core, alert: Alert, plan: Plan) -> list[Words]:
+    """Return the texts of a stored alert."""
+    return texts(core, alert, plan, await before(core, alert))
+
+
 async def text_findings(core: Core, alert: Alert, plan: Plan) -> list[Finding]:
     """Return what an issuer should know of the texts of an accepted alert: one text per channel, group and notice.
 
