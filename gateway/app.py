@@ -268,7 +268,7 @@ class App:
             simulation=live.isdisjoint(self.channels),
             keys=keys,
             rates=rates,
-            state=self.state,
+            state=LocalState() if settings.embedded else self.state,  # one process needs nobody to count with
         )  # fmt: skip
         await self._start(composer, links)
 

@@ -36,11 +36,7 @@ class Version(NamedTuple):
 
 def versions(tables: Tables, table: str) -> list[Version]:
     """Return the versions of a table, oldest first."""
-    found: dict[tuple[date, str], list[LevelRow]] = {}
-    for row in tables.levels:
-        if row.table == table:
-            found.setdefault((row.since, row.version), []).append(row)
-    return [Version(table, name, since, tuple(rows)) for (since, name), rows in sorted(found.items())]
+    return [Version(table, name, since, rows) for since, name, rows in tables.level_versions.get(table, ())]
 
 
 def in_force(tables: Tables, table: str, at: datetime) -> Version | None:
@@ -59,7 +55,7 @@ def colours(tables: Tables, code: str, areas: Sequence[str], at: datetime) -> di
 
     Only a hazard that no table lists is unrestricted. What another table lists has no colour here.
     """
-    if not any(row.hazard == code for row in tables.levels):
+    if code not in tables.levelled:
         return None
     table = table_for(tables, code, areas)
     version = in_force(tables, table, at) if table else None

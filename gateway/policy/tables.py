@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from functools import cached_property
 
 from pydantic import Field
@@ -51,6 +52,22 @@ class Tables(Table):
     def document_by_kind(self) -> dict[Document, DocumentRow]:
         """Rows of `documents.csv` by kind."""
         return {row.document: row for row in self.documents}
+
+    @cached_property
+    def level_versions(self) -> dict[str, tuple[tuple[date, str, tuple[LevelRow, ...]], ...]]:
+        """Versions of each table of levels, oldest first: (in force since, name, rows)."""
+        found: dict[str, dict[tuple[date, str], list[LevelRow]]] = {}
+        for row in self.levels:
+            found.setdefault(row.table, {}).setdefault((row.since, row.version), []).append(row)
+        return {
+            table: tuple((since, name, tuple(rows)) for (since, name), rows in sorted(versions.items()))
+            for table, versions in found.items()
+        }
+
+    @cached_property
+    def levelled(self) -> frozenset[str]:
+        """Hazards that any table of levels lists."""
+        return frozenset(row.hazard for row in self.levels)
 
     @cached_property
     def issuer_by_name(self) -> dict[str, Issuer]:
