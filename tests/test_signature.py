@@ -24,6 +24,7 @@ from lxml import etree
 from manual_clock import START, ManualClock
 from signing import DAY, DSIG, EXCLUSIVE, RED, certificate, der, key, pem, private, resigned, signed, xmlsec1_verifies
 from signxml.algorithms import DigestAlgorithm, SignatureMethod
+from signxml.verifier import SignatureConfiguration, XMLVerifier
 
 from gateway import cap
 from gateway.api.shape import EXAMPLE
@@ -710,3 +711,34 @@ async def test_a_large_signed_message_is_verified_beside_the_loop(clock: ManualC
         assert [each.code for each in forged.findings] == ["signature_invalid"]
     finally:
         pool.close()
+
+
+@given(st.data())
+def test_what_is_read_the_library_finds_good_too(data: st.DataObject) -> None:
+    """Two verifiers that agree on what is good: whatever ours takes, signxml verifies with the same certificate."""
+    message = bytearray(GOOD)
+    for _ in range(data.draw(st.integers(0, 3))):
+        at = data.draw(st.integers(0, len(message) - 1))
+        kind = data.draw(st.sampled_from(["flip", "drop", "double", "blank"]))
+        if kind == "flip":
+            message[at] ^= 1 << data.draw(st.integers(0, 7))
+        elif kind == "drop":
+            del message[at]
+        elif kind == "double":
+            message.insert(at, message[at])
+        else:
+            message.insert(at, 0x20)
+    if take(bytes(message)).alert is not None:
+        expected = SignatureConfiguration(location="./", verification_time=START)
+        XMLVerifier().verify(bytes(message), x509_cert=BUREAU, expect_config=expected)
+
+
+def test_a_signature_of_another_length_is_none() -> None:
+    """R and s are each as long as the curve: padded or cut they are refused before any arithmetic."""
+    value = base64.b64decode(find(etree.fromstring(GOOD), ".//ds:SignatureValue").text or "")
+    for other in (value[:-1], value + b"\0", b"\0" + value, value[:32] + b"\0" + value[32:], b"\0" * 64):
+
+        def put(root: etree._Element, other: bytes = other) -> None:
+            find(root, ".//ds:SignatureValue").text = base64.b64encode(other).decode()
+
+        assert refusal(changed(put)) == "signature_invalid"

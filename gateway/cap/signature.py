@@ -1,7 +1,7 @@
 """Signatures of CAP messages: verified strictly on the way in, made on the way out.
 
 `take` (of `gateway.cap.check`) verifies before anything is read, and what is read afterwards is what was signed: the
-tree that signxml rebuilt from the signed octets, never the bytes that came. Exactly one form is accepted, so that
+tree rebuilt from the signed octets, never the bytes that came. Exactly one form is accepted, so that
 nothing can be signed but the whole message: one Signature, the last child of the alert, with one Reference, URI="",
 transformed by enveloped-signature and exclusive C14N without comments. (With comments, libraries differ on whether
 URI="" includes them.) Comments and processing instructions are gone before: they say nothing in CAP.
@@ -14,13 +14,16 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import hmac
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from lxml import etree
-from signxml.algorithms import DigestAlgorithm, SignatureMethod
-from signxml.exceptions import SignXMLException
-from signxml.verifier import SignatureConfiguration, XMLVerifier
 
 from gateway.cap.certificate import Trust, fingerprint, to_der
 from gateway.cap.finding import Malformed
@@ -31,15 +34,18 @@ if TYPE_CHECKING:
 DSIG = "http://www.w3.org/2000/09/xmldsig#"
 ENVELOPED = DSIG + "enveloped-signature"
 EXCLUSIVE = "http://www.w3.org/2001/10/xml-exc-c14n#"
-METHODS = frozenset({
-    SignatureMethod.ECDSA_SHA256, SignatureMethod.ECDSA_SHA384, SignatureMethod.ECDSA_SHA512,
-    SignatureMethod.RSA_SHA256, SignatureMethod.RSA_SHA384, SignatureMethod.RSA_SHA512,
-})  # fmt: skip
-DIGESTS = frozenset({DigestAlgorithm.SHA256, DigestAlgorithm.SHA384, DigestAlgorithm.SHA512})
+_MORE, _ENC = "http://www.w3.org/2001/04/xmldsig-more#", "http://www.w3.org/2001/04/xmlenc#"
+METHODS: dict[str, tuple[type, hashes.HashAlgorithm]] = {
+    _MORE + f"{name}-sha{hash_.digest_size * 8}": (kind, hash_)
+    for name, kind in (("ecdsa", ec.EllipticCurvePublicKey), ("rsa", rsa.RSAPublicKey))
+    for hash_ in (hashes.SHA256(), hashes.SHA384(), hashes.SHA512())
+}
+"""Algorithm → (kind of key, hash) of the signatures that are read."""
+DIGESTS = {_ENC + "sha256": "sha256", _MORE + "sha384": "sha384", _ENC + "sha512": "sha512"}
 CHAIN = 4  # certificates a message may bring
 
 _DS = f"{{{DSIG}}}"
-_FORM = {
+_SHAPE = {
     "Signature": ("SignedInfo", "SignatureValue", "KeyInfo"),
     "SignedInfo": ("CanonicalizationMethod", "SignatureMethod", "Reference"),
     "Reference": ("Transforms", "DigestMethod", "DigestValue"),
@@ -47,15 +53,19 @@ _FORM = {
 }
 """Children, in order. What is not named has none: no parameters, no Object, no second Reference."""
 _HINTS = frozenset({_DS + "X509Data", _DS + "KeyName", _DS + "KeyValue"})
+# For octets we have written ourselves, of a message that was parsed before: nothing outside is ever opened.
+_PARSER = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
 _ids = etree.XPath('//@*[local-name()="Id" or local-name()="ID" or local-name()="id"]', smart_strings=False)
 
 
-class _Verifier(XMLVerifier):
-    """Takes the tree as the reader has just parsed it; the library copies what it changes."""
+class _Form(NamedTuple):
+    """A signature of the one accepted form: algorithms, digest, value, and the certificates it brings (DER)."""
 
-    def get_root(self, data: etree._Element) -> etree._Element:
-        """Return what was given."""
-        return data
+    method: str
+    digest: str
+    digest_value: bytes
+    value: bytes
+    chain: list[bytes]
 
 
 class Verified(NamedTuple):
@@ -69,7 +79,7 @@ class Verified(NamedTuple):
 def verify(root: etree._Element, trust: Trust, now: datetime) -> Verified | None:
     """Return what was signed for this sender, None where the message is unsigned and may be.
 
-    `root` is an alert without comments, processing instructions and entities, as the reader parses it.
+    `root` is an alert without comments, processing instructions and entities, as the reader parses it; it is used up.
 
     Raises:
         Malformed: the finding's code (signature_…) and what to do.
@@ -79,30 +89,61 @@ def verify(root: etree._Element, trust: Trust, now: datetime) -> Verified | None
         if trust.required:
             raise missing(trust)
         return None
-    method, chain = _form(signature)
+    form = _form(signature)
     ids: Any = _ids(root)
     if len(set(ids)) < len(ids):
         raise Malformed("signature_wrapped", "an Id stands twice in the message; leave all of them out")
-    certificate = trust.certificate(chain, now)
-    expected = SignatureConfiguration(
-        location="./", signature_methods=frozenset({method}), digest_algorithms=DIGESTS, verification_time=now,
-        ignore_ambiguous_key_info=True,  # a KeyValue is never used: the pinned certificate is
-    )  # fmt: skip
-    try:
-        # The schema would allow more than `_form` does.
-        found = _Verifier().verify(root, x509_cert=certificate, expect_config=expected, validate_schema=False)
-    except (SignXMLException, etree.LxmlError, ValueError):
+    certificate = trust.certificate(form.chain, now)
+    octets = _octets(root, signature)
+    digest = hashlib.new(DIGESTS[form.digest], octets, usedforsecurity=True).digest()
+    whole = hmac.compare_digest(digest, form.digest_value)
+    # SignedInfo alone, as its own document: what was signed is its canonical form, whatever stood around it.
+    info = etree.fromstring(etree.tostring(signature[0], with_tail=False))
+    if not (_fits(certificate, form, _canonical(info)) and whole):
         raise Malformed(
             "signature_invalid",
             "the signature does not match: the message was changed after signing, or signed with another key; sign it "
             "as the last step and send these very bytes",
-        ) from None
-    assert not isinstance(found, list)
-    signed = found.signed_xml
-    if signed is None or signed.tag != root.tag or next(signed.iter(_DS + "*"), None) is not None:
+        )
+    signed = etree.fromstring(octets, _PARSER)
+    if signed.tag != root.tag or next(signed.iter(_DS + "*"), None) is not None:
         raise Malformed("signature_wrapped", "the signature covers something else than the alert; sign the whole alert")
-    digest = hashlib.sha256(found.signed_data).hexdigest()
-    return Verified(signed, digest, fingerprint(to_der(certificate)))
+    return Verified(signed, hashlib.sha256(octets).hexdigest(), fingerprint(to_der(certificate)))
+
+
+def _octets(root: etree._Element, signature: etree._Element) -> bytes:
+    """Take the signature out of the message (the enveloped transform); return the rest, canonical.
+
+    The text behind the signature belongs to the alert and stays.
+    """
+    rest, before = signature.tail or "", signature.getprevious()
+    root.remove(signature)
+    if rest and before is not None:
+        before.tail = (before.tail or "") + rest
+    elif rest:
+        root.text = (root.text or "") + rest
+    return _canonical(root)
+
+
+def _fits(certificate: x509.Certificate, form: _Form, signed_info: bytes) -> bool:
+    """Whether the certificate's key made the signature."""
+    key, (kind, hash_) = certificate.public_key(), METHODS[form.method]
+    if not isinstance(key, kind):
+        return False
+    try:
+        if isinstance(key, ec.EllipticCurvePublicKey):
+            size = (key.curve.key_size + 7) // 8
+            if len(form.value) != 2 * size:  # r and s, each as long as the curve (XML Signature 1.1 section 6.4.3)
+                return False
+            r, s = (int.from_bytes(half, "big") for half in (form.value[:size], form.value[size:]))
+            key.verify(encode_dss_signature(r, s), signed_info, ec.ECDSA(hash_))
+        elif isinstance(key, rsa.RSAPublicKey):
+            key.verify(form.value, signed_info, padding.PKCS1v15(), hash_)
+        else:
+            return False
+    except InvalidSignature:
+        return False
+    return True
 
 
 def missing(trust: Trust) -> Malformed:
@@ -125,8 +166,8 @@ def _signature(root: etree._Element) -> etree._Element | None:
     return first
 
 
-def _form(signature: etree._Element) -> tuple[SignatureMethod, list[bytes]]:
-    """Hold the signature to the one accepted form; return its method and the certificates it brings."""
+def _form(signature: etree._Element) -> _Form:
+    """Hold the signature to the one accepted form; return what it says."""
     info, value, key_info = _children(signature)
     canonical, method, reference = _children(info)
     transforms, digest, digest_value = _children(reference)
@@ -139,18 +180,16 @@ def _form(signature: etree._Element) -> tuple[SignatureMethod, list[bytes]]:
         )  # fmt: skip
     if canonical.get("Algorithm") != EXCLUSIVE:
         raise Malformed("signature_invalid", "canonicalise SignedInfo by exclusive C14N without comments")
-    found = next((each for each in METHODS if each.value == method.get("Algorithm")), None)
-    if found is None or digest.get("Algorithm") not in {each.value for each in DIGESTS}:
+    algorithm, digested = str(method.get("Algorithm")), str(digest.get("Algorithm"))
+    if algorithm not in METHODS or digested not in DIGESTS:
         raise Malformed("signature_weak", "sign by ecdsa-sha256 or rsa-sha256 (or 384, 512), with digest sha256 or up")
-    for leaf in (value, digest_value):
-        _decoded(leaf)
-    return found, _chain(key_info)
+    return _Form(algorithm, digested, _decoded(digest_value), _decoded(value), _chain(key_info))
 
 
 def _children(element: etree._Element) -> list[etree._Element]:
     """Return the children, which must be those of the form."""
     name = etree.QName(element).localname
-    expected = _FORM.get(name, ())
+    expected = _SHAPE.get(name, ())
     if [child.tag for child in element] != [_DS + each for each in expected]:
         inside = f"exactly {', '.join(expected)}" if expected else "no elements"
         raise Malformed("signature_invalid", f"{name} must hold {inside}; sign the whole alert in the simplest form")
