@@ -48,7 +48,7 @@ from gateway.national import Nationals
 from gateway.obligation import Obligations
 from gateway.planner import Planner
 from gateway.policy import Policy
-from gateway.pool import ParsePool
+from gateway.pool import ParsePool, Places
 from gateway.ports import Broker, Clock, State
 from gateway.receipts import Receipts
 from gateway.regime import Regimes
@@ -248,7 +248,7 @@ class App:
         self.relay = Relay(self.broker, self.store.outbox)
         slices = {name: 0 if isinstance(one, Sockets) else one.slice for name, one in self.channels.items()}
         self.planner = Planner(self.store, directory, self.relay, slices, self.clock)
-        pool = ParsePool()
+        pool = ParsePool(Places(settings.config / "regions", settings.geometry))
         self._stack.callback(pool.close)
         cases = Cases(self.store, regions, lambda: policy, self.channels, self.clock)
         intake = Intake(self.store, cases, lambda: policy, self.planner, self.clock, self._on_accepted, pool)

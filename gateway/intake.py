@@ -11,7 +11,6 @@ One warning goes on from here: `planner` → `relay` → `sender` → `receipts`
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, replace
@@ -219,8 +218,9 @@ class Intake:
         self, data: bytes, issuer: Issuer, now: datetime, *, sealed: bool = False, own: bool = False
     ) -> Prepared:
         trust = self._policy().trust(issuer)
-        taken = await self._take(data, replace(trust, required=trust.required and not (sealed or own)), now)
-        alert, resolution = await self._read(data, taken, issuer)
+        trust = replace(trust, required=trust.required and not (sealed or own))
+        taken, resolution = await self._read(data, trust, now, issuer)
+        alert = self._policy().adopt(sound(taken))
         prepared = await self.cases.check(alert, resolution, issuer, now, tuple(taken.findings), sealed=sealed)
         return replace(prepared, digest=taken.digest, signer=taken.signer)
 
@@ -243,7 +243,8 @@ class Intake:
         Raises:
             Refused: 403 this person issues nothing; 413 too large.
         """
-        alert, findings, *_ = await self._take(data, self._policy().trust(self.issuer_of(principal)), self._clock.now())
+        issuer = self.issuer_of(principal)
+        (alert, findings, *_), _ = await self._read(data, self._policy().trust(issuer), self._clock.now(), issuer)
         if alert is None or any(finding.severity == "error" for finding in findings) or urgent(alert):
             return True
         for reference in alert.references:
@@ -251,21 +252,16 @@ class Intake:
                 return True
         return False
 
-    async def _take(self, data: bytes, trust: cap.Trust, now: datetime) -> cap.Taken:
+    async def _read(self, data: bytes, trust: cap.Trust, now: datetime, issuer: Issuer) -> tuple[cap.Taken, Resolution]:
         if len(data) > cap.MAX_BYTES:
             raise Refused(413, "too_large", f"the message is larger than {cap.MAX_BYTES // 1024} KiB")
-        if len(data) <= POOL_BYTES or self._pool is None:
-            return cap.take(data, trust, now)
-        try:
-            return await self._pool.take(data, trust, now)
-        except BrokenExecutor:
-            raise Refused(413, "too_hard", "the message could not be parsed; send it smaller") from None
-
-    async def _read(self, data: bytes, taken: cap.Taken, issuer: Issuer) -> tuple[Alert, Resolution]:
-        alert = self._policy().adopt(sound(taken))
         if len(data) > POOL_BYTES and self._pool is not None:
-            return alert, await asyncio.to_thread(self.cases.resolve, alert, issuer)
-        return alert, self.cases.resolve(alert, issuer)
+            try:
+                return await self._pool.read(data, trust, now, issuer.areas)
+            except BrokenExecutor:
+                raise Refused(413, "too_hard", "the message could not be parsed; send it smaller") from None
+        taken = cap.take(data, trust, now)
+        return taken, self.cases.resolve(taken.alert, issuer) if taken.alert else Resolution(())
 
 
 def refuse(result: str) -> None:

@@ -1,4 +1,4 @@
-"""Large messages are parsed beside the loop, in a process of their own, so that they never delay a small one.
+"""Large messages are parsed and resolved beside the loop, in a process of their own, and never delay a small one.
 
 The child yields to the gateway where cores are scarce. An alert comes back packed: pickled point by point, a
 polygon of 41,000 would hold the loop up for longer than its parse took.
@@ -13,11 +13,14 @@ import os
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from gateway import cap, log
-from gateway.model import Alert
+from gateway.model import Alert, Resolution
+from gateway.regions import Regions
 
 NICE = 10
 
@@ -34,20 +37,39 @@ def _pack(alert: Alert) -> tuple[Callable[[bytes], Alert], tuple[bytes]]:
     return _unpack, (_encode(alert),)
 
 
-def _begin() -> None:
+class Places(NamedTuple):
+    """Where the child finds what an area means: the folder of tables, and GeoJSON files."""
+
+    folder: Path
+    geometry: tuple[Path, ...] = ()
+
+
+_regions: list[Regions] = []  # of the child
+
+
+def _begin(places: Places) -> None:
     """Prepare the child."""
     os.nice(NICE)
     copyreg.pickle(Alert, _pack)
+    _regions.append(Regions.load(*places))
+
+
+def _read(data: bytes, trust: cap.Trust, now: datetime, within: tuple[str, ...]) -> tuple[cap.Taken, Resolution]:
+    taken = cap.take(data, trust, now)
+    return taken, _regions[0].resolve(taken.alert.areas, within) if taken.alert else Resolution(())
 
 
 class ParsePool:
     """One child process, started when first needed and again after it died (memory, a hostile message)."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: Places) -> None:
+        self._places = places
         self._executor: ProcessPoolExecutor | None = None
 
-    async def take(self, data: bytes, trust: cap.Trust, now: datetime) -> cap.Taken:
-        """Verify and parse one message; see `gateway.cap.take`.
+    async def read(
+        self, data: bytes, trust: cap.Trust, now: datetime, within: tuple[str, ...]
+    ) -> tuple[cap.Taken, Resolution]:
+        """Verify and parse one message, and resolve its areas; see `gateway.cap.take` and `Regions.resolve`.
 
         Raises:
             BrokenExecutor: the child died of this message twice.
@@ -55,10 +77,10 @@ class ParsePool:
         for last in (False, True):
             if self._executor is None:
                 # Spawned, not forked: this process has threads that hold locks.
-                self._executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin)
+                self._executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, (self._places,))
             executor = self._executor
             try:
-                return await asyncio.get_running_loop().run_in_executor(executor, cap.take, data, trust, now)
+                return await asyncio.get_running_loop().run_in_executor(executor, _read, data, trust, now, within)
             except BrokenExecutor:
                 _log.error("parser_died")
                 executor.shutdown(wait=False)

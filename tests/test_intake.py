@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_support import ISSUER, JIALOU, ROOT, SIGNER, Desk, opened
+from api_support import ISSUER, JIALOU, REGIONS, ROOT, SIGNER, Desk, opened
 from manual_clock import ManualClock
 
 from gateway import cap
@@ -22,8 +22,9 @@ from gateway.bench.warning import polygon_gale
 from gateway.cap import Trust
 from gateway.errors import Refused
 from gateway.policy import Policy
-from gateway.pool import ParsePool
+from gateway.pool import ParsePool, Places
 
+PLACES, INSIDE = Places(ROOT / "config" / "regions"), ("411726",)
 HEAT: dict[str, Any] = {"event_code": "11B09", "event": "高温", "level": "orange"}  # not on the green list
 
 
@@ -163,28 +164,29 @@ async def test_the_audit_chain_keeps_codes_and_no_words_of_the_issuer(desk: Desk
 
 async def test_the_parser_of_large_messages_comes_back_after_its_death(clock: ManualClock) -> None:
     """A hostile message may cost its own parse, never the next one's."""
-    pool = ParsePool()
+    pool = ParsePool(PLACES)
     data = (Path(__file__).parent / "data" / "cap" / "red_rainstorm.xml").read_bytes()
-    assert (await pool.take(data, Trust("x"), clock.now())).alert is not None
+    assert (await pool.read(data, Trust("x"), clock.now(), INSIDE))[0].alert is not None
     assert pool._executor is not None
     for process in pool._executor._processes.values():
         os.kill(process.pid or 0, signal.SIGKILL)
-    assert (await pool.take(data, Trust("x"), clock.now())).alert is not None
+    assert (await pool.read(data, Trust("x"), clock.now(), INSIDE))[0].alert is not None
     pool.close()
 
 
 async def test_a_large_message_comes_back_from_the_parser_as_it_is_read_here(clock: ManualClock) -> None:
     """Packed on the way, it must lose nothing: not a point, not a digit of its time, not its id."""
     data = cap.write(polygon_gale("bypq@mingluo.example", "41172641600000_20260720143000", ["411726204"]))
-    pool = ParsePool()
+    pool = ParsePool(PLACES)
     try:
-        there = await pool.take(data, Trust("x"), clock.now())
+        there, resolution = await pool.read(data, Trust("x"), clock.now(), INSIDE)
     finally:
         pool.close()
     here = cap.take(data, Trust("x"), clock.now())
     assert here.alert is not None
     assert there.alert is not None
     assert there == here
+    assert resolution == REGIONS.resolve(here.alert.areas, INSIDE)
     assert there.alert.id == here.alert.id
 
 

@@ -34,9 +34,10 @@ from gateway.errors import ConfigError, Refused
 from gateway.model import Alert, Record
 from gateway.policy import Policy
 from gateway.policy.trust import Pin, TrustFile
-from gateway.pool import ParsePool
+from gateway.pool import ParsePool, Places
 
 CONFIG = Path(__file__).parent.parent / "config"
+PLACES = Places(Path(__file__).parent.parent / "config" / "regions")
 BUREAU = certificate("bureau")
 TRUST = cap.Trust("bureau", frozenset({der(BUREAU)}))
 GOOD = signed(chain=[BUREAU])
@@ -702,12 +703,13 @@ async def test_a_large_signed_message_is_verified_beside_the_loop(clock: ManualC
     ring = " ".join(f"32.{n:05d},113.{n:05d}" for n in range(20_000)) + " 32.00000,113.00000"
     polygon = f"</areaDesc><polygon>{ring}</polygon>".encode()
     large = signed(RED.replace(b"</areaDesc>", polygon, 1), chain=[BUREAU])
-    pool = ParsePool()
+    pool = ParsePool(PLACES)
     try:
-        taken = await pool.take(large, TRUST, clock.now())
+        taken, _ = await pool.read(large, TRUST, clock.now(), ("411726",))
         assert taken.alert is not None
         assert taken.signer == fingerprint(der(BUREAU))
-        forged = await pool.take(large.replace("红色".encode(), "蓝色".encode()), TRUST, clock.now())
+        blue = large.replace("红色".encode(), "蓝色".encode())
+        forged, _ = await pool.read(blue, TRUST, clock.now(), ("411726",))
         assert [each.code for each in forged.findings] == ["signature_invalid"]
     finally:
         pool.close()
