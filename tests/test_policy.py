@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import ConfigError
 from gateway.model import Alert, Document, Group, Info, Kind, Level, Notice, Reference, Status, Target
-from gateway.policy import Issuer, Policy, Succession
+from gateway.policy import Issuer, Policy, Succession, explain
 
 SAMPLE = Path(__file__).parent.parent / "config" / "policy"
 PLAN = Path(__file__).parent / "data" / "plan.toml"
@@ -521,7 +521,7 @@ def test_a_limit_alarms_but_never_blocks_red() -> None:
 
 def test_an_explanation_says_why_and_who() -> None:
     """The preview answers the officer's two questions before anything is sent."""
-    told = POLICY.explain(warning(), QXJ, BIYANG, NOON)
+    told = explain(POLICY, warning(), QXJ, BIYANG, NOON)
     assert told.allowed
     text = str(told)
     assert "route: green" in text
@@ -531,7 +531,7 @@ def test_an_explanation_says_why_and_who() -> None:
     assert "levels.csv, henan order-128-2010, 11B03 red" in text
     assert "to officials by sms_twilio: lane green, at once" in text
     assert "call-and-confirm: officials answer, next rung after 5 minutes" in text
-    order = POLICY.explain(warning(document=Document.EVACUATION), QXJ, BIYANG, NOON)
+    order = explain(POLICY, warning(document=Document.EVACUATION), QXJ, BIYANG, NOON)
     assert not order.allowed
     assert "refused: document:" in str(order)
     assert "may be sent by: 驻马店市防汛抗旱指挥部, 泌阳县防汛抗旱指挥部" in str(order)
@@ -539,22 +539,22 @@ def test_an_explanation_says_why_and_who() -> None:
 
 def test_an_explanation_names_who_may_pass_each_stage() -> None:
     """At 02:30 the officer must see whom to wake: the signer, the deputy after a while, the partner of a joint one."""
-    heat = POLICY.explain(warning(event_code="11B09", event="高温"), QXJ, BIYANG, NOON)
+    heat = explain(POLICY, warning(event_code="11B09", event="高温"), QXJ, BIYANG, NOON)
     assert [str(stage) for stage in heat.stages] == [
         "sign: 泌阳带班领导 (signer); after 3 minutes also signers of 4117-qxt"
     ]
     assert "procedure.toml, approval row 1" in heat.rows
     joint = warning(document=Document.JOINT_RISK, event_code="11B37", event="地质灾害气象风险")
-    first = POLICY.explain(joint, QXJ, BIYANG, NOON).stages[0]
+    first = explain(POLICY, joint, QXJ, BIYANG, NOON).stages[0]
     assert (first.stage, first.by) == ("partner", ("泌阳县自然资源局",))
-    above = POLICY.explain(warning(sender=CITY.sender), CITY, (Target("411702101"), *BIYANG), NOON)
+    above = explain(POLICY, warning(sender=CITY.sender), CITY, (Target("411702101"), *BIYANG), NOON)
     assert [stage.stage for stage in above.stages] == ["countersign"]
     assert above.stages[0].by == ("市台首席 (signer)",)
 
 
 def test_an_explanation_says_why_it_is_not_green_and_what_waits_for_the_morning() -> None:
     """Before a yellow at night, the officer sees that residents and loudspeakers hear of it at 06:30."""
-    told = POLICY.explain(warning(event_code="11B09", event="高温", level=Level.YELLOW), QXJ, BIYANG, NIGHT)
+    told = explain(POLICY, warning(event_code="11B09", event="高温", level=Level.YELLOW), QXJ, BIYANG, NIGHT)
     assert told.route == "normal"
     assert any("11B09 is not on the green channel's list" in reason for reason in told.reasons)
     assert "green.toml, hazards does not list 11B09; authority.toml, issuer 411726-qxj, green = true" in told.rows
@@ -567,7 +567,7 @@ def test_an_explanation_says_why_it_is_not_green_and_what_waits_for_the_morning(
 
 def test_an_explanation_of_a_drill_names_the_drills_audience_only() -> None:
     """Nobody must learn from a wrong preview that a drill reaches residents."""
-    told = POLICY.explain(warning(status=Status.EXERCISE), QXJ, BIYANG, NOON)
+    told = explain(POLICY, warning(status=Status.EXERCISE), QXJ, BIYANG, NOON)
     assert told.route == "drill"
     assert {leg.group for leg in told.legs} == {Group.OFFICIALS, Group.LOUDSPEAKERS}
     assert {leg.lane for leg in told.legs} == {"bulk"}

@@ -47,6 +47,7 @@ def explain(
     Example: mingluo policy explain warning.xml
     Example: mingluo policy explain --issuer 411726-qxj --hazard 11B03 --level red --area 411726209
     """
+    from gateway.policy import explain as explained
     from gateway.render import clean
 
     policy, regions, now = load_policy(folder), load_regions(geometry), moment(at)
@@ -66,7 +67,7 @@ def explain(
     if body is None:
         _who(policy, alert, targets, now, json)
         return
-    told = policy.explain(alert, body, targets, now)
+    told = explained(policy, alert, body, targets, now)
     if json:
         print_json({"allowed": told.allowed, "doubts": doubts, **_plain(asdict(told))})
     else:

@@ -4,7 +4,7 @@
 """
 
 from gateway.policy.authority import Authority
-from gateway.policy.explanation import Explanation
+from gateway.policy.explanation import Explanation, explain
 from gateway.policy.policy import Policy, Principal
 from gateway.policy.route import Route, Succession
 from gateway.policy.table import Hazard, Issuer, PlanRow
@@ -12,5 +12,5 @@ from gateway.policy.wording import ForbiddenRow, LintFile
 
 __all__ = [
     "Authority", "Explanation", "ForbiddenRow", "Hazard", "Issuer", "LintFile", "PlanRow", "Policy", "Principal",
-    "Route", "Succession",
+    "Route", "Succession", "explain",
 ]  # fmt: skip

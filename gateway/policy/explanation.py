@@ -1,6 +1,6 @@
 """Why an alert would go which way: the answer to "why is this (not) green, who may send it, and what happens then".
 
-Pure; built by `Policy.explain` for the command line and previews. Every line that decided names its file and row;
+Pure; asked by the command line. Every line that decided names its file and row;
 rows count from 1 as they stand in the file.
 """
 
@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from gateway.model import Alert, Group, Kind, Lane, Notice, Target
 from gateway.policy.authority import Authority
 from gateway.policy.hazard import CHINA, in_force, table_for
+from gateway.policy.policy import Policy
+from gateway.policy.route import Route, Succession
 from gateway.policy.table import COLOURED, Grant, Issuer, PlanRow
 from gateway.standing import ROLES, Event, Standing
-
-if TYPE_CHECKING:
-    from gateway.policy.policy import Policy
-    from gateway.policy.route import Route, Succession
 
 NOTICES = {
     Kind.ALERT: Notice.ISSUE,
@@ -124,9 +121,14 @@ class Explanation:
 
 
 def explain(
-    policy: Policy, alert: Alert, issuer: Issuer, targets: Sequence[Target], now: datetime, past: Succession | None
+    policy: Policy,
+    alert: Alert,
+    issuer: Issuer,
+    targets: Sequence[Target],
+    now: datetime,
+    past: Succession | None = None,
 ) -> Explanation:
-    """Collect the answer."""
+    """Explain whether this may go out, which way and why, through which channels, and who else may send it."""
     standing = policy.authority(issuer, alert, targets, now)
     decided = policy.route(alert, issuer, targets, now, past)
     legs = tuple(_legs(policy, alert, now, downgrade=decided.downgrade))

@@ -22,7 +22,6 @@ from gateway.errors import ConfigError
 from gateway.model import Alert, Document, Group, Kind, Level, Notice, Status, Target
 from gateway.policy import authority, hazard, reading, route
 from gateway.policy.authority import Authority
-from gateway.policy.explanation import Explanation, explain
 from gateway.policy.hazard import CHINA
 from gateway.policy.procedure import ProcedureFile
 from gateway.policy.route import Route, Succession
@@ -245,17 +244,6 @@ class Policy:
     def plan_rows(self, document: Document, level: Level, group: Group) -> tuple[PlanRow, ...]:
         """Return the plan's rows for a group, in order."""
         return tuple(row for row in self.tables.plan.row if row.group is group and row.covers(document, level))
-
-    def explain(
-        self,
-        alert: Alert,
-        issuer: Issuer,
-        targets: Sequence[Target],
-        now: datetime,
-        succession: Succession | None = None,
-    ) -> Explanation:
-        """Explain whether this may go out, which way and why, through which channels, and who else may send it."""
-        return explain(self, alert, issuer, targets, now, succession)
 
     def senders(self, alert: Alert, targets: Sequence[Target], now: datetime) -> list[tuple[Issuer, Authority]]:
         """Return every issuer that may send such an alert there and then, with the grants that let it."""
