@@ -222,7 +222,7 @@ class SqlOutbox:
         """Make every later claim of the alert fail, stop its plan and its commands."""
 
         def operation(tx: Tx) -> bool:
-            stopped = stop_alert(tx, alert, reason, record.at)
+            stopped = stop_alert(tx, alert, reason, record.at, record.action, record.actor, record.detail)
             if stopped:
                 audit.append(tx, [record])
             return stopped

@@ -139,9 +139,13 @@ def fold_states(
     return True
 
 
-def stop_alert(tx: Tx, alert: str, reason: str, now: datetime) -> bool:
-    """Make every later claim of the alert fail; end its plan; turn written plays into stops. False if it had ended."""
+def stop_alert(tx: Tx, alert: str, reason: str, now: datetime, event: str, actor: str, why: str = "") -> bool:
+    """Make every later claim of the alert fail; end its plan; turn written plays into stops. False if it had ended.
+
+    Its life keeps the event, who caused it and why.
+    """
     at = micros(now)
+    was = tx.one("SELECT standing FROM alert WHERE id = :alert", alert=alert)
     changed = tx.run(
         "UPDATE alert SET standing = 'stopped', reason = :reason, ended_at = :at, revision = revision + 1"
         " WHERE id = :alert AND standing IN :*unended",
@@ -152,6 +156,16 @@ def stop_alert(tx: Tx, alert: str, reason: str, now: datetime) -> bool:
     )
     if not changed:
         return False
+    tx.run(
+        "INSERT INTO decision (alert, number, standing, event, actor, at, reason)"
+        " SELECT id, revision, :standing, :event, :actor, :at, :why FROM alert WHERE id = :alert",
+        standing=was[0] if was else "",
+        event=event,
+        actor=actor,
+        at=at,
+        why=why,
+        alert=alert,
+    )
     tx.run("UPDATE step SET finished = 1 WHERE alert = :alert", alert=alert)
     # What waits for a retry is brought up now, so that its claim can settle it as never sent.
     tx.run(
