@@ -15,13 +15,14 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
 from gateway import cap
-from gateway.case import Cases, Prepared, check_times, completed, downgrades
+from gateway.case import POSTDATED, Cases, Prepared, check_times, completed, downgrades
 from gateway.directory.vault import Vault
 from gateway.errors import Refused
 from gateway.intake import Intake, Outcome, actor, detail, refuse
 from gateway.lineage import check_drill, drills, likeness, stops
 from gateway.model import Alert, Decision, Kind, Minute, Partner, Plan, Record, Reference, Status
 from gateway.policy import Issuer, Policy, Principal, Route
+from gateway.policy.hazard import CHINA
 from gateway.ports import AlertRow, Clock
 from gateway.regions import Regions
 from gateway.routing import complete
@@ -42,12 +43,15 @@ class Telephone:
     recording: str = ""
     witness: str = ""
 
-    def sealed(self, vault: Vault) -> bytes:
+    def sealed(self, vault: Vault, now: datetime) -> bytes:
         """Return it encrypted.
 
         Raises:
-            Refused: 422, nothing proves the call.
+            Refused: 422, nothing proves the call, or it has not taken place yet.
         """
+        if self.at > now + POSTDATED:
+            said = self.at.astimezone(CHINA).isoformat(" ", "minutes")
+            raise Refused(422, "postdated", f"the call lies in the future: {said}; give the time it was made")
         if not (self.recording or self.witness):
             raise Refused(422, "no_proof", "give the number of the recording, or the name of a second witness")
         return vault.seal(json.dumps(asdict(self) | {"at": self.at.isoformat()}, ensure_ascii=False).encode())
@@ -93,13 +97,17 @@ class Decisions:
         A signer countersigns within the policy's time, or it stands in the daily report.
 
         Raises:
-            Refused: as `approve`; 422 nothing proves the call.
+            Refused: as `approve`; 422 nothing proves the call, or it lies in the future.
         """
         row = await self._known(alert)
         self._approving(row)
-        minute = Minute("authorise", actor(principal), self._clock.now(), call.sealed(self._vault))
+        minute = self._minute("authorise", principal, call)
         await self._check(row, Event.AUTHORISE, principal)
         return await self._onward(row, Event.AUTHORISE, principal, "telephone: authorised by telephone", minute)
+
+    def _minute(self, kind: str, principal: Principal, call: Telephone) -> Minute:
+        now = self._clock.now()
+        return Minute(kind, actor(principal), now, call.sealed(self._vault, now))
 
     def _approving(self, row: AlertRow) -> Event:
         if row.standing != Standing.ACTIVE:
@@ -136,7 +144,7 @@ class Decisions:
         step(Standing(row.standing), Event.JOIN, [])
         minute = None
         if call is not None:
-            minute = Minute("join", actor(principal), self._clock.now(), call.sealed(self._vault))
+            minute = self._minute("join", principal, call)
         done = {one.reason for one in await self._store.outbox.decisions(row.alert.id) if one.event == Event.JOIN}
         reason = f"joint: with {body.name}"
         agreed = row._replace(alert=joined(row.alert, body))
@@ -154,7 +162,9 @@ class Decisions:
         await self._check(row, Event.ALONE, principal)
         ready = await self._since(row) + self._policy().procedure.partner_wait(row.alert)
         if self._clock.now() < ready:
-            raise Refused(409, "too_early", f"the partner has until {ready.isoformat()}; telephone it meanwhile")
+            raise Refused(
+                409, "too_early", f"the partner has until {ready.astimezone(CHINA):%H:%M}; telephone it meanwhile"
+            )
         return await self._onward(row, Event.ALONE, principal, "alone: published under the own name")
 
     # --- back -------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ class Regimes:
         return None
 
     def _minute(self, who: str, now: datetime, call: Telephone | None) -> Minute | None:
-        return Minute("emergency", who, now, call.sealed(self._vault)) if call else None
+        return Minute("emergency", who, now, call.sealed(self._vault, now)) if call else None
 
     def _entitled(self, principal: Principal, call: Telephone | None) -> Issuer:
         issuer = self._policy().issuer(principal.issuer)
@@ -115,7 +115,11 @@ class Regimes:
         named = principal.role == "signer" and issuer is not None and issuer.id in starters
         if issuer is None or not (named or (call is not None and principal.role in CALLERS)):
             names = ", ".join(starters)
-            raise Refused(403, "not_entitled", f"a signer of {names} starts it, or the duty officer by telephone")
+            raise Refused(
+                403,
+                "not_entitled",
+                f"a signer of {names} starts it; others give the call that ordered it: who, post, number, when",
+            )
         return issuer
 
     async def _mine(self, regime: str, principal: Principal) -> Regime:

@@ -104,8 +104,10 @@ ROLES: Mapping[tuple[Standing, Event], frozenset[str]] = {
 OWN = frozenset({Event.AMEND, Event.SUBMIT, Event.WITHDRAW, Event.RELEASE, Event.AUTHORISE, Event.RECALL})
 """What the writer may do with an alert of their own. A telephone authorisation names the second person (D3)."""
 
+_OURS = frozenset({Event.REPLACE, Event.EXPIRE})  # the gateway does these, nobody asks for them
 WRITERS = frozenset({"issuer", "reviewer", "signer"})
 _ANSWERS = {
+    Standing.RETURNED: "it is back with its writer; amend it, then submit it, or withdraw it",
     Standing.ACTIVE: "it has been issued; update, cancel, correct or recall it",
     Standing.STOPPED: "it is over; issue a new one",
     Standing.REJECTED: "it was rejected or withdrawn; issue a new one",
@@ -156,7 +158,9 @@ def check_hand(standing: Standing, event: Event, hand: Hand, writer: str, before
     roles = ROLES.get((standing, event), WRITERS)
     if hand.role not in roles:
         allowed = ", ".join(sorted(roles))
-        raise Refused(403, "not_entitled", f"{event} at {standing} takes one of: {allowed}; this token is {hand.role}")
+        raise Refused(
+            403, "not_entitled", f"{event} at {standing} takes one of: {allowed}; this token is of role {hand.role}"
+        )
     if not hand.entitled:
         raise Refused(403, "not_entitled", "only the issuing body's own people may decide on it, or its deputy in time")
     if hand.actor in before and event is Event.APPROVE:
@@ -164,5 +168,5 @@ def check_hand(standing: Standing, event: Event, hand: Hand, writer: str, before
 
 
 def _answer(standing: Standing) -> str:
-    possible = ", ".join(event for at, event in TRANSITIONS if at is standing)
-    return _ANSWERS.get(standing) or f"it stands at {standing}, where there is {possible}"
+    possible = ", ".join(event for at, event in TRANSITIONS if at is standing and event not in _OURS)
+    return _ANSWERS.get(standing) or f"it stands at {standing}; possible there: {possible}"
