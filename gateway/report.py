@@ -66,6 +66,10 @@ class Status(BaseModel):
     """Where an alert stands: what was sent, and which villages are reached."""
 
     alert: str
+    event: str
+    level: str
+    kind: str
+    status: str
     standing: str = Field(description="active, stopped, rejected, or the stage it waits at")
     reason: str = Field(description="Why it was stopped or rejected")
     route: str
@@ -92,6 +96,10 @@ async def status(core: Core, row: AlertRow, within: tuple[str, ...] = EVERYWHERE
     counts = await ledger.counts(alert)
     return Status(
         alert=alert,
+        event=row.alert.event,
+        level=row.alert.level.name.lower(),
+        kind=row.alert.kind,
+        status=row.alert.status,
         standing=row.standing,
         reason=row.reason,
         route=row.plan.route,
@@ -141,7 +149,8 @@ def printable(status_: Status) -> str:
 
 def _lines(found: Status) -> Iterator[str]:
     total = sum(found.villages.values())
-    yield f"预警 {found.alert}  状态 {found.standing} {found.reason}".rstrip()
+    yield f"预警 {found.alert}  {found.event} {found.level} {found.kind} {found.status}"
+    yield f"状态 {found.standing} {found.reason}".rstrip()
     if found.national_number is not None:
         yield f"国突编号  {'待匹配' if found.national_number == 'pending' else found.national_number}"
     yield f"受理 {_clock(found.accepted_at)}  有效至 {_clock(found.expires)}  通道 {found.route}"

@@ -195,6 +195,13 @@ async def test_a_call_that_nothing_proves_authorises_nothing(desk: Desk) -> None
     assert (await decide(desk, issued["id"], "authorise", CLERK, call | {"witness": "李某"}))["result"] == "accepted"
 
 
+async def test_a_call_that_has_not_taken_place_authorises_nothing(desk: Desk) -> None:
+    """A slip of the month is found while the leader is still on the line."""
+    issued = await desk.issue(**HEAT)
+    later = CALL | {"at": (desk.clock.now() + timedelta(days=30)).isoformat()}
+    assert code(await decide(desk, issued["id"], "authorise", CLERK, later, 422)) == "postdated"
+
+
 async def test_a_sealed_code_issues_one_warning_past_every_stage(desk: Desk) -> None:
     """Locked out, alone, the rain falling: the envelope in the duty room is opened (D3)."""
     made = await post(desk, "/v1/break-glass/codes", ADMIN, {"issuer": "411726-qxj", "label": "值班室一号"})
@@ -394,6 +401,25 @@ async def test_thirty_minutes_before_it_lapses_somebody_is_asked(desk: Desk) -> 
     await decide(desk, sent["id"], "recall", ISSUER, {"reason": "误发"})
     desk.clock.advance(6 * 3600)
     assert await desk.core.obligations.due(f"{sent['id']} lapse") is None  # it is over: nothing is asked any more
+    _, owed = await desk.call("GET", "/v1/obligations", ISSUER)
+    assert [(one["kind"], one["event"], one["overdue"]) for one in owed["obligations"]] == [("review", "暴雨", True)]
+    _, every = await desk.call("GET", "/v1/obligations?unanswered=false", ISSUER)
+    assert ("lapse", False) in {(one["kind"], one["overdue"]) for one in every["obligations"]}
+
+
+async def test_the_life_of_an_alert_ends_with_what_ended_it(desk: Desk) -> None:
+    """Who recalled it, why, and by which message it was replaced stand where everybody looks."""
+    recalled, ended = await desk.issue(), await desk.issue(identifier="b", **HEAT)
+    await decide(desk, recalled["id"], "recall", ISSUER, {"reason": "误发"})
+    await decide(desk, ended["id"], "approve", SIGNER)
+    clear = await decide(desk, ended["id"], "cancel", ISSUER, {"note": ""}, 202)
+    await decide(desk, clear["id"], "approve", SIGNER)
+    lives = [(await desk.call("GET", f"/v1/alerts/{one['id']}/decisions", ISSUER))[1] for one in (recalled, ended)]
+    last = [life["decisions"][-1] for life in lives]
+    assert [(one["standing"], one["event"], one["by"], one["reason"]) for one in last] == [
+        ("active", "recall", "411726-qxj/泌阳预报员", "误发"),
+        ("active", "replace", "gateway", f"cancelled: {clear['id']}"),
+    ]
 
 
 # --- the order of things ------------------------------------------------------------------------------

@@ -25,23 +25,28 @@ from gateway.api.told import taken
 from gateway.errors import Refused
 from gateway.intake import actor
 from gateway.model import Obligation, Record
-from gateway.obligation import RULES
+from gateway.obligation import ENDS_WITH_ALERT, RULES
+from gateway.ports import AlertRow
+from gateway.standing import Standing
 
 CODE_ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"  # nothing that is misread by torchlight
 CODE_GROUPS, CODE_LETTERS = 7, 4  # 28 letters of 5 bits
 
 
 async def obligations(call: Call) -> Answer:
-    """List what the duty room owes in the caller's area."""
+    """List what the duty room owes in the caller's area; unanswered, only what somebody still has to answer."""
     asked, now = call.asked(ObligationsQuery), call.core.clock.now()
     since = now - timedelta(hours=asked.hours)
-    found = await call.core.store.obligations.since(since, unanswered=asked.unanswered)
-    mine = [one for one in found if await _mine(call, one)]
-    return 200, Obligations(obligations=[ObligationOut.of(one, RULES[one.kind].answers, now) for one in mine])
+    mine = []
+    for one in await call.core.store.obligations.since(since, unanswered=asked.unanswered):
+        row = await call.core.store.outbox.alert(one.alert)
+        over = row is not None and one.kind in ENDS_WITH_ALERT and row.standing != Standing.ACTIVE
+        if await _mine(call, one, row) and not (over and asked.unanswered):
+            mine.append(ObligationOut.of(one, RULES[one.kind].answers, now, row, over=over))
+    return 200, Obligations(obligations=mine)
 
 
-async def _mine(call: Call, one: Obligation) -> bool:
-    row = await call.core.store.outbox.alert(one.alert)
+async def _mine(call: Call, one: Obligation, row: AlertRow | None) -> bool:
     if row is not None:
         return bool(sees(call.core, call.principal, row))
     regime = await call.core.store.regimes.get(one.alert)
@@ -55,7 +60,8 @@ async def answer(call: Call) -> Answer:
     await call.core.obligations.answer(alert, kind, call.principal, form.answer, form.remark)
     found = await call.core.store.obligations.get(alert, kind)
     assert found is not None
-    return 200, ObligationOut.of(found, RULES[kind].answers, call.core.clock.now())
+    row = await call.core.store.outbox.alert(alert)
+    return 200, ObligationOut.of(found, RULES[kind].answers, call.core.clock.now(), row)
 
 
 async def start_emergency(call: Call) -> Answer:

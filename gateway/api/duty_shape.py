@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
 from gateway.api.shape import Form, Reason, Remark
 from gateway.decision import Telephone
 from gateway.model import Decision, Obligation
+from gateway.ports import AlertRow
 from gateway.store.regime import Regime
 from gateway.store.seal import Sealed
 
@@ -101,6 +102,8 @@ class ObligationOut(BaseModel):
     """Something the duty room owes; `answers` are the words it is answered with."""
 
     alert: str
+    event: str = Field(description="Of the alert it belongs to; empty for an emergency regime")
+    level: str
     kind: str
     due: datetime
     opened_at: datetime
@@ -112,12 +115,15 @@ class ObligationOut(BaseModel):
     remark: str
 
     @classmethod
-    def of(cls, one: Obligation, answers: tuple[str, ...], now: datetime) -> Self:
-        """Show an obligation as it stands now."""
+    def of(
+        cls, one: Obligation, answers: tuple[str, ...], now: datetime, row: AlertRow | None, *, over: bool = False
+    ) -> Self:
+        """Show an obligation as it stands now; `over`: nobody has to answer it any more."""
         return cls(
-            alert=one.alert, kind=one.kind, due=one.due, opened_at=one.opened_at,
-            overdue=one.answered_at is None and one.due <= now, answers=list(answers), answered_at=one.answered_at,
-            by=one.actor, answer=one.answer, remark=one.remark,
+            alert=one.alert, event=row.alert.event if row else "", level=row.alert.level.name.lower() if row else "",
+            kind=one.kind, due=one.due, opened_at=one.opened_at,
+            overdue=one.answered_at is None and one.due <= now and not over,
+            answers=list(answers), answered_at=one.answered_at, by=one.actor, answer=one.answer, remark=one.remark,
         )  # fmt: skip
 
 

@@ -59,7 +59,8 @@ _CALL: dict[str, Any] = {
     "name": "王某", "post": "带班领导", "number": "0396-0000000", "at": "2026-07-20T14:05:00+08:00", "witness": "李某",
 }  # fmt: skip
 _OWED: dict[str, Any] = {
-    "alert": ALERT, "kind": "review", "due": "2026-07-20T06:30:00Z", "opened_at": AT, "overdue": False,
+    "alert": ALERT, "event": "暴雨", "level": "red", "kind": "review",
+    "due": "2026-07-20T06:30:00Z", "opened_at": AT, "overdue": False,
     "answers": ["endorsed", "objected"], "answered_at": None, "by": "", "answer": "", "remark": "",
 }  # fmt: skip
 _REGIME: dict[str, Any] = {
@@ -108,8 +109,8 @@ EXAMPLES: dict[type[BaseModel], Any] = {
     },
     shape.Standing: {"id": ALERT, "standing": "rejected", "reason": "区域有误"},
     Status: {
-        "alert": ALERT, "standing": "active", "reason": "", "route": "green", "held": [], "halts": [],
-        "national_number": NUMBER,
+        "alert": ALERT, "event": "暴雨", "level": "red", "kind": "Alert", "status": "Actual",
+        "standing": "active", "reason": "", "route": "green", "held": [], "halts": [], "national_number": NUMBER,
         "accepted_at": AT, "expires": EXPIRES, "timings": [_TIMING],
         "counts": [{"channel": "sms_twilio", "group": "officials", "state": "delivered", "recipients": 4}],
         "villages": {"confirmed": 29, "played": 1, "sms_only": 0, "silent": 0, "gap": 1},
