@@ -27,7 +27,7 @@ from aiohttp.test_utils import TestServer
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
-from gateway.cli import app
+from gateway.cli import answer, app
 
 ROOT = Path(__file__).parent.parent
 MESSAGES = ROOT / "tests" / "data" / "cap"
@@ -175,6 +175,18 @@ def test_cap_sample_is_a_valid_warning_that_holds_now(run: Run, tmp_path: Path) 
     assert "not a township" in run("cap", "sample", "--township", "411728101").stderr
 
 
+def test_cap_sample_writes_what_takes_the_other_ways(run: Run, tmp_path: Path) -> None:
+    """Review, signature, telephone and partner can be rehearsed without writing XML by hand."""
+    for words, way in (
+        (("--hazard", "大风", "--level", "blue"), "review"),
+        (("--hazard", "11A51", "--level", "orange", "--document", "joint_risk"), "partner"),
+    ):
+        (tmp_path / "alert.xml").write_text(run("cap", "sample", *words).stdout, encoding="utf8")
+        told = json.loads(run("policy", "explain", tmp_path / "alert.xml", "--json").stdout)
+        assert (told["allowed"], told["stages"][0]["stage"]) == (True, way)
+    assert "use one of blue" in run("cap", "sample", "--level", "purple").stderr
+
+
 # --- policy ---------------------------------------------------------------------------------------
 
 
@@ -242,6 +254,8 @@ def test_policy_hazard_tells_what_is_known(run: Run) -> None:
     assert list(frost["tables"]["national"]["colours"]) == ["blue", "yellow", "orange"]
     assert {(one["level"], one["group"]) for one in frost["advice"]} >= {("orange", "officials"), ("blue", "residents")}
     assert run("policy", "hazard", "11B77").exit_code == 2
+    assert run("policy", "hazard", "大风").stdout == run("policy", "hazard", "gale").stdout
+    assert "11B20 雷雨大风" in run("policy", "hazard", "雷雨").stderr
     listed = json.loads(run("policy", "hazards", "--json").stdout)["hazards"]
     assert next(one for one in listed if one["code"] == "11B01")["colours"].keys() == {"national"}
     assert "雷雨大风" in run("policy", "hazards").stdout
@@ -601,6 +615,53 @@ async def test_status_shows_a_halt_and_the_time_in_china(run: Run, gateway: Gate
     assert "HALTED (all): nothing leaves until released" in result.stdout
     assert "expires: 2026-07-20 17:00:00+08:00" in result.stdout
     assert "mingluo halt all --off" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("standing", "villages", "first"),
+    [
+        ("sign", {"gap": 2}, "HELD for a signature, nothing has left"),
+        ("active", {"confirmed": 1, "sms_only": 2}, "active, 2 of 3 villages NOT REACHED (1 confirmed, 0 played)"),
+        ("active", {"confirmed": 1, "played": 2}, "active, all 3 villages reached (1 confirmed, 2 played)"),
+        ("stopped", {"gap": 2}, "over (recalled)"),
+    ],
+)  # fmt: skip
+async def test_status_says_first_which_warning_and_how_many_villages_are_open(
+    run: Run, gateway: Gateway, standing: str, villages: dict[str, int], first: str
+) -> None:
+    """At 02:30 nobody knows a warning by its id, and a list of villages scrolls the rest away."""
+    gateway.answer = (200, {
+        "alert": "a1", "event": "大风", "level": "orange", "kind": "Alert", "status": "Actual", "standing": standing,
+        "reason": "recalled" if standing == "stopped" else "", "villages": villages,
+    }, {})  # fmt: skip
+    assert (await ask(run, gateway, "status", "a1")).stdout.splitlines()[0] == f"大风 orange: {first}"
+
+
+@pytest.mark.parametrize(
+    ("standing", "first", "next_"),
+    [("review", "reviewed and signed", "A reviewer"), ("sign", "signed", "A signer")],
+)  # fmt: skip
+async def test_what_is_held_names_whom_it_waits_for(
+    run: Run, gateway: Gateway, standing: str, first: str, next_: str
+) -> None:
+    """The reviewer who has just approved must not read that a second person is to decide."""
+    gateway.answer = (202, {"id": "a1", "result": "held", "standing": standing}, {})
+    result = await ask(run, gateway, "approve", "a1")
+    assert result.stdout.splitlines()[0] == f"held: nothing leaves before it is {first}"
+    assert f"{next_}: mingluo approve a1" in result.stderr
+
+
+def test_an_id_is_never_folded(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is there to be copied into the next command, on a terminal of 80 columns as well."""
+    alert = {
+        "id": "3f6c0a9d21b47e5588aa", "sent": "2026-07-20T05:58:00Z", "status": "Exercise", "kind": "Correction",
+        "event": "雷雨大风", "level": "orange", "standing": "suppressed", "by": "411726-qxj/泌阳带班领导",
+    }  # fmt: skip
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    answer.show_alerts({"alerts": [alert]})
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "3f6c0a9d21b47e5588aa" in line]
+    assert "07-20 13:58" in row
 
 
 async def test_a_preview_marks_townships_nobody_hears_in(run: Run, gateway: Gateway) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -194,13 +195,28 @@ def status(
         time.sleep(every)
 
 
+def _when(option: str, text: str) -> str:
+    """Return a time, or a day, as it was written."""
+    try:
+        datetime.fromisoformat(text or "2026-07-20")
+    except ValueError:
+        wrong_use(f"{option} {text}: not a time; write it as 2026-07-20T14:00")
+    return text
+
+
 def list_(
     standing: Annotated[
-        list[str] | None, typer.Option(help="Only held, active, stopped, rejected; repeatable.")
+        list[str] | None, typer.Option(metavar="WORD", help="Only held, active, stopped, rejected; repeatable.")
     ] = None,
-    status: Annotated[list[str] | None, typer.Option(help="Only Actual, Exercise, Test …; repeatable.")] = None,
-    document: Annotated[list[str] | None, typer.Option(help="Only warning, evacuation …; repeatable.")] = None,
-    level: Annotated[list[str] | None, typer.Option(help="Only red, orange, yellow, blue; repeatable.")] = None,
+    status: Annotated[
+        list[str] | None, typer.Option(metavar="WORD", help="Only Actual, Exercise, Test …; repeatable.")
+    ] = None,
+    document: Annotated[
+        list[str] | None, typer.Option(metavar="WORD", help="Only warning, evacuation …; repeatable.")
+    ] = None,
+    level: Annotated[
+        list[str] | None, typer.Option(metavar="WORD", help="Only red, orange, yellow, blue; repeatable.")
+    ] = None,
     hazard: Annotated[str, typer.Option(metavar="CODE", help="Only this GB/T 35561 code, or what begins so.")] = "",
     area: Annotated[str, typer.Option(metavar="CODE", help="Only what touches this place, or what begins so.")] = "",
     issuer: Annotated[str, typer.Option(metavar="ID", help="Only this issuer's, by id or CAP sender.")] = "",
@@ -217,7 +233,8 @@ def list_(
     """
     query: dict[str, str | Sequence[str]] = {
         "standing": standing or (), "status": status or (), "document": document or (), "level": level or (),
-        "hazard": hazard, "area": area, "issuer": issuer, "since": since, "until": until,
+        "hazard": hazard, "area": area, "issuer": issuer, "since": _when("--since", since),
+        "until": _when("--until", until),
     }  # fmt: skip
     gateway, after = Gateway(url, token), ""
     query = {name: value for name, value in query.items() if value}

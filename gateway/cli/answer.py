@@ -44,7 +44,12 @@ WAITS = {
     "suppressed": "held back: a live alert says the same already",
     "partner": "held: it waits for its partner",
     "review": "held: nothing leaves before it is reviewed and signed",
+    "sign": "held: nothing leaves before it is signed",
 }
+WHO = {
+    "suppressed": ("If it must be said again", "release"), "partner": ("The partner", "join"),
+    "review": ("A reviewer", "approve"), "sign": ("A signer", "approve"),
+}  # fmt: skip
 
 
 def _waits(answer: Answer) -> str:
@@ -56,14 +61,22 @@ def _next(answer: Answer, result: str, alert: str) -> str:
         return f"Hand it on: mingluo submit {alert}"
     if result != "held":
         return f"Next: mingluo status {alert}"
-    command = {"suppressed": "release", "partner": "join"}.get(str(answer.get("standing")), "approve")
-    who = {"release": "If it must be said again", "join": "The partner"}.get(command, "A second person")
+    who, command = WHO.get(str(answer.get("standing")), ("A second person", "approve"))
     return f"{who}: mingluo {command} {alert}"
 
 
+AFTER = {
+    "recalled": "Nothing more leaves. Whoever has it already needs: mingluo correct {id}",
+    "returned": "Its writer: mingluo amend {id} FILE, then mingluo submit {id}",
+}
+
+
 def show_standing(answer: Answer) -> None:
-    """Show where an alert stands after a decision."""
-    typer.echo(f"{answer.get('id', '')}: {answer.get('standing', '')} {answer.get('reason', '')}".rstrip())
+    """Show where an alert stands after a decision, and what comes next."""
+    alert, standing, reason = (str(answer.get(name) or "") for name in ("id", "standing", "reason"))
+    typer.echo(f"{alert}: {standing}" + (f": {reason}" if reason else ""))
+    if after := AFTER.get(reason if standing == "stopped" else standing):
+        tell(after.format(id=alert))
 
 
 def show_confirmed(answer: Answer) -> None:
@@ -78,30 +91,69 @@ def show_alerts(answer: Answer) -> None:
     if not alerts:
         tell("no alerts")
         return
-    columns = ("id", "sent", "status", "kind", "event", "level", "standing", "by")
-    _table(columns, alerts)
+    rows = [
+        [one.get("id"), clock(one.get("sent")), one.get("standing"), about(one), str(one.get("by", "")).split("/")[-1]]
+        for one in alerts
+    ]
+    print_table(("id", "sent", "standing", "what", "by"), rows)
     if answer.get("next"):
         tell("There are more: raise --limit")
 
 
 def show_status(answer: Answer) -> None:
     """Show how far an alert has come. States stand apart; submitted is not delivered."""
-    typer.echo(f"{answer.get('alert', '')}: {answer.get('standing', '')} {answer.get('reason', '')}".rstrip())
+    typer.echo(_headline(answer))
     if answer.get("halts") and answer.get("standing") not in ("stopped", "rejected"):
         typer.echo(_halted(answer))
         release(answer)
-    _fields(answer, ("route", "accepted_at", "expires"))
+    _fields(answer, ("alert", "standing", "reason", "route", "accepted_at", "expires"))
     _lines("held", answer.get("held"))
     villages = answer.get("villages") or {}
     typer.echo(f"villages ({sum(villages.values())}): " + ", ".join(f"{n} {state}" for state, n in villages.items()))
     columns = ("group", "channel", "state", "recipients")
     _table(columns, answer.get("counts") or ())
     timed = ("group", "channel", "first_submitted_s", "last_settled_s", "unfinished", "batches")
-    _table(timed, answer.get("timings") or ())
+    _table(
+        timed,
+        (
+            {**one, **{name: f"{one[name]:.1f}" for name in timed[2:4] if isinstance(one.get(name), float)}}
+            for one in answer.get("timings") or ()
+        ),
+    )
     _places("gaps: nobody has confirmed, no loudspeaker has played", answer.get("gaps") or ())
     gaps = [place.get("code") for place in answer.get("gaps") or ()]
     wanting = [place for place in answer.get("wanting") or () if place.get("code") not in gaps]
     _places("played, but nobody has confirmed: calling goes on", wanting)
+
+
+def about(answer: Answer) -> str:
+    """Say in a few words which message it is: hazard and level; what is no plain, actual alert is named."""
+    words = [str(answer.get("event") or ""), str(answer.get("level") or "")]
+    words += [str(answer["kind"])] if answer.get("kind") not in (None, "", "Alert") else []
+    words += [str(answer["status"]).upper()] if answer.get("status") not in (None, "", "Actual") else []
+    return " ".join(word for word in words if word)
+
+
+STANDS = {
+    "draft": "DRAFT, sent to nobody", "returned": "RETURNED to its writer, sent to nobody",
+    "suppressed": "HELD BACK, a live alert says the same", "partner": "HELD for its partner, nothing has left",
+    "review": "HELD for review, nothing has left", "sign": "HELD for a signature, nothing has left",
+    "rejected": "rejected, never sent", "stopped": "over",
+}  # fmt: skip
+
+
+def _headline(answer: Answer) -> str:
+    """At 02:30 only the first line is read: which warning, does it go, and how many villages are still open."""
+    standing, villages = str(answer.get("standing", "")), answer.get("villages") or {}
+    said = STANDS.get(standing, standing)
+    if standing in ("rejected", "stopped") and answer.get("reason"):
+        said += f" ({answer['reason']})"
+    if standing == "active" and (total := sum(villages.values())):
+        missing = total - villages.get("confirmed", 0) - villages.get("played", 0)
+        counts = f"{villages.get('confirmed', 0)} confirmed, {villages.get('played', 0)} played"
+        said += f", {missing} of {total} villages NOT REACHED" if missing else f", all {total} villages reached"
+        said += f" ({counts})"
+    return f"{about(answer) or answer.get('alert', '')}: {said}"
 
 
 def show_deliveries(answer: Answer) -> None:
@@ -156,6 +208,16 @@ def local(value: Any) -> str:
     except ValueError:
         return "" if value is None else str(value)
     return at.astimezone(CHINA).isoformat(" ", "seconds") if at.tzinfo else str(value)
+
+
+def clock(value: Any, *, seconds: bool = False) -> str:
+    """Return a moment for a table: month, day and time in China, the year only where it is another one."""
+    try:
+        at = datetime.fromisoformat(str(value)).astimezone(CHINA)
+    except ValueError:
+        return "" if value is None else str(value)
+    year = "" if at.year == datetime.now(CHINA).year else "%Y-"
+    return at.strftime(f"{year}%m-%d %H:%M" + (":%S" if seconds else ""))
 
 
 def _lines(head: str, texts: Iterable[str] | None) -> None:

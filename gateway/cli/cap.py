@@ -22,6 +22,7 @@ from gateway.cli.frame import (
     tell,
     wrong_use,
 )
+from gateway.cli.lookup import COLOURS, choice, find_hazard, load_policy
 
 if TYPE_CHECKING:
     from gateway.cap import Finding, Trust
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 SAMPLE_COUNTY = "411726"
 SAMPLE_TOWNSHIPS = ("411726204", "411726209")
+SAMPLE_HAZARD = "11B03"
 ENTRY = ("code", "element", "line", "message")
 
 FORMS = "CAP 1.2 XML, its JSON form, or the national dialect."
@@ -296,15 +298,21 @@ def sample(
     ] = None,
     hours: Annotated[float, typer.Option(min=0.1, max=24, help="How long it holds.")] = 3.0,
     drill: Annotated[bool, typer.Option("--drill", help="Status Exercise instead of Actual.")] = False,
+    hazard: Annotated[str, typer.Option(metavar="CODE", help="Code or name: 11B06, 大风.")] = SAMPLE_HAZARD,
+    level: Annotated[str, typer.Option(help="blue, yellow, orange or red.")] = "red",
+    document: Annotated[str, typer.Option(help="warning, joint_risk, response, evacuation …")] = "warning",
 ) -> None:
-    """Write a red rainstorm warning of 泌阳县气象局, sent now, as CAP 1.2 XML: to try a simulation with.
+    """Write a warning of 泌阳县气象局, sent now, as CAP 1.2 XML: to try a simulation with.
 
-    Example: mingluo cap sample --township 411726204 > alert.xml
+    Default: a red rainstorm, which the green channel sends at once.
+
+    Example: mingluo cap sample --hazard 11B06 --level blue > gale.xml
     """
     import json as form
     from datetime import timedelta, timezone
 
     from gateway import cap
+    from gateway.model import Document, Level
 
     regions = load_regions(None)
     known = {one.code: one.name for one in regions.under(SAMPLE_COUNTY)}
@@ -312,19 +320,25 @@ def sample(
     if wrong := [code for code in codes if code not in known]:
         wrong_use(f"--township {wrong[0]}: not a township of {regions.name(SAMPLE_COUNTY)}; for example 411726204")
     named = "、".join(known[code] for code in codes)
+    found = find_hazard(load_policy(None), hazard, "--hazard ")
+    colour = choice("--level", level, {one.name.lower(): one for one in Level if one is not Level.UNKNOWN})
     now = datetime.now(timezone(timedelta(hours=8))).replace(microsecond=0)
     message = {
         "sender": "411726-qxj@mingluo.example", "identifier": f"41172641600000_{now:%Y%m%d%H%M%S}",
         "sent": now.isoformat(), "expires": (now + timedelta(hours=hours)).isoformat(),
         "status": "Exercise" if drill else "Actual", "kind": "Alert",
-        "event_code": "11B03", "event": "暴雨", "level": "red", "headline": "泌阳县气象台发布暴雨红色预警",
-        "description": f"预计未来3小时，{named}雨量将超过100毫米，山洪和地质灾害风险很高。",
-        "instruction": "立即转移危险区群众，远离河道和低洼处。",
+        "document": choice("--document", document, Document),
+        "event_code": found.code, "event": found.zh, "level": colour.name.lower(),
+        "headline": f"泌阳县气象台发布{found.zh}{COLOURS[colour.name.lower()]}色预警",
+        "description": f"预计未来{hours:g}小时，{named}将出现{found.zh}。",
         "areas": [{"description": f"泌阳县{named}", "geocodes": {"township": codes}}],
     }  # fmt: skip
+    if (found.code, colour) == (SAMPLE_HAZARD, Level.RED):
+        message["description"] = f"预计未来3小时，{named}雨量将超过100毫米，山洪和地质灾害风险很高。"
+        message["instruction"] = "立即转移危险区群众，远离河道和低洼处。"
     alert, findings = cap.parse(form.dumps(message).encode())
     if alert is None:
-        raise AssertionError(findings)
+        refuse("\n".join(f"{one.code}: {one.message}" for one in findings if one.severity == "error"))
     typer.echo(cap.write(alert))
 
 

@@ -50,8 +50,9 @@ class Gateway:
             wrong_use("--url: give only scheme, host and port; the token goes into MINGLUO_TOKEN")
         if not token and not nameless:
             wrong_use(
-                "no token: in simulation export MINGLUO_TOKEN=demo-411726-qxj-issuer (the second person: "
-                "demo-411726-qxj-signer, a clerk: demo-411726-qxj-clerk); otherwise make one: mingluo policy token"
+                "no token: in simulation export MINGLUO_TOKEN=demo-411726-qxj-issuer (others: "
+                "demo-411726-qxj-reviewer, demo-411726-qxj-signer, demo-411726-qxj-clerk); otherwise make one: "
+                "mingluo policy token"
             )
         if not token.isascii() or not token.isprintable():
             wrong_use("MINGLUO_TOKEN: not a token; it has characters no token has")

@@ -153,7 +153,13 @@ def life(alert: Id, url: Url = "", token: Token = "", json: AsJson = False) -> N
         print_json(found)
         return
     rows = [
-        [page.local(one.get("at")), one.get("standing") or "—", one.get("event"), one.get("by"), one.get("reason")]
+        [
+            page.clock(one.get("at"), seconds=True),
+            one.get("standing") or "—",
+            one.get("event"),
+            one.get("by"),
+            one.get("reason"),
+        ]
         for one in found.get("decisions") or ()
     ]
     print_table(("at", "stood at", "event", "by", "reason"), rows)

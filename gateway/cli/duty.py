@@ -41,14 +41,19 @@ def duty(
         return
     rows = [
         [
-            one.get("alert"), one.get("kind"), page.local(one.get("due")),
+            one.get("alert"), page.about(_message(one)), one.get("kind"), page.clock(one.get("due")),
             one.get("answer") or ("OVERDUE" if one.get("overdue") else "open"),
             one.get("by") or " | ".join(one.get("answers") or ()),
         ]
         for one in owed
     ]  # fmt: skip
-    print_table(("alert", "kind", "due", "state", "answers / by"), rows)
+    print_table(("alert", "what", "kind", "due", "state", "answers / by"), rows)
     tell("Answer one: mingluo answer ID KIND ANSWER")
+
+
+def _message(one: dict[str, Any]) -> dict[str, Any]:
+    """Return what an obligation says of its message; its own `kind` is another."""
+    return {name: one.get(name) for name in ("event", "level")}
 
 
 def answer(
@@ -119,11 +124,12 @@ def list_(url: Url = "", token: Token = "", json: AsJson = False) -> None:
         print_json(found)
         return
     rows = [
-        [one.get("id"), one.get("area"), page.local(one.get("started_at")), page.local(one.get("until")),
-         "over" if one.get("ended_at") else "in force", one.get("reason")]
+        [one.get("id"), one.get("area"), page.clock(one.get("started_at")),
+         f"ended {page.clock(one['ended_at'])}" if one.get("ended_at") else f"until {page.clock(one.get('until'))}",
+         one.get("reason")]
         for one in found.get("regimes") or ()
     ]  # fmt: skip
-    print_table(("id", "area", "started", "until", "state", "reason"), rows)
+    print_table(("id", "area", "started", "state", "reason"), rows)
 
 
 def _regime(found: Any, json: bool) -> None:
@@ -183,8 +189,8 @@ def codes(url: Url = "", token: Token = "", json: AsJson = False) -> None:
         return
     rows = []
     for one in found.get("codes") or ():
-        used = page.local(one.get("used_at")) or "sealed"
-        rows.append([one.get("issuer"), one.get("label"), page.local(one.get("made_at")), used, one.get("alert")])
+        used = page.clock(one.get("used_at")) or "sealed"
+        rows.append([one.get("issuer"), one.get("label"), page.clock(one.get("made_at")), used, one.get("alert")])
     print_table(("issuer", "label", "made", "used", "alert"), rows)
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 NO = 1
 CANNOT = 2
+WHOLE = frozenset({"id", "alert", "recipient", "code"})
+"""Columns that are never folded."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the data as JSON.")]
 
@@ -92,16 +94,21 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """Print a table as wide as the terminal, or as wide as it needs where nobody reads it."""
+    """Print a table as wide as the terminal, or as wide as it needs where nobody reads it.
+
+    Ids stay on one line, whatever the width: they are there to be copied.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     width = None if sys.stdout.isatty() else 200
-    table = Table(box=box.SIMPLE, title=title, title_justify="left", pad_edge=False)
+    table = Table(
+        box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, show_edge=False, padding=(0, 1, 0, 0)
+    )
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in WHOLE)
     for row in rows:
         # Text, not markup: a name in brackets is a name.
         table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli.frame import AsJson, print_json, print_table, wrong_use
-from gateway.cli.lookup import GROUPS, LANGUAGES, At, Folder, Templates, load_library, load_policy, moment
+from gateway.cli.frame import AsJson, print_json, print_table
+from gateway.cli.lookup import (
+    COLOURS,
+    GROUPS,
+    LANGUAGES,
+    At,
+    Folder,
+    Templates,
+    find_hazard,
+    load_library,
+    load_policy,
+    moment,
+)
 
 if TYPE_CHECKING:
     from gateway.model import Level
     from gateway.policy import Hazard, Policy
     from gateway.render.library import Library
 
-COLOURS = {"blue": "蓝", "yellow": "黄", "orange": "橙", "red": "红"}
+WIDE = 120  # columns
 
 
 def hazards(at: At = None, folder: Folder = None, json: AsJson = False) -> None:
-    """List all hazards: names, bureaus, the colours of each table, and whether the green channel takes them.
+    """List all hazards: names (English on a wide terminal), bureaus, colours by table, green or not.
 
     Example: mingluo policy hazards
     """
@@ -37,15 +50,16 @@ def hazards(at: At = None, folder: Folder = None, json: AsJson = False) -> None:
     if json:
         print_json({"hazards": rows})
         return
-    shown = []
+    shown, wide = [], not sys.stdout.isatty() or shutil.get_terminal_size().columns >= WIDE
     for row in rows:
         letters = ("".join(COLOURS[colour] for colour in row["colours"].get(table, ())) for table in tables)
-        shown.append((row["code"], row["zh"], row["en"], "、".join(row["bureaus"]), *letters, "green" * row["green"]))
-    print_table(("code", "name", "English", "bureaus", *tables, ""), shown)
+        english = [row["en"]] if wide else []
+        shown.append((row["code"], row["zh"], *english, "、".join(row["bureaus"]), *letters, "green" * row["green"]))
+    print_table(("code", "name", *(["English"] if wide else []), "bureaus", *tables, ""), shown)
 
 
 def hazard(
-    code: Annotated[str, typer.Argument(metavar="CODE", help="GB/T 35561 code, for example 11B03.")],
+    code: Annotated[str, typer.Argument(metavar="CODE", help="GB/T 35561 code or name: 11B03, 暴雨, rainstorm.")],
     at: At = None,
     folder: Folder = None,
     templates: Templates = None,
@@ -56,9 +70,7 @@ def hazard(
     Example: mingluo policy hazard 11B03
     """
     policy, library, then = load_policy(folder), load_library(templates), moment(at)
-    found = policy.hazard(code.upper())
-    if found is None:
-        wrong_use(f"{code}: not in hazards.csv; mingluo policy hazards lists them")
+    found = find_hazard(policy, code)
     tables = _tables_of(policy, found, then)
     levels = sorted({level for row in policy.tables.levels if row.hazard == found.code for level in (row.level,)})
     advice = list(_advice(library, found.code, levels))

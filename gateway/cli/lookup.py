@@ -12,11 +12,12 @@ import typer
 from gateway.cli.frame import load_settings, wrong_use
 
 if TYPE_CHECKING:
-    from gateway.policy import Issuer, Policy
+    from gateway.policy import Hazard, Issuer, Policy
     from gateway.render.library import Library
 
 LANGUAGES = ("zh", "en")
 GROUPS = ("officials", "residents")
+COLOURS = {"blue": "蓝", "yellow": "黄", "orange": "橙", "red": "红"}
 
 Folder = Annotated[
     Path | None, typer.Option("--policy", metavar="DIR", help="The policy's folder; default: config/policy.")
@@ -57,6 +58,18 @@ def find_issuer(policy: Policy, name: str) -> Issuer:
     if issuer is None:
         wrong_use(f"--issuer {name}: no such issuer; there are {', '.join(one.id for one in policy.issuers)}")
     return issuer
+
+
+def find_hazard(policy: Policy, text: str, option: str = "") -> Hazard:
+    """Return a hazard by code or name; ends with 2 where none, or more than one, is meant, and says which there are."""
+    if (found := policy.hazard(text.upper())) is not None:
+        return found
+    hazards = policy.tables.hazards
+    if exact := [one for one in hazards if text.lower() in (one.zh, one.en.lower())]:
+        return exact[0]
+    like = [f"{one.code} {one.zh}" for one in hazards if text.lower() in f"{one.code} {one.zh} {one.en}".lower()]
+    known = f"which of them? {', '.join(like)}" if like else "not in hazards.csv; mingluo policy hazards lists them"
+    return wrong_use(f"{option}{text}: {known}")
 
 
 def moment(text: str | None) -> datetime:

@@ -91,7 +91,7 @@ def serve(host: Host = None, port: Port = None) -> None:
 def _announce(app: App) -> None:
     url = f"http://{app.settings.host}:{app.port}"
     demo = app.core.simulation and app.core.policy.principal(DEMO_TOKEN, simulation=True) is not None
-    second = "   # second person: demo-411726-qxj-signer, clerk: demo-411726-qxj-clerk" if demo else ""
+    second = "   # others end in -reviewer, -signer, -clerk" if demo else ""
     typer.echo(f"Mingluo listens on {url} (Ctrl-C ends it); its API: {url}/openapi.json")
     typer.echo(f"Channels: {', '.join(sorted(app.channels)) or 'none'}. What is still missing: mingluo doctor")
     typer.echo("Next, in another terminal:")

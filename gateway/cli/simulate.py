@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import os
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,6 +14,9 @@ import typer
 
 from gateway.cli.client import DEFAULT_URL
 from gateway.cli.frame import tell
+
+SENDER = "+15005550006"
+"""The number a sample configuration sends from."""
 
 Share = typer.Option(min=0.0, max=1.0)
 LogFile = Annotated[Path, typer.Option("--log", metavar="FILE", help="What really arrived, one JSON line each.")]
@@ -51,7 +55,7 @@ def sms(
 ) -> None:
     """Run an SMS carrier that speaks Twilio's API; shares of faults are 0 to 1. Ctrl-C ends it.
 
-    In channels.toml: base_url = "http://127.0.0.1:8091" and the account it prints.
+    What it prints is the table [sms_twilio] of channels.toml; restart the gateway with it.
 
     Example: mingluo simulate sms --port 8091 --unreachable 0.05 --dropped 0.01
     """
@@ -65,6 +69,7 @@ def sms(
         address = await server.start(port)
         account = server.account
         typer.echo(f'base_url = "{address}"\naccount_sid = "{account.sid}"\nauth_token = "{account.token}"')
+        typer.echo(f'sender = "{SENDER}"\npublic_url = "{os.environ.get("MINGLUO_URL") or DEFAULT_URL}"')
         tell(f"SMS carrier on {address}; messages in {log}")
 
     _until_told(start, server.stop)
