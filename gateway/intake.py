@@ -295,7 +295,8 @@ def sound(taken: cap.Taken) -> Alert:
     )
     if errors and errors[0].code.startswith("signature_"):
         raise Refused(403, errors[0].code, errors[0].message, told)
-    raise Refused(400, "invalid_alert", f"{len(errors)} errors in the message; mend them and send it again", told)
+    many = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
+    raise Refused(400, "invalid_alert", f"{many} in the message; mend and send it again", told)
 
 
 def detail(plan: Plan, alert: Alert, signer: str = "") -> str:

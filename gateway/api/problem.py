@@ -85,7 +85,8 @@ def refused(error: ValidationError, code: str, what: str) -> Refused:
         {"code": item["type"], "element": ".".join(map(str, item["loc"])), "message": item["msg"]}
         for item in error.errors(include_url=False, include_input=False, include_context=False)
     )
-    return Refused(400, code, f"{len(found)} errors in the {what}; correct them as /openapi.json says", found)
+    many = "1 error" if len(found) == 1 else f"{len(found)} errors"
+    return Refused(400, code, f"{many} in the {what}; correct it as /openapi.json says", found)
 
 
 @web.middleware
