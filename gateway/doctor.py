@@ -160,10 +160,12 @@ def certificates(trust: TrustFile, keys: Keys, now: datetime) -> Iterator[Verdic
 
 
 def _keys(keys: Keys, now: datetime) -> Iterator[Verdict]:
-    fix = "make the next one and restart: mingluo keys new"
+    fix = "make the next one and restart: mingluo keys new NAME --subject …"
     ends = max((load(one.chain[0]).not_valid_after_utc for one in keys.signers), default=None)
     if ends is None:
-        yield Verdict("keys", "note", "none, so CAP is published unsigned", "make one: mingluo keys new")
+        yield Verdict(
+            "keys", "note", "none, so CAP is published unsigned", "make one: mingluo keys new NAME --subject …"
+        )
     elif ends < now:
         yield Verdict("keys", "error", "every signing key has expired, so no CAP is published", fix)
     elif ends < now + SOON:

@@ -175,6 +175,13 @@ def test_cap_sample_is_a_valid_warning_that_holds_now(run: Run, tmp_path: Path) 
     assert "not a township" in run("cap", "sample", "--township", "411728101").stderr
 
 
+def test_verify_does_not_demand_a_signature_that_the_policy_does_not(run: Run, tmp_path: Path) -> None:
+    """An operator must not hold back a warning that the gateway would take."""
+    (tmp_path / "alert.xml").write_text(run("cap", "sample").stdout, encoding="utf8")
+    found = run("cap", "verify", tmp_path / "alert.xml")
+    assert (found.exit_code, "takes it all the same from 411726-qxj" in found.stderr) == (1, True)
+
+
 def test_cap_sample_writes_what_takes_the_other_ways(run: Run, tmp_path: Path) -> None:
     """Review, signature, telephone and partner can be rehearsed without writing XML by hand."""
     for words, way in (
@@ -777,6 +784,35 @@ async def test_an_unknown_alert_names_the_command_that_lists_them(run: Run, gate
     """Ids have 20 characters; nobody knows one by heart."""
     gateway.answer = (404, {"detail": "there is no such alert in your area"}, {})
     assert "mingluo list" in (await ask(run, gateway, "status", "a1")).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--level", "purple"), "use one of unknown, blue, yellow, orange, red"),
+        (("--standing", "waiting"), "use one of held, draft"),
+        (("--since", "yesterday"), "write it as 2026-07-20T14:00"),
+        (("--area", "泌阳"), "write the code of a place"),
+    ],
+)
+def test_a_wrong_filter_says_what_it_takes(run: Run, words: tuple[str, str], said: str) -> None:
+    """No schema has to be read to list the night's warnings."""
+    result = run("list", *words, MINGLUO_TOKEN="t")
+    assert (result.exit_code, said in result.stderr) == (2, True)
+
+
+async def test_words_of_a_filter_are_taken_in_any_case(run: Run, gateway: Gateway) -> None:
+    """The gateway writes Exercise and red."""
+    gateway.answer = (200, {"alerts": [], "next": None}, {})
+    await ask(run, gateway, "list", "--status", "exercise", "--level", "RED")
+    assert gateway.asked[0][1] == "/v1/alerts?limit=20&status=Exercise&level=red"
+
+
+def test_an_empty_file_is_no_message(run: Run, tmp_path: Path) -> None:
+    """It is what a failed command before it has left behind."""
+    (tmp_path / "alert.xml").touch()
+    for words in (("issue",), ("preview",), ("draft",), ("amend", "a1")):
+        assert "alert.xml: empty" in run(*words, tmp_path / "alert.xml", MINGLUO_TOKEN="t").stderr
 
 
 async def test_a_refusal_with_one_finding_is_said_once(run: Run, gateway: Gateway) -> None:

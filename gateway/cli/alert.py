@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli import answer as page
-from gateway.cli.client import Gateway, Token, Url, alert_path
+from gateway.cli.client import Gateway, Token, Url, alert_path, message
 from gateway.cli.frame import AsJson, print_json, wrong_use
 from gateway.cli.preview import show_preview
 
-MAX_BYTES = 4 * 1024 * 1024
+PREFIX = 2  # digits
 PAGE = 200  # alerts the gateway lists at once
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="CAP 1.2 XML, or its JSON form.")]
@@ -60,10 +60,7 @@ def preview(file: File, url: Url = "", token: Token = "", json: AsJson = False) 
 
 
 def _send(path: str, file: Path, url: str, token: str) -> Any:
-    gateway = Gateway(url, token)
-    if file.stat().st_size > MAX_BYTES:
-        wrong_use(f"{file}: larger than {MAX_BYTES // 1024} KiB; that is no message")
-    return gateway.post(path, file.read_bytes())
+    return Gateway(url, token).post(path, message(file))
 
 
 def _show(answer: Any, show: Callable[[dict[str, Any]], None], as_json: bool) -> None:
@@ -195,6 +192,14 @@ def status(
         time.sleep(every)
 
 
+def _words(option: str, given: Sequence[str] | None, known: Iterable[str]) -> list[str]:
+    """Return the words as the gateway writes them, whatever their case."""
+    spelt = {str(word).lower(): str(word) for word in known}
+    if wrong := [word for word in given or () if word.lower() not in spelt]:
+        wrong_use(f"{option} {wrong[0]}: use one of {', '.join(spelt.values())}")
+    return [spelt[word.lower()] for word in given or ()]
+
+
 def _when(option: str, text: str) -> str:
     """Return a time, or a day, as it was written."""
     try:
@@ -231,8 +236,15 @@ def list_(
 
     Example: mingluo list --standing held --level red --area 411726
     """
+    from gateway.model import Document, Level, Status
+    from gateway.standing import Standing
+
+    if area and not (area.isdecimal() and area.isascii() and len(area) >= PREFIX):
+        wrong_use(f"--area {area}: write the code of a place, or how it begins: 4117, 411726209")
     query: dict[str, str | Sequence[str]] = {
-        "standing": standing or (), "status": status or (), "document": document or (), "level": level or (),
+        "standing": _words("--standing", standing, ("held", *Standing)), "status": _words("--status", status, Status),
+        "document": _words("--document", document, Document),
+        "level": _words("--level", level, [one.name.lower() for one in Level]),
         "hazard": hazard, "area": area, "issuer": issuer, "since": _when("--since", since),
         "until": _when("--until", until),
     }  # fmt: skip

@@ -168,7 +168,7 @@ def sign(file: Message) -> None:
 
     alert, keys, now = read_alert(file), Keys.load(load_settings().keys), datetime.now(UTC)
     if keys.active(now) is None:
-        wrong_use("there is no key to sign with; make one: mingluo keys new")
+        wrong_use("there is no key to sign with; make one: mingluo keys new NAME --subject …")
     typer.echo(asyncio.run(keys.publish(alert, now)))
 
 
@@ -202,6 +202,8 @@ def verify(
     if json:
         told = [{"code": each.code, "message": each.message} for each in errors]
         print_json({"file": str(file), "valid": not errors, "signer": taken.signer, "errors": told})
+    if errors and errors[0].code == "signature_missing" and not (cert or trust.required):
+        refuse(f"{file}: signature_missing: it is unsigned; the gateway takes it all the same from {trust.sender}")
     if errors:
         refuse("\n".join(f"{file}: {each.code}: {each.message}" for each in errors))
     if not json:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, urlsplit
 
@@ -23,6 +24,7 @@ UNAUTHORISED = 401
 UNKNOWN = 404
 REDIRECTS = range(300, 400)
 ERRORS = 400
+MAX_BYTES = 4 * 1024 * 1024
 BROKEN = 500
 
 Query = Mapping[str, str | Sequence[str]]
@@ -89,8 +91,7 @@ class Gateway:
         if status >= BROKEN:
             wrong_use(problem(status, answer))
         if status >= ERRORS:
-            advice = "\n  the ids of alerts: mingluo list" if status == UNKNOWN and "/alerts/" in path else ""
-            refuse(problem(status, answer) + advice)
+            refuse(problem(status, answer) + (_lists(path) if status == UNKNOWN else ""))
         if body and answer is None:
             wrong_use(f"{self._base} answered something else than JSON: is it a Mingluo gateway?")
         return answer
@@ -127,6 +128,17 @@ class Gateway:
             wrong_use(f"{self._base} does not answer ({type(error).__name__}): start it with mingluo serve, or --url")
 
 
+def message(file: Path) -> bytes:
+    """Return a message's bytes as they are; ends with 2 where the file can be none."""
+    size = file.stat().st_size
+    if size > MAX_BYTES:
+        wrong_use(f"{file}: larger than {MAX_BYTES // 1024} KiB; that is no message")
+    data = file.read_bytes()
+    if not data.strip():
+        wrong_use(f"{file}: empty; the command that was to write it has failed")
+    return data
+
+
 def alert_path(alert: str, action: str = "") -> str:
     """Return the path of an alert, or of something to do with it."""
     return f"/v1/alerts/{quote(alert, safe='')}" + (f"/{action}" if action else "")
@@ -154,6 +166,15 @@ def problem(status: int, answer: Any) -> str:
         parts = (item.get("element"), line, "" if said.startswith(f"{code}:") else code, said)
         lines.append("  " + ": ".join(str(part) for part in parts if part))
     return "\n".join(lines)
+
+
+LISTS = {"/alerts/": "alerts: mingluo list", "/obligations/": "what is owed: mingluo duty",
+         "/emergency/": "regimes: mingluo emergency list"}  # fmt: skip
+
+
+def _lists(path: str) -> str:
+    """Name the command that lists what was not found."""
+    return next((f"\n  the ids of {text}" for part, text in LISTS.items() if part in path), "")
 
 
 def _decoded(body: bytes) -> Any:

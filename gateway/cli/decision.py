@@ -9,7 +9,7 @@ import typer
 
 from gateway.cli import answer as page
 from gateway.cli.alert import File, Id, Reason
-from gateway.cli.client import Gateway, Token, Url, alert_path
+from gateway.cli.client import Gateway, Token, Url, alert_path, message
 from gateway.cli.frame import AsJson, print_json, print_table, wrong_use
 
 CHINA = "+08:00"
@@ -27,7 +27,7 @@ def draft(file: File, url: Url = "", token: Token = "", json: AsJson = False) ->
 
     Example: mingluo draft warning.xml
     """
-    _outcome(Gateway(url, token).post("/v1/alerts/draft", file.read_bytes()), json)
+    _outcome(Gateway(url, token).post("/v1/alerts/draft", message(file)), json)
 
 
 def amend(alert: Id, file: File, url: Url = "", token: Token = "", json: AsJson = False) -> None:
@@ -35,7 +35,7 @@ def amend(alert: Id, file: File, url: Url = "", token: Token = "", json: AsJson 
 
     Example: mingluo amend 3f6c0a9d21b47e5588aa warning.xml
     """
-    _outcome(Gateway(url, token).request("PUT", alert_path(alert), file.read_bytes()), json)
+    _outcome(Gateway(url, token).request("PUT", alert_path(alert), message(file)), json)
 
 
 def submit(alert: Id, url: Url = "", token: Token = "", json: AsJson = False) -> None:

@@ -44,7 +44,7 @@ def doctor(json: AsJson = False) -> None:
     errors = sum(verdict.severity == "error" for verdict in verdicts)
     if not json:
         warnings = sum(verdict.severity == "warning" for verdict in verdicts)
-        typer.echo(f"\n{errors} errors, {warnings} warnings")
+        typer.echo(f"\nerrors: {errors}, warnings: {warnings}")
     if errors:
         raise typer.Exit(NO)
 

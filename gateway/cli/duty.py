@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli import answer as page
-from gateway.cli.client import Gateway, Token, Url
+from gateway.cli.client import Gateway, Token, Url, message
 from gateway.cli.decision import At, Name, Number, Post, Recording, Witness, telephone
 from gateway.cli.frame import AsJson, print_json, print_table, tell, wrong_use
 
@@ -41,13 +41,13 @@ def duty(
         return
     rows = [
         [
-            one.get("alert"), page.about(_message(one)), one.get("kind"), page.clock(one.get("due")),
-            one.get("answer") or ("OVERDUE" if one.get("overdue") else "open"),
-            one.get("by") or " | ".join(one.get("answers") or ()),
+            one.get("alert"), page.about(_message(one)), one.get("kind"),
+            page.clock(one.get("due")) + (" OVERDUE" if one.get("overdue") else ""),
+            f"{one['answer']}: {one.get('by')}" if one.get("answer") else " | ".join(one.get("answers") or ()),
         ]
         for one in owed
     ]  # fmt: skip
-    print_table(("alert", "what", "kind", "due", "state", "answers / by"), rows)
+    print_table(("alert", "what", "kind", "due", "answers / by"), rows)
     tell("Answer one: mingluo answer ID KIND ANSWER")
 
 
@@ -155,7 +155,7 @@ def use(
     if not code.isascii():
         wrong_use("a sealed code has letters A–Z and digits only")
     gateway = Gateway(url, "", nameless=True)
-    found = gateway.post("/v1/break-glass", file.read_bytes(), **{"Break-Glass": code})
+    found = gateway.post("/v1/break-glass", message(file), **{"Break-Glass": code})
     print_json(found) if json else page.show_outcome(found or {})
 
 
