@@ -630,6 +630,7 @@ async def test_status_shows_a_halt_and_the_time_in_china(run: Run, gateway: Gate
         ("sign", {"gap": 2}, "HELD for a signature, nothing has left"),
         ("active", {"confirmed": 1, "sms_only": 2}, "active, 2 of 3 villages NOT REACHED (1 confirmed, 0 played)"),
         ("active", {"confirmed": 1, "played": 2}, "active, all 3 villages reached (1 confirmed, 2 played)"),
+        ("active", {"played": 2}, "active, all 2 villages reached (0 confirmed, 2 played); calling goes on"),
         ("stopped", {"gap": 2}, "over (recalled)"),
     ],
 )  # fmt: skip
@@ -640,6 +641,7 @@ async def test_status_says_first_which_warning_and_how_many_villages_are_open(
     gateway.answer = (200, {
         "alert": "a1", "event": "大风", "level": "orange", "kind": "Alert", "status": "Actual", "standing": standing,
         "reason": "recalled" if standing == "stopped" else "", "villages": villages,
+        "wanting": [] if "confirmed" in villages else [{"code": "4", "state": "played"}],
     }, {})  # fmt: skip
     assert (await ask(run, gateway, "status", "a1")).stdout.splitlines()[0] == f"大风 orange: {first}"
 

@@ -152,7 +152,7 @@ def _headline(answer: Answer) -> str:
         missing = total - villages.get("confirmed", 0) - villages.get("played", 0)
         counts = f"{villages.get('confirmed', 0)} confirmed, {villages.get('played', 0)} played"
         said += f", {missing} of {total} villages NOT REACHED" if missing else f", all {total} villages reached"
-        said += f" ({counts})"
+        said += f" ({counts})" + ("; calling goes on" if answer.get("wanting") else "")
     return f"{about(answer) or answer.get('alert', '')}: {said}"
 
 
