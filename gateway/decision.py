@@ -145,7 +145,7 @@ class Decisions:
         minute = None
         if call is not None:
             minute = self._minute("join", principal, call)
-        done = {one.reason for one in await self._store.outbox.decisions(row.alert.id) if one.event == Event.JOIN}
+        done = {one.reason for one in await self._decided(row) if one.event == Event.JOIN}
         reason = f"joint: with {body.name}"
         agreed = row._replace(alert=joined(row.alert, body))
         if {one.id for one in waited} - done - {body.id}:
@@ -208,11 +208,9 @@ class Decisions:
         """Store another wording of a draft, or of what was returned; it is a draft then.
 
         Raises:
-            Refused: 409 another sender or identifier, or no draft; else as `Intake.submit`.
+            Refused: 403 not its writer, 409 another sender or identifier, or no draft; else as `Intake.submit`.
         """
-        row = await self._known(alert)
-        await self._check(row, Event.AMEND, principal)
-        step(Standing(row.standing), Event.AMEND, [])
+        row = await self._written(alert, Event.AMEND, principal)
         prepared = await self._intake.prepare(data, principal, self._clock.now())
         new = prepared.alert
         if (new.sender, new.identifier) != (row.alert.sender, row.alert.identifier):
@@ -224,14 +222,20 @@ class Decisions:
         """Hand a draft on: it takes the way its route says now.
 
         Raises:
-            Refused: 409 no draft, or one by its status; else as `Intake.submit`.
+            Refused: 403 not its writer, 409 no draft, or one by its status; else as `Intake.submit`.
         """
-        row = await self._known(alert)
-        await self._check(row, Event.SUBMIT, principal)
-        step(Standing(row.standing), Event.SUBMIT, [])
+        row = await self._written(alert, Event.SUBMIT, principal)
         if row.alert.status is Status.DRAFT:
             raise Refused(409, "draft_status", "its CAP status is Draft, which is never sent; amend it first")
         return await self._anew(row, Event.SUBMIT, principal)
+
+    async def _written(self, alert: str, event: Event, principal: Principal) -> AlertRow:
+        """Return a draft to its writer only: who wrote a word of it could else approve their own."""
+        row = await self._known(alert)
+        await self._check(row, event, principal)
+        if row.issuer != actor(principal):
+            raise Refused(403, "not_its_writer", "only its writer amends it and hands it on; save it as your own draft")
+        return row
 
     async def _anew(self, row: AlertRow, event: Event, principal: Principal) -> Outcome:
         """Route it as if it came in now: nobody has decided on it yet."""
@@ -309,9 +313,14 @@ class Decisions:
         """Refuse what is not possible here, and whoever may not."""
         standing = Standing(row.standing)
         step(standing, event, [])
-        decided = await self._store.outbox.decisions(row.alert.id)
-        before = {one.actor for one in decided if one.event == Event.APPROVE}
+        before = {one.actor for one in await self._decided(row) if one.event == Event.APPROVE}
         check_hand(standing, event, await self._hand(row, principal), row.issuer, before)
+
+    async def _decided(self, row: AlertRow) -> list[Decision]:
+        """Return what was decided on this wording: since its writer handed it on."""
+        every = await self._store.outbox.decisions(row.alert.id)
+        handed = max((at for at, one in enumerate(every) if one.event == Event.SUBMIT), default=0)
+        return every[handed:]
 
     async def _stay(
         self, row: AlertRow, event: Event, principal: Principal, note: str, reason: str, minute: Minute | None

@@ -65,7 +65,7 @@ def who(standing: Standing, event: Event) -> str:
         return "the gateway"
     if event is Event.JOIN:
         return "the partner's own people"
-    if event in (Event.WITHDRAW,):
+    if event in (Event.AMEND, Event.SUBMIT, Event.WITHDRAW):
         return "its writer"
     roles = ", ".join(sorted(ROLES.get((standing, event), WRITERS)))
     return roles if event in OWN else f"{roles}; not its writer"

@@ -132,6 +132,28 @@ async def test_a_draft_keeps_its_sender_and_identifier(desk: Desk) -> None:
     assert (response.status, code(content)) == (409, "another_alert")
 
 
+async def test_nobody_puts_their_own_words_into_a_colleagues_draft_and_signs_them(desk: Desk) -> None:
+    """Else one signer alone could send anything: amend, hand on and approve what stands under another's name."""
+    draft = await post(desk, "/v1/alerts/draft", ISSUER, EXAMPLE | HEAT)
+    path = f"/v1/alerts/{draft['id']}"
+    response, content = await desk.call("PUT", path, SIGNER, EXAMPLE | HEAT | {"description": "另一段话"})
+    assert (response.status, code(content)) == (403, "not_its_writer")
+    assert code(await decide(desk, draft["id"], "submit", SIGNER, status=403)) == "not_its_writer"
+    assert await standing(desk, draft["id"]) == "draft"
+
+
+async def test_a_review_counts_for_the_wording_that_was_reviewed(desk: Desk) -> None:
+    """The signer sends it back, the writer mends it: the one reviewer on duty looks at the new words, too."""
+    issued = await desk.issue(**GALE)
+    await decide(desk, issued["id"], "approve", REVIEWER)
+    await decide(desk, issued["id"], "return", SIGNER, {"reason": "时间写错了"})
+    path, mended = f"/v1/alerts/{issued['id']}", EXAMPLE | GALE | {"description": "大风将至，注意防范。"}
+    assert (await desk.call("PUT", path, ISSUER, mended))[0].status == 200
+    assert (await decide(desk, issued["id"], "submit", ISSUER, status=202))["standing"] == "review"
+    assert (await decide(desk, issued["id"], "approve", REVIEWER))["standing"] == "sign"
+    assert (await decide(desk, issued["id"], "approve", SIGNER))["result"] == "accepted"
+
+
 async def test_a_message_of_cap_status_draft_is_never_handed_on(desk: Desk) -> None:
     """CAP says that a draft is not actionable; it is amended to Actual first."""
     draft = await post(desk, "/v1/alerts", ISSUER, EXAMPLE | {"status": "Draft"}, status=202)
