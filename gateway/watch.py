@@ -9,6 +9,8 @@ Run by `mingluo watch`, which submits through the API in one person's name. One 
   the gateway cannot digest must not hold up a red warning.
 - **Never lost, never sent twice.** The .json is written, then the file moved, after the gateway has answered. Who dies
   between submits once more at the next start: for the gateway the same bytes are a duplicate.
+- **The name may be used again at once.** Only the file that was submitted is moved; one that came under its name
+  meanwhile stays, and is submitted in its turn.
 - **Nothing is followed.** Symbolic links, folders and pipes are left where they are; every path is opened below the
   folder's own descriptor.
 """
@@ -146,7 +148,7 @@ class Watch:
                     continue
                 if not stat.S_ISREG(status.st_mode) or not status.st_size:
                     continue
-                look = (status.st_ino, status.st_size, status.st_mtime_ns)
+                look = _look(status)
                 before = self._seen.get(entry.name)
                 found[entry.name] = before if before and before.look == look else _Seen(look, now)
         self._seen = found
@@ -164,7 +166,7 @@ class Watch:
         with os.fdopen(file, "rb") as opened:
             data = opened.read(MAX_BYTES + 1)
             status = os.fstat(opened.fileno())
-        same = (status.st_ino, status.st_size, status.st_mtime_ns) == self._seen[name].look
+        same = _look(status) == self._seen[name].look
         return data if same and stat.S_ISREG(status.st_mode) else None
 
     @staticmethod
@@ -183,18 +185,31 @@ class Watch:
             **verdict.said,
         }
         self._write(f"{target}.json", json.dumps(said, ensure_ascii=False, indent=2).encode(errors="replace"), end)
-        os.rename(name, target, src_dir_fd=self._folder, dst_dir_fd=end)
+        if not self._move(name, target, end):
+            self._write(target, data, end)
         os.fsync(end)
         os.fsync(self._folder)
         _log.info("settled", accepted=verdict.accepted, alert=verdict.said.get("alert", ""))
 
+    def _move(self, name: str, target: str, end: int) -> bool:
+        """Move the file that was submitted; False if it is gone, or another has taken its name (which stays)."""
+        try:
+            os.rename(name, target, src_dir_fd=self._folder, dst_dir_fd=end)
+        except FileNotFoundError:
+            return False
+        if _look(os.stat(target, dir_fd=end, follow_symlinks=False)) == self._seen[name].look:
+            return True
+        os.rename(target, self._free(name, self._folder), src_dir_fd=end, dst_dir_fd=self._folder)
+        return False
+
     @staticmethod
     def _free(name: str, end: int) -> str:
-        """Return a name that no earlier file has there."""
+        """Return a name that no earlier file has there, and whose .json would overwrite none."""
         base = name if len(os.fsencode(name)) <= LONGEST_NAME else hashlib.sha256(os.fsencode(name)).hexdigest()
         taken, number = set(os.listdir(end)), 0
         target = base
-        while target in taken:
+        # A .json that has none of its own is what a crash left of this very file.
+        while target in taken or {f"{target}.json", f"{target}.json.json"} <= taken:
             number += 1
             target = f"{base}.{number}"
         return target
@@ -209,3 +224,7 @@ class Watch:
             opened.flush()
             os.fsync(opened.fileno())
         os.rename(partial, name, src_dir_fd=end, dst_dir_fd=end)
+
+
+def _look(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns

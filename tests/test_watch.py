@@ -172,6 +172,49 @@ async def test_no_earlier_file_is_overwritten(desk: Desk) -> None:
     assert kept == {b"1", b"2", b"3"}
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+async def test_a_message_that_takes_the_name_of_the_one_being_submitted_is_not_lost(desk: Desk, in_place: bool) -> None:
+    """A bureau that always writes warning.xml has the update there before the gateway has answered the alert."""
+
+    async def slow(data: bytes) -> Verdict:
+        desk.gateway.submitted.append(data)
+        if data == b"alert":
+            if not in_place:
+                os.unlink(desk.folder / "warning.xml")
+            desk.put("warning.xml", b"update", age_s=-1)
+        return GOOD
+
+    desk.watch._submit = slow
+    desk.put("warning.xml", b"alert")
+    assert await desk.settle() == 1
+    assert await desk.settle() == 1
+    assert desk.gateway.submitted == [b"alert", b"update"]
+    assert (desk.folder / "done" / "warning.xml").read_bytes() == b"alert"
+    assert (desk.folder / "done" / "warning.xml.1").read_bytes() == b"update"
+
+
+async def test_a_file_that_is_taken_away_while_it_is_submitted_leaves_its_evidence(desk: Desk) -> None:
+    """The gateway has taken it: what was sent is kept, and the watcher goes on."""
+
+    async def slow(data: bytes) -> Verdict:
+        os.unlink(desk.folder / "one.xml")
+        return GOOD
+
+    desk.watch._submit = slow
+    desk.put("one.xml", b"<alert/>")
+    assert await desk.settle() == 1
+    assert (desk.folder / "done" / "one.xml").read_bytes() == b"<alert/>"
+
+
+async def test_the_reason_of_one_file_overwrites_no_other_file(desk: Desk) -> None:
+    """A message may be called one.xml.json, too."""
+    desk.put("one.xml.json", b"first")
+    await desk.settle()
+    desk.put("one.xml", b"second")
+    await desk.settle()
+    assert (desk.folder / "done" / "one.xml.json").read_bytes() == b"first"
+
+
 async def test_links_folders_and_pipes_are_not_followed(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whoever may drop files must not make the gateway read others, or wait for ever."""
     secret = tmp_path_factory.mktemp("elsewhere") / "secret"
