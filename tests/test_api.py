@@ -40,6 +40,7 @@ from gateway.api.shape import EXAMPLE
 from gateway.broker import LocalBroker
 from gateway.channel import Route
 from gateway.errors import StoreDown
+from gateway.model import Record
 from gateway.report import printable, status
 
 DATA = Path(__file__).parent / "data" / "cap"
@@ -276,6 +277,18 @@ async def test_of_a_city_warning_a_county_sees_its_own_villages_and_people_only(
     path = f"/v1/alerts/{answer['id']}/deliveries?limit=10"
     seen = [len((await desk.call("GET", path, token))[1]["deliveries"]) for token in (CITY, VIEWER, NEIGHBOUR)]
     assert seen[0] == seen[1] > 0 == seen[2]
+
+
+async def test_of_an_official_of_two_counties_each_sees_its_own_villages(desk: Desk) -> None:
+    """Where else somebody serves is the other county's business."""
+    both = [{"description": "铜山乡和遂平县", "geocodes": {"township": [TONGSHAN], "county": ["411728"]}}]
+    answer = await desk.issue(CITY, sender="4117-qxt@mingluo.example", areas=both)
+    ours, theirs = "411726204001", "411728001001"
+    record = Record(desk.clock.now(), "clock", "confirm", answer["id"], "phone")
+    await desk.core.store.ledger.confirm(answer["id"], desk.people[0], [ours, theirs], "phone", record)
+    path = f"/v1/alerts/{answer['id']}/confirmations"
+    seen = [(await desk.call("GET", path, token))[1]["confirmations"] for token in (CITY, VIEWER, NEIGHBOUR)]
+    assert [[one["villages"] for one in found] for found in seen] == [[[ours, theirs]], [[ours]], [[theirs]]]
 
 
 # --- a second person, and ends --------------------------------------------------------------------

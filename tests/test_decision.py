@@ -154,6 +154,16 @@ async def test_a_review_counts_for_the_wording_that_was_reviewed(desk: Desk) -> 
     assert (await decide(desk, issued["id"], "approve", SIGNER))["result"] == "accepted"
 
 
+async def test_a_draft_is_its_own_bodys_until_it_is_handed_on(desk: Desk) -> None:
+    """Nobody acts on words that are still being written, and may never be sent."""
+    draft = await post(desk, "/v1/alerts/draft", ISSUER, EXAMPLE | HEAT)
+    path = f"/v1/alerts/{draft['id']}"
+    assert [(await desk.call("GET", path, token))[0].status for token in (VIEWER, CITY, WATER)] == [200, 404, 404]
+    assert (await desk.call("GET", "/v1/alerts?standing=draft", CITY))[1]["alerts"] == []
+    await decide(desk, draft["id"], "submit", ISSUER, status=202)
+    assert (await desk.call("GET", path, CITY))[0].status == 200
+
+
 async def test_a_message_of_cap_status_draft_is_never_handed_on(desk: Desk) -> None:
     """CAP says that a draft is not actionable; it is amended to Actual first."""
     draft = await post(desk, "/v1/alerts", ISSUER, EXAMPLE | {"status": "Draft"}, status=202)
@@ -207,6 +217,17 @@ async def test_whose_authorisation_it_was_is_kept_encrypted_and_who_looks_is_not
     assert not any(CALL["name"] in str(record) or CALL["number"] in str(record) for record in chain)
     stored = await desk.database.read(lambda tx: tx.all("SELECT secret FROM minute"))
     assert not any("王某某".encode() in bytes(row[0]) for row in stored)
+
+
+async def test_whom_a_body_telephoned_is_for_its_own_people(desk: Desk) -> None:
+    """The names and numbers of a county's leaders are not every bureau's that the warning touches (D23)."""
+    issued = await desk.issue(**HEAT)
+    await decide(desk, issued["id"], "authorise", CLERK, CALL)
+    for token in (WATER_SIGNER, COMMAND, CITY):
+        response, content = await desk.call("GET", f"/v1/alerts/{issued['id']}/minutes", token)
+        assert (response.status, code(content)) == (403, "not_entitled")
+    chain = [record.action for _, record, _ in await desk.core.store.audit.records()]
+    assert "reveal_minutes" not in chain
 
 
 async def test_a_call_that_nothing_proves_authorises_nothing(desk: Desk) -> None:

@@ -1,7 +1,8 @@
 """Who is calling, and what they may see: bearer tokens, and the areas of the caller's issuer.
 
-Whoever issued an alert sees all of it. Others see an alert that touches their area, and of its villages and
-recipients only those inside. For everybody else it does not exist (404, not 403: an answer would tell that it does).
+Whoever issued an alert sees all of it. Others see an alert that touches their area, once it is no draft any more, and
+of its villages and recipients only those inside. For everybody else it does not exist (404, not 403: an answer would
+tell that it does).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from gateway.errors import Refused
 from gateway.policy import Principal
 from gateway.ports import AlertRow
 from gateway.report import EVERYWHERE
+from gateway.standing import Standing
 
 FORWARDED = ("Forwarded", "X-Forwarded-For")
 
@@ -64,6 +66,8 @@ def sees(core: Core, principal: Principal, row: AlertRow) -> tuple[str, ...]:
     sender = core.policy.issuer(row.alert.sender)
     if sender is not None and sender == core.policy.issuer(principal.issuer):
         return EVERYWHERE
+    if row.standing == Standing.DRAFT:  # nobody has been asked yet
+        return ()
     areas = areas_of(core, principal)
     reached = codes_of(row)
     if not reached:  # its area is still unknown: it belongs to where it came from

@@ -175,13 +175,12 @@ async def confirmations(call: Call) -> Answer:
     row = await call.row()
     within = sees(call.core, call.principal, row)
     found = await call.core.store.ledger.confirmations(row.alert.id)
-    mine = [one for one in found if within == EVERYWHERE or any(village.startswith(within) for village in one[1])]
-    return 200, Confirmations(
-        confirmations=[
-            Confirmation(person=str(person), villages=list(villages), how=how, at=moment(at))
-            for person, villages, how, at in mine
-        ]
-    )
+    shown = [
+        Confirmation(person=str(person), villages=[one for one in villages if one.startswith(within)], how=how,
+                     at=moment(at))
+        for person, villages, how, at in found
+    ]  # fmt: skip
+    return 200, Confirmations(confirmations=[one for one in shown if one.villages or within == EVERYWHERE])
 
 
 async def confirm(call: Call) -> Answer:

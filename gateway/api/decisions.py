@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from gateway.api.access import sees
 from gateway.api.duty_shape import (
     ConsultationIn,
     DecisionOut,
@@ -17,8 +18,10 @@ from gateway.api.duty_shape import (
 from gateway.api.endpoint import Answer, Call
 from gateway.api.shape import ReasonIn, Standing
 from gateway.api.told import told
+from gateway.errors import Refused
 from gateway.intake import actor
 from gateway.model import Minute, Record
+from gateway.report import EVERYWHERE
 
 
 async def save_draft(call: Call) -> Answer:
@@ -102,8 +105,10 @@ async def consult(call: Call) -> Answer:
 
 
 async def minutes(call: Call) -> Answer:
-    """Show notes with names; who looked stands in the audit chain (D23)."""
+    """Show notes with names to the issuing body's own people; who looked stands in the audit chain (D23)."""
     row, core = await call.row(), call.core
+    if sees(core, call.principal, row) != EVERYWHERE:
+        raise Refused(403, "not_entitled", "only the issuing body's own people read whom it telephoned")
     found = await core.store.minutes.of(row.alert.id)
     await core.store.audit.append(Record(core.clock.now(), actor(call.principal), "reveal_minutes", row.alert.id))
     return 200, Minutes(

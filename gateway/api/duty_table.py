@@ -86,7 +86,8 @@ DUTY: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         "GET", "/v1/alerts/{id}/minutes", "listMinutes",
-        "Telephone authorisations and consultations with their names. That you looked stands in the audit chain.",
+        "Telephone authorisations and consultations with their names, for the issuing body's own people. That you "
+        "looked stands in the audit chain.",
         decisions.minutes, {200: Minutes}, (404,), roles=WRITERS,
     ),
     Endpoint(
