@@ -6,6 +6,7 @@ on authority (`Refused`); what is entitled but cannot be decided is held loudly 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -25,6 +26,7 @@ from gateway.store.around import Around
 
 POSTDATED = timedelta(minutes=10)
 CALLED_WITHIN = timedelta(minutes=5)
+AT_ONCE = 2_000  # characters and corners, which take some ten milliseconds at worst
 NEVER_LAPSE = frozenset({Document.SERVICE, Document.RETURN})
 
 
@@ -136,9 +138,12 @@ class Cases:
             targets += tuple(one for one in around if not policy.authority(issuer, alert, (one,), now).findings)
         return plan(alert, route, targets, before, policy, now, enabled, self._regions.difference)
 
-    def resolve(self, alert: Alert, issuer: Issuer) -> Resolution:
-        """Return the townships a message means."""
-        return self._regions.resolve(alert.areas, issuer.areas)
+    async def resolve(self, alert: Alert, issuer: Issuer) -> Resolution:
+        """Return the townships a message means; many names or corners are read beside the loop, to delay nobody."""
+        size = sum(len(area.description) + sum(map(len, area.polygons)) for area in alert.areas)
+        if size <= AT_ONCE:
+            return self._regions.resolve(alert.areas, issuer.areas)
+        return await asyncio.to_thread(self._regions.resolve, alert.areas, issuer.areas)
 
     def duties(self, alert: Alert, plan_: Plan, standing: str, now: datetime) -> tuple[dict[str, datetime], ...]:
         """Return what rings, and what the duty room owes, once the alert stands there: (timers, obligations)."""

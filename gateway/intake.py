@@ -261,7 +261,7 @@ class Intake:
             except BrokenExecutor:
                 raise Refused(413, "too_hard", "the message could not be parsed; send it smaller") from None
         taken = cap.take(data, trust, now)
-        return taken, self.cases.resolve(taken.alert, issuer) if taken.alert else Resolution(())
+        return taken, await self.cases.resolve(taken.alert, issuer) if taken.alert else Resolution(())
 
 
 def refuse(result: str) -> None:

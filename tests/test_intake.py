@@ -7,10 +7,11 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from api_support import ISSUER, JIALOU, REGIONS, ROOT, SIGNER, Desk, opened
@@ -21,8 +22,10 @@ from gateway.api.shape import EXAMPLE
 from gateway.bench.warning import polygon_gale
 from gateway.cap import Trust
 from gateway.errors import Refused
+from gateway.model import Area, Resolution
 from gateway.policy import Policy
 from gateway.pool import ParsePool, Places
+from gateway.regions import Regions
 
 PLACES, INSIDE = Places(ROOT / "config" / "regions"), ("411726",)
 HEAT: dict[str, Any] = {"event_code": "11B09", "event": "高温", "level": "orange"}  # not on the green list
@@ -68,6 +71,33 @@ async def standing(desk: Desk, alert: str) -> tuple[str, str]:
     row = await desk.core.store.outbox.alert(alert)
     assert row is not None
     return row.standing, row.reason
+
+
+class Noted:
+    """Places that note in which threads areas are resolved."""
+
+    def __init__(self) -> None:
+        self.threads: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(REGIONS, name)
+
+    def resolve(self, areas: Sequence[Area], within: Sequence[str]) -> Resolution:
+        self.threads.append(threading.get_ident())
+        return REGIONS.resolve(areas, within)
+
+
+async def test_a_long_list_of_names_is_read_beside_the_loop(desk: Desk) -> None:
+    """Half a second of one county's names must not stand before another county's red one, draft or not."""
+    noted, principal = Noted(), desk.core.policy.principal(ISSUER, simulation=True)
+    assert principal is not None
+    desk.core.intake.cases._regions = cast(Regions, noted)
+    await submit(desk, message(desk, "short", areas=[{"description": "贾楼乡"}]))
+    long = message(desk, "long", areas=[{"description": "驻马店泌阳县" * 1000}])
+    draft = (await desk.core.intake.submit(long, principal, draft=True)).alert
+    await desk.core.decisions.submit(draft, principal)
+    loop = threading.get_ident()
+    assert [one == loop for one in noted.threads] == [True, False, False]
 
 
 async def test_a_drill_never_ends_a_real_warning_nor_the_reverse(desk: Desk) -> None:
