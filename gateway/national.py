@@ -11,15 +11,16 @@ in force: the gateway disseminates, and is no second issuer.
 
 from __future__ import annotations
 
+from bisect import bisect, bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from typing import NamedTuple
 
 from gateway import log, metrics
 from gateway.cap import Number
-from gateway.cap.national_title import read_title
+from gateway.cap.national_title import END, Title, read_title
 from gateway.errors import Refused
 from gateway.intake import actor
 from gateway.lineage import likeness
@@ -168,35 +169,54 @@ class Nationals:
         self, ours: Sequence[tuple[AlertRow, Numbered]], listed: Sequence[Listed]
     ) -> Iterator[tuple[AlertRow, Listed]]:
         """Yield pending alerts with the one entry that means them, where no other could be meant on either side."""
-        known = [number for _, one in ours if (number := Number.of(one.number))]
-        free = [one for one in listed if (n := Number.of(one.number)) and not any(n.same(other) for other in known)]
+        known = _Numbers(one.number for _, one in ours)
         pending = [row for row, one in ours if one.pending]
-        meant = [(entry, [row for row in pending if self._means(entry, row.alert)]) for entry in free]
+        earliest = [row.alert.sent - APART for row in pending]  # in order, as `ours` is
+        latest = [row.alert.sent + APART for row in pending]
+        meant = []
+        for entry in listed:
+            number = Number.of(entry.number)
+            if number is None or number in known:
+                continue
+            title, near = read_title(entry.title), slice(bisect_left(latest, entry.sent), bisect(earliest, entry.sent))
+            rows = [row for row in pending[near] if self._means(entry, number, title, row.alert)]
+            meant.append((entry, rows))
         claims = Counter(row.alert.id for _, rows in meant for row in rows)
         for entry, rows in meant:
             if len(rows) == 1 and claims[rows[0].alert.id] == 1:
                 yield rows[0], entry
 
-    def _means(self, entry: Listed, alert: Alert) -> bool:
-        """Whether an entry of the listing says what an alert says: unit, end or not, event, level, and about when."""
-        body, number, title = self._policy().issuer(alert.sender), Number.of(entry.number), read_title(entry.title)
-        if body is None or number is None:
+    def _means(self, entry: Listed, number: Number, title: Title, alert: Alert) -> bool:
+        """Whether an entry of about that time says what an alert says: unit, end or not, event and level."""
+        body = self._policy().issuer(alert.sender)
+        if body is None:
             return False
         unit = number.unit == body.national or (entry.sender and entry.sender in (body.name, body.signature))
-        ends = (title.verb == "解除") is (alert.kind in (Kind.CANCEL, Kind.CORRECTION))
-        level = title.colours == {alert.level}
-        return bool(unit) and ends and level and title.event == alert.event and abs(entry.sent - alert.sent) <= APART
+        ends = (title.verb == END) is (alert.kind in (Kind.CANCEL, Kind.CORRECTION))
+        return bool(unit) and ends and title.colours == {alert.level} and title.event == alert.event
+
+
+class _Numbers:
+    """National numbers, asked for with or without their sequences; what is no number is none of them."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._sequences: dict[tuple[str, datetime], set[str]] = {}
+        for number in filter(None, map(Number.of, texts)):
+            self._sequences.setdefault((number.unit, number.entered), set()).add(number.sequence)
+
+    def __contains__(self, number: Number) -> bool:
+        found = self._sequences.get((number.unit, number.entered), ())
+        return bool(found) and (not number.sequence or "" in found or number.sequence in found)
 
 
 def compared(ours: Sequence[tuple[AlertRow, Numbered]], listed: Sequence[Listed], begin: datetime) -> Reconciled:
     """Return what stands on both sides and on one only; of ours, what was sent on the day that `begin` begins."""
     end = begin + timedelta(days=1)
-    theirs = [number for entry in listed if (number := Number.of(entry.number))]
-    mine = [number for _, one in ours if (number := Number.of(one.number))]
+    theirs, mine = _Numbers(entry.number for entry in listed), _Numbers(one.number for _, one in ours)
 
-    def among(text: str, others: Sequence[Number]) -> bool:
+    def among(text: str, others: _Numbers) -> bool:
         number = Number.of(text)
-        return number is not None and any(number.same(other) for other in others)
+        return number is not None and number in others
 
     there = [entry for entry in listed if not among(entry.number, mine)]
     here = [(row, one) for row, one in ours if begin <= row.alert.sent < end and not among(one.number, theirs)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_support import CLERK, ISSUER, NEIGHBOUR, SIGNER, VIEWER, Desk, opened
+from api_support import CLERK, ISSUER, NEIGHBOUR, POLICY, SIGNER, VIEWER, Desk, opened
 from manual_clock import ManualClock
 from test_store import NOW, HandClock, alert, draft_of, hand, store
 
@@ -18,8 +18,11 @@ from gateway import cap, metrics
 from gateway.api.shape import EXAMPLE
 from gateway.database import Database, Tx
 from gateway.model import Alert, Record, Status
+from gateway.national import Listed, Nationals
+from gateway.policy import Policy
+from gateway.ports import AlertRow
 from gateway.store import Store
-from gateway.store.national import Match
+from gateway.store.national import Match, Numbered
 
 __all__ = ["hand", "store"]  # fixtures: the contract runs on SQLite and on PostgreSQL
 
@@ -434,3 +437,27 @@ async def test_a_long_listing_is_read_and_an_endless_one_refused(desk: Desk) -> 
     assert response.status == 400
     response, _ = await desk.call("POST", "/v1/national/reconcile", CLERK, json.dumps(body).encode() + b" " * 2**20)
     assert response.status == 413
+
+
+def test_an_entry_is_held_against_the_alerts_of_its_time_only(store: Store) -> None:
+    """A county's listing against a night of 200 alerts kept every other warning waiting for seconds."""
+    asked = 0
+
+    def policy() -> Policy:
+        nonlocal asked
+        asked += 1
+        return POLICY
+
+    stands, sent = draft_of(alert()), [NOW + timedelta(minutes=minute) for minute in range(0, 1440, 30)]
+    rows = [AlertRow(replace(alert(), sent=at), stands.plan, "active", "", "", NOW) for at in sent]
+    ours = [(row, Numbered(row.alert.id, "", "", NOW, None)) for row in rows]
+    listed = [Listed(f"{UNIT}_20260720{at:%H%M%S}", UNIT, "", at) for at in sent]
+    assert list(Nationals(store, policy, HandClock())._named(ours, listed)) == []
+    assert asked == len(ours)
+
+
+@pytest.mark.parametrize("day", ["0001-01-01", "1969-12-31", "2200-01-01", "9999-12-31"])
+async def test_a_day_that_no_clock_shows_is_refused(desk: Desk, day: str) -> None:
+    """A slip of the key is told as one, not as a fault of ours."""
+    response, content = await desk.call("POST", "/v1/national/reconcile", CLERK, {"day": day, "alerts": []})
+    assert (response.status, kind(content)) == (400, "invalid_body")

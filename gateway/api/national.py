@@ -59,7 +59,7 @@ class ListedIn(Form):
 class ListingIn(Form):
     """The platform's alerts of one day, by Chinese time."""
 
-    day: date
+    day: date = Field(ge=date(1970, 1, 1), lt=date(2200, 1, 1))
     alerts: list[ListedIn] = Field(max_length=MOST)
 
 
