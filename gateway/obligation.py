@@ -27,12 +27,11 @@ from gateway.policy.table import WRITERS
 from gateway.ports import Clock
 from gateway.standing import Standing
 from gateway.store import Store
+from gateway.store.obligation import ENDS_WITH_ALERT
 
 REPEAT = timedelta(minutes=5)
 OTHERS = frozenset({"review", "countersign"})
 """Kinds that the writer of the alert does not answer."""
-ENDS_WITH_ALERT = frozenset({"lapse", "calls"})
-"""Kinds that nobody has to answer once the alert is over."""
 
 _log = log.get("obligation")
 

@@ -468,6 +468,18 @@ async def test_the_life_of_an_alert_ends_with_what_ended_it(desk: Desk) -> None:
 # --- the order of things ------------------------------------------------------------------------------
 
 
+async def test_what_nobody_has_to_answer_any_more_is_not_owed(desk: Desk) -> None:
+    """Else a season's questions about warnings long over stand before tonight's countersign, overdue for ever."""
+    issued = await desk.issue()
+    assert "lapse" in await _owed(desk)
+    await decide(desk, issued["id"], "recall", ISSUER, {"reason": "误发"})
+    assert await _owed(desk) == ["review"]
+
+
+async def _owed(desk: Desk) -> list[str]:
+    return [one["kind"] for one in (await desk.call("GET", "/v1/obligations", SIGNER))[1]["obligations"]]
+
+
 async def test_a_drill_is_refused_under_a_real_orange_or_red_and_stopped_by_one(desk: Desk) -> None:
     """Nobody may wonder whether the siren is an exercise (D19)."""
     drill = await desk.held(identifier="drill")

@@ -6,11 +6,14 @@ from datetime import datetime
 
 from gateway.database import Database, Row, Tx, micros, moment
 from gateway.model import Obligation, Record
+from gateway.standing import Standing
 from gateway.store import audit
 from gateway.store.change import note
 from gateway.store.timer import drop_timer, set_timer
 
 TIMER = "obligation"
+ENDS_WITH_ALERT = frozenset({"lapse", "calls"})
+"""Kinds that nobody has to answer once the alert is over."""
 COLUMNS = "alert, kind, due, opened_at, answered_at, actor, answer, remark"
 
 
@@ -71,10 +74,16 @@ class SqlObligations:
         return await self._rows("WHERE alert = :alert ORDER BY due, kind", alert=alert)
 
     async def since(self, opened: datetime, *, unanswered: bool, limit: int = 500) -> list[Obligation]:
-        """Those opened since then, by due time; or, from whenever, all that nobody has answered."""
-        where = "answered_at IS NULL" if unanswered else "opened_at >= :opened"
-        tail = f"WHERE {where} ORDER BY due, alert, kind LIMIT :limit"
-        return await self._rows(tail, opened=micros(opened), limit=limit)
+        """Those opened since then, by due time; or, from whenever, all that somebody has still to answer."""
+        owed = (
+            "answered_at IS NULL AND (kind NOT IN :*ends"
+            " OR EXISTS (SELECT 1 FROM alert WHERE alert.id = obligation.alert AND alert.standing = :active))"
+        )
+        tail = f"WHERE {owed if unanswered else 'opened_at >= :opened'} ORDER BY due, alert, kind LIMIT :limit"
+        asked = (
+            {"ends": sorted(ENDS_WITH_ALERT), "active": Standing.ACTIVE} if unanswered else {"opened": micros(opened)}
+        )
+        return await self._rows(tail, limit=limit, **asked)
 
     async def _rows(self, tail: str, **values: object) -> list[Obligation]:
         rows = await self._database.read(lambda tx: tx.all(f"SELECT {COLUMNS} FROM obligation {tail}", **values))
