@@ -111,25 +111,32 @@ class Intake:
         """Issue one message under a sealed code, past every stage: a locked-out officer's way (D3).
 
         Authority, area and times are checked as always; unsigned it may be, for the key may be where the officer is
-        not. It alarms the leader and is to be countersigned.
+        not. It alarms the leader and is to be countersigned. The same message again, for its answer was lost, is a
+        duplicate.
 
         Raises:
-            Refused: 403 the code is unknown or used; else as `submit`.
+            Refused: 403 the code is unknown, or used for another message; else as `submit`.
         """
         received = received or self._clock.now()
         sealed = await self._store.seals.find(code)
-        issuer = self._policy().issuer(sealed.issuer) if sealed and sealed.used_at is None else None
+        issuer = self._policy().issuer(sealed.issuer) if sealed else None
         if sealed is None or issuer is None:
-            metrics.alarms.labels("break_glass").inc()
-            _log.critical("break_glass_refused")
-            raise Refused(403, "unknown_code", "this sealed code is unknown or used; telephone the duty leader")
+            raise self._wrong_code()
         principal = Principal(f"{SEALED} {sealed.label}", "issuer", issuer.id)
         prepared = await self._prepare(data, issuer, received, sealed=True)
+        if sealed.alert not in ("", prepared.alert.id):
+            raise self._wrong_code()
         outcome = await self._store_new(prepared, principal, received, seal.hashed(code))
         if outcome.result != "duplicate":
             metrics.alarms.labels("break_glass").inc()
             _log.critical("break_glass", alert=outcome.alert, issuer=issuer.id, call="duty leader, auditor")
         return outcome
+
+    @staticmethod
+    def _wrong_code() -> Refused:
+        metrics.alarms.labels("break_glass").inc()
+        _log.critical("break_glass_refused")
+        return Refused(403, "unknown_code", "this sealed code is unknown or used; telephone the duty leader")
 
     async def _store_new(self, prepared: Prepared, principal: Principal, received: datetime, code: str = "") -> Outcome:
         alert, standing, who = prepared.alert, prepared.standing, actor(principal)

@@ -251,6 +251,8 @@ async def test_a_sealed_code_issues_one_warning_past_every_stage(desk: Desk) -> 
     headers = {"Break-Glass": made["code"].lower().replace("-", " ")}
     sent = await post(desk, "/v1/break-glass", "", EXAMPLE | HEAT, 202, **headers)
     assert (sent["result"], sent["needs"]) == ("accepted", [])
+    repeated = await post(desk, "/v1/break-glass", "", EXAMPLE | HEAT, 200, **headers)  # its answer was lost
+    assert (repeated["result"], repeated["id"]) == ("duplicate", sent["id"])
     again = EXAMPLE | HEAT | {"identifier": "another"}
     assert code(await post(desk, "/v1/break-glass", "", again, 403, **headers)) == "unknown_code"
     _, listed = await desk.call("GET", "/v1/break-glass/codes", ADMIN)
