@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -87,6 +88,24 @@ async def test_a_number_is_one_alerts_and_an_alert_has_one(store: Store) -> None
     assert await match(second.id, f"{NUMBER}_0", "listing", record(second.id)) is Match.MATCHED
     records = await store.audit.records()
     assert [one.action for _, one, _ in records].count("national") == 3
+
+
+async def test_two_processes_do_not_give_one_number_to_two_alerts(database_url: str, hand: HandClock) -> None:
+    """Two clerks read the same line of the platform's page; one of them is told."""
+    here, there = Database(database_url), Database(database_url)
+    await here.open()
+    await there.open()
+    stores = [Store(one, hand) for one in (here, there)]
+    alerts = [await out(stores[0], alert(f"a{n}")) for n in range(2)]
+    for second in range(30):
+        numbers = (f"{UNIT}_20260720140{second:03d}", f"{UNIT}_20260720140{second:03d}_0")
+        given = [
+            store.national.match(one.id, number, "person", record(one.id), replace=True)
+            for store, one, number in zip(stores, alerts, numbers, strict=True)
+        ]
+        assert sorted(await asyncio.gather(*given)) == [Match.MATCHED, Match.TAKEN]
+    await here.close()
+    await there.close()
 
 
 async def test_two_alerts_that_claim_one_number_are_not_both_believed(store: Store) -> None:

@@ -36,12 +36,17 @@ def _hash(previous: str, seq: int, at: int, record: Sequence[str]) -> str:
     return hashlib.sha256(body.encode()).hexdigest()
 
 
+def take_turn(tx: Tx) -> None:
+    """Wait until no other process decides anything, up to this one's commit: for what rows alone cannot keep apart."""
+    if tx.postgresql:
+        tx.one(f"SELECT pg_advisory_xact_lock({LOCK})")
+
+
 def append(tx: Tx, records: Sequence[Record]) -> None:
     """Append records inside an operation."""
     if not records:
         return
-    if tx.postgresql:
-        tx.one(f"SELECT pg_advisory_xact_lock({LOCK})")
+    take_turn(tx)
     seq, previous = _head(tx) or _last(tx)
     for record in records:
         seq += 1

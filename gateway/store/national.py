@@ -67,6 +67,7 @@ def _holder(tx: Tx, number: str, but: str) -> str:
     """Return the id of another alert that has this number, with or without its sequence."""
     wanted = Number.of(number)
     assert wanted is not None
+    audit.take_turn(tx)
     base = "_".join(number.split("_")[:2])
     rows = tx.all(
         "SELECT alert, number FROM national WHERE number IN :*forms",
@@ -93,6 +94,7 @@ class SqlNational:
         """Give an alert its number, and note who found it; `replace` puts right what was wrong."""
 
         def operation(tx: Tx) -> Match:
+            audit.take_turn(tx)
             row = tx.one("SELECT number FROM national WHERE alert = :alert", alert=alert)
             if row is None:
                 return Match.NOT_DUE
