@@ -519,6 +519,23 @@ def test_a_thousand_signatures_cost_one_look() -> None:
     assert refusal(etree.tostring(root)) == "signature_wrapped"
 
 
+def test_a_message_without_a_canonical_form_is_refused() -> None:
+    """Whoever copies a pinned certificate, which is public, must not get a fault of ours for it."""
+    for name in (b"<alert ", b"<ds:SignedInfo"):
+        message = GOOD.replace(name, name + b' xmlns:x="relative" x:y="" ', 1)
+        assert message != GOOD
+        assert refusal(message) == "signature_invalid"
+
+
+def test_a_crowd_of_attributes_is_not_canonicalised() -> None:
+    """Their order takes the square of their number: 4 MiB of them held every other large message up for minutes."""
+    for number in (64, 65):
+        crowd = " ".join(f'a{each}=""' for each in range(number)).encode()
+        message = GOOD.replace(b"<info>", b"<info " + crowd + b">", 1)
+        assert refusal(message) == "signature_invalid"
+        assert ("64 attributes" in take(message).findings[0].message) == (number > 64)
+
+
 def test_a_thousand_certificates_are_not_looked_at() -> None:
     """Each could ask for a chain of its own."""
     root = etree.fromstring(GOOD)

@@ -43,6 +43,8 @@ METHODS: dict[str, tuple[type, hashes.HashAlgorithm]] = {
 """Algorithm → (kind of key, hash) of the signatures that are read."""
 DIGESTS = {_ENC + "sha256": "sha256", _MORE + "sha384": "sha384", _ENC + "sha512": "sha512"}
 CHAIN = 4  # certificates a message may bring
+ATTRIBUTES = 64
+"""Of one element. CAP has none; canonicalising many takes the square of their number."""
 
 _DS = f"{{{DSIG}}}"
 _SHAPE = {
@@ -55,6 +57,7 @@ _SHAPE = {
 _HINTS = frozenset({_DS + "X509Data", _DS + "KeyName", _DS + "KeyValue"})
 # For octets we have written ourselves, of a message that was parsed before: nothing outside is ever opened.
 _PARSER = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
+_crowded = etree.XPath(f"boolean(//*[count(@*) > {ATTRIBUTES}])")
 _ids = etree.XPath('//@*[local-name()="Id" or local-name()="ID" or local-name()="id"]', smart_strings=False)
 
 
@@ -93,6 +96,8 @@ def verify(root: etree._Element, trust: Trust, now: datetime) -> Verified | None
     ids: Any = _ids(root)
     if len(set(ids)) < len(ids):
         raise Malformed("signature_wrapped", "an Id stands twice in the message; leave all of them out")
+    if _crowded(root):
+        raise Malformed("signature_invalid", f"an element has more than {ATTRIBUTES} attributes; leave them out")
     certificate = trust.certificate(form.chain, now)
     octets = _octets(root, signature)
     digest = hashlib.new(DIGESTS[form.digest], octets, usedforsecurity=True).digest()
@@ -243,7 +248,12 @@ async def sign(message: bytes, signer: Signer) -> bytes:
 
 
 def _canonical(element: etree._Element) -> bytes:
-    return etree.tostring(element, method="c14n", exclusive=True, with_comments=False)
+    try:
+        return etree.tostring(element, method="c14n", exclusive=True, with_comments=False)
+    except etree.C14NError:
+        raise Malformed(
+            "signature_invalid", "a namespace is no full address, so there is no canonical form; correct it, then sign"
+        ) from None
 
 
 def _ds(name: str, *content: etree._Element | bytes, **attributes: str) -> etree._Element:
