@@ -167,6 +167,15 @@ async def test_a_compressed_body_is_measured_by_what_comes_out_of_it(desk: Desk)
     await refusal(desk, 400, "POST", "/v1/alerts", ISSUER, b"no gzip at all", **headers)
 
 
+async def test_behind_a_broken_body_the_next_request_is_answered(desk: Desk) -> None:
+    """Its connection is over, which is said: else the warning behind it would go into a closed one."""
+    broken = {"Content-Encoding": "deflate"}
+    response, content = await desk.call("POST", "/v1/alerts", ISSUER, b"no deflate", **broken)
+    assert (response.status, response.headers.get("Connection")) == (400, "close")
+    assert content["type"].endswith("/broken_body")
+    assert (await desk.issue())["result"] == "accepted"
+
+
 async def test_what_is_over_already_is_refused(desk: Desk) -> None:
     """A warning that sat in a queue must not wake people about yesterday."""
     desk.clock.advance(4 * 3600)

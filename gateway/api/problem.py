@@ -27,6 +27,7 @@ HINTS = {
     405: ("wrong_method", "this address does not take that method; see the Allow header and /openapi.json"),
     413: ("too_large", "the body is too large"),
 }
+BROKEN_BODY = "broken_body"
 OTHER = "http_error"  # whatever else the HTTP server itself refuses
 
 _log = log.get("api")
@@ -74,8 +75,8 @@ def answer(
     )
     response.content_type = MEDIA
     response.headers["Cache-Control"] = "no-store"
-    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        response.force_close()  # the rest of the body is not worth reading
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or code == BROKEN_BODY:
+        response.force_close()  # the rest of the body is not worth reading, or cannot be
     return response
 
 
@@ -102,7 +103,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
             503, "store_down", "the database does not answer; send it again: what is known already is recognised"
         )
     except web.RequestPayloadError:
-        return answer(400, "broken_body", "the body ended early or is not encoded as its headers say; send it again")
+        return answer(400, BROKEN_BODY, "the body ended early or is not encoded as its headers say; send it again")
     except web.HTTPException as error:
         if error.status < HTTPStatus.BAD_REQUEST:
             raise
