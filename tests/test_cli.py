@@ -569,6 +569,26 @@ async def test_each_command_asks_its_own_route(
         assert (media, json.loads(sent)) == ("application/json", body)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("authorise", "a1"),
+        ("join", "a1", "--partner", "411726-slj"),
+        ("emergency", "start", "411726", "--reason", "雨"),
+    ],
+    ids=" ".join,
+)
+async def test_whom_one_telephoned_is_asked_for(gateway: Gateway, words: tuple[str, ...]) -> None:
+    """Names and numbers given as arguments are seen by every user of the machine, and stay in its history."""
+    arguments = [*words, "--at", "2026-07-20T14:05", "--witness", "李某", "--json"]
+    typed, environment = "王某\n带班领导\n0396-0000000\n", {"MINGLUO_URL": gateway.url, "MINGLUO_TOKEN": "secret-token"}
+    result = await asyncio.to_thread(CliRunner().invoke, app, arguments, input=typed, env=environment)
+    assert result.exit_code == 0, result.output
+    sent = json.loads(gateway.asked[0][4])
+    assert sent.get("call", sent) == HEARD
+    assert "number:" in result.stderr  # stdout is the answer's
+
+
 async def test_a_long_list_is_followed_over_its_pages(run: Run, gateway: Gateway) -> None:
     """Whoever asks for 250 must not read 200 and believe that is all; a short page is not the end."""
     gateway.answer = (200, {"alerts": [{"id": "a1"}] * 100, "next": "1.a"}, {})

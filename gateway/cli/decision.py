@@ -14,9 +14,9 @@ from gateway.cli.frame import AsJson, print_json, print_table, wrong_use
 
 CHINA = "+08:00"
 
-Name = Annotated[str, typer.Option("--name", help="Who gave the authorisation.")]
-Post = Annotated[str, typer.Option("--post", help="Their post.")]
-Number = Annotated[str, typer.Option("--number", help="The number they were called at.")]
+Name = Annotated[str, typer.Option("--name", help="Who gave the authorisation; better left out: you are asked.")]
+Post = Annotated[str, typer.Option("--post", help="Their post; asked for.")]
+Number = Annotated[str, typer.Option("--number", help="The number they were called at; better left out: asked for.")]
 At = Annotated[str, typer.Option("--at", metavar="TIME", help="When; 2026-07-20T14:05 is China time.")]
 Recording = Annotated[str, typer.Option("--recording", help="Number of the recording; or give --witness.")]
 Witness = Annotated[str, typer.Option("--witness", help="Name of a second witness.")]
@@ -72,10 +72,10 @@ def release(alert: Id, url: Url = "", token: Token = "", json: AsJson = False) -
 
 def authorise(
     alert: Id,
-    name: Name,
-    post: Post,
-    number: Number,
     at: At,
+    name: Name = "",
+    post: Post = "",
+    number: Number = "",
     recording: Recording = "",
     witness: Witness = "",
     url: Url = "",
@@ -84,8 +84,9 @@ def authorise(
 ) -> None:
     """Write down a telephone authorisation (电话授权): the alert goes out, and a signer countersigns within two hours.
 
-    Example: mingluo authorise 3f6c0a9d21b47e5588aa --name 王某 --post 带班领导 --number 0396-0000000
-    --at 2026-07-20T14:05 --recording R-17
+    Name, post and number are asked for: other users of this machine see arguments.
+
+    Example: mingluo authorise 3f6c0a9d21b47e5588aa --at 2026-07-20T14:05 --recording R-17
     """
     body = telephone(name, post, number, at, recording, witness)
     _outcome(Gateway(url, token).post(alert_path(alert, "authorise"), body), json)
@@ -110,8 +111,8 @@ def join(
     """
     body: dict[str, object] = {}
     if partner:
-        if not (name and post and number and at):
-            wrong_use("--partner: give --name, --post, --number and --at of the call as well")
+        if not at:
+            wrong_use("--partner: give --at of the call as well; name, post and number are asked for")
         body = {"partner": partner, "call": telephone(name, post, number, at, recording, witness)}
     _outcome(Gateway(url, token).post(alert_path(alert, "join"), body), json)
 
@@ -166,12 +167,12 @@ def life(alert: Id, url: Url = "", token: Token = "", json: AsJson = False) -> N
 
 
 def telephone(name: str, post: str, number: str, at: str, recording: str, witness: str) -> dict[str, object]:
-    """Return the form of a call."""
+    """Return the form of a call; name, post and number are asked for where they are not given."""
     if not (recording or witness):
         wrong_use("give --recording, or --witness: a call that nothing proves authorises nothing")
-    return {
-        "name": name, "post": post, "number": number, "at": moment(at), "recording": recording, "witness": witness,
-    }  # fmt: skip
+    form: dict[str, object] = {"at": moment(at), "recording": recording, "witness": witness}
+    given = {"name": name, "post": post, "number": number}
+    return form | {what: text or typer.prompt(what, err=True) for what, text in given.items()}
 
 
 def moment(text: str) -> str:
