@@ -127,6 +127,12 @@ class Intake:
         if sealed.alert not in ("", prepared.alert.id):
             raise self._wrong_code()
         outcome = await self._store_new(prepared, principal, received, seal.hashed(code))
+        if outcome.result == "duplicate" and outcome.standing != Standing.ACTIVE and not sealed.alert:
+            raise Refused(
+                409, "conflict",
+                f"this message was handed in before and stands at {outcome.standing}; the code is unused: give the "
+                "message a new identifier, and use it for that",
+            )  # fmt: skip
         if outcome.result != "duplicate":
             metrics.alarms.labels("break_glass").inc()
             _log.critical("break_glass", alert=outcome.alert, issuer=issuer.id, call="duty leader, auditor")

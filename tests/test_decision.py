@@ -263,6 +263,17 @@ async def test_a_sealed_code_issues_one_warning_past_every_stage(desk: Desk) -> 
     assert "break_glass" in actions
 
 
+async def test_a_sealed_code_is_not_said_to_have_issued_what_waits(desk: Desk) -> None:
+    """The officer handed it in, nobody signs, the envelope is opened: "duplicate" would read as if it had gone out."""
+    waiting = await desk.issue(**HEAT)
+    made = await post(desk, "/v1/break-glass/codes", ADMIN, {"issuer": "411726-qxj", "label": "一号"})
+    headers = {"Break-Glass": made["code"]}
+    refused = await post(desk, "/v1/break-glass", "", EXAMPLE | HEAT, 409, **headers)
+    assert (code(refused), await standing(desk, waiting["id"])) == ("conflict", "sign")
+    sent = await post(desk, "/v1/break-glass", "", EXAMPLE | HEAT | {"identifier": "anew"}, 202, **headers)
+    assert sent["standing"] == "active"
+
+
 async def test_a_sealed_code_breaks_no_authority(desk: Desk) -> None:
     """It passes the stages, not the border: the neighbour's county stays the neighbour's; the code stays unused."""
     made = await post(desk, "/v1/break-glass/codes", ADMIN, {"issuer": "411728-qxj", "label": "一号"})
