@@ -19,8 +19,8 @@ from gateway.case import POSTDATED, Cases, Prepared, check_times, completed, dow
 from gateway.directory.vault import Vault
 from gateway.errors import Refused
 from gateway.intake import Intake, Outcome, actor, detail, refuse
-from gateway.lineage import check_drill, drills, likeness, stops
-from gateway.model import Alert, Decision, Kind, Minute, Partner, Plan, Record, Reference, Status
+from gateway.lineage import References, check_drill, drills, likeness, stops
+from gateway.model import Alert, Decision, Kind, Minute, Notice, Partner, Plan, Record, Reference, Status, Target
 from gateway.policy import Issuer, Policy, Principal, Route
 from gateway.policy.hazard import CHINA
 from gateway.ports import AlertRow, Clock
@@ -354,24 +354,34 @@ class Decisions:
         """Plan it anew by what is in force now; an active one is completed by what was missing."""
         alert, now, policy = row.alert, self._clock.now(), self._policy()
         check_times(alert, now)
-        references = await self._cases.lineage.references(alert)
+        active = row.standing == Standing.ACTIVE
+        references, before, lowered = await self._followed(row)
         within = timedelta(minutes=policy.procedure.duplicate.within_min)
         around = await self._store.outbox.around(alert, "", now, within)
         targets = row.plan.targets
         check_drill(alert, targets, around)
         if closed := policy.drill_hours(alert, now):
             raise Refused(409, "drill_hours", closed)
-        before = tuple(target for one in references.told for target in one.plan.targets)
-        route = Route(row.plan.route, standing_plan.reasons, downgrade=downgrades(alert, references.told), decided=True)
+        route = Route(row.plan.route, standing_plan.reasons, downgrade=lowered, decided=True)
         whole = self._cases.plan(alert, route, targets, before, self._body(row), now)
         if not whole.steps:
             raise Refused(
                 409, "reaches_nobody", "; ".join(whole.held) or "its area names no known place; issue it anew"
             )
-        active = row.standing == Standing.ACTIVE
         plan = complete(row.plan, whole, self._regions.difference) if active else whole
         plan = replace(plan, reasons=standing_plan.reasons, held=(), needs=())
         return completed(alert, policy), plan, stops(alert.kind, references.live) | drills(alert, targets, around)
+
+    async def _followed(self, row: AlertRow) -> tuple[References, tuple[Target, ...], bool]:
+        """Return what it follows, where that was in force, and whether it lowers its level.
+
+        An active one has ended its predecessors already: what changed for whom stands in its own plan.
+        """
+        if row.standing == Standing.ACTIVE:
+            return References(), row.plan.before, any(one.notice is Notice.DOWNGRADE for one in row.plan.steps)
+        found = await self._cases.lineage.references(row.alert)
+        before = tuple(target for one in found.told for target in one.plan.targets)
+        return found, before, downgrades(row.alert, found.told)
 
     async def _move(
         self,

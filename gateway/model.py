@@ -332,6 +332,8 @@ class Plan:
     held: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     """Stages of `gateway.standing` it has still to pass, the present one first."""
+    before: tuple[Target, ...] = ()
+    """What the versions it follows were in force for, when it was planned."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ def plan(
             held.append("cancel: it references no live version; a person must say whom it ends")
     leaving = next((where for notice, where in news if notice is Notice.PARTIAL_ALL_CLEAR), ())
     steps = tuple(_numbered(drafts))
-    return Plan(alert.id, route.kind, tuple(reasons), targets, leaving, steps, tuple(held))
+    return Plan(alert.id, route.kind, tuple(reasons), targets, leaving, steps, tuple(held), before=previous)
 
 
 def complete(first: Plan, whole: Plan, region_difference: Difference) -> Plan:
@@ -76,7 +76,9 @@ def complete(first: Plan, whole: Plan, region_difference: Difference) -> Plan:
         if rest:
             renumbered[step.number] = len(steps) + 1
             stands_in = renumbered.get(step.fallback_of) if step.fallback_of is not None else None
-            audience = replace(step.audience, targets=rest)
+            # Who has a place in both parts was told with the first one (rule 6).
+            before = tuple(dict.fromkeys((*served, *step.audience.before)))
+            audience = replace(step.audience, targets=rest, before=before)
             steps.append(replace(step, number=len(steps) + 1, audience=audience, fallback_of=stands_in))
     return replace(whole, route=first.route, reasons=(*first.reasons, *whole.reasons), steps=tuple(steps))
 

@@ -12,7 +12,7 @@ from api_support import ADMIN, CITY, CLERK, ISSUER, JIALOU, NEIGHBOUR, SIGNER, T
 from manual_clock import ManualClock
 
 from gateway.api.shape import EXAMPLE
-from gateway.model import Group
+from gateway.model import Group, Notice
 
 REVIEWER = "demo-411726-qxj-reviewer"
 WATER, WATER_SIGNER = "demo-411726-slj-issuer", "demo-411726-slj-signer"
@@ -564,6 +564,28 @@ async def test_a_county_only_area_reaches_its_residents_once_a_person_has_decide
     assert {step.audience.group for step in row.plan.steps} == {Group.OFFICIALS, Group.RESIDENTS}
     assert row.plan.held == ()
     assert TONGSHAN in {target.township for target in row.plan.targets}
+
+
+async def test_a_countersigned_update_tells_nobody_twice(desk: Desk) -> None:
+    """Whom the green part of an update told is not told again when the rest may hear it, nor of a first issue."""
+    areas = [{"description": "驿城区、泌阳县", "geocodes": {"township": ["411702001", JIALOU]}}]
+    city = {"sender": "4117-qxt@mingluo.example", "areas": areas}
+    await desk.issue(CITY, **city, level="orange")
+    desk.clock.advance(60)
+    reference = {key: EXAMPLE[key] for key in ("identifier", "sent")} | {"sender": city["sender"]}
+    sent = desk.clock.now().replace(microsecond=0).isoformat()
+    update = await desk.issue(CITY, **city, identifier="u", kind="Update", sent=sent, references=[reference])
+    assert (update["standing"], update["held"][0].split(":")[0]) == ("active", "over_ceiling")
+    await decide(desk, update["id"], "approve", CITY_SIGNER)
+    row = await desk.core.store.outbox.alert(update["id"])
+    assert row is not None
+    audiences = [step.audience for step in row.plan.steps]
+    told = [(one.group, one.channel, target.township) for one in audiences for target in one.targets]
+    assert len(told) == len(set(told))
+    assert {(one, "sms_twilio", "411702001") for one in (Group.OFFICIALS, Group.RESIDENTS)} <= set(told)
+    assert {step.notice for step in row.plan.steps} == {Notice.UPDATE}
+    later = next(one for one in audiences if one.group is Group.OFFICIALS and one.targets[0].township == JIALOU)
+    assert [target.township for target in later.before] == ["411702001"]  # who has a place in both is told once
 
 
 async def test_an_exercise_is_not_approved_by_night(desk: Desk) -> None:
