@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from gateway import log, metrics
 from gateway.policy import Policy
 from gateway.ports import AlertRow, Clock
-from gateway.standing import WAITING, Standing
+from gateway.standing import WAITING, Standing, since
 from gateway.store import Store
 
 REPEAT = timedelta(minutes=1)
@@ -36,8 +36,7 @@ class Alarm:
         if row is None or not (row.standing in WAITING or (row.standing == Standing.ACTIVE and row.plan.held)):
             return None
         now = self._clock.now()
-        decided = await self._store.outbox.decisions(alert)
-        waits = now - (decided[-1].at if decided else row.accepted_at)
+        waits = now - since(row.standing, await self._store.outbox.decisions(alert), row.accepted_at)
         call = self._call(row, waits)
         metrics.alarms.labels("held_leader" if waits >= LEADER_AFTER else "held").inc()
         # Codes only: an issuer's own words could name a person.

@@ -10,7 +10,7 @@ is checked anew against what is in force by then, and goes on as from `intake`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
@@ -26,7 +26,7 @@ from gateway.policy.hazard import CHINA
 from gateway.ports import AlertRow, Clock
 from gateway.regions import Regions
 from gateway.routing import complete
-from gateway.standing import Event, Hand, Standing, check_hand, step
+from gateway.standing import DEPUTISED, WRITERS, Event, Hand, Standing, check_hand, since, step, this_round, writers
 from gateway.store import Store
 
 REASON_CHARS = 200
@@ -138,14 +138,15 @@ class Decisions:
         if body is None or body not in waited:
             names = ", ".join(one.id for one in waited) or "nobody"
             raise Refused(403, "not_entitled", f"this alert waits for: {names}")
-        own = principal.issuer == body.id
+        own = principal.issuer == body.id and (call is not None or principal.role in WRITERS)
         if not own and (call is None or principal.issuer != self._body(row).id):
-            raise Refused(403, "not_entitled", "the partner's own people agree, or your duty officer notes a call")
+            raise Refused(403, "not_entitled", "the partner's own writers agree, or a duty officer notes a call")
         step(Standing(row.standing), Event.JOIN, [])
         minute = None
         if call is not None:
             minute = self._minute("join", principal, call)
-        done = {one.reason for one in await self._decided(row) if one.event == Event.JOIN}
+        life = this_round(await self._store.outbox.decisions(row.alert.id))
+        done = {one.reason for one in life if one.event == Event.JOIN}
         reason = f"joint: with {body.name}"
         agreed = row._replace(alert=joined(row.alert, body))
         if {one.id for one in waited} - done - {body.id}:
@@ -160,7 +161,8 @@ class Decisions:
         """
         row = await self._known(alert)
         await self._check(row, Event.ALONE, principal)
-        ready = await self._since(row) + self._policy().procedure.partner_wait(row.alert)
+        life = await self._store.outbox.decisions(row.alert.id)
+        ready = since(row.standing, life, row.accepted_at) + self._policy().procedure.partner_wait(row.alert)
         if self._clock.now() < ready:
             raise Refused(
                 409, "too_early", f"the partner has until {ready.astimezone(CHINA):%H:%M}; telephone it meanwhile"
@@ -262,8 +264,8 @@ class Decisions:
             Refused: 403 not entitled, 404 unknown.
         """
         row = await self._known(alert)
-        hand = await self._hand(row, principal)
-        check_hand(Standing.ACTIVE, Event.RECALL, hand, row.issuer, ())
+        hand = await self._hand(row, Event.RECALL, principal, ())
+        check_hand(Standing.ACTIVE, Event.RECALL, hand, (), ())
         record = Record(self._clock.now(), hand.actor, "recall", alert, reason[:REASON_CHARS])
         stopped = await self._store.outbox.stop(alert, "recalled", record)
         self._intake.announce(alert, ())
@@ -295,32 +297,23 @@ class Decisions:
             raise Refused(403, "not_an_issuer", "its issuer is no longer in authority.toml")
         return issuer
 
-    async def _since(self, row: AlertRow) -> datetime:
-        """Return since when it has stood where it stands."""
-        decided = await self._store.outbox.decisions(row.alert.id)
-        return decided[-1].at if decided else row.accepted_at
-
-    async def _hand(self, row: AlertRow, principal: Principal) -> Hand:
+    async def _hand(self, row: AlertRow, event: Event, principal: Principal, life: Sequence[Decision]) -> Hand:
         """Return the person; the deputy of an absent signer stands in once the policy's time is over."""
         issuer, procedure = self._body(row), self._policy().procedure
         entitled = principal.issuer == issuer.id
-        if not entitled and principal.issuer in procedure.deputies(issuer.id):
+        if not entitled and event in DEPUTISED and principal.issuer in procedure.deputies(issuer.id):
             patience = timedelta(minutes=procedure.approval_of(row.alert).escalate_after_min)
-            entitled = principal.role == "signer" and self._clock.now() >= await self._since(row) + patience
+            waits = self._clock.now() - since(row.standing, life, row.accepted_at)
+            entitled = principal.role == "signer" and waits >= patience
         return Hand(actor(principal), principal.role, entitled)
 
     async def _check(self, row: AlertRow, event: Event, principal: Principal) -> None:
         """Refuse what is not possible here, and whoever may not."""
         standing = Standing(row.standing)
         step(standing, event, [])
-        before = {one.actor for one in await self._decided(row) if one.event == Event.APPROVE}
-        check_hand(standing, event, await self._hand(row, principal), row.issuer, before)
-
-    async def _decided(self, row: AlertRow) -> list[Decision]:
-        """Return what was decided on this wording: since its writer handed it on."""
-        every = await self._store.outbox.decisions(row.alert.id)
-        handed = max((at for at, one in enumerate(every) if one.event == Event.SUBMIT), default=0)
-        return every[handed:]
+        life = await self._store.outbox.decisions(row.alert.id)
+        before = {one.actor for one in this_round(life) if one.event == Event.APPROVE}
+        check_hand(standing, event, await self._hand(row, event, principal, life), writers(row.issuer, life), before)
 
     async def _stay(
         self, row: AlertRow, event: Event, principal: Principal, note: str, reason: str, minute: Minute | None

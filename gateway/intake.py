@@ -205,6 +205,8 @@ class Intake:
         if standing is Standing.ACTIVE and (was is None or was.standing != Standing.ACTIVE):
             batches, cursors = await self._planner.first(alert, plan)
         timers, owed = self.cases.duties(alert, plan, standing, now)
+        if was is not None and was.standing == standing:
+            timers.pop("partner", None)  # one of two partners has agreed: the other is not waited for longer (D9)
         return Draft(
             alert, "", plan, batches, cursors, [record], dict(stops), now, writer, standing, reason, decision, timers,
             owed, minute, likeness(alert),

@@ -10,11 +10,13 @@ and the one who reviewed it does not sign it as well.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from gateway.errors import Refused
+from gateway.model import Decision
 
 
 class Standing(StrEnum):
@@ -105,6 +107,10 @@ OWN = frozenset({Event.AMEND, Event.SUBMIT, Event.WITHDRAW, Event.RELEASE, Event
 """What the writer may do with an alert of their own. A telephone authorisation names the second person (D3)."""
 
 _OURS = frozenset({Event.REPLACE, Event.EXPIRE})  # the gateway does these, nobody asks for them
+
+DEPUTISED = frozenset({Event.APPROVE, Event.COUNTERSIGN, Event.ALONE, Event.RETURN, Event.REJECT})
+"""What the deputy of an absent signer does in its place. Drafts and recalls stay with the issuing body."""
+
 WRITERS = frozenset({"issuer", "reviewer", "signer"})
 _ANSWERS = {
     Standing.RETURNED: "it is back with its writer; amend it, then submit it, or withdraw it",
@@ -147,13 +153,29 @@ def first(needs: Sequence[Standing]) -> tuple[Standing, tuple[Standing, ...]]:
     return (ordered[0] if ordered else Standing.ACTIVE), ordered
 
 
-def check_hand(standing: Standing, event: Event, hand: Hand, writer: str, before: Collection[str]) -> None:
-    """Refuse a person who may not do this. `before` are those who have approved it at an earlier stage.
+def writers(writer: str, life: Iterable[Decision]) -> frozenset[str]:
+    """Return whose words it is: who wrote it, and who has amended it."""
+    return frozenset({writer, *(one.actor for one in life if one.event == Event.AMEND)})
+
+
+def this_round(life: Sequence[Decision]) -> Sequence[Decision]:
+    """Return what was decided on the present wording: since it was last handed on."""
+    handed = (at for at in range(len(life) - 1, -1, -1) if life[at].event in (Event.SUBMIT, Event.RELEASE))
+    return life[next(handed, 0) :]
+
+
+def since(standing: str, life: Sequence[Decision], accepted_at: datetime) -> datetime:
+    """Return since when it has stood there: a decision that moved nothing on restarts no clock."""
+    return next((one.at for one in reversed(life) if one.standing != standing), accepted_at)
+
+
+def check_hand(standing: Standing, event: Event, hand: Hand, writers: Collection[str], before: Collection[str]) -> None:
+    """Refuse a person who may not do this. `before` are those who have approved this wording at an earlier stage.
 
     Raises:
         Refused: 403.
     """
-    if hand.actor == writer and event not in OWN:
+    if hand.actor in writers and event not in OWN:
         raise Refused(403, "own_alert", "nobody approves their own alert; ask a second person")
     roles = ROLES.get((standing, event), WRITERS)
     if hand.role not in roles:

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_support import ADMIN, CITY, CLERK, ISSUER, JIALOU, NEIGHBOUR, SIGNER, TONGSHAN, VIEWER, Desk, opened
+from api_support import ADMIN, CITY, CLERK, ISSUER, JIALOU, NEIGHBOUR, POLICY, SIGNER, TONGSHAN, VIEWER, Desk, opened
 from manual_clock import ManualClock
 
 from gateway.api.shape import EXAMPLE
+from gateway.database import moment
+from gateway.decision import Telephone
+from gateway.errors import Refused
 from gateway.model import Group, Notice
+from gateway.policy import Policy, Principal
 
 REVIEWER = "demo-411726-qxj-reviewer"
 WATER, WATER_SIGNER = "demo-411726-slj-issuer", "demo-411726-slj-signer"
@@ -20,6 +24,7 @@ COMMAND, COMMAND_SIGNER = "demo-411726-fzb-issuer", "demo-411726-fzb-signer"
 CITY_SIGNER = "demo-4117-qxt-signer"
 GALE = {"event_code": "11B06", "event": "大风", "level": "blue"}  # not on the green list, so review and sign
 HEAT = {"event_code": "11B09", "event": "高温", "level": "orange"}  # one signature
+OTHERWISE = {"instruction": "避免外出"}  # another wording
 CALL = {
     "name": "王某某", "post": "带班领导", "number": "0396-0000000", "at": "2026-07-20T13:58:00+08:00",
     "recording": "R-20260720-17",
@@ -108,6 +113,46 @@ async def test_what_is_returned_goes_back_with_its_reason_and_comes_again_amende
     assert [target.township for target in row.plan.targets] == [JIALOU]
     events = [one.event for one in await desk.core.store.outbox.decisions(amended["id"])]
     assert events == ["submit", "return", "amend", "submit", "approve"]
+
+
+async def test_who_has_amended_a_draft_does_not_sign_it(desk: Desk) -> None:
+    """A signer who rewrites a colleague's draft has written it: another one signs."""
+    draft = await post(desk, "/v1/alerts/draft", ISSUER, EXAMPLE | HEAT)
+    _, amended = await desk.call("PUT", f"/v1/alerts/{draft['id']}", SIGNER, EXAMPLE | HEAT | OTHERWISE)
+    await decide(desk, amended["id"], "submit", ISSUER, status=202)
+    assert code(await decide(desk, amended["id"], "approve", SIGNER, status=403)) == "own_alert"
+    assert code(await decide(desk, amended["id"], "approve", ISSUER, status=403)) == "own_alert"
+
+
+async def test_who_has_amended_a_green_warning_does_not_review_it(desk: Desk) -> None:
+    """The review afterwards is the only second pair of eyes a green warning gets."""
+    draft = await post(desk, "/v1/alerts/draft", ISSUER, EXAMPLE)
+    _, amended = await desk.call("PUT", f"/v1/alerts/{draft['id']}", REVIEWER, EXAMPLE | OTHERWISE)
+    await decide(desk, amended["id"], "submit", ISSUER, status=202)
+    path = f"/v1/obligations/{amended['id']}/review"
+    assert code(await post(desk, path, REVIEWER, {"answer": "endorsed"}, 403)) == "own_alert"
+    assert (await post(desk, path, SIGNER, {"answer": "endorsed"}))["answer"] == "endorsed"
+
+
+async def test_a_returned_warning_is_reviewed_again_by_whoever_reviewed_it_before(desk: Desk) -> None:
+    """A county has one reviewer at night; a new wording is a new review, and no signature on the old one."""
+    issued = await desk.issue(**GALE)
+    await decide(desk, issued["id"], "approve", REVIEWER)
+    await decide(desk, issued["id"], "return", SIGNER, {"reason": "乡镇写错了"})
+    _, amended = await desk.call("PUT", f"/v1/alerts/{issued['id']}", ISSUER, EXAMPLE | GALE | OTHERWISE)
+    await decide(desk, amended["id"], "submit", ISSUER, status=202)
+    assert (await decide(desk, amended["id"], "approve", REVIEWER))["standing"] == "sign"
+
+
+async def test_a_deputy_signs_but_hands_on_no_draft_and_recalls_nothing(desk: Desk) -> None:
+    """The city stands in for the county's signer, not for its forecaster: what goes out or stops is the county's."""
+    draft = await post(desk, "/v1/alerts/draft", ISSUER, EXAMPLE)
+    issued = await desk.issue(identifier="out")
+    desk.clock.advance(11 * 60)
+    assert code(await decide(desk, draft["id"], "submit", CITY_SIGNER, status=403)) == "not_entitled"
+    refused = await decide(desk, issued["id"], "recall", CITY_SIGNER, {"reason": "误发"}, 403)
+    assert code(refused) == "not_entitled"
+    assert [await standing(desk, one["id"]) for one in (draft, issued)] == ["draft", "active"]
 
 
 async def test_a_draft_is_checked_and_reaches_nobody_until_handed_on(desk: Desk) -> None:
@@ -328,6 +373,39 @@ async def test_alone_only_after_the_partner_was_waited_for(desk: Desk) -> None:
     desk.clock.advance(10 * 60)
     assert (await decide(desk, issued["id"], "alone", SIGNER))["standing"] == "sign"
     assert (await decide(desk, issued["id"], "approve", SIGNER))["result"] == "accepted"
+
+
+async def test_a_clerk_agrees_for_nobody_without_a_call(desk: Desk) -> None:
+    """The partner's word is a writer's or a recorded call's; whoever minds its telephone cannot give it."""
+    issued = await desk.issue(**JOINT)
+    clerk = Principal("泌阳水利值班员", "clerk", "411726-slj")
+    with pytest.raises(Refused, match="notes a call"):
+        await desk.core.decisions.join(issued["id"], clerk)
+    call = Telephone("王某某", "带班领导", "0396-0000000", desk.clock.now(), recording="R-1")
+    assert (await desk.core.decisions.join(issued["id"], clerk, call)).standing == "sign"
+
+
+async def test_one_of_two_partners_makes_nobody_wait_longer_for_the_other(tmp_path: Path, clock: ManualClock) -> None:
+    """At most ten minutes, however many are asked (D9); and who agreed to an older wording is asked again."""
+    bureaus = ("气象", "水利", "自然资源")
+    rows = tuple(row.model_copy(update={"bureaus": bureaus}) for row in POLICY.tables.procedure.joint)
+    procedure = POLICY.tables.procedure.model_copy(update={"joint": rows})
+    policy = Policy(POLICY.tables.model_copy(update={"procedure": procedure}))
+    async with opened(tmp_path, clock, policy=policy) as desk:
+        issued = await desk.issue(**JOINT)
+        desk.clock.advance(9 * 60)
+        assert (await decide(desk, issued["id"], "join", WATER, {}))["standing"] == "partner"
+        due = await desk.database.read(lambda tx: tx.one("SELECT due FROM timer WHERE kind = 'partner'"))
+        assert due is not None
+        assert moment(due[0]) == desk.clock.now() + timedelta(minutes=1)
+        desk.clock.advance(60)
+        await decide(desk, issued["id"], "return", SIGNER, {"reason": "乡镇写错了"})
+        _, amended = await desk.call("PUT", f"/v1/alerts/{issued['id']}", ISSUER, EXAMPLE | JOINT | OTHERWISE)
+        await decide(desk, amended["id"], "submit", ISSUER, status=202)
+        land = Principal("泌阳地灾员", "issuer", "411726-zrzyj")
+        assert (await desk.core.decisions.join(amended["id"], land)).standing == "partner"
+        desk.clock.advance(10 * 60)
+        assert (await decide(desk, amended["id"], "alone", SIGNER))["standing"] == "sign"
 
 
 async def test_a_consultation_is_kept_with_the_alert(desk: Desk) -> None:
