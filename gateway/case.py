@@ -13,9 +13,10 @@ from datetime import datetime, timedelta
 
 from gateway import cap
 from gateway.errors import Refused
-from gateway.lineage import ENDS, Lineage, References, check_drill, drills, likeness, overtaken, repeated, stops
+from gateway.lineage import Lineage, References, check_drill, drills, likeness, overtaken, repeated, stops
 from gateway.model import Alert, Document, Info, Kind, Plan, Resolution, Status, Target
 from gateway.policy import Authority, Issuer, Policy, Route, Succession
+from gateway.policy.route import ENDS
 from gateway.policy.table import area_covers
 from gateway.ports import AlertRow, Clock
 from gateway.regions import Regions

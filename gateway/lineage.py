@@ -16,13 +16,13 @@ from typing import NamedTuple
 
 from gateway.errors import Refused
 from gateway.model import Alert, Kind, Level, Target
+from gateway.policy.route import ENDS
 from gateway.policy.table import COLOURED
 from gateway.ports import AlertRow, Outbox
 from gateway.regions import Regions
 from gateway.standing import LIVE, WAITING, Standing
 from gateway.store.around import Around
 
-ENDS = (Kind.CANCEL, Kind.CORRECTION)
 STOP_REASONS = {Kind.UPDATE: "superseded", Kind.CANCEL: "cancelled", Kind.CORRECTION: "corrected"}
 REAL = "real_warning"
 LONGEST_CHAIN = 64

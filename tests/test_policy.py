@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from gateway.errors import ConfigError
 from gateway.model import Alert, Document, Group, Info, Kind, Level, Notice, Reference, Status, Target
 from gateway.policy import Issuer, Policy, Succession, explain
+from gateway.standing import Standing
 
 SAMPLE = Path(__file__).parent.parent / "config" / "policy"
 PLAN = Path(__file__).parent / "data" / "plan.toml"
@@ -438,8 +439,26 @@ def test_a_longer_validity_extends() -> None:
 
 def test_a_correction_needs_no_second_person_and_is_never_held_or_green() -> None:
     """A false alarm is taken back within minutes by any signer, even if the mistake was its hazard code."""
-    route = POLICY.route(warning(kind=Kind.CORRECTION, event_code="11B77"), QXJ, BIYANG, NOON)
+    mistake = Succession((warning(event_code="11B77"),))
+    route = POLICY.route(warning(kind=Kind.CORRECTION, event_code="11B77"), QXJ, BIYANG, NOON, mistake)
     assert (route.kind, bool(route.needs), route.held) == ("normal", False, ())
+
+
+@pytest.mark.parametrize("emergency", [False, True])
+def test_a_correction_of_nothing_that_went_out_waits_for_a_signer(emergency: bool) -> None:
+    """A word that opens every level at every hour must not carry a text that no warning came before."""
+    route = POLICY.route(warning(kind=Kind.CORRECTION), QXJ, BIYANG, NOON, emergency=emergency)
+    assert (route.kind, route.needs[-1]) == ("normal", Standing.SIGN)
+    assert route.held[0].startswith("correction:")
+
+
+def test_the_emergency_regime_sends_nobody_home() -> None:
+    """Moved people go back on a signed return notice only, whatever is in force (D7, D8)."""
+    command = body("411726-fzb")
+    notice = warning(document=Document.RETURN, sender=command.sender, level=Level.RED)
+    assert POLICY.route(notice, command, BIYANG, NOON, emergency=True).needs == (Standing.SIGN,)
+    order = warning(document=Document.EVACUATION, sender=command.sender, level=Level.RED)
+    assert POLICY.route(order, command, BIYANG, NOON, emergency=True).kind == "emergency"
 
 
 @given(

@@ -16,6 +16,9 @@ from gateway.policy.table import COLOURED, Issuer, area_covers
 from gateway.policy.tables import Tables
 from gateway.standing import Standing
 
+ENDS = (Kind.CANCEL, Kind.CORRECTION)
+NEVER_URGENT = (Document.RETURN, Document.SERVICE)
+"""Documents the emergency regime never hurries."""
 NAMES_HAZARD = COLOURED | {Document.NOWCAST}
 """Documents that are about a hazard, so that a missing code is a finding."""
 
@@ -80,10 +83,12 @@ def decide(
         reasons = (f"status: {alert.status} is a drill and needs a second person",)
         held = (*_drill_holds(tables, alert, now), *_holds(tables, alert, issuer, targets))
         return Route("drill", reasons, held, alarms=alarms, needs=(Standing.SIGN,), downgrade=downgrade)
-    if alert.kind is Kind.CORRECTION:
+    if alert.kind is Kind.CORRECTION and past.previous:
         # Any signer alone, within minutes: a false alarm must not wait for a second person or a missing code.
         return Route("normal", ("correction: any signer may send it alone",), alarms=alarms)
     held = (*_holds(tables, alert, issuer, targets), *_late(tables, alert, now))
+    if alert.kind is Kind.CORRECTION:
+        held = (*held, "correction: nothing it refers to has gone out here; a person must see what it revokes")
     against = _against_green(tables, alert, issuer, past, downgrade=downgrade)
     if over_limit and alert.level is not Level.RED:
         held = (*held, f"{over_limit}; one more tap sends it")
@@ -112,16 +117,19 @@ def stages(tables: Tables, alert: Alert, issuer: Issuer) -> tuple[Standing, ...]
 def _late(tables: Tables, alert: Alert, now: datetime) -> tuple[str, ...]:
     """Hold what arrives long after it was sent: a feed replayed, or a line that was down. An end is never too late."""
     minutes = (now - alert.sent) // timedelta(minutes=1)
-    if alert.kind is Kind.CANCEL or minutes <= tables.procedure.clock.late_after_min:
+    if alert.kind in ENDS or minutes <= tables.procedure.clock.late_after_min:
         return ()
     return (f"late: it was sent {minutes} minutes ago; a person must see that it still holds",)
 
 
 def _against_emergency(alert: Alert, past: Succession, *, downgrade: bool) -> bool:
-    """Whether the regime is closed to it: it is for red, and response Ⅱ and Ⅰ, and never ends or reduces (D7, D8)."""
+    """Whether the regime is closed to it: it is for red, and response Ⅱ and Ⅰ, and never ends or reduces (D7, D8).
+
+    A return notice reduces: who was moved goes back on it.
+    """
     lowest = Level.ORANGE if alert.document is Document.RESPONSE else Level.RED
     reduces = downgrade or bool(past.leaving) or (alert.kind is Kind.UPDATE and not past.previous)
-    return alert.level < lowest or alert.kind is Kind.CANCEL or reduces
+    return alert.level < lowest or alert.kind in ENDS or alert.document in NEVER_URGENT or reduces
 
 
 def _drill_holds(tables: Tables, alert: Alert, now: datetime) -> tuple[str, ...]:
@@ -141,7 +149,7 @@ def drill_hours(tables: Tables, alert: Alert, now: datetime) -> str:
 
 def _holds(tables: Tables, alert: Alert, issuer: Issuer, targets: Sequence[Target]) -> tuple[str, ...]:
     """Return what a person has to settle first. An end of a warning is not stopped by a colour or a code."""
-    if alert.kind in (Kind.CANCEL, Kind.CORRECTION):
+    if alert.kind in ENDS:
         return ()
     held = [] if targets else ["area: no township was recognised; a person must choose the area"]
     hazard = tables.hazard_by_code.get(alert.event_code)
