@@ -32,6 +32,8 @@ from gateway.store import Store, seal
 
 POOL_BYTES = 64 * 1024
 SEALED = "sealed code"
+REPEATED = frozenset({409, 422})
+"""Refusals that a message may meet only because it, or what it asked for, is here already."""
 
 _log = log.get("intake")
 
@@ -95,10 +97,7 @@ class Intake:
         """
         received = received or self._clock.now()
         try:
-            prepared = await self._prepare(data, self.issuer_of(principal), received, own=own)
-            if draft:
-                prepared = replace(prepared, standing=Standing.DRAFT)
-            outcome = await self._store_new(prepared, principal, received)
+            outcome = await self._submit(data, principal, received, draft=draft, own=own)
         except Refused as error:
             metrics.alerts.labels("refused").inc()
             _log.info("refused", code=error.code, issuer=principal.issuer)
@@ -106,6 +105,21 @@ class Intake:
         metrics.alerts.labels(outcome.result).inc()
         metrics.accept_seconds.labels(outcome.route).observe((self._clock.now() - received).total_seconds())
         return outcome
+
+    async def _submit(
+        self, data: bytes, principal: Principal, received: datetime, *, draft: bool, own: bool
+    ) -> Outcome:
+        issuer = self.issuer_of(principal)
+        try:
+            prepared = await self._prepare(data, issuer, received, own=own)
+        except Refused as error:
+            # What has happened since may have made it late or done; who sends it again after a lost answer is told so.
+            if error.status not in REPEATED or (known := await self._known(data, issuer, received)) is None:
+                raise
+            return known
+        if draft:
+            prepared = replace(prepared, standing=Standing.DRAFT)
+        return await self._store_new(prepared, principal, received)
 
     async def break_glass(self, data: bytes, code: str, received: datetime | None = None) -> Outcome:
         """Issue one message under a sealed code, past every stage: a locked-out officer's way (D3).
@@ -122,12 +136,15 @@ class Intake:
         issuer = self._policy().issuer(sealed.issuer) if sealed else None
         if sealed is None or issuer is None:
             raise self._wrong_code()
+        if sealed.used_at is not None:
+            known = await self._known(data, issuer, received)
+            if known is not None and known.alert == sealed.alert:
+                return known
+            raise self._wrong_code()
         principal = Principal(f"{SEALED} {sealed.label}", "issuer", issuer.id)
         prepared = await self._prepare(data, issuer, received, sealed=True)
-        if sealed.alert not in ("", prepared.alert.id):
-            raise self._wrong_code()
         outcome = await self._store_new(prepared, principal, received, seal.hashed(code))
-        if outcome.result == "duplicate" and outcome.standing != Standing.ACTIVE and not sealed.alert:
+        if outcome.result == "duplicate" and outcome.standing != Standing.ACTIVE:
             raise Refused(
                 409, "conflict",
                 f"this message was handed in before and stands at {outcome.standing}; the code is unused: give the "
@@ -160,7 +177,10 @@ class Intake:
         draft = replace(draft, content_digest=prepared.digest)
         accepted = await self._store.outbox.accept(draft)
         if accepted.result == "duplicate":
-            return await self._duplicate(accepted.alert, prepared)
+            row = await self._store.outbox.alert(accepted.alert)
+            if row is not None:
+                return _duplicate(row)
+            accepted = accepted._replace(result="conflict")  # a draft, and amended this moment
         refuse(accepted.result)
         self._limits(alert.id, prepared.route.alarms)
         if standing is Standing.ACTIVE:
@@ -179,10 +199,17 @@ class Intake:
             (alert, plan),
         )
 
-    async def _duplicate(self, alert: str, prepared: Prepared) -> Outcome:
-        row = await self._store.outbox.alert(alert)
-        plan, standing = (row.plan, row.standing) if row else (prepared.plan, prepared.standing)
-        return Outcome("duplicate", alert, plan.route, plan.reasons, plan.held, (), standing, plan.needs)
+    async def _known(self, data: bytes, issuer: Issuer, now: datetime) -> Outcome | None:
+        """Return the outcome of the issuer's own message that stands here already with this very content."""
+        taken, _ = await self._read(data, replace(self._policy().trust(issuer), required=False), now, issuer)
+        if taken.alert is None:
+            return None
+        alert = self._policy().adopt(taken.alert)
+        if self._policy().issuer(alert.sender) != issuer:
+            return None
+        known = await self._store.outbox.known(alert.sender, alert.identifier, taken.digest)
+        row = await self._store.outbox.alert(known) if known else None
+        return _duplicate(row) if row else None
 
     async def drafted(
         self,
@@ -277,6 +304,11 @@ class Intake:
                 raise Refused(413, "too_hard", "the message could not be parsed; send it smaller") from None
         taken = cap.take(data, trust, now)
         return taken, await self.cases.resolve(taken.alert, issuer) if taken.alert else Resolution(())
+
+
+def _duplicate(row: AlertRow) -> Outcome:
+    plan = row.plan
+    return Outcome("duplicate", row.alert.id, plan.route, plan.reasons, plan.held, (), row.standing, plan.needs)
 
 
 def refuse(result: str) -> None:

@@ -59,12 +59,10 @@ class Lineage:
         if alert.kind in (Kind.UPDATE, Kind.CANCEL):
             await self._follow(alert, rows)
         newest = sorted(rows.values(), key=lambda row: row.accepted_at, reverse=True)
-        if newest and alert.kind in ENDS:
+        told = tuple(row for row in newest if row.standing == Standing.ACTIVE or _mistaken(alert, row))
+        if newest and not told and alert.kind in ENDS:
             check_ending(alert.kind, newest)
-        told = (Standing.ACTIVE, Standing.STOPPED) if alert.kind is Kind.CORRECTION else (Standing.ACTIVE,)
-        return References(
-            tuple(row for row in newest if row.standing in told), tuple(row for row in newest if row.standing in LIVE)
-        )
+        return References(told, tuple(row for row in newest if row.standing in LIVE))
 
     async def _follow(self, alert: Alert, rows: dict[str, AlertRow]) -> None:
         """Add the live successors of the versions referred to: one event has one version in force.
@@ -87,6 +85,11 @@ class Lineage:
                 open_.append(later)
 
 
+def _mistaken(alert: Alert, row: AlertRow) -> bool:
+    """Whether a correction still owes something over a word to those it told."""
+    return alert.kind is Kind.CORRECTION and row.standing == Standing.STOPPED and row.reason != "corrected"
+
+
 def overtaken(alert: Alert, around: Around) -> str:
     """Refuse a first issue that something later already refers to: it would bring stale news after new.
 
@@ -95,13 +98,15 @@ def overtaken(alert: Alert, around: Around) -> str:
     Raises:
         Refused: 409.
     """
-    if alert.kind is not Kind.ALERT or around.known:
-        return ""  # known: `accept` says duplicate or conflict
-    if any(row.standing in (Standing.ACTIVE, Standing.STOPPED) for row in around.later):
+    if alert.kind is not Kind.ALERT:
+        return ""
+    # A first issue that only mentions this one, perhaps another body's, takes nobody's place.
+    later = [row for row in around.later if row.alert.kind is not Kind.ALERT]
+    if any(row.standing in (Standing.ACTIVE, Standing.STOPPED) for row in later):
         raise Refused(
             409, "overtaken", "a later message already updates or ends this one; if it still holds, issue it anew"
         )
-    if any(row.standing in WAITING and row.alert.kind in ENDS for row in around.later):
+    if any(row.standing in WAITING and row.alert.kind in ENDS for row in later):
         return "overtaken: its end arrived before it and waits for a decision; a person must say which holds"
     return ""
 
@@ -161,7 +166,7 @@ def stops(kind: Kind, live: Iterable[AlertRow]) -> dict[str, str]:
 
 
 def check_ending(kind: Kind, referenced: Sequence[AlertRow]) -> None:
-    """Refuse an end of what has ended so already, or was never sent. `referenced` is newest first.
+    """Say why there is nobody to tell: it has ended so already, or was never sent. `referenced` is newest first.
 
     Raises:
         Refused: 409.

@@ -280,6 +280,9 @@ class Outbox(Protocol):
         `conflict`: it is no longer as `was` says.
         """
 
+    async def known(self, sender: str, identifier: str, digest: str) -> str:
+        """Id of the alert with this sender, identifier and content, or ""."""
+
     async def successors(self, sender: str, identifier: str) -> list[AlertRow]:
         """Alerts that refer to this one, newest first."""
 

@@ -319,6 +319,15 @@ async def test_a_sealed_code_is_not_said_to_have_issued_what_waits(desk: Desk) -
     assert sent["standing"] == "active"
 
 
+async def test_a_sealed_code_sent_again_says_what_became_of_the_warning(desk: Desk) -> None:
+    """The answer was lost: alone at night, nobody must be told that the code was unknown when all phones ring."""
+    made = await post(desk, "/v1/break-glass/codes", ADMIN, {"issuer": "411726-qxj", "label": "一号"})
+    headers = {"Break-Glass": made["code"]}
+    sent = await post(desk, "/v1/break-glass", "", EXAMPLE | HEAT, 202, **headers)
+    again = await post(desk, "/v1/break-glass", "", EXAMPLE | HEAT, 200, **headers)
+    assert (again["result"], again["id"]) == ("duplicate", sent["id"])
+
+
 async def test_a_sealed_code_breaks_no_authority(desk: Desk) -> None:
     """It passes the stages, not the border: the neighbour's county stays the neighbour's; the code stays unused."""
     made = await post(desk, "/v1/break-glass/codes", ADMIN, {"issuer": "411728-qxj", "label": "一号"})

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from api_support import ISSUER, JIALOU, REGIONS, ROOT, SIGNER, Desk, opened
+from api_support import CITY, ISSUER, JIALOU, REGIONS, ROOT, SIGNER, Desk, opened
 from manual_clock import ManualClock
 
 from gateway import cap
@@ -127,6 +127,54 @@ async def test_the_same_alert_again_stays_a_duplicate_after_its_update(desk: Des
     end = await submit(desk, message(desk, "second", kind="Cancel", references=[reference(first)]))
     await approve(desk, end)
     assert await submit(desk, first) == alert
+
+
+async def test_another_bodys_message_that_mentions_it_takes_no_warnings_place(desk: Desk) -> None:
+    """Identifiers can be guessed: whoever names the next one must not keep it from going out."""
+    first = message(desk, "first")
+    areas = [{"description": "驿城区", "geocodes": {"township": ["411702001"]}}]
+    city = {"sender": "4117-qxt@mingluo.example", "areas": areas}
+    mention = message(desk, "mention", references=[reference(first)], **city)
+    principal = desk.core.policy.principal(CITY, simulation=True)
+    assert principal is not None
+    await desk.core.intake.submit(mention, principal)
+    assert await standing(desk, await submit(desk, first)) == ("active", "")
+
+
+async def test_a_draft_that_was_overtaken_is_not_handed_on(desk: Desk) -> None:
+    """An update of it has gone out meanwhile: the older text stays in the drawer."""
+    first = message(desk, "first", **HEAT)
+    principal = desk.core.policy.principal(ISSUER, simulation=True)
+    assert principal is not None
+    draft = await desk.core.intake.submit(first, principal, draft=True)
+    update = await submit(desk, message(desk, "second", kind="Update", references=[reference(first)], **HEAT))
+    await approve(desk, update)
+    with pytest.raises(Refused) as refused:
+        await desk.core.decisions.submit(draft.alert, principal)
+    assert refused.value.code == "overtaken"
+
+
+@pytest.mark.parametrize("kind", ["Cancel", "Update"])
+async def test_what_was_sent_again_after_it_took_effect_is_a_duplicate(desk: Desk, kind: str) -> None:
+    """The answer was lost and the feed asks once more: it hears what became of it, not that it is wrong."""
+    first = message(desk, "first")
+    await submit(desk, first)
+    second = message(desk, "second", kind=kind, references=[reference(first)])
+    alert = await submit(desk, second)
+    if kind == "Cancel":
+        await approve(desk, alert)
+    await submit(desk, message(desk, "third", kind="Update", references=[reference(first)], level="red"))
+    desk.clock.advance(7 * 3600)
+    assert await submit(desk, second) == alert
+
+
+async def test_an_all_clear_that_also_names_what_was_never_sent_ends_the_rest(desk: Desk) -> None:
+    """A warning in force must get its all-clear, whatever else the message names."""
+    first, held = message(desk, "first"), message(desk, "held", **HEAT)
+    alert, waiting = await submit(desk, first), await submit(desk, held)
+    end = message(desk, "end", kind="Cancel", references=[reference(first), reference(held)])
+    assert await approve(desk, await submit(desk, end)) == "accepted"
+    assert [await standing(desk, one) for one in (alert, waiting)] == [("stopped", "cancelled")] * 2
 
 
 async def test_of_two_ends_at_once_one_stands(desk: Desk) -> None:

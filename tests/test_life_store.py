@@ -157,13 +157,11 @@ async def test_what_bears_on_a_message_is_found_in_one_look(store: Store) -> Non
     await store.regimes.start(regime(), RECORD, NOW)
     within = timedelta(minutes=30)
     found = await store.outbox.around(alert("a1"), likeness(alert("a2")), NOW, within)
-    assert found.known
     assert [row.alert.id for row in found.later] == [update.id]
     assert [row.alert.id for row in found.alike] == [first.alert.id]
     assert [row.alert.id for row in found.opposite] == [drill.id]
     assert (found.issued, [one.id for one in found.regimes]) == (3, ["r1"])
     of_drill = await store.outbox.around(replace(drill, identifier="d2"), "", NOW, within)
-    assert not of_drill.known
     assert {row.alert.id for row in of_drill.opposite} == {first.alert.id}
     assert (await store.outbox.around(alert("a3"), likeness(alert()), NOW + timedelta(hours=1), within)).alike == []
 

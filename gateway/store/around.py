@@ -26,7 +26,6 @@ _ALIKE = "likeness = :likeness AND likeness <> '' AND accepted_at >= :alike_sinc
 _LIVE = ", ".join(f"'{standing}'" for standing in sorted(LIVE))
 _DRILLS = f"status <> 'Actual' AND standing IN ({_LIVE})"
 _WHETHER = f"""SELECT
- EXISTS (SELECT 1 FROM alert WHERE sender = :sender AND identifier = :identifier),
  (SELECT COUNT(*) FROM alert WHERE sender = :sender AND accepted_at >= :issued_since),
  EXISTS (SELECT 1 FROM alert WHERE {_ALIKE}),
  EXISTS (SELECT 1 FROM alert WHERE {_DRILLS}),
@@ -37,7 +36,6 @@ _WHETHER = f"""SELECT
 class Around(NamedTuple):
     """`opposite`: for a real warning the drills it would meet, for a drill the real oranges and reds in force."""
 
-    known: bool
     later: list[AlertRow]
     alike: list[AlertRow]
     opposite: list[AlertRow]
@@ -61,7 +59,7 @@ def around(tx: Tx, alert: Alert, likeness: str, now: datetime, alike_since: date
     """Read it; `alike_since` and `issued_since` bound how far back one looks."""
     key = {"sender": alert.sender, "identifier": alert.identifier}
     near = {"likeness": likeness, "alike_since": micros(alike_since), "active": Standing.ACTIVE}
-    known, issued, alike, drills, later, regimes = tx.all(_WHETHER, issued_since=micros(issued_since), **key, **near)[
+    issued, alike, drills, later, regimes = tx.all(_WHETHER, issued_since=micros(issued_since), **key, **near)[
         0
     ]  # most often there is none of it: one question instead of six
     opposite = []
@@ -76,7 +74,6 @@ def around(tx: Tx, alert: Alert, likeness: str, now: datetime, alike_since: date
     elif drills:
         opposite = alert_rows(tx, f"WHERE {_DRILLS}")
     return Around(
-        bool(known),
         alert_rows(tx, SUCCESSORS, **key) if later else [],
         alert_rows(tx, f"WHERE {_ALIKE} ORDER BY accepted_at DESC LIMIT {ALIKE}", **near) if alike else [],
         opposite,

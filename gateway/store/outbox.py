@@ -89,6 +89,18 @@ class SqlOutbox:
             "WHERE sender = :sender AND identifier = :identifier ORDER BY sent", sender=sender, identifier=identifier
         )
 
+    async def known(self, sender: str, identifier: str, digest: str) -> str:
+        """Id of the alert that stands under this sender and identifier with this very content, or ""."""
+        row = await self._database.read(
+            lambda tx: tx.one(
+                "SELECT id FROM alert WHERE sender = :sender AND identifier = :identifier AND content_digest = :digest",
+                sender=sender,
+                identifier=identifier,
+                digest=digest,
+            )
+        )
+        return str(row[0]) if row else ""
+
     async def successors(self, sender: str, identifier: str) -> list[AlertRow]:
         """Alerts that refer to this one, whatever became of them, newest first."""
         return await self._rows(SUCCESSORS, sender=sender, identifier=identifier)
