@@ -20,6 +20,7 @@ from gateway.model import Minute, Record
 from gateway.policy import Issuer, Policy, Principal
 from gateway.ports import Clock
 from gateway.regions import Regions
+from gateway.regions.region import plain
 from gateway.store import Store
 from gateway.store.regime import Regime
 
@@ -47,8 +48,8 @@ class Regimes:
             Refused: 403 no named post and no telephone authorisation, 409 it is in force there, 422 no such area.
         """
         issuer = self._entitled(principal, call)
-        place = self._regions.get(area)
-        if place is None or place.code != area or place.kind not in ("county", "city"):
+        place, area = self._regions.get(area), plain(area)  # 411700 is 4117: what its places' codes begin with
+        if place is None or plain(place.code) != area or place.kind not in ("county", "city"):
             raise Refused(422, "unknown_area", "name the county by its 6-digit code, or the city by its 4 digits")
         if not area.startswith(issuer.areas):
             raise Refused(403, "outside_authority", f"{issuer.name} may start it inside {', '.join(issuer.areas)}")
@@ -102,8 +103,9 @@ class Regimes:
             return None
         if found.until > now:
             return found.until
-        await self._store.regimes.end(regime, Record(now, "clock", "emergency_end", regime, found.area))
-        _log.warning("emergency_over", regime=regime)
+        record = Record(now, "clock", "emergency_end", regime, found.area)
+        if await self._store.regimes.end(regime, record, lapsed=True):
+            _log.warning("emergency_over", regime=regime)
         return None
 
     def _minute(self, who: str, now: datetime, call: Telephone | None) -> Minute | None:

@@ -482,6 +482,22 @@ async def test_under_the_emergency_regime_red_leaves_at_once_and_its_use_is_revi
     assert (await post(desk, form, COMMAND_SIGNER, {"answer": "filed", "remark": "启用得当"}))["answer"] == "filed"
 
 
+@pytest.mark.parametrize("area", ["4117", "411700"])
+async def test_a_regime_over_the_city_holds_in_its_counties(desk: Desk, area: str) -> None:
+    """The night it is needed everywhere it must not be refused, nor be in force over nothing."""
+    regime = await post(desk, "/v1/emergency", CITY, {"area": area, "reason": "特大暴雨", "call": CALL})
+    assert regime["area"] == "4117"
+    assert (await desk.issue(**HEAT | {"level": "red"}))["route"] == "emergency"
+
+
+async def test_a_regime_whose_time_is_over_is_started_anew_and_not_renewed(desk: Desk) -> None:
+    """Nobody was asked for the hours between, whether or not the clock has noted the end."""
+    regime = await post(desk, "/v1/emergency", COMMAND_SIGNER, {"area": "411726", "reason": "特大暴雨"})
+    desk.clock.advance(7 * 3600)
+    assert code(await post(desk, f"/v1/emergency/{regime['id']}/renew", COMMAND_SIGNER, {}, 409)) == "ended"
+    await post(desk, "/v1/emergency", COMMAND_SIGNER, {"area": "411726", "reason": "特大暴雨"})
+
+
 async def test_the_emergency_regime_ends_by_itself_unless_renewed(desk: Desk) -> None:
     """What is forgotten must not stay in force for a season."""
     regime = await post(desk, "/v1/emergency", COMMAND_SIGNER, {"area": "411726", "reason": "特大暴雨"})

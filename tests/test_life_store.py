@@ -146,6 +146,16 @@ async def test_one_regime_at_a_time_over_an_area(store: Store) -> None:
     assert [one.secret for one in await store.minutes.of("r1")] == [b"sealed"]
 
 
+async def test_the_clock_ends_no_regime_that_was_just_renewed(store: Store) -> None:
+    """The signer renewed it in the very second the clock looked: it goes on."""
+    later = NOW + timedelta(hours=7)
+    await store.regimes.start(regime(), RECORD, later)
+    assert await store.regimes.renew("r1", later, RECORD)
+    clock = Record(NOW + timedelta(hours=6), "clock", "emergency_end", "r1")
+    assert not await store.regimes.end("r1", clock, lapsed=True)
+    assert await store.regimes.end("r1", replace(clock, at=later), lapsed=True)
+
+
 async def test_what_bears_on_a_message_is_found_in_one_look(store: Store) -> None:
     """Successors, near-duplicates, drills and regimes: a red one waits for one read, not for six."""
     first = replace(draft_of(alert("a1")), likeness=likeness(alert("a1")))

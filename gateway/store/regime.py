@@ -48,7 +48,8 @@ class SqlRegimes:
         """Start one, with the review it will owe; False if one is in force over this very area."""
 
         def operation(tx: Tx) -> bool:
-            if tx.one("SELECT 1 FROM regime WHERE area = :area AND ended_at IS NULL", area=regime.area):
+            audit.take_turn(tx)  # two who start it at once: the second one sees the first
+            if any(one.area == regime.area for one in in_force(tx, regime.started_at)):
                 return False
             tx.run(
                 f"INSERT INTO regime ({COLUMNS}) VALUES"
@@ -72,13 +73,15 @@ class SqlRegimes:
         return await self._database.write(operation)
 
     async def renew(self, regime: str, until: datetime, record: Record, told: Minute | None = None) -> bool:
-        """Prolong one; False if it has ended."""
+        """Prolong one; False if it has ended, by its time or by a person."""
 
         def operation(tx: Tx) -> bool:
             if not tx.run(
-                "UPDATE regime SET until = :until, renewed = renewed + 1 WHERE id = :id AND ended_at IS NULL",
+                "UPDATE regime SET until = :until, renewed = renewed + 1"
+                " WHERE id = :id AND ended_at IS NULL AND until > :now",
                 until=micros(until),
                 id=regime,
+                now=micros(record.at),
             ):
                 return False
             set_timer(tx, TIMER, regime, until)
@@ -90,12 +93,13 @@ class SqlRegimes:
 
         return await self._database.write(operation)
 
-    async def end(self, regime: str, record: Record) -> bool:
-        """End one; False if it has ended."""
+    async def end(self, regime: str, record: Record, *, lapsed: bool = False) -> bool:
+        """End one; False if it has ended. `lapsed`: only if its time is over, for somebody may just have renewed it."""
 
         def operation(tx: Tx) -> bool:
             if not tx.run(
-                "UPDATE regime SET ended_at = :at, ended_by = :actor WHERE id = :id AND ended_at IS NULL",
+                "UPDATE regime SET ended_at = :at, ended_by = :actor WHERE id = :id AND ended_at IS NULL"
+                + (" AND until <= :at" if lapsed else ""),
                 at=micros(record.at),
                 actor=record.actor,
                 id=regime,
