@@ -20,6 +20,7 @@ from gateway.policy.route import ENDS
 from gateway.policy.table import area_covers
 from gateway.ports import AlertRow, Clock
 from gateway.regions import Regions
+from gateway.regions.target import named
 from gateway.routing import plan
 from gateway.standing import WAITING, Standing, first
 from gateway.store import Store
@@ -98,10 +99,10 @@ class Cases:
         targets, cut = policy.border(issuer, resolution.targets)
         authorised(policy, issuer, alert, targets, now)
         check_drill(alert, targets, around)
-        route = policy.route(
-            alert, issuer, targets, now, self._succession(references.told, targets, before), around.issued,
-            emergency=self._emergency(around, targets),
-        )  # fmt: skip
+        emergency = self._emergency(around, targets)
+        # Under the regime those beside it are told again: they have not left because nobody names them.
+        past = self._succession(references.told, targets, named(before) if emergency else before)
+        route = policy.route(alert, issuer, targets, now, past, around.issued, emergency=emergency)
         route = hold_unresolved(route, resolution, targets, alert)
         same = "" if again else repeated(alert, targets, around, self._regions, within)
         route = held_back(route, alert, waits, same)
@@ -135,6 +136,7 @@ class Cases:
         left_out = authority.left_out(sorted(self._enabled - enabled))
         route = replace(route, reasons=(*route.reasons, *left_out))
         if route.kind == "emergency":
+            targets = named(targets)  # planned a second time, it must not grow by a second ring
             around = self._regions.around(targets)
             targets += tuple(one for one in around if not policy.authority(issuer, alert, (one,), now).findings)
         return plan(alert, route, targets, before, policy, now, enabled, self._regions.difference)

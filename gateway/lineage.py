@@ -20,6 +20,7 @@ from gateway.policy.route import ENDS
 from gateway.policy.table import COLOURED
 from gateway.ports import AlertRow, Outbox
 from gateway.regions import Regions
+from gateway.regions.target import named
 from gateway.standing import LIVE, WAITING, Standing
 from gateway.store.around import Around
 
@@ -135,7 +136,7 @@ def repeated(alert: Alert, targets: Sequence[Target], around: Around, regions: R
     for row in around.alike:
         ends = row.alert.expires
         lasts = ends is not None and ends >= alert.expires - within
-        if lasts and row.alert.id != alert.id and not regions.difference(row.plan.targets, targets):
+        if lasts and row.alert.id != alert.id and not regions.difference(named(row.plan.targets), targets):
             return row.alert.id
     return ""
 

@@ -170,12 +170,18 @@ async def roster(core: Core, database: Database) -> None:
 
 @asynccontextmanager
 async def opened(
-    folder: Path, clock: ManualClock, *, simulation: bool = True, policy: Policy = POLICY, keys: Keys | None = None
+    folder: Path,
+    clock: ManualClock,
+    *,
+    simulation: bool = True,
+    policy: Policy = POLICY,
+    keys: Keys | None = None,
+    regions: Regions = REGIONS,
 ) -> AsyncIterator[Desk]:
     """Build a core over SQLite in `folder` and serve its API on loopback."""
     database = Away(f"sqlite:///{folder}/api.db")
     await database.open()
-    core, planner = await _core(folder, clock, database, policy, simulation=simulation)
+    core, planner = await _core(folder, clock, database, policy, regions, simulation=simulation)
     core.keys = keys or core.keys
     await roster(core, database)
     async with TestClient(TestServer(make_app(core))) as client:
@@ -185,7 +191,7 @@ async def opened(
 
 
 async def _core(
-    folder: Path, clock: ManualClock, database: Database, rules: Policy, *, simulation: bool
+    folder: Path, clock: ManualClock, database: Database, rules: Policy, regions: Regions, *, simulation: bool
 ) -> tuple[Core, Planner]:
     store = Store(database, clock)
     vault = Vault(b"0" * 32)
@@ -200,7 +206,7 @@ async def _core(
     def policy() -> Policy:
         return rules
 
-    cases = Cases(store, REGIONS, policy, channels, clock)
+    cases = Cases(store, regions, policy, channels, clock)
     intake = Intake(store, cases, policy, planner, clock, lambda alert, batches: None)
     core = Core(
         settings=Settings(data=folder, config=ROOT / "config", templates=ROOT / "templates"),
@@ -208,16 +214,16 @@ async def _core(
         store=store,
         directory=directory,
         vault=vault,
-        regions=REGIONS,
+        regions=regions,
         policy=rules,
         renderer=RENDERER,
         composer=GatewayComposer(store.outbox, RENDERER, policy, channels),
-        coverage=CoverageBook(store, directory, REGIONS, policy),
+        coverage=CoverageBook(store, directory, regions, policy),
         receipts=Receipts(store, directory, clock, lambda event: None),
         intake=intake,
-        decisions=Decisions(intake, cases, store, REGIONS, policy, vault, clock),
+        decisions=Decisions(intake, cases, store, regions, policy, vault, clock),
         obligations=Obligations(store, policy, clock),
-        regimes=Regimes(store, REGIONS, policy, vault, clock),
+        regimes=Regimes(store, regions, policy, vault, clock),
         national=Nationals(store, policy, clock),
         broker=broker,
         channels=channels,

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from gateway.model import Target
 
+NEIGHBOUR = "neighbour"
+"""How a township was matched that nobody named: it lies beside one that was, under the emergency regime (D8)."""
 STRENGTH = ("code", "polygon", "circle", "name", "county", "touching", "no_geometry")
 
 
@@ -20,6 +22,11 @@ def merge(targets: Iterable[Target]) -> tuple[Target, ...]:
     for target in targets:
         found[target.township].append(target)
     return tuple(_join(township, found[township]) for township in sorted(found))
+
+
+def named(targets: Iterable[Target]) -> tuple[Target, ...]:
+    """Return the targets without those that only lie beside them."""
+    return tuple(target for target in targets if target.how != NEIGHBOUR)
 
 
 def _join(township: str, parts: list[Target]) -> Target:

@@ -18,7 +18,7 @@ from gateway.regions.area import of_area
 from gateway.regions.name import Names
 from gateway.regions.reading import Reader
 from gateway.regions.region import Region, plain
-from gateway.regions.target import merge
+from gateway.regions.target import NEIGHBOUR, merge
 
 
 class Regions:
@@ -138,7 +138,7 @@ class Regions:
         """Return the townships whose shapes touch those of the targets, as uncertain targets; none without geometry."""
         own = {target.township for target in targets}
         return tuple(
-            Target(code, how="neighbour", certain=False)
+            Target(code, how=NEIGHBOUR, certain=False)
             for code in sorted(self.shapes.around(own) - own)
             if (place := self.get(code)) and place.kind == "township"
         )
