@@ -272,7 +272,7 @@ def held_back(route: Route, alert: Alert, waits: str, same: str) -> Route:
 
 
 def unsealed(route: Route, alert: Alert, targets: Sequence[Target]) -> Route:
-    """Let a message under a sealed code pass every stage and hold; it cannot choose a place for it.
+    """Let a message under a sealed code pass every stage and hold, whole; it cannot choose a place for it.
 
     Raises:
         Refused: 422.
@@ -282,7 +282,7 @@ def unsealed(route: Route, alert: Alert, targets: Sequence[Target]) -> Route:
     if not targets:
         raise Refused(422, "unresolved", "the area names no known township; name its townships by code or name")
     reasons = (*route.reasons, "break_glass: issued under a sealed code; it is to be countersigned")
-    return replace(route, reasons=reasons, held=(), over_ceiling=(), needs=())
+    return replace(route, reasons=reasons, held=(), over_ceiling=(), needs=(), decided=True)
 
 
 def downgrades(alert: Alert, previous: Sequence[AlertRow]) -> bool:

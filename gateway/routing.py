@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 from gateway.model import Alert, Audience, Document, Group, Kind, Lane, Level, Notice, Plan, Status, Step, Target
 from gateway.policy import PlanRow, Policy, Route
+from gateway.policy.route import ENDS
 
 Targets = tuple[Target, ...]
 Difference = Callable[[Sequence[Target], Sequence[Target]], Targets]
@@ -152,7 +153,7 @@ class _Maker:
             return tuple(t for t in where if t.township.startswith(self.policy.drill.areas))
         over = {target.township for target in self.route.over_ceiling}
         where = tuple(target for target in where if target.township not in over)
-        if group is not Group.RESIDENTS or self.policy.coarse_sends or self.route.decided:
+        if group is not Group.RESIDENTS or self.policy.coarse_sends or self.route.decided or self.alert.kind in ENDS:
             return where
         coarse = ", ".join(target.township for target in where if target.coarse)
         if coarse:

@@ -691,6 +691,28 @@ async def test_a_countersigned_update_tells_nobody_twice(desk: Desk) -> None:
     assert [target.township for target in later.before] == ["411702001"]  # who has a place in both is told once
 
 
+async def test_the_correction_of_a_county_only_warning_reaches_its_residents_at_once(desk: Desk) -> None:
+    """Whoever was told hears that it was wrong; a correction held in part could not be released either."""
+    county = [{"description": "泌阳县", "geocodes": {"county": ["411726"]}}]
+    sent = await desk.issue(areas=county)
+    await decide(desk, sent["id"], "approve", SIGNER)
+    correction = await post(desk, f"/v1/alerts/{sent['id']}/correct", SIGNER, {"note": "误发"}, 202)
+    assert (correction["standing"], correction["held"]) == ("active", [])
+    row = await desk.core.store.outbox.alert(correction["id"])
+    assert row is not None
+    assert {step.audience.group for step in row.plan.steps} == {Group.OFFICIALS, Group.RESIDENTS}
+
+
+async def test_a_sealed_code_reaches_the_residents_of_a_county_only_area_too(desk: Desk) -> None:
+    """Alone behind a locked door there is nobody who could let the second half go."""
+    made = await post(desk, "/v1/break-glass/codes", ADMIN, {"issuer": "411726-qxj", "label": "一号"})
+    county = {"areas": [{"description": "泌阳县", "geocodes": {"county": ["411726"]}}]}
+    sent = await post(desk, "/v1/break-glass", "", EXAMPLE | county, 202, **{"Break-Glass": made["code"]})
+    row = await desk.core.store.outbox.alert(sent["id"])
+    assert row is not None
+    assert (row.plan.held, {step.audience.group for step in row.plan.steps}) == ((), {Group.OFFICIALS, Group.RESIDENTS})
+
+
 async def test_an_exercise_is_not_approved_by_night(desk: Desk) -> None:
     """Nobody is woken by a drill (D19)."""
     drill = await desk.held(expires="2026-07-21T06:00:00+08:00")
