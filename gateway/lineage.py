@@ -15,17 +15,17 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from gateway.errors import Refused
-from gateway.model import Alert, Kind, Level, Target
+from gateway.model import Alert, Kind, Target
 from gateway.policy.route import ENDS
 from gateway.policy.table import COLOURED
 from gateway.ports import AlertRow, Outbox
 from gateway.regions import Regions
 from gateway.regions.target import named
-from gateway.standing import LIVE, WAITING, Standing
+from gateway.routing import emergency
+from gateway.standing import LIVE, REAL, WAITING, Standing
 from gateway.store.around import Around
 
 STOP_REASONS = {Kind.UPDATE: "superseded", Kind.CANCEL: "cancelled", Kind.CORRECTION: "corrected"}
-REAL = "real_warning"
 LONGEST_CHAIN = 64
 _NUMBERS = re.compile(r"[\s0-9０-９零一二三四五六七八九十百千万两.,:：年月日时分秒]+")
 
@@ -142,7 +142,7 @@ def repeated(alert: Alert, targets: Sequence[Target], around: Around, regions: R
 
 
 def check_drill(alert: Alert, targets: Sequence[Target], around: Around) -> None:
-    """Refuse a drill where a real orange or red is in force (D19).
+    """Refuse a drill where a real orange, red or evacuation is in force (D19).
 
     Raises:
         Refused: 409.
@@ -150,12 +150,14 @@ def check_drill(alert: Alert, targets: Sequence[Target], around: Around) -> None
     if alert.actual or alert.kind in ENDS:
         return
     if any(row.alert.kind not in ENDS and overlap(row.plan.targets, targets) for row in around.opposite):
-        raise Refused(409, REAL, "a real orange or red warning covers the area; hold the drill another day")
+        raise Refused(
+            409, REAL, "a real orange or red warning or evacuation covers the area; hold the drill another day"
+        )
 
 
 def drills(alert: Alert, targets: Sequence[Target], around: Around) -> dict[str, str]:
-    """Return the drills a real orange or red stops: id → reason (D19)."""
-    if not alert.actual or alert.kind in ENDS or alert.level < Level.ORANGE:
+    """Return the drills a real orange, red or evacuation stops: id → reason (D19)."""
+    if not alert.actual or alert.kind in ENDS or not emergency(alert):
         return {}
     return {row.alert.id: REAL for row in around.opposite if overlap(row.plan.targets, targets)}
 

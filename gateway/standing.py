@@ -33,6 +33,10 @@ class Standing(StrEnum):
     STOPPED = "stopped"  # updated, ended, corrected, recalled or expired
 
 
+REAL = "real_warning"
+"""Reason of a drill that a real warning stops, and code of one that is refused under it (D19)."""
+
+
 class Event(StrEnum):
     """What may happen to it."""
 

@@ -607,6 +607,17 @@ async def test_a_drill_is_refused_under_a_real_orange_or_red_and_stopped_by_one(
     assert code(refused) == "real_warning"
 
 
+async def test_an_evacuation_has_no_colour_and_stops_a_drill_all_the_same(desk: Desk) -> None:
+    """People who are told to leave must not hear an exercise beside it (D19)."""
+    drill = await desk.held(identifier="drill")
+    order = {"sender": "411726-fzb@mingluo.example", "document": "evacuation", "level": "unknown"}
+    issued = await post(desk, "/v1/alerts", COMMAND, EXAMPLE | order | {"identifier": "order"}, 202)
+    await decide(desk, issued["id"], "approve", COMMAND_SIGNER)
+    assert await standing(desk, drill) == "stopped"
+    refused = await post(desk, "/v1/alerts", ISSUER, EXAMPLE | {"identifier": "n", "status": "Exercise"}, 409)
+    assert code(refused) == "real_warning"
+
+
 async def test_what_arrives_long_after_it_was_sent_waits_for_a_person(desk: Desk) -> None:
     """A feed replayed after a cut must not sound yesterday's alarm through the green channel (T9)."""
     desk.clock.advance(45 * 60)

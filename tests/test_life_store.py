@@ -67,6 +67,17 @@ async def test_of_two_decisions_at_once_one_stands(store: Store) -> None:
     assert [one.event for one in await store.outbox.decisions(draft.alert.id)] == ["submit", "approve"]
 
 
+async def test_a_drill_that_ended_this_moment_keeps_no_real_warning_from_going_out(store: Store) -> None:
+    """Somebody withdraws the exercise in the second the red one arrives: the red one goes out."""
+    drill = replace(alert("d1"), status=Status.EXERCISE)
+    await store.outbox.accept(replace(draft_of(drill), standing=Standing.SIGN, cursors={}))
+    await store.outbox.stop(drill.id, "recalled", Record(NOW, "a", "recall", drill.id))
+    real = replace(draft_of(alert()), stops={drill.id: "real_warning"})
+    assert (await store.outbox.accept(real)).result == "accepted"
+    update = replace(draft_of(alert("u1")), stops={drill.id: "superseded"})
+    assert (await store.outbox.accept(update)).result == "overtaken"
+
+
 async def test_the_duty_room_stops_ringing_in_the_very_transaction_of_the_decision(store: Store) -> None:
     """An alarm that goes on after the signature teaches people to ignore alarms."""
     draft = waiting()

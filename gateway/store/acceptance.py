@@ -9,7 +9,7 @@ from gateway.database import Tx, micros
 from gateway.errors import MingluoError
 from gateway.model import Alert
 from gateway.ports import Accepted, AlertRow, Draft
-from gateway.standing import WAITING, Event, Standing
+from gateway.standing import REAL, WAITING, Event, Standing
 from gateway.store import audit, minute, national, obligation, seal
 from gateway.store.change import note
 from gateway.store.codec import LANE_RANK, pack
@@ -175,7 +175,9 @@ def _written(tx: Tx, draft: Draft, revision: int) -> None:
 def _activate(tx: Tx, draft: Draft) -> None:
     alert = draft.alert
     for stopped, reason in draft.stops.items():
-        if not stop_alert(tx, stopped, reason, draft.now, Event.REPLACE, "gateway", f"{reason}: {alert.id}"):
+        what = f"{reason}: {alert.id}"
+        # A drill that is over already is what the real warning wants.
+        if not stop_alert(tx, stopped, reason, draft.now, Event.REPLACE, "gateway", what) and reason != REAL:
             raise OvertakenError(stopped)
     planned: dict[int, int] = {}
     for batch in draft.batches:

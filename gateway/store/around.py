@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from gateway.database import Row, Tx, micros, moment
-from gateway.model import Alert, Level, Status
+from gateway.model import Alert, Document, Level, Status
 from gateway.ports import AlertRow
 from gateway.standing import LIVE, Standing
 from gateway.store.codec import unpack_alert, unpack_plan
@@ -34,7 +34,7 @@ _WHETHER = f"""SELECT
 
 
 class Around(NamedTuple):
-    """`opposite`: for a real warning the drills it would meet, for a drill the real oranges and reds in force."""
+    """`opposite`: for a real warning the drills it would meet, for a drill the real ones it would meet."""
 
     later: list[AlertRow]
     alike: list[AlertRow]
@@ -66,10 +66,11 @@ def around(tx: Tx, alert: Alert, likeness: str, now: datetime, alike_since: date
     if not alert.actual:
         opposite = alert_rows(
             tx,
-            "WHERE status = :actual AND standing = :active AND level >= :level",
+            "WHERE status = :actual AND standing = :active AND (level >= :level OR document = :evacuation)",
             actual=Status.ACTUAL,
             active=Standing.ACTIVE,
             level=int(Level.ORANGE),
+            evacuation=Document.EVACUATION,
         )
     elif drills:
         opposite = alert_rows(tx, f"WHERE {_DRILLS}")
