@@ -1,8 +1,9 @@
 """The duty-room alarm: nothing of an Actual alert waits in silence (D2).
 
 A waiting alert alarms at once, each minute until somebody decides; names the duty leader after three, and the
-deputies once they may act. A joint warning whose partner stays silent says so when the limit is over (D9). Here an
-alarm is a log line at the highest level, a metric with an alert rule, and a row of the change feed.
+deputies once they may act. One that was returned rings for its writer. A joint warning whose partner stays silent says
+so when the limit is over (D9). Here an alarm is a log line at the highest level, a metric with an alert rule, and a row
+of the change feed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from datetime import datetime, timedelta
 from gateway import log, metrics
 from gateway.policy import Policy
 from gateway.ports import AlertRow, Clock
-from gateway.standing import WAITING, Standing, since
+from gateway.standing import RINGS, Standing, since
 from gateway.store import Store
 
 REPEAT = timedelta(minutes=1)
@@ -33,7 +34,7 @@ class Alarm:
     async def held(self, alert: str) -> datetime | None:
         """Ring for a waiting alert; return when to ring again, None once it is decided."""
         row = await self._store.outbox.alert(alert)
-        if row is None or not (row.standing in WAITING or (row.standing == Standing.ACTIVE and row.plan.held)):
+        if row is None or not (row.standing in RINGS or (row.standing == Standing.ACTIVE and row.plan.held)):
             return None
         now = self._clock.now()
         waits = now - since(row.standing, await self._store.outbox.decisions(alert), row.accepted_at)
@@ -45,6 +46,8 @@ class Alarm:
         return now + REPEAT
 
     def _call(self, row: AlertRow, waits: timedelta) -> str:
+        if row.standing == Standing.RETURNED:
+            return "duty leader" if waits >= LEADER_AFTER else "its writer"
         procedure, issuer = self._policy().procedure, self._policy().issuer(row.alert.sender)
         deputies = procedure.deputies(issuer.id) if issuer else ()
         if deputies and waits >= timedelta(minutes=procedure.approval_of(row.alert).escalate_after_min):

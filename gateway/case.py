@@ -22,7 +22,7 @@ from gateway.ports import AlertRow, Clock
 from gateway.regions import Regions
 from gateway.regions.target import named
 from gateway.routing import plan
-from gateway.standing import WAITING, Standing, first
+from gateway.standing import RINGS, Standing, first
 from gateway.store import Store
 from gateway.store.around import Around
 
@@ -155,7 +155,7 @@ class Cases:
         owed: dict[str, datetime] = {}
         if alert.expires is not None:
             timers["expire"] = alert.expires
-        if alert.actual and (standing in WAITING or (standing == Standing.ACTIVE and plan_.held)):
+        if alert.actual and (standing in RINGS or (standing == Standing.ACTIVE and plan_.held)):
             timers["held"] = now
         if standing == Standing.PARTNER:
             timers["partner"] = now + policy.procedure.partner_wait(alert)

@@ -129,16 +129,28 @@ def likeness(alert: Alert) -> str:
 def repeated(alert: Alert, targets: Sequence[Target], around: Around, regions: Regions, within: timedelta) -> str:
     """Return the id of the live alert of which this one is a near-duplicate (D4), or "".
 
-    No village that is not warned already, and in force about as long: a repetition counts its hours anew.
+    No village that is not warned already, and in force about as long: a repetition counts its hours anew. Nor does it
+    ask for more: "evacuate" in the same words calls people out of their houses.
     """
     if alert.kind is not Kind.ALERT or alert.references or alert.expires is None:
         return ""
     for row in around.alike:
         ends = row.alert.expires
         lasts = ends is not None and ends >= alert.expires - within
-        if lasts and row.alert.id != alert.id and not regions.difference(named(row.plan.targets), targets):
+        asks_no_more = asked(alert) <= asked(row.alert)
+        if (
+            lasts
+            and asks_no_more
+            and row.alert.id != alert.id
+            and not regions.difference(named(row.plan.targets), targets)
+        ):
             return row.alert.id
     return ""
+
+
+def asked(alert: Alert) -> frozenset[str]:
+    """Return what an alert asks people to do (CAP `responseType`)."""
+    return frozenset(word for info in alert.infos for word in info.response_types)
 
 
 def check_drill(alert: Alert, targets: Sequence[Target], around: Around) -> None:

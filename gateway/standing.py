@@ -63,6 +63,9 @@ WAITING = frozenset(STAGES)
 OPEN = WAITING | {Standing.DRAFT, Standing.RETURNED}
 """Not sent and not over."""
 
+RINGS = WAITING | {Standing.RETURNED}
+"""Where an Actual alert rings until somebody has done something (D2). A draft was handed to nobody yet."""
+
 LIVE = WAITING | {Standing.ACTIVE}
 """What a later message can end."""
 

@@ -7,12 +7,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from api_support import POLICY, SIGNER, Desk, opened
+from api_support import ISSUER, POLICY, SIGNER, Desk, opened
 from manual_clock import ManualClock
 from structlog.testing import capture_logs
 
 from gateway import metrics
 from gateway.alarm import REPEAT, Alarm
+from gateway.api.shape import EXAMPLE
 from gateway.lifecycle import Lifecycle
 from gateway.policy import Policy
 
@@ -72,6 +73,19 @@ async def test_a_new_stage_starts_its_own_patience(desk: Desk) -> None:
     assert await called(desk, alert) == "duty officer"
     await desk.call("POST", f"/v1/alerts/{alert}/approve", SIGNER)
     assert await alarm_of(desk).held(alert) is None
+
+
+async def test_a_returned_warning_rings_for_its_writer_until_it_is_amended(desk: Desk) -> None:
+    """Sent back at two in the morning to somebody who has left the desk, it must not lie there in silence."""
+    alert = (await desk.issue(**HEAT))["id"]
+    await desk.call("POST", f"/v1/alerts/{alert}/return", SIGNER, {"reason": "乡镇写错了"})
+    assert ("held", alert) in await desk.core.store.timers.take(10)
+    assert await called(desk, alert) == "its writer"
+    desk.clock.advance(3 * 60)
+    assert await called(desk, alert) == "duty leader"
+    _, amended = await desk.call("PUT", f"/v1/alerts/{alert}", ISSUER, EXAMPLE | HEAT | {"instruction": "避免外出"})
+    assert await alarm_of(desk).held(amended["id"]) is None
+    assert await desk.core.store.timers.take(10) == []
 
 
 async def test_a_silent_partner_is_named_once_its_time_is_over(desk: Desk) -> None:

@@ -450,8 +450,9 @@ async def test_the_same_again_is_kept_back_shown_and_can_be_let_go(desk: Desk) -
         {"description": "贾楼乡水库告急，雨量将超过100毫米。"},
         {"expires": "2026-07-20T20:00:00+08:00"},
         {"areas": [{"description": "花园街道", "geocodes": {"township": ["411726001"]}}]},
+        {"response_types": ["Evacuate"]},
     ],
-    ids=["level", "hazard", "words", "longer", "new village"],
+    ids=["level", "hazard", "words", "longer", "new village", "asks for more"],
 )
 async def test_what_says_something_new_is_never_kept_back(desk: Desk, changes: dict[str, Any]) -> None:
     """A higher level, another hazard, a new village or other words always go out (D4)."""

@@ -9,7 +9,7 @@ from gateway.database import Tx, micros
 from gateway.errors import MingluoError
 from gateway.model import Alert
 from gateway.ports import Accepted, AlertRow, Draft
-from gateway.standing import REAL, WAITING, Event, Standing
+from gateway.standing import REAL, Event, Standing
 from gateway.store import audit, minute, national, obligation, seal
 from gateway.store.change import note
 from gateway.store.codec import LANE_RANK, pack
@@ -162,7 +162,7 @@ def _written(tx: Tx, draft: Draft, revision: int) -> None:
         )
     if draft.minute is not None:
         minute.add(tx, alert, draft.minute)
-    if draft.standing not in WAITING and not draft.plan.held:
+    if "held" not in draft.timers:
         drop_timer(tx, "held", alert)
     for kind, due in draft.timers.items():
         set_timer(tx, kind, alert, due)  # here, so that no crash behind the answer leaves anything waiting in silence

@@ -14,6 +14,10 @@ from gateway.store.timer import drop_timer, set_timer
 TIMER = "obligation"
 ENDS_WITH_ALERT = frozenset({"lapse", "calls"})
 """Kinds that nobody has to answer once the alert is over."""
+OPEN = (
+    "answered_at IS NULL AND (kind NOT IN :*ends OR EXISTS"
+    " (SELECT 1 FROM alert WHERE alert.id = obligation.alert AND alert.standing = 'active'))"
+)
 COLUMNS = "alert, kind, due, opened_at, answered_at, actor, answer, remark"
 
 
@@ -75,15 +79,9 @@ class SqlObligations:
 
     async def since(self, opened: datetime, *, unanswered: bool, limit: int = 500) -> list[Obligation]:
         """Those opened since then, by due time; or, from whenever, all that somebody has still to answer."""
-        owed = (
-            "answered_at IS NULL AND (kind NOT IN :*ends"
-            " OR EXISTS (SELECT 1 FROM alert WHERE alert.id = obligation.alert AND alert.standing = :active))"
-        )
-        tail = f"WHERE {owed if unanswered else 'opened_at >= :opened'} ORDER BY due, alert, kind LIMIT :limit"
-        asked = (
-            {"ends": sorted(ENDS_WITH_ALERT), "active": Standing.ACTIVE} if unanswered else {"opened": micros(opened)}
-        )
-        return await self._rows(tail, limit=limit, **asked)
+        where = OPEN if unanswered else "opened_at >= :opened"
+        tail = f"WHERE {where} ORDER BY due, alert, kind LIMIT :limit"
+        return await self._rows(tail, opened=micros(opened), limit=limit, ends=sorted(ENDS_WITH_ALERT))
 
     async def _rows(self, tail: str, **values: object) -> list[Obligation]:
         rows = await self._database.read(lambda tx: tx.all(f"SELECT {COLUMNS} FROM obligation {tail}", **values))
