@@ -266,8 +266,8 @@ class Decisions:
         row = await self._known(alert)
         hand = await self._hand(row, Event.RECALL, principal, ())
         check_hand(Standing.ACTIVE, Event.RECALL, hand, (), ())
-        record = Record(self._clock.now(), hand.actor, "recall", alert, reason[:REASON_CHARS])
-        stopped = await self._store.outbox.stop(alert, "recalled", record)
+        record = Record(self._clock.now(), hand.actor, Event.RECALL, alert)
+        stopped = await self._store.outbox.stop(alert, "recalled", record, reason[:REASON_CHARS])
         self._intake.announce(alert, ())
         return stopped
 
@@ -394,7 +394,7 @@ class Decisions:
         now, who = self._clock.now(), actor(principal)
         draft = await self._intake.drafted(
             alert, plan, to, now, row.issuer,
-            stops=stops_ or {}, record=Record(now, who, event, alert.id, reason or detail(plan, alert)),
+            stops=stops_ or {}, record=Record(now, who, event, alert.id, detail(plan, alert)),
             decision=Decision(row.standing, event, who, now, reason or note), was=row, minute=minute, reason=reason,
         )  # fmt: skip
         if minute is not None and minute.kind == "authorise":

@@ -9,6 +9,7 @@ from datetime import datetime
 from gateway.gauge import observe_settled
 from gateway.model import Record
 from gateway.ports import Clock
+from gateway.standing import Event
 from gateway.store import Store
 from gateway.store.codec import unpack_persons
 from gateway.store.rows import UNENDED
@@ -29,7 +30,7 @@ class Lifecycle:
             return None
         if row.alert.expires is not None and row.alert.expires > now:
             return row.alert.expires
-        await self._store.outbox.stop(alert, "expired", Record(now, "clock", "expire", alert))
+        await self._store.outbox.stop(alert, "expired", Record(now, "clock", Event.EXPIRE, alert))
         return None
 
     async def seal(self) -> None:

@@ -137,13 +137,8 @@ def repeated(alert: Alert, targets: Sequence[Target], around: Around, regions: R
     for row in around.alike:
         ends = row.alert.expires
         lasts = ends is not None and ends >= alert.expires - within
-        asks_no_more = asked(alert) <= asked(row.alert)
-        if (
-            lasts
-            and asks_no_more
-            and row.alert.id != alert.id
-            and not regions.difference(named(row.plan.targets), targets)
-        ):
+        nobody_new = not regions.difference(named(row.plan.targets), targets)
+        if lasts and nobody_new and row.alert.id != alert.id and asked(alert) <= asked(row.alert):
             return row.alert.id
     return ""
 

@@ -83,7 +83,7 @@ class Obligations:
             raise Refused(403, "not_entitled", "only the issuing body's own people answer for it")
         if kind in OTHERS and who in authors:
             raise Refused(403, "own_alert", "nobody reviews or signs their own; ask a second person")
-        record = Record(self._clock.now(), who, f"{kind}:{answer}", alert, remark)
+        record = Record(self._clock.now(), who, f"{kind}:{answer}", alert)
         if not await self._store.obligations.answer(alert, kind, answer, remark, record):
             raise Refused(409, "answered", "somebody has answered it already")
 

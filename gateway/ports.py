@@ -321,8 +321,8 @@ class Outbox(Protocol):
     async def defer(self, batch: str, until: datetime) -> bool:
         """Put a batch off unclaimed until `until`. False where its alert or its time has ended: a claim settles it."""
 
-    async def stop(self, alert: str, reason: str, record: Record) -> bool:
-        """Make every later claim of the alert fail, stop its plan and its commands."""
+    async def stop(self, alert: str, reason: str, record: Record, why: str = "") -> bool:
+        """Make every later claim of the alert fail, stop its plan and its commands; `why` stands in its life."""
 
     async def halt(self, scope: str, on: bool, record: Record) -> None:
         """Stop or release all claims of a county code, a channel, or everything ("*")."""

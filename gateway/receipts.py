@@ -96,7 +96,8 @@ class Receipts:
         targets = row.plan.targets if row is not None else ()
         places = await self._people.places_of(person)
         villages = [village for township, village in places if village and _meant(targets, township, village)]
-        record = Record(self._clock.now(), actor, "confirm", alert, how)
+        # The way alone: what a clerk notes beside it could name a person, and nothing is erased from the chain.
+        record = Record(self._clock.now(), actor, "confirm", alert, how.split(": ", 1)[0])
         return await self._store.ledger.confirm(alert, person, villages, how, record)
 
 

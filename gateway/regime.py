@@ -56,7 +56,7 @@ class Regimes:
         now, emergency = self._clock.now(), self._policy().procedure.emergency
         until = now + timedelta(hours=emergency.hours)
         regime = Regime(secrets.token_hex(10), area, issuer.id, actor(principal), reason, now, until)
-        record = Record(now, regime.actor, "emergency_start", regime.id, f"{area}; {reason}")
+        record = Record(now, regime.actor, "emergency_start", regime.id, area)
         minute = self._minute(regime.actor, now, call)
         review = now + timedelta(hours=emergency.review_within_h)
         if not await self._store.regimes.start(regime, record, review, minute):

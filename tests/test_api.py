@@ -316,13 +316,16 @@ async def test_an_exercise_waits_for_a_second_person_who_is_not_the_first(desk: 
 
 
 async def test_what_a_reviewer_rejects_never_leaves(desk: Desk) -> None:
-    """And the reason stands in the audit chain."""
+    """That it was rejected stands in the audit chain, and why in its life: words can be erased, the chain cannot."""
     alert = await desk.held()
     _, answer = await desk.call("POST", f"/v1/alerts/{alert}/reject", SIGNER, {"reason": "区域有误"})
     assert answer == {"id": alert, "standing": "rejected", "reason": "区域有误"}
     await refusal(desk, 409, "POST", f"/v1/alerts/{alert}/approve", SIGNER)
     _, chain = await desk.call("GET", "/v1/audit", ADMIN)
-    assert ("reject", "区域有误") in [(one["action"], one["detail"]) for one in chain["records"]]
+    assert [one["subject"] for one in chain["records"] if one["action"] == "reject"] == [alert]
+    assert "区域有误" not in str(chain)
+    _, life = await desk.call("GET", f"/v1/alerts/{alert}/decisions", VIEWER)
+    assert (life["decisions"][-1]["event"], life["decisions"][-1]["reason"]) == ("reject", "区域有误")
 
 
 async def test_a_recall_stops_the_alert_at_once_and_twice_is_harmless(desk: Desk) -> None:

@@ -549,6 +549,25 @@ async def test_a_green_warning_owes_its_review_and_rings_until_it_is_answered(de
     assert await desk.core.obligations.due(name) is None
 
 
+async def test_reasons_and_remarks_stand_beside_the_chain_and_not_in_it(desk: Desk) -> None:
+    """Officers write names; nothing is ever erased from the chain (rule 9, D23)."""
+    words = {"reason": "王小明报错了"}
+    held = await desk.issue(**HEAT)
+    await decide(desk, held["id"], "return", SIGNER, words)
+    sent = await desk.issue(identifier="sent")
+    await post(desk, f"/v1/obligations/{sent['id']}/review", REVIEWER, {"answer": "endorsed", "remark": "王小明及时"})
+    person = str(desk.people[0])
+    await decide(desk, sent["id"], "confirmations", CLERK, {"person": person, "how": "phone", "note": "王小明已到岗"})
+    await decide(desk, sent["id"], "recall", ISSUER, words)
+    await post(desk, "/v1/emergency", COMMAND_SIGNER, words | {"area": "411726"})
+    chain = [record for _, record, _ in await desk.core.store.audit.records()]
+    assert {"return", "review:endorsed", "confirm", "recall", "emergency_start"} <= {one.action for one in chain}
+    assert not [one for one in chain if "王小明" in str(one)]
+    _, life = await desk.call("GET", f"/v1/alerts/{sent['id']}/decisions", VIEWER)
+    recall = life["decisions"][-1]
+    assert (recall["standing"], recall["event"], recall["reason"]) == ("active", "recall", words["reason"])
+
+
 async def test_thirty_minutes_before_it_lapses_somebody_is_asked(desk: Desk) -> None:
     """Continue, downgrade or cancel: nobody may wonder next morning why the warning was gone (D18)."""
     sent = await desk.issue()

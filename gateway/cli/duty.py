@@ -75,7 +75,7 @@ def answer(
 
 def start(
     area: Annotated[str, typer.Argument(metavar="AREA", help="6-digit county, or the city's 4 digits.")],
-    reason: Annotated[str, typer.Option(help="Why; stands in the audit chain.")],
+    reason: Annotated[str, typer.Option(help="Why; stands with the regime.")],
     name: Name = "",
     post: Post = "",
     number: Number = "",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from gateway.database import Tx, micros
 from gateway.errors import MingluoError
-from gateway.model import Alert
+from gateway.model import Alert, Decision
 from gateway.ports import Accepted, AlertRow, Draft
 from gateway.standing import REAL, Event, Standing
 from gateway.store import audit, minute, national, obligation, seal
@@ -60,7 +60,7 @@ def accept(tx: Tx, draft: Draft) -> Accepted:
         raise SealError(alert.id)
     _refer(tx, alert)
     place_alert(tx, alert.id, draft.plan)
-    _written(tx, draft, 0)
+    _written(tx, draft)
     return Accepted("accepted", alert.id)
 
 
@@ -70,7 +70,7 @@ def move(tx: Tx, was: AlertRow, draft: Draft) -> Accepted:
     Raises:
         OvertakenError: nothing was stored.
     """
-    alert, revision = draft.alert, was.revision + 1
+    alert = draft.alert
     if not tx.run(
         "UPDATE alert SET id = :id, sent = :sent, standing = :standing, reason = :reason, body = :body, plan = :plan,"
         " expires = :expires, revision = :revision, ended_at = :ended, status = :status, document = :document,"
@@ -84,7 +84,7 @@ def move(tx: Tx, was: AlertRow, draft: Draft) -> Accepted:
         body=pack(alert),
         plan=pack(draft.plan),
         expires=micros(alert.expires or draft.now),
-        revision=revision,
+        revision=was.revision + 1,
         ended=micros(draft.now) if draft.standing in OVER else None,
         digest=draft.content_digest,
         was=was.alert.id,
@@ -97,7 +97,7 @@ def move(tx: Tx, was: AlertRow, draft: Draft) -> Accepted:
         _renamed(tx, was.alert.id, alert)
     tx.run("DELETE FROM alert_county WHERE alert = :was", was=was.alert.id)
     place_alert(tx, alert.id, draft.plan)
-    _written(tx, draft, revision)
+    _written(tx, draft)
     return Accepted("accepted", alert.id)
 
 
@@ -143,23 +143,13 @@ def _renamed(tx: Tx, was: str, alert: Alert) -> None:
         drop_timer(tx, kind, was)
 
 
-def _written(tx: Tx, draft: Draft, revision: int) -> None:
+def _written(tx: Tx, draft: Draft) -> None:
     """Write what goes with a new standing."""
     alert = draft.alert.id
     if draft.standing == Standing.ACTIVE:
         _activate(tx, draft)
     if draft.decision is not None:
-        tx.run(
-            "INSERT INTO decision (alert, number, standing, event, actor, at, reason)"
-            " VALUES (:alert, :number, :standing, :event, :actor, :at, :reason)",
-            alert=alert,
-            number=revision,
-            standing=draft.decision.standing,
-            event=draft.decision.event,
-            actor=draft.decision.actor,
-            at=micros(draft.decision.at),
-            reason=draft.decision.reason,
-        )
+        decide(tx, alert, draft.decision)
     if draft.minute is not None:
         minute.add(tx, alert, draft.minute)
     if "held" not in draft.timers:
@@ -170,6 +160,20 @@ def _written(tx: Tx, draft: Draft, revision: int) -> None:
         obligation.open_(tx, alert, kind, due, draft.now)
     audit.append(tx, draft.records)
     note(tx, "accepted" if draft.standing == Standing.ACTIVE else draft.standing, alert)
+
+
+def decide(tx: Tx, alert: str, decision: Decision) -> None:
+    """Add to the life of an alert what has just moved it, inside the same operation; its revision numbers it."""
+    tx.run(
+        "INSERT INTO decision (alert, number, standing, event, actor, at, reason)"
+        " SELECT id, revision, :standing, :event, :actor, :at, :reason FROM alert WHERE id = :alert",
+        alert=alert,
+        standing=decision.standing,
+        event=decision.event,
+        actor=decision.actor,
+        at=micros(decision.at),
+        reason=decision.reason,
+    )
 
 
 def _activate(tx: Tx, draft: Draft) -> None:

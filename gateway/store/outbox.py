@@ -230,11 +230,11 @@ class SqlOutbox:
 
     # --- stops ------------------------------------------------------------------------------------
 
-    async def stop(self, alert: str, reason: str, record: Record) -> bool:
-        """Make every later claim of the alert fail, stop its plan and its commands."""
+    async def stop(self, alert: str, reason: str, record: Record, why: str = "") -> bool:
+        """Make every later claim of the alert fail, stop its plan and its commands; `why` stands in its life."""
 
         def operation(tx: Tx) -> bool:
-            stopped = stop_alert(tx, alert, reason, record.at, record.action, record.actor, record.detail)
+            stopped = stop_alert(tx, alert, reason, record.at, record.action, record.actor, why)
             if stopped:
                 audit.append(tx, [record])
             return stopped
