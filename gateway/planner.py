@@ -88,7 +88,7 @@ class Planner:
         self._clock = clock
         self._woken = asyncio.Event()
         self._plans: dict[str, Plan] = {}
-        self._look: dict[str, datetime] = {}
+        self._look: dict[tuple[str, int], datetime] = {}
 
     def wake(self) -> None:
         """Look for work now."""
@@ -132,10 +132,18 @@ class Planner:
     async def round(self) -> bool:
         """Give every due step one turn; False if none of them came further.
 
-        A step that fails holds up no other; a lane whose publishers are behind is passed over.
+        A step that fails holds up no other; a lane whose publishers are behind is passed over, and so are steps that
+        wait, however many: behind them may stand a red one.
         """
+        skip, busy = 0, False
+        while not busy and (found := await self._outbox.work(WORK, skip)):
+            busy = await self._turns(found)
+            skip += len(found)
+        return busy
+
+    async def _turns(self, found: Iterable[StepWork]) -> bool:
         busy = False
-        for item in await self._outbox.work(limit=WORK):
+        for item in found:
             try:
                 busy = await self._turn(item) or busy
             except StoreDown:
@@ -179,9 +187,10 @@ class Planner:
         Failures come late, by report: the step stays open while anybody of the first one is still on the way.
         """
         now = self._clock.now()
-        if self._look.get(work.alert, now) > now and step.deadline > now:
+        own = work.alert, work.step
+        if self._look.get(own, now) > now and step.deadline > now:
             return False
-        self._look[work.alert] = now + LOOK
+        self._look[own] = now + LOOK
         served: set[int] = set()
         pages: list[Page] = []
         on_the_way = False
@@ -197,7 +206,7 @@ class Planner:
         if not over and not any(page.persons for page in pages):
             return False
         if over:
-            self._look.pop(work.alert, None)
+            self._look.pop(own, None)
         return await self._write(work, step, pages, None if over else (LOOKED, "", work.sequence))
 
     async def _departed(self, alert: str, step: Step) -> list[Page]:

@@ -298,7 +298,7 @@ class Outbox(Protocol):
     async def find(self, sender: str, identifier: str) -> list[AlertRow]:
         """Versions with this sender and identifier."""
 
-    async def work(self, limit: int) -> list[StepWork]:
+    async def work(self, limit: int, skip: int = 0) -> list[StepWork]:
         """Steps of active plans that are due and not exhausted, most urgent lane first."""
 
     async def add_page(self, work: StepWork, batches: Sequence[Batch], after: tuple[str, str, int] | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from gateway.model import (
     Step,
     Target,
 )
-from gateway.planner import Planner, only
+from gateway.planner import WORK, Planner, only
 from gateway.ports import Draft, Page, Settled
 from gateway.relay import ROOM, Relay
 from gateway.store import Store
@@ -199,6 +200,43 @@ async def test_a_fallback_goes_to_those_the_first_channel_did_not_reach(store: S
     await plan_through(planner)
     assert sorted(await told(store, one, step=2)) == [101, 102, 103]
     assert await store.outbox.work(10) == []
+
+
+def fallbacks(one: Alert, *pairs: tuple[int, int]) -> tuple[Draft, list[Batch]]:
+    """An alert with a first batch per step, all of it on the way, and a step that stands in for each."""
+    audience = Audience((Target("411726204"),), Group.OFFICIALS, "noop")
+    batches = [replace(batch_of(one), id=f"{one.id}.{first}.0", step=first) for first, _ in pairs]
+    steps = tuple(
+        Step(number, audience, Notice.ISSUE, Lane.GREEN, NOW, batches[0].deadline, of)
+        for first, second in pairs
+        for number, of in ((first, None), (second, first))
+    )
+    plan = Plan(one.id, "green", (), audience.targets, (), steps)
+    return Draft(one, one.identifier, plan, batches, {first: None for first, _ in pairs}, (), {}, NOW), batches
+
+
+async def test_each_fallback_of_a_warning_is_looked_after(store: Store) -> None:
+    """The residents' second road must not wait until the last official's report is in."""
+    draft, batches = fallbacks(alert(), (1, 2), (3, 4))
+    await store.outbox.accept(draft)
+    for batch in batches:
+        await settle(store, batch, [State.FAILED, State.SUBMITTED, State.SUBMITTED, State.SUBMITTED])
+    await plan_through(planner_of(store, ()))
+    for step in (2, 4):
+        assert list(await told(store, draft.alert, step=step)) == [100]
+
+
+async def test_steps_that_wait_hold_up_none_behind_them(store: Store) -> None:
+    """A bad night's open fallbacks, more than one look takes in, and behind them the next red one."""
+    for at in range(WORK + 1):
+        draft, [batch] = fallbacks(alert(f"f{at}"), (1, 2))
+        await store.outbox.accept(draft)
+        await settle(store, batch, [State.SUBMITTED] * 4)
+    red = alert("red")
+    await store.outbox.accept(replace(draft_of(red, digest="red"), cursors={}, now=NOW + timedelta(minutes=1)))
+    await store.database.write(lambda tx: tx.run("UPDATE step SET lane = 1 WHERE alert = :a", a=red.id))
+    await plan_through(planner_of(store, (100,)))
+    assert list(await told(store, red, step=1)) == [100]
 
 
 def test_a_page_cut_down_keeps_its_columns_together() -> None:
