@@ -6,7 +6,9 @@ authority, signatures and input (`Refused`, nothing stored); what is entitled bu
 loudly (D2). Bodies over 64 KiB are parsed and resolved in a process pool, so that a polygon of 41,000
 points never delays a red one.
 
-One warning goes on from here: `planner` → `relay` → `sender` → `receipts`; where it waits for a person, `decision`.
+Whether it may go, and which way, says `case`: it asks `lineage` (what it follows), `policy` (authority, route) and
+`routing` (the plan), and `standing` where it begins. The transaction is `store.acceptance`. One warning goes on from
+here: `planner` → `relay` → `sender` → `receipts`; where it waits for a person, `alarm` rings and `decision` moves it on.
 """
 
 from __future__ import annotations
