@@ -8,7 +8,7 @@ points never delays a red one.
 
 Whether it may go, and which way, says `case`: it asks `lineage` (what it follows), `policy` (authority, route) and
 `routing` (the plan), and `standing` where it begins. The transaction is `store.acceptance`. One warning goes on from
-here: `planner` → `relay` → `sender` → `receipts`; where it waits for a person, `alarm` rings and `decision` moves it on.
+here: `planner` → `relay` → `sender` → `receipts`; where it waits for a person, `alarm` rings, `decision` moves it on.
 """
 
 from __future__ import annotations

@@ -452,7 +452,8 @@ async def test_a_drill_and_a_real_warning_never_meet_unseen(desk: Desk) -> None:
     response, problem = await desk.call(
         "POST", "/v1/alerts/preview", ISSUER, EXAMPLE | {"identifier": "late", "status": "Exercise"}
     )
-    assert (response.status, problem["detail"].split(";")[0]) == (409, "a real orange or red warning or evacuation covers the area")
+    told = "a real orange or red warning or evacuation covers the area"
+    assert (response.status, problem["detail"].split(";")[0]) == (409, told)
 
 
 async def test_nobody_is_sent_home_under_a_red_warning(desk: Desk) -> None:
