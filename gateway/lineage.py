@@ -158,7 +158,9 @@ def check_drill(alert: Alert, targets: Sequence[Target], around: Around) -> None
         return
     if any(row.alert.kind not in ENDS and overlap(row.plan.targets, targets) for row in around.opposite):
         raise Refused(
-            409, REAL, "a real orange or red warning or evacuation covers the area; hold the drill another day"
+            409,
+            "real_warning",
+            "a real orange or red warning or evacuation covers the area; hold the drill another day",
         )
 
 

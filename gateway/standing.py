@@ -34,7 +34,7 @@ class Standing(StrEnum):
 
 
 REAL = "real_warning"
-"""Reason of a drill that a real warning stops, and code of one that is refused under it (D19)."""
+"""Why a drill ended that a real warning stopped (D19)."""
 
 
 class Event(StrEnum):

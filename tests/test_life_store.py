@@ -136,6 +136,17 @@ async def test_an_obligation_is_opened_once_and_answered_once(store: Store, hand
     assert await store.obligations.since(NOW + timedelta(hours=1), unanswered=False) == []
 
 
+async def test_dead_questions_hide_no_live_one(store: Store) -> None:
+    """A season of warnings that were over before they were asked about must not fill the list."""
+    old = replace(draft_of(alert("old")), obligations={"lapse": NOW})
+    await store.outbox.accept(old)
+    await store.outbox.stop(old.alert.id, "recalled", Record(NOW, "a", "recall", old.alert.id))
+    live = replace(draft_of(alert("live"), digest="live"), obligations={"review": NOW + timedelta(hours=1)})
+    await store.outbox.accept(live)
+    assert [one.kind for one in await store.obligations.since(NOW, unanswered=True, limit=1)] == ["review"]
+    assert [one.kind for one in await store.obligations.since(NOW, unanswered=False)] == ["lapse", "review"]
+
+
 def regime(name: str = "r1", area: str = "411726") -> Regime:
     return Regime(name, area, "411726-fzb", "411726-fzb/带班", "特大", NOW, NOW + timedelta(hours=6))
 

@@ -25,9 +25,10 @@ from gateway.api.told import taken
 from gateway.errors import Refused
 from gateway.intake import actor
 from gateway.model import Obligation, Record
-from gateway.obligation import ENDS_WITH_ALERT, RULES
+from gateway.obligation import RULES
 from gateway.ports import AlertRow
 from gateway.standing import Standing
+from gateway.store.obligation import ENDS_WITH_ALERT
 
 CODE_ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"  # nothing that is misread by torchlight
 CODE_GROUPS, CODE_LETTERS = 7, 4  # 28 letters of 5 bits
@@ -41,7 +42,7 @@ async def obligations(call: Call) -> Answer:
     for one in await call.core.store.obligations.since(since, unanswered=asked.unanswered):
         row = await call.core.store.outbox.alert(one.alert)
         over = row is not None and one.kind in ENDS_WITH_ALERT and row.standing != Standing.ACTIVE
-        if await _mine(call, one, row) and not (over and asked.unanswered):
+        if await _mine(call, one, row):
             mine.append(ObligationOut.of(one, RULES[one.kind].answers, now, row, over=over))
     return 200, Obligations(obligations=mine)
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from gateway.database import Tx, micros
 from gateway.errors import MingluoError
-from gateway.model import Alert, Decision
+from gateway.model import Alert
 from gateway.ports import Accepted, AlertRow, Draft
 from gateway.standing import REAL, Event, Standing
 from gateway.store import audit, minute, national, obligation, seal
 from gateway.store.change import note
 from gateway.store.codec import LANE_RANK, pack
 from gateway.store.listing import place_alert
-from gateway.store.rows import add_batches, stop_alert
+from gateway.store.rows import add_batches, decide, stop_alert
 from gateway.store.timer import drop_timer, set_timer
 
 OVER = (Standing.REJECTED, Standing.STOPPED)
@@ -162,26 +162,11 @@ def _written(tx: Tx, draft: Draft) -> None:
     note(tx, "accepted" if draft.standing == Standing.ACTIVE else draft.standing, alert)
 
 
-def decide(tx: Tx, alert: str, decision: Decision) -> None:
-    """Add to the life of an alert what has just moved it, inside the same operation; its revision numbers it."""
-    tx.run(
-        "INSERT INTO decision (alert, number, standing, event, actor, at, reason)"
-        " SELECT id, revision, :standing, :event, :actor, :at, :reason FROM alert WHERE id = :alert",
-        alert=alert,
-        standing=decision.standing,
-        event=decision.event,
-        actor=decision.actor,
-        at=micros(decision.at),
-        reason=decision.reason,
-    )
-
-
 def _activate(tx: Tx, draft: Draft) -> None:
     alert = draft.alert
     for stopped, reason in draft.stops.items():
-        what = f"{reason}: {alert.id}"
-        # A drill that is over already is what the real warning wants.
-        if not stop_alert(tx, stopped, reason, draft.now, Event.REPLACE, "gateway", what) and reason != REAL:
+        gone = not stop_alert(tx, stopped, reason, draft.now, Event.REPLACE, "gateway", f"{reason}: {alert.id}")
+        if gone and reason != REAL:  # a drill that is over already is what the real warning wants
             raise OvertakenError(stopped)
     planned: dict[int, int] = {}
     for batch in draft.batches:

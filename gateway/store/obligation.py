@@ -6,7 +6,6 @@ from datetime import datetime
 
 from gateway.database import Database, Row, Tx, micros, moment
 from gateway.model import Obligation, Record
-from gateway.standing import Standing
 from gateway.store import audit
 from gateway.store.change import note
 from gateway.store.timer import drop_timer, set_timer

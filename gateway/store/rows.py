@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from gateway.database import Tx, micros
-from gateway.model import Batch, State
+from gateway.model import Batch, Decision, State
 from gateway.standing import OPEN, Standing
 from gateway.store.change import note
 from gateway.store.codec import LANE_RANK, counts_of, pack
@@ -139,6 +139,20 @@ def fold_states(
     return True
 
 
+def decide(tx: Tx, alert: str, decision: Decision) -> None:
+    """Add to the life of an alert what has just moved it, inside the same operation; its revision numbers it."""
+    tx.run(
+        "INSERT INTO decision (alert, number, standing, event, actor, at, reason)"
+        " SELECT id, revision, :standing, :event, :actor, :at, :reason FROM alert WHERE id = :alert",
+        alert=alert,
+        standing=decision.standing,
+        event=decision.event,
+        actor=decision.actor,
+        at=micros(decision.at),
+        reason=decision.reason,
+    )
+
+
 def stop_alert(tx: Tx, alert: str, reason: str, now: datetime, event: str, actor: str, why: str = "") -> bool:
     """Make every later claim of the alert fail; end its plan; turn written plays into stops. False if it had ended.
 
@@ -156,16 +170,7 @@ def stop_alert(tx: Tx, alert: str, reason: str, now: datetime, event: str, actor
     )
     if not changed:
         return False
-    tx.run(
-        "INSERT INTO decision (alert, number, standing, event, actor, at, reason)"
-        " SELECT id, revision, :standing, :event, :actor, :at, :why FROM alert WHERE id = :alert",
-        standing=was[0] if was else "",
-        event=event,
-        actor=actor,
-        at=at,
-        why=why,
-        alert=alert,
-    )
+    decide(tx, alert, Decision(was[0] if was else "", event, actor, now, why))
     tx.run("UPDATE step SET finished = 1 WHERE alert = :alert", alert=alert)
     # What waits for a retry is brought up now, so that its claim can settle it as never sent.
     tx.run(
