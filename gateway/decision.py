@@ -26,7 +26,7 @@ from gateway.policy.hazard import CHINA
 from gateway.ports import AlertRow, Clock
 from gateway.regions import Regions
 from gateway.routing import complete
-from gateway.standing import DEPUTISED, WRITERS, Event, Hand, Standing, check_hand, since, step, this_round, writers
+from gateway.standing import DEPUTISED, WRITERS, Event, Hand, Standing, check_hand, since, step, this_round
 from gateway.store import Store
 
 REASON_CHARS = 200
@@ -265,7 +265,7 @@ class Decisions:
         """
         row = await self._known(alert)
         hand = await self._hand(row, Event.RECALL, principal, ())
-        check_hand(Standing.ACTIVE, Event.RECALL, hand, (), ())
+        check_hand(Standing.ACTIVE, Event.RECALL, hand, row.issuer, ())
         record = Record(self._clock.now(), hand.actor, Event.RECALL, alert)
         stopped = await self._store.outbox.stop(alert, "recalled", record, reason[:REASON_CHARS])
         self._intake.announce(alert, ())
@@ -313,7 +313,7 @@ class Decisions:
         step(standing, event, [])
         life = await self._store.outbox.decisions(row.alert.id)
         before = {one.actor for one in this_round(life) if one.event == Event.APPROVE}
-        check_hand(standing, event, await self._hand(row, event, principal, life), writers(row.issuer, life), before)
+        check_hand(standing, event, await self._hand(row, event, principal, life), row.issuer, before)
 
     async def _stay(
         self, row: AlertRow, event: Event, principal: Principal, note: str, reason: str, minute: Minute | None

@@ -25,13 +25,13 @@ from gateway.model import Obligation, Record
 from gateway.policy import Policy, Principal
 from gateway.policy.table import WRITERS
 from gateway.ports import Clock
-from gateway.standing import Standing, writers
+from gateway.standing import Standing
 from gateway.store import Store
 from gateway.store.obligation import ENDS_WITH_ALERT
 
 REPEAT = timedelta(minutes=5)
 OTHERS = frozenset({"review", "countersign"})
-"""Kinds that the writers of the alert do not answer."""
+"""Kinds that the writer of the alert does not answer."""
 
 _log = log.get("obligation")
 
@@ -78,24 +78,24 @@ class Obligations:
         if principal.role not in rule.roles:
             raise Refused(403, "not_entitled", f"{kind} is answered by one of: {', '.join(sorted(rule.roles))}")
         who = actor(principal)
-        issuer, authors = await self._owner(alert)
+        issuer, writer = await self._owner(alert)
         if self._policy().issuer(principal.issuer) != self._policy().issuer(issuer):
             raise Refused(403, "not_entitled", "only the issuing body's own people answer for it")
-        if kind in OTHERS and who in authors:
+        if kind in OTHERS and who == writer:
             raise Refused(403, "own_alert", "nobody reviews or signs their own; ask a second person")
         record = Record(self._clock.now(), who, f"{kind}:{answer}", alert)
         if not await self._store.obligations.answer(alert, kind, answer, remark, record):
             raise Refused(409, "answered", "somebody has answered it already")
 
-    async def _owner(self, alert: str) -> tuple[str, frozenset[str]]:
-        """Return the issuing body and the writers of what it belongs to: an alert, or an emergency regime."""
+    async def _owner(self, alert: str) -> tuple[str, str]:
+        """Return the issuing body and the writer of what it belongs to: an alert, or an emergency regime."""
         row = await self._store.outbox.alert(alert)
         if row is not None:
-            return row.alert.sender, writers(row.issuer, await self._store.outbox.decisions(alert))
+            return row.alert.sender, row.issuer
         regime = await self._store.regimes.get(alert)
         if regime is None:
             raise Refused(404, "unknown_obligation", "what it belongs to is not here any more")
-        return regime.issuer, frozenset({regime.actor})
+        return regime.issuer, regime.actor
 
     async def due(self, name: str) -> datetime | None:
         """Handler of the timer `obligation`: ring; return when to ring again, None once it is over."""

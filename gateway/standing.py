@@ -10,7 +10,7 @@ and the one who reviewed it does not sign it as well.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -160,11 +160,6 @@ def first(needs: Sequence[Standing]) -> tuple[Standing, tuple[Standing, ...]]:
     return (ordered[0] if ordered else Standing.ACTIVE), ordered
 
 
-def writers(writer: str, life: Iterable[Decision]) -> frozenset[str]:
-    """Return whose words it is: who wrote it, and who has amended it."""
-    return frozenset({writer, *(one.actor for one in life if one.event == Event.AMEND)})
-
-
 def this_round(life: Sequence[Decision]) -> Sequence[Decision]:
     """Return what was decided on the present wording: since it was last handed on."""
     handed = (at for at in range(len(life) - 1, -1, -1) if life[at].event in (Event.SUBMIT, Event.RELEASE))
@@ -176,13 +171,13 @@ def since(standing: str, life: Sequence[Decision], accepted_at: datetime) -> dat
     return next((one.at for one in reversed(life) if one.standing != standing), accepted_at)
 
 
-def check_hand(standing: Standing, event: Event, hand: Hand, writers: Collection[str], before: Collection[str]) -> None:
+def check_hand(standing: Standing, event: Event, hand: Hand, writer: str, before: Collection[str]) -> None:
     """Refuse a person who may not do this. `before` are those who have approved this wording at an earlier stage.
 
     Raises:
         Refused: 403.
     """
-    if hand.actor in writers and event not in OWN:
+    if hand.actor == writer and event not in OWN:
         raise Refused(403, "own_alert", "nobody approves their own alert; ask a second person")
     roles = ROLES.get((standing, event), WRITERS)
     if hand.role not in roles:
