@@ -97,7 +97,7 @@ class Cases:
         if alert.kind in ENDS and before:
             resolution = Resolution(merged(self._regions, before))
         targets, cut = policy.border(issuer, resolution.targets)
-        authorised(policy, issuer, alert, targets, now)
+        authority = authorised(policy, issuer, alert, targets, now)
         check_drill(alert, targets, around)
         emergency = self._emergency(around, targets)
         # Under the regime those beside it are told again: they have not left because nobody names them.
@@ -108,7 +108,7 @@ class Cases:
         route = held_back(route, alert, waits, same)
         if sealed:
             route = unsealed(route, alert, targets)
-        planned = self.plan(alert, route, targets, before, issuer, now)
+        planned = self.plan(alert, route, targets, before, issuer, now, authority)
         standing, needs = begin(alert, route, planned)
         ended = stops(alert.kind, references.live) | drills(alert, targets, around)
         return Prepared(alert, issuer, route, replace(planned, needs=needs), references, cut, standing, ended, warnings)
@@ -121,17 +121,19 @@ class Cases:
         before: tuple[Target, ...],
         issuer: Issuer,
         now: datetime,
+        authority: Authority | None = None,
     ) -> Plan:
         """Plan a routed alert, through the channels its issuer's grants allow.
 
-        The emergency regime adds the townships around it, never across the border (D8, D26). Authority is judged
-        again: a grant may have been taken away, or its hours have ended, while the alert waited.
+        The emergency regime adds the townships around it, never across the border (D8, D26). `authority` is what was
+        judged this moment; without it, it is judged again: a grant may have been taken away, or its hours have ended,
+        while the alert waited.
 
         Raises:
             Refused: 403 outside authority.
         """
         policy = self._policy()
-        authority = authorised(policy, issuer, alert, targets, now)
+        authority = authority or authorised(policy, issuer, alert, targets, now)
         enabled = frozenset(filter(authority.permits, self._enabled))
         left_out = authority.left_out(sorted(self._enabled - enabled))
         route = replace(route, reasons=(*route.reasons, *left_out))
@@ -215,8 +217,8 @@ def begin(alert: Alert, route: Route, planned: Plan) -> tuple[Standing, tuple[St
 
 def completed(alert: Alert, policy: Policy) -> Alert:
     """Return the alert with what the policy adds: its digest, and a beginning and end."""
-    alert = replace(alert, policy_digest=policy.digest, effective=alert.effective or alert.sent)
-    return replace(alert, expires=policy.expires(alert))
+    effective = alert.effective or alert.sent
+    return replace(alert, policy_digest=policy.digest, effective=effective, expires=policy.expires(alert))
 
 
 def check_times(alert: Alert, now: datetime) -> None:

@@ -101,6 +101,9 @@ class Directory(Protocol):
     async def count(self, audience: Audience) -> dict[str, int]:
         """Recipients per township."""
 
+    async def anybody(self, audience: Audience) -> bool:
+        """Whether the audience is not empty."""
+
     async def present(self, audience: Audience, people: Sequence[int]) -> frozenset[int]:
         """Those of the people (or devices) whom the audience would tell now."""
 

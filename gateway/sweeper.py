@@ -7,6 +7,7 @@ broker again; due timers fire. Claims make every double offer harmless.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
 
@@ -74,7 +75,11 @@ class Sweeper:
                 self._relay.offer_packed(ready.channel, ready.lane, ready.batch, ready.body)
 
     async def timers(self) -> None:
-        """One round of timers. A handler returns when it wants to be called again, or None."""
+        """One round of timers. A handler returns when it wants to be called again, or None.
+
+        What was handled is noted at the round's end, in few commits; after a crash before that it is handled again.
+        """
+        handled: list[tuple[str, str, datetime | None]] = []
         for kind, key in await self._timers.take(LIMIT):
             handler = self._fire.get(kind)
             if handler is None:
@@ -86,7 +91,8 @@ class Sweeper:
                 _log.exception("timer_failed", kind=kind, timer=key)
                 metrics.alarms.labels("timer_failed").inc()
                 continue  # due again when its handling time is over
-            if again is None:
-                await self._timers.done(kind, key)
-            else:
-                await self._timers.set(kind, key, again)
+            handled.append((kind, key, again))
+        await asyncio.gather(*(self._handled(*one) for one in handled))
+
+    async def _handled(self, kind: str, key: str, again: datetime | None) -> None:
+        await (self._timers.done(kind, key) if again is None else self._timers.set(kind, key, again))

@@ -93,6 +93,7 @@ async def test_the_count_is_what_the_pages_give(here: Town, tmp_path: Path, grou
         counted = await here.directory.count(asked)
         assert list(counted) == [target.township for target in asked.targets]
         assert counted == {one: sum(township == one for township, _ in found) for one in counted}
+        assert await here.directory.anybody(asked) is bool(found)
 
 
 async def test_a_person_with_several_places_appears_once_under_the_first_and_is_told_all(here: Town) -> None:
@@ -179,6 +180,8 @@ async def test_whoever_an_earlier_step_serves_is_left_out(here: Town) -> None:
     assert {one.person for _, one in residents} == {here.person("孙军", 5)}
     counted = await here.directory.count(audience(Group.RESIDENTS, *rest, before=whole(FLOWER, OLD)))
     assert counted == {WATER: 1}
+    assert await here.directory.anybody(audience(Group.RESIDENTS, *rest, before=whole(FLOWER, OLD)))
+    assert not await here.directory.anybody(audience(Group.RESIDENTS, *whole(FLOWER), before=whole(FLOWER, OLD)))
     # A township's post belongs to the first step that means any of its villages.
     second = audience(Group.OFFICIALS, Target(WATER, (WATER_1,)), before=(Target(WATER, (WATER_2,)),))
     assert {one.person for _, one in await here.all(second)} == {here.person("王强", 1), here.person("李敏", 2)}

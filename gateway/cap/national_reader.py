@@ -24,6 +24,7 @@ from gateway.model import Alert
 OASIS = ("urn:oasis:names:tc:emergency:cap:", "http://www.incident.com/cap/")
 SIGNS = ("senderCode", "sendTime")
 """Elements that CAP does not have."""
+_SIGNS = tuple(sign.encode(form) for sign in SIGNS for form in ("ascii", "utf-16-le"))
 _REPEATED = repeated(ALERT)
 _NAMES = {"eventCode": "eventType", "sent": "sendTime"}
 _NOTHING = " \t\r\n,，"  # live messages write a comma where nobody is named
@@ -32,7 +33,7 @@ _NOTHING = " \t\r\n,，"  # live messages write a comma where nobody is named
 def is_national(data: bytes) -> bool:
     """Whether this is a message in the national dialect: an `alert` outside OASIS's namespaces with a sendTime."""
     # Cheap first: a CAP message of a megabyte is not parsed twice.
-    if not any(sign.encode(form) in data for sign in SIGNS for form in ("ascii", "utf-16-le")):
+    if not any(sign in data for sign in _SIGNS):
         return False
     root = parse_xml(data, Findings())
     if root is None:

@@ -7,7 +7,7 @@ area (rule 6).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -25,7 +25,8 @@ ORDER = (Group.OFFICIALS.value, Group.RESIDENTS.value, Group.SUBSCRIBERS.value)
 RANK = {group: rank for rank, group in enumerate(ORDER)}
 EVERYONE = 1 << 40
 ASKED = 10_000  # ids in one query; databases bound the number of parameters
-FEW = 8  # townships whose officials are counted without leaving the loop
+FEW = 8  # townships that are looked through for anybody without leaving the loop
+PROBE = 8  # rows at once, where one who counts is enough
 
 
 class Secret(msgspec.Struct, array_like=True):
@@ -52,15 +53,8 @@ class SqlDirectory:
         return await self._database.read(lambda tx: self._page(tx, audience, after, limit), 30.0)
 
     def _page(self, tx: Tx, audience: Audience, after: Cursor | None, limit: int) -> Page:
-        start = after or ("", "", 0)
-        for target in merged(audience.targets):
-            if target.township < start[0]:
-                continue
-            behind = start if target.township == start[0] else (target.township, "", 0)
-            while rows := _rows(tx, audience, target, behind, limit):
-                behind = (target.township, rows[-1][0], rows[-1][1])
-                if counted := _counted(tx, audience, target.township, rows):
-                    return self._columns(audience, target.township, counted, behind)
+        for township, counted, behind in _runs(tx, audience, after, limit):
+            return self._columns(audience, township, counted, behind)
         return Page("")
 
     def _columns(
@@ -82,9 +76,13 @@ class SqlDirectory:
 
     async def count(self, audience: Audience) -> dict[str, int]:
         """Return recipients per township, counted as `page` would give them."""
-        few = audience.group is Group.OFFICIALS and len(audience.targets) <= FEW
+        return await self._database.read(lambda tx: self._count(tx, audience), 30.0)
+
+    async def anybody(self, audience: Audience) -> bool:
+        """Whether `page` would give somebody; looks no further than to the first."""
+        few = len(audience.targets) <= FEW and not audience.before
         ask = self._database.look if few else self._database.read
-        return await ask(lambda tx: self._count(tx, audience), 30.0)
+        return await ask(lambda tx: any(_runs(tx, audience, None, PROBE, light=True)), 30.0)
 
     def _count(self, tx: Tx, audience: Audience) -> dict[str, int]:
         totals: dict[str, int] = {}
@@ -205,6 +203,21 @@ class SqlDirectory:
         sizes = dict.fromkeys((group.value for group in Group), 0)
         sizes |= {str(kind): int(number) for kind, number in people}
         return sizes | {"loudspeakers": int(device[0]) if device else 0}
+
+
+def _runs(
+    tx: Tx, audience: Audience, after: Cursor | None, limit: int, *, light: bool = False
+) -> Iterator[tuple[str, Sequence[tuple[Row, tuple[str, ...]]], Cursor]]:
+    """Those who count behind a cursor, at most `limit` rows at a time: (township, rows, cursor behind them)."""
+    start = after or ("", "", 0)
+    for target in merged(audience.targets):
+        if target.township < start[0]:
+            continue
+        behind = start if target.township == start[0] else (target.township, "", 0)
+        while rows := _rows(tx, audience, target, behind, limit, light=light):
+            behind = (target.township, rows[-1][0], rows[-1][1])
+            if counted := _counted(tx, audience, target.township, rows):
+                yield target.township, counted, behind
 
 
 def _rows(tx: Tx, audience: Audience, target: Target, behind: Cursor, limit: int, *, light: bool = False) -> list[Row]:

@@ -91,9 +91,9 @@ def _judge(tables: Tables, issuer: Issuer, alert: Alert, targets: Sequence[Targe
     findings = [*missing, *_area_finding(issuer, rows, outside)]
     if findings:
         return Authority(tuple(findings))
-    used = [row for row in rows if not targets or any(row in own for own in per_target)]
-    names = tuple(_where(issuer, [row]) for row in used)
-    return Authority((), _channels(per_target or [rows]), names)
+    differing = list({tuple(row.number for row in own): own for own in per_target}.values()) or [rows]
+    names = tuple(_where(issuer, [row]) for row in rows if any(row in own for own in differing))
+    return Authority((), _channels(differing), names)
 
 
 def _covering(tables: Tables, issuer: Issuer, alert: Alert, now: datetime) -> tuple[list[_Row], list[str]]:
@@ -167,10 +167,10 @@ def _where(issuer: Issuer, rows: Sequence[_Row] = ()) -> str:
     return f"authority.toml, issuer {issuer.id}" + (f", grant {numbers}" if numbers else "")
 
 
-def _channels(per_target: Sequence[Sequence[_Row]]) -> frozenset[str] | None:
-    """Return the channels that some grant of every target allows; None: all."""
+def _channels(served: Sequence[Sequence[_Row]]) -> frozenset[str] | None:
+    """Return the channels that some grant of every target allows; None: all. `served`: the grants of each target."""
     allowed: frozenset[str] | None = None
-    for rows in per_target:
+    for rows in served:
         grants = [row.grant.channels for row in rows]
         if any(channels is None for channels in grants):
             continue

@@ -82,5 +82,5 @@ def agrees(tables: Tables, code: str, event: str) -> bool:
     if not _HANZI.search(event):
         return True
     own = tables.hazard_by_code[code].zh
-    meant = max((hazard.zh for hazard in tables.hazards if hazard.zh in event), key=len, default="")
+    meant = tables.meant(event)
     return own in event and len(own) == len(meant) if meant else event in own

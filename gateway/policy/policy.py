@@ -9,11 +9,11 @@ a stored one may still know a revoked token.
 from __future__ import annotations
 
 import hashlib
-import hmac
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -84,14 +84,13 @@ class Policy:
     def principal(self, token: str, *, simulation: bool = False) -> Principal | None:
         """Return the person behind a token. Demo tokens count in simulation only.
 
-        Compares every row in constant time, so the answer's delay tells nothing.
+        It is looked up by its digest, so the answer's delay tells nothing of any token.
         """
         # A header may carry bytes that are no text; they are simply nobody's token.
-        digest, found = hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest(), None
-        for row in self.tables.tokens.token:
-            if hmac.compare_digest(digest, row.sha256) and (simulation or not row.demo):
-                found = Principal(row.name, row.role, row.issuer, row.demo)
-        return found
+        row = self.tables.token_by_digest.get(hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest())
+        if row is None or (row.demo and not simulation):
+            return None
+        return Principal(row.name, row.role, row.issuer, row.demo)
 
     def issuer(self, name: str) -> Issuer | None:
         """Return an issuer by id or CAP sender."""
@@ -108,7 +107,9 @@ class Policy:
             return body.sender if body and sender == body.national else sender
 
         references = tuple(one._replace(sender=name(one.sender)) for one in alert.references)
-        return replace(alert, sender=name(alert.sender), references=references)
+        sender = name(alert.sender)
+        known = (sender, references) == (alert.sender, alert.references)
+        return alert if known else replace(alert, sender=sender, references=references)
 
     @property
     def issuers(self) -> tuple[Issuer, ...]:
@@ -143,8 +144,9 @@ class Policy:
         A township only touched by a polygon is not claimed by the issuer, so cutting it is no refusal. Certain
         ones stay, and `authority` refuses them.
         """
-        kept = tuple(t for t in targets if t.certain or area_covers(issuer.areas, t))
-        return kept, tuple(t for t in targets if t not in kept)
+        within = [target.certain or area_covers(issuer.areas, target) for target in targets]
+        beyond = [not inside for inside in within]
+        return tuple(compress(targets, within)), tuple(compress(targets, beyond))
 
     def authority(self, issuer: Issuer, alert: Alert, targets: Sequence[Target], now: datetime) -> Authority:
         """Judge whether the issuer may send this now: why not, naming the missing row, or through which channels."""

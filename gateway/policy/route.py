@@ -92,7 +92,8 @@ def decide(
     against = _against_green(tables, alert, issuer, past, downgrade=downgrade)
     if over_limit and alert.level is not Level.RED:
         held = (*held, f"{over_limit}; one more tap sends it")
-    over = tuple(target for target in targets if not area_covers(ceiling(tables, issuer), target))
+    below = ceiling(tables, issuer)
+    over = tuple(target for target in targets if not area_covers(below, target))
     if targets and len(over) == len(targets):
         against.append(f"ceiling: every target lies above the ceiling of {issuer.id}")
     if emergency and not held and not _against_emergency(alert, past, downgrade=downgrade):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from pydantic import Field
 
@@ -21,6 +22,7 @@ from gateway.policy.table import (
     PlanFile,
     QuietFile,
     Table,
+    Token,
     TokensFile,
 )
 from gateway.policy.trust import TrustFile
@@ -47,6 +49,17 @@ class Tables(Table):
     def hazard_by_code(self) -> dict[str, Hazard]:
         """Hazards by GB/T 35561 code."""
         return {hazard.code: hazard for hazard in self.hazards}
+
+    @cached_property
+    def meant(self) -> Callable[[str], str]:
+        """Return the name an event means: the longest of any hazard that stands in it, or ""."""
+        names = sorted((hazard.zh for hazard in self.hazards), key=len, reverse=True)
+        return lru_cache(1024)(lambda event: next((name for name in names if name in event), ""))
+
+    @cached_property
+    def token_by_digest(self) -> dict[str, Token]:
+        """Tokens by their SHA-256, in lower-case hex."""
+        return {row.sha256: row for row in self.tokens.token}
 
     @cached_property
     def document_by_kind(self) -> dict[Document, DocumentRow]:

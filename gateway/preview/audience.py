@@ -124,16 +124,13 @@ async def gaps(core: Core, alert: Alert, plan: Plan) -> list[VillageGap]:
 
 
 async def reach(core: Core, alert: Alert, plan: Plan) -> list[Finding]:
-    """Say so where a plan reaches nobody, or no official.
-
-    Officials are few, so counting them costs an acceptance next to nothing; the others are counted only if there is
-    no official.
-    """
+    """Say so where a plan reaches nobody, or no official; others are looked for only if there is no official."""
     found: dict[Group, int] = {}
     for step in sorted(plan.steps, key=lambda step: step.audience.group is not Group.OFFICIALS):
         group = step.audience.group
-        found[group] = found.get(group, 0) + sum((await core.directory.count(step.audience)).values())
-        if found[group] and (group is not Group.OFFICIALS or len(found) == 1):
+        if not found.get(group):
+            found[group] = int(await core.directory.anybody(step.audience))
+        if any(found.values()):
             break
     return unreached(alert, plan, found)
 

@@ -54,7 +54,7 @@ class SqlOutbox:
 
     async def decisions(self, alert: str) -> list[Decision]:
         """What happened to an alert so far, oldest first."""
-        rows = await self._database.read(
+        rows = await self._database.look(
             lambda tx: tx.all(
                 "SELECT standing, event, actor, at, reason FROM decision WHERE alert = :alert ORDER BY number",
                 alert=alert,
