@@ -211,8 +211,8 @@ class _Walk:
         for child in element:
             if self._findings.full and self._findings.errors:
                 return None
-            if child.tail:
-                self._outside(child, child.tail)
+            if (tail := child.tail) and tail.strip(BLANKS):
+                self._outside(child, tail)
             row = rows.get(child.tag)
             if row is None:
                 if signed and child.tag.startswith(_SIGNATURE):

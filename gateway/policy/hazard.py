@@ -7,12 +7,11 @@ the route holds it for a person (D2).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta, timezone
 from typing import NamedTuple
 
 from gateway.model import Level
-from gateway.policy.table import LevelRow
 from gateway.policy.tables import Tables
 
 CHINA = timezone(timedelta(hours=8))
@@ -22,21 +21,21 @@ _HANZI = re.compile(r"[\u4e00-\u9fff]")
 
 
 class Version(NamedTuple):
-    """One version of a table of levels: all its rows."""
+    """One version of a table of levels; `colours`: hazard → its colours, mildest first, each with its criteria."""
 
     table: str
     name: str
     since: date
-    rows: tuple[LevelRow, ...]
+    colours: Mapping[str, dict[Level, str]]
 
     def of(self, code: str) -> dict[Level, str]:
         """Return the hazard's colours, mildest first, each with its criteria."""
-        return dict(sorted((row.level, row.criteria) for row in self.rows if row.hazard == code))
+        return self.colours.get(code, {})
 
 
 def versions(tables: Tables, table: str) -> list[Version]:
     """Return the versions of a table, oldest first."""
-    return [Version(table, name, since, rows) for since, name, rows in tables.level_versions.get(table, ())]
+    return [Version(table, name, since, colours) for since, name, colours in tables.level_versions.get(table, ())]
 
 
 def in_force(tables: Tables, table: str, at: datetime) -> Version | None:

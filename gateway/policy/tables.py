@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from pydantic import Field
 
 from gateway.cap.certificate import Trust
-from gateway.model import Document
+from gateway.model import Document, Level
 from gateway.policy.procedure import ProcedureFile
 from gateway.policy.table import (
     AuthorityFile,
@@ -67,13 +67,14 @@ class Tables(Table):
         return {row.document: row for row in self.documents}
 
     @cached_property
-    def level_versions(self) -> dict[str, tuple[tuple[date, str, tuple[LevelRow, ...]], ...]]:
-        """Versions of each table of levels, oldest first: (in force since, name, rows)."""
-        found: dict[str, dict[tuple[date, str], list[LevelRow]]] = {}
-        for row in self.levels:
-            found.setdefault(row.table, {}).setdefault((row.since, row.version), []).append(row)
+    def level_versions(self) -> dict[str, tuple[tuple[date, str, dict[str, dict[Level, str]]], ...]]:
+        """Versions of each table of levels, oldest first: (in force since, name, hazard → colour → criteria)."""
+        found: dict[str, dict[tuple[date, str], dict[str, dict[Level, str]]]] = {}
+        for row in sorted(self.levels, key=lambda row: row.level):
+            version = found.setdefault(row.table, {}).setdefault((row.since, row.version), {})
+            version.setdefault(row.hazard, {})[row.level] = row.criteria
         return {
-            table: tuple((since, name, tuple(rows)) for (since, name), rows in sorted(versions.items()))
+            table: tuple((since, name, colours) for (since, name), colours in sorted(versions.items()))
             for table, versions in found.items()
         }
 
