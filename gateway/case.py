@@ -77,12 +77,14 @@ class Cases:
         now: datetime,
         warnings: tuple[cap.Finding, ...] = (),
         *,
+        signer: bool = False,
         sealed: bool = False,
         again: bool = False,
     ) -> Prepared:
         """Authorise, route and plan a message that has been read.
 
-        `sealed`: under a sealed code (D3). `again`: a person wants it said although a live alert says the same (D4).
+        `signer`: a signer hands it in, who corrects a mistake alone (D7). `sealed`: under a sealed code (D3).
+        `again`: a person wants it said although a live alert says the same (D4).
 
         Raises:
             Refused: 403 outside authority, 409 overtaken or against the order of things, 422 expired or postdated.
@@ -102,7 +104,8 @@ class Cases:
         emergency = self._emergency(around, targets)
         # Under the regime those beside it are told again: they have not left because nobody names them.
         past = self._succession(references.told, targets, named(before) if emergency else before)
-        route = policy.route(alert, issuer, targets, now, past, around.issued, emergency=emergency)
+        alone = signer or sealed
+        route = policy.route(alert, issuer, targets, now, past, around.issued, emergency=emergency, signer=alone)
         route = hold_unresolved(route, resolution, targets, alert)
         same = "" if again else repeated(alert, targets, around, self._regions, within)
         route = held_back(route, alert, waits, same)

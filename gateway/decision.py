@@ -241,9 +241,9 @@ class Decisions:
 
     async def _anew(self, row: AlertRow, event: Event, principal: Principal) -> Outcome:
         """Route it as if it came in now: nobody has decided on it yet."""
-        issuer, again = self._body(row), event is Event.RELEASE
+        issuer, again, signer = self._body(row), event is Event.RELEASE, principal.role == "signer"
         found = await self._cases.resolve(row.alert, issuer)
-        prepared = await self._cases.check(row.alert, found, issuer, self._clock.now(), again=again)
+        prepared = await self._cases.check(row.alert, found, issuer, self._clock.now(), signer=signer, again=again)
         await self._move(row, prepared.alert, prepared.plan, prepared.standing, event, principal, stops_=prepared.stops)
         return self._outcome(prepared, prepared.standing)
 

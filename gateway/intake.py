@@ -113,7 +113,7 @@ class Intake:
     ) -> Outcome:
         issuer = self.issuer_of(principal)
         try:
-            prepared = await self._prepare(data, issuer, received, own=own)
+            prepared = await self._prepare(data, issuer, received, signer=principal.role == "signer", own=own)
         except Refused as error:
             # What has happened since may have made it late or done; who sends it again after a lost answer is told so.
             if error.status not in REPEATED or (known := await self._known(data, issuer, received)) is None:
@@ -256,16 +256,25 @@ class Intake:
 
     async def prepare(self, data: bytes, principal: Principal, now: datetime) -> Prepared:
         """Do everything but store: also what a preview shows."""
-        return await self._prepare(data, self.issuer_of(principal), now)
+        return await self._prepare(data, self.issuer_of(principal), now, signer=principal.role == "signer")
 
     async def _prepare(
-        self, data: bytes, issuer: Issuer, now: datetime, *, sealed: bool = False, own: bool = False
+        self,
+        data: bytes,
+        issuer: Issuer,
+        now: datetime,
+        *,
+        signer: bool = False,
+        sealed: bool = False,
+        own: bool = False,
     ) -> Prepared:
         trust = self._policy().trust(issuer)
         trust = replace(trust, required=trust.required and not (sealed or own))
         taken, resolution = await self._read(data, trust, now, issuer)
         alert = self._policy().adopt(sound(taken))
-        prepared = await self.cases.check(alert, resolution, issuer, now, tuple(taken.findings), sealed=sealed)
+        prepared = await self.cases.check(
+            alert, resolution, issuer, now, tuple(taken.findings), signer=signer, sealed=sealed
+        )
         return replace(prepared, digest=taken.digest, signer=taken.signer)
 
     def issuer_of(self, principal: Principal) -> Issuer:

@@ -4,8 +4,8 @@ Asked by `intake` and `decision` before anything is stored; the store changes a 
 revision it was asked about, so of two decisions at once one stands. `docs/lifecycle.md` is drawn from this table.
 
 A normal alert passes the stages its route asks for, in the order of `STAGES`, and is ACTIVE when none is left. One
-that needs no stage (green channel, emergency regime, correction) is ACTIVE at once. Nobody acts on their own alert,
-and the one who reviewed it does not sign it as well.
+that needs no stage (green channel, emergency regime, a signer's correction) is ACTIVE at once. Nobody acts on their
+own alert, and the one who reviewed it does not sign it as well.
 """
 
 from __future__ import annotations

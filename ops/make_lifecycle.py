@@ -36,7 +36,7 @@ EVENTS = {
     Event.EXPIRE: "its time is over",
 }
 BEGINS = """\
-    [*] --> active: green channel, emergency regime, correction, sealed code
+    [*] --> active: green channel, emergency regime, a signer's correction, sealed code
     [*] --> suppressed: near-duplicate
     [*] --> partner: joint warning
     [*] --> review: normal

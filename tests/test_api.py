@@ -338,12 +338,12 @@ async def test_a_recall_stops_the_alert_at_once_and_twice_is_harmless(desk: Desk
     await refusal(desk, 403, "POST", f"/v1/alerts/{alert}/recall", COMMAND, {"reason": "not ours"})
 
 
-async def test_an_all_clear_waits_for_a_second_person_and_a_correction_does_not(desk: Desk) -> None:
+async def test_an_all_clear_waits_for_a_second_person_and_a_signers_correction_does_not(desk: Desk) -> None:
     """Ending a warning too early kills; leaving a false one standing too long does harm every minute."""
     alert = (await desk.issue())["id"]
     _, clear = await desk.call("POST", f"/v1/alerts/{alert}/cancel", ISSUER, {"note": "雨已停"})
     assert clear["result"] == "held"
-    _, correction = await desk.call("POST", f"/v1/alerts/{alert}/correct", ISSUER, {"note": "误发"})
+    _, correction = await desk.call("POST", f"/v1/alerts/{alert}/correct", SIGNER, {"note": "误发"})
     assert correction["result"] == "accepted"
     _, shown = await desk.call("GET", f"/v1/alerts/{alert}", VIEWER)
     assert (shown["standing"], shown["reason"]) == ("stopped", "corrected")

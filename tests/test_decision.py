@@ -703,6 +703,82 @@ async def test_a_countersigned_update_tells_nobody_twice(desk: Desk) -> None:
     assert [target.township for target in later.before] == ["411702001"]  # who has a place in both is told once
 
 
+async def correction_of(desk: Desk, alert: str) -> dict[str, Any]:
+    """A correction of the example, as a client of its own would write it."""
+    row = await desk.core.store.outbox.alert(alert)
+    assert row is not None
+    said = {"sender": row.alert.sender, "identifier": row.alert.identifier, "sent": row.alert.sent.isoformat()}
+    sent = desk.clock.now().replace(microsecond=0).isoformat()
+    return EXAMPLE | {"identifier": "withdrawn", "kind": "Correction", "sent": sent, "references": [said]}
+
+
+@pytest.mark.parametrize("way", ["ordered", "written", "draft"])
+@pytest.mark.parametrize(("token", "alone"), [(ISSUER, False), (REVIEWER, False), (SIGNER, True)])
+async def test_only_a_signer_corrects_alone(desk: Desk, token: str, alone: bool, way: str) -> None:
+    """D7: whichever way it comes in, and the preview says beforehand what will become of it."""
+    sent = await desk.issue()
+    desk.clock.advance(1)
+    body = await correction_of(desk, sent["id"])
+    shown = await post(desk, "/v1/alerts/preview", token, body, 200)
+    if way == "ordered":
+        made = await post(desk, f"/v1/alerts/{sent['id']}/correct", token, {"note": "误发"}, 202)
+    elif way == "written":
+        made = await post(desk, "/v1/alerts", token, body, 202)
+    else:
+        await post(desk, "/v1/alerts/draft", token, body)
+        made = await decide(desk, shown["alert"], "submit", token, status=202)
+    assert made["standing"] == shown["standing"] == ("active" if alone else "sign")
+    assert [text.split(":")[0] for text in made["held"]] == ([] if alone else ["correction"])
+    was = await desk.core.store.outbox.alert(sent["id"])
+    assert was is not None
+    assert was.standing == ("stopped" if alone else "active")
+    assert (("held", made["id"]) in await desk.core.store.timers.take(99)) is not alone
+
+
+@pytest.mark.parametrize("token", [CLERK, VIEWER, ADMIN, NEIGHBOUR, COMMAND_SIGNER])
+async def test_who_writes_nothing_for_the_body_corrects_nothing(desk: Desk, token: str) -> None:
+    """Another body's signer is as little entitled as a clerk; another county does not even see the alert."""
+    sent = await desk.issue()
+    hidden = token == NEIGHBOUR
+    await post(desk, f"/v1/alerts/{sent['id']}/correct", token, {"note": "误发"}, 404 if hidden else 403)
+
+
+@pytest.mark.parametrize("way_out", ["approve", "authorise", "correct"])
+async def test_a_waiting_correction_goes_out_by_each_way_out(desk: Desk, way_out: str) -> None:
+    """A false alarm stands for minutes, not until a certain person is back."""
+    sent = await desk.issue()
+    held = await post(desk, f"/v1/alerts/{sent['id']}/correct", ISSUER, {"note": "误发"}, 202)
+    desk.clock.advance(1)
+    if way_out == "approve":
+        made = await decide(desk, held["id"], "approve", SIGNER)
+    elif way_out == "authorise":
+        made = await post(desk, f"/v1/alerts/{held['id']}/authorise", CLERK, CALL, 200)
+    else:
+        made = await post(desk, f"/v1/alerts/{sent['id']}/correct", SIGNER, {"note": "误发"}, 202)
+    assert made["standing"] == "active"
+    was = await desk.core.store.outbox.alert(sent["id"])
+    assert was is not None
+    assert (was.standing, was.reason) == ("stopped", "corrected")
+
+
+async def test_a_sealed_code_corrects_alone(desk: Desk) -> None:
+    """Behind the locked door there is no signer to ask (D3)."""
+    sent = await desk.issue()
+    desk.clock.advance(1)
+    made = await post(desk, "/v1/break-glass/codes", ADMIN, {"issuer": "411726-qxj", "label": "一号"})
+    body = await correction_of(desk, sent["id"])
+    done = await post(desk, "/v1/break-glass", "", body, 202, **{"Break-Glass": made["code"]})
+    assert (done["standing"], done["held"]) == ("active", [])
+
+
+async def test_the_correction_of_a_drill_needs_a_second_person_as_the_drill_did(desk: Desk) -> None:
+    """Nothing of a drill is urgent, and a signer's slip in one reaches real phones."""
+    drill = await desk.held()
+    await decide(desk, drill, "approve", SIGNER)
+    made = await post(desk, f"/v1/alerts/{drill}/correct", SIGNER, {"note": "误发"}, 202)
+    assert made["standing"] == "sign"
+
+
 async def test_the_correction_of_a_county_only_warning_reaches_its_residents_at_once(desk: Desk) -> None:
     """Whoever was told hears that it was wrong; a correction held in part could not be released either."""
     county = [{"description": "泌阳县", "geocodes": {"county": ["411726"]}}]

@@ -194,7 +194,7 @@ async def test_of_two_ends_at_once_one_stands(desk: Desk) -> None:
 async def test_a_second_correction_tells_nobody_twice(desk: Desk) -> None:
     """A nervous second press must not text a county again."""
     alert = await submit(desk, message(desk, "first"))
-    principal = desk.core.policy.principal(ISSUER, simulation=True)
+    principal = desk.core.policy.principal(SIGNER, simulation=True)
     assert principal is not None
     await desk.core.decisions.cancel(alert, principal, "误发", correction=True)
     desk.clock.advance(5)
@@ -205,7 +205,7 @@ async def test_a_second_correction_tells_nobody_twice(desk: Desk) -> None:
 async def test_a_recalled_warning_can_still_be_corrected(desk: Desk) -> None:
     """Whoever heard it before the recall must hear that it was wrong."""
     alert = await submit(desk, message(desk, "first"))
-    principal = desk.core.policy.principal(ISSUER, simulation=True)
+    principal = desk.core.policy.principal(SIGNER, simulation=True)
     assert principal is not None
     await desk.core.decisions.recall(alert, principal, "误发")
     outcome = await desk.core.decisions.cancel(alert, principal, "误发", correction=True)

@@ -367,6 +367,7 @@ SPECIAL: dict[tuple[str, int], Callable[[Desk, Endpoint], Awaitable[int]]] = {
     ("rejectAlert", 409): nothing_waits,
     ("cancelAlert", 200): repeated,
     ("cancelAlert", 409): other_note,
+    ("correctAlert", 200): repeated,
     ("correctAlert", 409): other_note,
     ("confirmAlert", 409): not_issued,
     ("confirmAlert", 422): a_resident,

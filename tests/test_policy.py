@@ -437,11 +437,20 @@ def test_a_longer_validity_extends() -> None:
     assert POLICY.route(shorter, QXJ, BIYANG, NOON, past).kind == "normal"
 
 
-def test_a_correction_needs_no_second_person_and_is_never_held_or_green() -> None:
+def test_a_signers_correction_needs_no_second_person_and_is_never_held_or_green() -> None:
     """A false alarm is taken back within minutes by any signer, even if the mistake was its hazard code."""
     mistake = Succession((warning(event_code="11B77"),))
-    route = POLICY.route(warning(kind=Kind.CORRECTION, event_code="11B77"), QXJ, BIYANG, NOON, mistake)
+    route = POLICY.route(warning(kind=Kind.CORRECTION, event_code="11B77"), QXJ, BIYANG, NOON, mistake, signer=True)
     assert (route.kind, bool(route.needs), route.held) == ("normal", False, ())
+
+
+@pytest.mark.parametrize("emergency", [False, True])
+def test_anybody_elses_correction_waits_for_a_signer_whatever_else_is_in_force(emergency: bool) -> None:
+    """Who may only write must not tell a county that its red warning was never true."""
+    mistake = Succession((warning(),))
+    route = POLICY.route(warning(kind=Kind.CORRECTION), QXJ, BIYANG, NOON, mistake, emergency=emergency)
+    assert (route.kind, route.needs) == ("normal", (Standing.SIGN,))
+    assert "telephone authorisation" in route.held[0]
 
 
 @pytest.mark.parametrize("emergency", [False, True])

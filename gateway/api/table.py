@@ -108,8 +108,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         "POST", "/v1/alerts/{id}/correct", "correctAlert",
-        "Revoke a mistake (更正) to everyone who was told; any signer may, alone.",
-        alerts.correct, {202: Accepted}, (404, 409), roles=WRITERS, body=NoteIn, conditional=True,
+        "Revoke a mistake (更正) to everyone who was told: a signer's at once, another's once it is signed.",
+        alerts.correct, {200: Accepted, 202: Accepted}, (404, 409), roles=WRITERS, body=NoteIn, conditional=True,
     ),
     Endpoint(
         "GET", "/v1/alerts/{id}/status", "getAlertStatus",

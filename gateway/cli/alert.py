@@ -111,6 +111,8 @@ def correct(
 ) -> None:
     """Correct an alert that was a mistake (更正): everybody who got it is told that it does not hold.
 
+    With a signer's token it goes out at once; with another one it waits for a signer (mingluo approve).
+
     Example: mingluo correct 3f6c0a9d21b47e5588aa
     """
     _show(Gateway(url, token).post(alert_path(alert, "correct"), {"note": note}), page.show_outcome, json)

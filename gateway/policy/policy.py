@@ -170,14 +170,17 @@ class Policy:
         issued_last_hour: int = 0,
         *,
         emergency: bool = False,
+        signer: bool = False,
     ) -> Route:
         """Decide the way of an alert whose authority was found good.
 
         An update needs its `succession`; without one it cannot be shown to raise or extend anything, so it is
-        never green. `emergency`: the regime is in force over its whole area (D8).
+        never green. `emergency`: the regime is in force over its whole area (D8). `signer`: a signer hands it in (D7).
         """
         over_limit = self.over_limit(issuer, issued_last_hour)
-        return route.decide(self.tables, alert, issuer, targets, now, succession, over_limit, emergency=emergency)
+        return route.decide(
+            self.tables, alert, issuer, targets, now, succession, over_limit, emergency=emergency, signer=signer
+        )
 
     def expires(self, alert: Alert) -> datetime:
         """Return the alert's own expiry, else the default for its kind, document and level."""

@@ -21,6 +21,9 @@ NEVER_URGENT = (Document.RETURN, Document.SERVICE)
 """Documents the emergency regime never hurries."""
 NAMES_HAZARD = COLOURED | {Document.NOWCAST}
 """Documents that are about a hazard, so that a missing code is a finding."""
+_UNSIGNED = (
+    "correction: it waits for a signer to approve it, or for a telephone authorisation; a signer's own goes out at once"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,8 @@ class Route:
 
     `kind` is "green", "emergency", "normal" or "drill". `reasons` say why. `held` names what a person has to settle
     before anything (or, with `over_ceiling`, before the rest) goes out; `alarms` ring but hold nothing.
-    `needs` are the stages of `gateway.standing` it has to pass: none for green, the emergency regime and corrections.
+    `needs` are the stages of `gateway.standing` it has to pass: none for green, the emergency regime and what a signer
+    corrects.
     `downgrade` marks an update to a lower level; `decided` that a person has settled what was held.
     """
 
@@ -74,8 +78,12 @@ def decide(
     over_limit: str,
     *,
     emergency: bool = False,
+    signer: bool = False,
 ) -> Route:
-    """Return the route; `over_limit` is the limit's text when this alert exceeds it, else empty."""
+    """Return the route; `over_limit` is the limit's text when this alert exceeds it, else empty.
+
+    `signer`: a signer hands it in, who may correct a mistake alone (D7).
+    """
     past = succession or Succession()
     alarms = (over_limit,) if over_limit else ()
     downgrade = alert.kind is Kind.UPDATE and bool(past.previous) and alert.level < past.level
@@ -84,8 +92,10 @@ def decide(
         held = (*_drill_holds(tables, alert, now), *_holds(tables, alert, issuer, targets))
         return Route("drill", reasons, held, alarms=alarms, needs=(Standing.SIGN,), downgrade=downgrade)
     if alert.kind is Kind.CORRECTION and past.previous:
-        # Any signer alone, within minutes: a false alarm must not wait for a second person or a missing code.
-        return Route("normal", ("correction: any signer may send it alone",), alarms=alarms)
+        # Within minutes: a false alarm waits for no missing code, and for a second person only if no signer sends it.
+        if signer:
+            return Route("normal", ("correction: a signer sends it alone",), alarms=alarms)
+        return Route("normal", (_UNSIGNED,), (_UNSIGNED,), alarms=alarms, needs=(Standing.SIGN,))
     held = (*_holds(tables, alert, issuer, targets), *_late(tables, alert, now))
     if alert.kind is Kind.CORRECTION:
         held = (*held, "correction: nothing it refers to has gone out here; a person must see what it revokes")
