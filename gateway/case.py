@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from gateway import cap
 from gateway.errors import Refused
-from gateway.lineage import Lineage, References, check_drill, drills, likeness, overtaken, repeated, stops
+from gateway.lineage import Lineage, References, check_drill, drills, likeness, overlap, overtaken, repeated, stops
 from gateway.model import Alert, Document, Info, Kind, Plan, Resolution, Status, Target
 from gateway.policy import Authority, Issuer, Policy, Route, Succession
 from gateway.policy.route import ENDS
@@ -25,6 +25,7 @@ from gateway.routing import plan
 from gateway.standing import RINGS, Standing, first
 from gateway.store import Store
 from gateway.store.around import Around
+from gateway.telling import Parts, divided, tellings
 
 POSTDATED = timedelta(minutes=10)
 CALLED_WITHIN = timedelta(minutes=5)
@@ -94,6 +95,7 @@ class Cases:
         waits = overtaken(alert, around)
         references = await self.lineage.references(alert)
         alert = completed(inherit(alert, references.told), policy)
+        parts = divided(alert, resolution.parts)
         check_times(alert, now)
         before = tuple(target for row in references.told for target in row.plan.targets)
         if alert.kind in ENDS and before:
@@ -114,7 +116,9 @@ class Cases:
         planned = self.plan(alert, route, targets, before, issuer, now, authority)
         standing, needs = begin(alert, route, planned)
         ended = stops(alert.kind, references.live) | drills(alert, targets, around)
-        return Prepared(alert, issuer, route, replace(planned, needs=needs), references, cut, standing, ended, warnings)
+        planned = replace(planned, needs=needs, parts=parts)
+        warnings += lost(alert, parts, self._regions.name)
+        return Prepared(alert, issuer, route, planned, references, cut, standing, ended, warnings)
 
     def plan(
         self,
@@ -150,8 +154,8 @@ class Cases:
         """Return the townships a message means; many names or corners are read beside the loop, to delay nobody."""
         size = sum(len(area.description) + sum(map(len, area.polygons)) for area in alert.areas)
         if size <= AT_ONCE:
-            return self._regions.resolve(alert.areas, issuer.areas)
-        return await asyncio.to_thread(self._regions.resolve, alert.areas, issuer.areas)
+            return self._regions.resolve_alert(alert, issuer.areas)
+        return await asyncio.to_thread(self._regions.resolve_alert, alert, issuer.areas)
 
     def duties(self, alert: Alert, plan_: Plan, standing: str, now: datetime) -> tuple[dict[str, datetime], ...]:
         """Return what rings, and what the duty room owes, once the alert stands there: (timers, obligations)."""
@@ -245,6 +249,21 @@ def inherit(alert: Alert, previous: Sequence[AlertRow]) -> Alert:
     return replace(
         alert, document=ended.document, event_code=ended.event_code, event=ended.event, level=ended.level, infos=infos
     )
+
+
+def lost(alert: Alert, parts: Parts, name: Callable[[str], str]) -> tuple[cap.Finding, ...]:
+    """Say which words nobody will hear: where two infos of one language name the same place, the first one is told."""
+    found = []
+    for language in dict.fromkeys(info.language.lower() for info in alert.infos) if parts else ():
+        told: list[Target] = []
+        for number in tellings(alert, language):
+            own = [target for target in parts[number] if target.certain]
+            if again := [target for target in own if overlap((target,), told)]:
+                places = "、".join(name(target.township) for target in again[:5])
+                text = f"info {number + 1} speaks of {places}, too, where an earlier one in {language} is told"
+                found.append(cap.Finding("texts_differ_in_one_language", "", None, f"{text}; part them", "warning"))
+            told += own
+    return tuple(found)
 
 
 def merged(regions: Regions, targets: Sequence[Target]) -> tuple[Target, ...]:

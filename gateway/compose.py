@@ -13,6 +13,7 @@ from gateway.policy import Policy
 from gateway.ports import AlertRow, Outbox
 from gateway.render import Rendered, Renderer
 from gateway.sender import repeats
+from gateway.telling import Voices, voices
 
 KEEP = 256
 SIGNED = "sms"  # channels of this family carry the registered signature
@@ -33,37 +34,68 @@ class GatewayComposer:
         self._previous: dict[str, Alert | None] = {}
 
     async def message(self, batch: Batch, positions: Sequence[int], *, again: bool) -> Message:
-        """Render the message for these positions; people with several places get texts that name them all."""
+        """Render the message for these positions: one text, or one each where their places or villages hear others."""
         row = await self._row(batch.alert)
         previous = await self._before(row)
-        text, title = self.words(row.alert, row.plan, previous, batch, (), again=again)
-        several = {position for position in positions if position in batch.places} if batch.places else set()
+        homes = self._homes(row, batch)
+        first = homes[positions[0]] if homes else ""
+        text, title = self.words(row.alert, row.plan, previous, batch, (), home=first, again=again)
         texts = None
-        if several:
-            texts = [
-                self.words(row.alert, row.plan, previous, batch, batch.places[position], again=again)[0]
-                if position in several
-                else text
-                for position in positions
-            ]
+        if homes or not batch.places.keys().isdisjoint(positions):
+            wanted = [(batch.places.get(one, ()), homes[one] if homes else "") for one in positions]
+            said = {
+                (places, home): self.words(row.alert, row.plan, previous, batch, places, home=home, again=again)[0]
+                for places, home in dict.fromkeys(wanted)
+            }
+            texts = [said[one] for one in wanted]
         return Message(
             batch.alert, batch.notice, row.alert.status, row.alert.level, batch.lane, batch.language, title, text,
             batch.deadline, texts, again,
         )  # fmt: skip
 
+    def _homes(self, row: AlertRow, batch: Batch) -> Sequence[str]:
+        """Return the village each recipient's words are chosen by, where infos share the township; else nothing."""
+        sharing = sum(any(target.township == batch.township for target in part) for part in row.plan.parts)
+        return [village or batch.township for village in batch.village_of()] if sharing > 1 else ()
+
     def words(
-        self, alert: Alert, plan: Plan, previous: Alert | None, batch: Batch, places: Sequence[str], *, again: bool
+        self,
+        alert: Alert,
+        plan: Plan,
+        previous: Alert | None,
+        batch: Batch,
+        places: Sequence[str],
+        *,
+        home: str = "",
+        again: bool,
     ) -> tuple[str, str]:
-        """Return (text, title) for recipients of a batch at `places` (codes; empty: the batch's township)."""
-        rendered = self.rendered(alert, plan, previous, batch, places, again=again)
+        """Return (text, title) for recipients of a batch at `places` (codes of those who have several).
+
+        `home`: the one place whose words they hear; empty: the batch's township.
+        """
+        rendered = self.rendered(alert, plan, previous, batch, places, home=home, again=again)
         return rendered.text, rendered.title
 
     def rendered(
-        self, alert: Alert, plan: Plan, previous: Alert | None, batch: Batch, places: Sequence[str], *, again: bool
+        self,
+        alert: Alert,
+        plan: Plan,
+        previous: Alert | None,
+        batch: Batch,
+        places: Sequence[str],
+        *,
+        home: str = "",
+        again: bool,
     ) -> Rendered:
         """Render for recipients of a batch at `places`; see `words`."""
         leaving = batch.notice is Notice.PARTIAL_ALL_CLEAR
-        targets = plan.leaving if leaving else plan.targets
+        targets: Sequence[Target] = plan.leaving if leaving else plan.targets
+        told: Voices = ()
+        if plan.parts and not leaving:
+            language = self._renderer.language(batch.channel, batch.language)
+            told = voices(alert, plan.parts, language, places or (home or batch.township,))
+            if len(told) == 1:
+                targets = spoken_of(plan.parts[told[0][0]], targets, batch.township)
         named = tuple(places) or places_of(targets, batch.township)
         townships = {target.township for target in targets}
         channel = self._channels.get(batch.channel)
@@ -85,6 +117,7 @@ class GatewayComposer:
             and channel is not None
             and channel.takes_replies
             and self._policy().needs_confirmation(alert),
+            told=told,
         )
 
     async def repeatable(self, batch: Batch) -> bool:
@@ -114,6 +147,13 @@ class GatewayComposer:
             last = max(found, key=lambda one: one.accepted_at, default=None)
             self._previous[alert.id] = last.alert if last else None
         return self._previous[alert.id]
+
+
+def spoken_of(part: Sequence[Target], targets: Sequence[Target], township: str) -> Sequence[Target]:
+    """Return the targets an info speaks of: what it says holds for no others, however many are warned with them."""
+    meant = {target.township for target in targets}
+    own = [target for target in part if target.township in meant]
+    return own if any(target.township == township for target in own) else targets
 
 
 def places_of(targets: Sequence[Target], township: str) -> tuple[str, ...]:

@@ -362,7 +362,7 @@ class Decisions:
                 409, "reaches_nobody", "; ".join(whole.held) or "its area names no known place; issue it anew"
             )
         plan = complete(row.plan, whole, self._regions.difference) if active else whole
-        plan = replace(plan, reasons=standing_plan.reasons, held=(), needs=())
+        plan = replace(plan, reasons=standing_plan.reasons, held=(), needs=(), parts=row.plan.parts)
         return completed(alert, policy), plan, stops(alert.kind, references.live) | drills(alert, targets, around)
 
     async def _followed(self, row: AlertRow) -> tuple[References, tuple[Target, ...], bool]:

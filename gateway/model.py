@@ -284,10 +284,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """Targets in township order, and the area descriptions that resolved to nothing."""
+    """Targets in township order, and the area descriptions that resolved to nothing.
+
+    `parts` are the targets of each info, where infos name different areas; empty: each speaks of all.
+    """
 
     targets: tuple[Target, ...]
     unresolved: tuple[str, ...] = ()
+    parts: tuple[tuple[Target, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +338,8 @@ class Plan:
     """Stages of `gateway.standing` it has still to pass, the present one first."""
     before: tuple[Target, ...] = ()
     """What the versions it follows were in force for, when it was planned."""
+    parts: tuple[tuple[Target, ...], ...] = ()
+    """The targets of each info, where infos of one language say different things; see `gateway.telling`."""
 
 
 @dataclass(frozen=True, slots=True)

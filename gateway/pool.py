@@ -56,7 +56,7 @@ def _begin(places: Places) -> None:
 
 def _read(data: bytes, trust: cap.Trust, now: datetime, within: tuple[str, ...]) -> tuple[cap.Taken, Resolution]:
     taken = cap.take(data, trust, now)
-    return taken, _regions[0].resolve(taken.alert.areas, within) if taken.alert else Resolution(())
+    return taken, _regions[0].resolve_alert(taken.alert, within) if taken.alert else Resolution(())
 
 
 class ParsePool:
@@ -69,7 +69,7 @@ class ParsePool:
     async def read(
         self, data: bytes, trust: cap.Trust, now: datetime, within: tuple[str, ...]
     ) -> tuple[cap.Taken, Resolution]:
-        """Verify and parse one message, and resolve its areas; see `gateway.cap.take` and `Regions.resolve`.
+        """Verify and parse one message, and resolve its areas; see `gateway.cap.take` and `Regions.resolve_alert`.
 
         Raises:
             BrokenExecutor: the child died of this message twice.

@@ -22,7 +22,7 @@ from gateway.api.shape import EXAMPLE
 from gateway.bench.warning import polygon_gale
 from gateway.cap import Trust
 from gateway.errors import Refused
-from gateway.model import Area, Resolution
+from gateway.model import Alert, Resolution
 from gateway.policy import Policy
 from gateway.pool import ParsePool, Places
 from gateway.regions import Regions
@@ -82,9 +82,9 @@ class Noted:
     def __getattr__(self, name: str) -> Any:
         return getattr(REGIONS, name)
 
-    def resolve(self, areas: Sequence[Area], within: Sequence[str]) -> Resolution:
+    def resolve_alert(self, alert: Alert, within: Sequence[str]) -> Resolution:
         self.threads.append(threading.get_ident())
-        return REGIONS.resolve(areas, within)
+        return REGIONS.resolve_alert(alert, within)
 
 
 async def test_a_long_list_of_names_is_read_beside_the_loop(desk: Desk) -> None:

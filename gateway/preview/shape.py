@@ -130,13 +130,15 @@ class GroupTime(BaseModel):
 
 
 class Words(BaseModel):
-    """One text as it leaves, for recipients of `township`. `units` are UTF-16 code units."""
+    """One text as it leaves, for recipients of `township` (or of `village` in it). `units` are UTF-16 code units."""
 
     channel: str
     group: str
     notice: str
     language: str
     township: str
+    village: str = Field(description="Where infos share the township; else empty")
+    info: int = Field(description="Which info is told, from 1, where several of one language differ by area; else 0")
     title: str
     text: str
     units: int

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from gateway.compose import SIGNED
 from gateway.core import Core
 from gateway.errors import ConfigError
-from gateway.model import Alert, Document, Level, Plan, Step, Target
+from gateway.model import Alert, Document, Level, Notice, Plan, Step, Target
 from gateway.planner import cut
 from gateway.ports import Page
 from gateway.preview.shape import Finding, Words
 from gateway.render import segment_count, utf16_units
+from gateway.telling import voices
 
 SHOWN = frozenset({"error", "warning"})
 
 
 def texts(core: Core, alert: Alert, plan: Plan, previous: Alert | None) -> list[Words]:
-    """Render one text per channel, group, notice and language, named and not named."""
+    """Render one text per channel, group, notice and language, named and not named, by each info that differs."""
     return [
-        _words(core, alert, plan, previous, step, target) for step in _telling(plan.steps) for target in _examples(step)
+        _words(core, alert, plan, previous, step, example)
+        for step in _telling(plan.steps)
+        for example in _examples(core, alert, plan, step)
     ]
 
 
@@ -29,12 +33,15 @@ async def texts_of(core: Core, alert: Alert, plan: Plan) -> list[Words]:
 
 
 async def text_findings(core: Core, alert: Alert, plan: Plan) -> list[Finding]:
-    """Return what an issuer should know of the texts of an accepted alert: one text per channel, group and notice.
+    """Return what an issuer should know of the texts of an accepted alert: one per channel, group, notice and info.
 
     Cheap: the same renderings are the first the senders need, and they are kept.
     """
     previous = await before(core, alert)
-    rendered = [_words(core, alert, plan, previous, step, _examples(step)[0]) for step in _telling(plan.steps)]
+    rendered = []
+    for step in _telling(plan.steps):
+        examples = {one.info: one for one in reversed(_examples(core, alert, plan, step))}
+        rendered += [_words(core, alert, plan, previous, step, one) for one in examples.values()]
     return gathered(rendered)
 
 
@@ -69,19 +76,39 @@ def _telling(steps: Sequence[Step]) -> Iterator[Step]:
             yield step
 
 
-def _examples(step: Step) -> list[Target]:
-    """Return the first target that is named in its text, and the first that is not."""
-    examples = {target.certain: target for target in reversed(step.audience.targets)}
-    return [target for _, target in sorted(examples.items(), reverse=True)]
+class _Example(NamedTuple):
+    """A place whose text stands for all like it. `info` counts from 1; 0: the language has but one thing to say."""
+
+    target: Target
+    village: str = ""
+    info: int = 0
 
 
-def _words(core: Core, alert: Alert, plan: Plan, previous: Alert | None, step: Step, target: Target) -> Words:
+def _examples(core: Core, alert: Alert, plan: Plan, step: Step) -> list[_Example]:
+    """Return the first place that is named in its text, and the first that is not, by each info that differs."""
+    found: dict[tuple[bool, int], _Example] = {}
+    language = core.renderer.language(step.audience.channel, step.audience.language)
+    for target in step.audience.targets:
+        villages: Sequence[str] = ("",)
+        if any(one.villages for part in plan.parts for one in part if one.township == target.township):
+            villages = target.villages or [one.code for one in core.regions.villages(target.township)] or ("",)
+        for village in villages:
+            # Who left the area is told by none of them; see `GatewayComposer.rendered`.
+            parts = () if step.notice is Notice.PARTIAL_ALL_CLEAR else plan.parts
+            told = voices(alert, parts, language, (village or target.township,))
+            info = told[0][0] + 1 if told else 0
+            found.setdefault((not target.certain, info), _Example(target, village, info))
+    return [found[key] for key in sorted(found)]
+
+
+def _words(core: Core, alert: Alert, plan: Plan, previous: Alert | None, step: Step, example: _Example) -> Words:
     # Nobody stands in this batch: it is rendered and never sent.
-    batch = cut(alert.id, step, 0, Page(target.township, (0,), ("",), ("",)), 0)
+    target = example.target
+    batch = cut(alert.id, step, 0, Page(target.township, (0,), ("",), (example.village,)), 0)
     title = text = ""
     shortened: tuple[str, ...] = ()
     try:
-        said = core.composer.rendered(alert, plan, previous, batch, (), again=False)
+        said = core.composer.rendered(alert, plan, previous, batch, (), home=example.village, again=False)
         title, text, shortened = said.title, said.text, said.cut
         urgent = alert.level is Level.RED or alert.document is Document.EVACUATION
         lint = core.renderer.check(alert, said, previous, core.policy.tables.lint, urgent=urgent)
@@ -94,6 +121,8 @@ def _words(core: Core, alert: Alert, plan: Plan, previous: Alert | None, step: S
         notice=batch.notice,
         language=batch.language,
         township=target.township,
+        village=example.village,
+        info=example.info,
         title=title,
         text=text,
         units=utf16_units(text),

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from gateway.errors import ConfigError
-from gateway.model import Area, Resolution, Target
+from gateway.model import Alert, Area, Resolution, Target
 from gateway.regions import region as table
 from gateway.regions import shape
 from gateway.regions.area import of_area
@@ -133,6 +133,23 @@ class Regions:
             if not kept or meaning.open:
                 unresolved.append(area.description or " ".join(code.value for code in area.geocodes) or "?")
         return Resolution(merge(found), tuple(dict.fromkeys(unresolved)))
+
+    def resolve_alert(self, alert: Alert, within: Sequence[str]) -> Resolution:
+        """Return what the areas of all infos mean, and those of each where they differ; see `resolve`.
+
+        An info without an area speaks of all of them.
+        """
+        first = alert.infos[0].areas if alert.infos else ()
+        if all(info.areas == first for info in alert.infos):
+            return self.resolve(first, within)
+        alone = {area: self.resolve((area,), within) for area in alert.areas}
+        targets = merge(target for one in alone.values() for target in one.targets)
+        unresolved = tuple(dict.fromkeys(name for one in alone.values() for name in one.unresolved))
+        parts = (
+            merge(target for area in info.areas for target in alone[area].targets) if info.areas else targets
+            for info in alert.infos
+        )
+        return Resolution(targets, unresolved, tuple(parts))
 
     def around(self, targets: Sequence[Target]) -> tuple[Target, ...]:
         """Return the townships whose shapes touch those of the targets, as uncertain targets; none without geometry."""

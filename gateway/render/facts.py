@@ -1,8 +1,7 @@
 """What a template may say: the facts of one alert for one audience, cleaned, in one language.
 
-Called by the renderer. Issuers write descriptions as prose; here the period and the list of places are
-found in them, so that each township hears its own name first and a text can be shortened without losing
-one of the compulsory parts. What is not understood is passed on as it is, never re-worded.
+Called by the renderer. Issuers write descriptions as prose; `prose` finds the period and the list of places in them,
+so that each township hears its own name first and a text can be shortened without losing one of the compulsory parts.
 """
 
 from __future__ import annotations
@@ -11,46 +10,21 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
-from typing import Any, NamedTuple
+from typing import Any
 
-from gateway.model import Alert, Document, Group, Info, Kind, Level, Notice
-from gateway.render.text import bare, clean, shorter, without_contacts
+from gateway.model import Alert, Group, Info, Kind, Level, Notice
+from gateway.render.prose import CJK, COUNTY, Voice, Want, read, read_all
+from gateway.render.text import clean, shorter
 
 CHINA = timezone(timedelta(hours=8))
 
-_CJK = re.compile(r"[\u3400-\u9fff\U00020000-\U0003ffff]")
-_LEDE = re.compile(r"^[^：:，。；]{0,60}(?:发布|变更|升级|降级|解除)[^：:，。；]{0,40}[：:]")
-_COUNT = r"[\d一二三四五六七八九十两半]+(?:[-~～—－至到][\d一二三四五六七八九十两]+)?"
-_PERIOD = re.compile(rf"(?:预计)?(?:未来|今后){_COUNT}个?(?:小时|分钟|天|日)(?:之内|以内|内|里)?+(?!的)[，,]?")
-_PERIOD_EN = re.compile(r"(?:within|in|over) the (?:next|coming) [\w -]{1,24}?(?:hours?|days?|minutes?)", re.IGNORECASE)
-_DIRECT = re.compile(
-    r"^(?:累计|最大|局地|小时|过程)?(?:雨量|降雨|降水|降雪|积雪|风力|阵风|气温|水位|能见度|将|有|仍|可能|已)"
-)
-_COUNTY = re.compile(r"^[^县市区乡镇]{1,6}[县市区](?=.{2})")
-_TOWNSHIP = re.compile(r"^.{1,6}?(?:乡|镇|街道)(?=.)")
-_APART = re.compile(r"^(?:请|全|各|所有|凡|本|我|你|贵|为|因|由|受|据|根据|按照|接|现|目前|自)")
 _HAZARD = re.compile(
     r"[蓝黄橙红]色(?:预警)?(?:信号)?$|预警(?:信号)?$"
     r"|(?:[Ⅰ-ⅣIV一二三四1-4]{1,3}级)?应急响应(?:[Ⅰ-ⅣIV一二三四1-4]{1,3}级)?$|转移指令$|返回通知$"
 )
+NAMED = 3
+"""Places named one by one in front of what is said of them."""
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-
-
-@dataclass(frozen=True, slots=True)
-class Want:
-    """What one rendering was asked for; names as in `Renderer.text`."""
-
-    notice: Notice
-    channel: str
-    group: Group
-    language: str
-    places: tuple[str, ...]
-    others: int
-    limit: int
-    signed: bool
-    again: bool = False
-    remaining: tuple[str, ...] = ()
-    confirm: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +92,9 @@ def gather(alert: Alert, previous: Alert | None, want: Want, words: Mapping[str,
         words: Small words of the language: `list_join`, `others`, `unsure`, and the `advice` for this audience.
         issuer: Name to use where the alert names no sender.
     """
-    info = alert.info(want.language)
-    told = _read(alert, info, want)
+    voices = _voices(alert, want, words)
+    info = voices[0].info if voices else alert.info(want.language)
+    told = read_all(alert, voices, want, words["advice"]) if len(voices) > 1 else read(alert, info, want)
     was = previous or alert
     fixed: dict[str, object] = {
         "document": alert.document.value,
@@ -130,10 +105,10 @@ def gather(alert: Alert, previous: Alert | None, want: Want, words: Mapping[str,
         "confirm": want.confirm and want.group is Group.OFFICIALS,
         "issuer": _issuers(alert, info, previous, want.language, words, issuer),
         "time": local_time(alert.sent, want.language),
-        "hazard": hazard(alert, want.language, words),
+        "hazard": hazard(alert, info, want.language, words),
         "level": int(alert.level),
         "was": {
-            "hazard": hazard(was, want.language, words),
+            "hazard": hazard(was, was.info(want.language) if previous else info, want.language, words),
             "level": int(was.level),
             "time": local_time(_mistaken(alert, previous), want.language),
         },
@@ -144,27 +119,26 @@ def gather(alert: Alert, previous: Alert | None, want: Want, words: Mapping[str,
         "inner": told.inner,
         "order": told.order,
         "order_joined": told.order_joined,
-        "until": "" if told.period else _until(alert, info, want.language),
+        "until": "" if told.period else _until(alert, info, voices, want.language, words),
         "remaining": words["list_join"].join(want.remaining),
         "own": want.places[0] if want.places else "",
-        "short": _short(info, want),
+        "short": _short(info, want) if len(voices) < 2 else "",
     }
     full, short = _area(want, words)
-    others = words["others"].format(n=len(want.places) + want.others, unit=_unit(want)) if want.others else ""
+    others = words["others"].format(n=len(want.places) + want.others, unit=_unit(want, want.places))
     listed = full if len(full) <= max(12, want.limit // 3) else short
-    tail = others if want.places and listed == full else ""
+    tail = others if want.others and want.places and listed == full else ""
     wording = Wording(True, listed + tail, told.measures or words["advice"], told.trend, told.cut)
     return Facts(fixed, wording, listed, short)
 
 
-def hazard(alert: Alert, language: str, words: Mapping[str, str]) -> str:
+def hazard(alert: Alert, info: Info | None, language: str, words: Mapping[str, str]) -> str:
     """Name the hazard without its colour: the alert's own name in Chinese, the issuer's or a known one in English."""
     if language == "zh":
         name = clean(alert.event)
         return _HAZARD.sub("", _HAZARD.sub("", name)) or name
-    info = alert.info(language)
     named = clean(info.event) if info else ""
-    if named and not _CJK.search(named):
+    if named and not CJK.search(named):
         return named
     return words.get(f"hazard:{alert.event_code}", "") or named or clean(alert.event)
 
@@ -175,53 +149,6 @@ def local_time(moment: datetime, language: str) -> str:
     if language == "zh":
         return f"{local.day}日{local.hour}时" + (f"{local.minute}分" if local.minute else "")
     return f"{local:%H:%M} on {local.day} {_MONTHS[local.month - 1]}"
-
-
-class _Told(NamedTuple):
-    """The issuer's prose, read.
-
-    `inner` is a period that stays inside the trend. `joined`: the audience's place may stand
-    right before the trend; `order_joined`: before the order.
-    """
-
-    period: str
-    inner: str
-    trend: str
-    joined: bool
-    measures: str
-    order: str
-    order_joined: bool
-    cut: tuple[str, ...]
-
-
-def _read(alert: Alert, info: Info | None, want: Want) -> _Told:
-    """Read description and instruction; in an order (evacuation, return) the instruction is the order itself."""
-    fields = {name: _field(info, name, want.language) for name in ("description", "instruction", "headline")}
-    cut: tuple[str, ...] = ()
-    if want.signed or want.channel.startswith("sms"):
-        allowed = {name: bare(without_contacts(text)) for name, text in fields.items()}
-        fields, cut = allowed, ("contacts",) if allowed != fields else ()
-    trend, measures, order = fields["description"], fields["instruction"], ""
-    if alert.document is Document.SERVICE:
-        trend = trend or fields["headline"]
-    if alert.document in (Document.EVACUATION, Document.RETURN):
-        order, trend, measures = (measures, trend, "") if measures else (trend, "", "")
-    if want.language != "zh":
-        return _Told("", _period_en(trend), trend, False, measures, order, False, cut)
-    names = _names(alert, want)
-    order, order_joined = _own_first(order, want.places, names)
-    period, trend, inner = _split_period(_LEDE.sub("", trend))
-    trend, joined = _own_first(trend, want.places, names)
-    if want.places:
-        joined = joined or bool(_DIRECT.search(trend))
-        order_joined = order_joined or bool(order and not _APART.search(order))
-    return _Told(period, inner, trend, joined, measures, order, order_joined, cut)
-
-
-def _field(info: Info | None, name: str, language: str) -> str:
-    """One field, cleaned, without its closing punctuation; "" where an English reader would get Chinese prose."""
-    text = bare(clean(getattr(info, name))) if info else ""
-    return "" if language != "zh" and _CJK.search(text) else text
 
 
 def _issuers(
@@ -250,7 +177,7 @@ def _short(info: Info | None, want: Want) -> str:
     if info is None or want.notice is Notice.PARTIAL_ALL_CLEAR:
         return ""
     text = clean(info.parameter("short_text"))
-    return "" if want.language != "zh" and _CJK.search(text) else text
+    return "" if want.language != "zh" and CJK.search(text) else text
 
 
 def _change(alert: Alert, previous: Alert | None) -> str:
@@ -261,69 +188,34 @@ def _change(alert: Alert, previous: Alert | None) -> str:
     return "same" if alert.level == previous.level else "up" if alert.level > previous.level else "down"
 
 
-def _until(alert: Alert, info: Info | None, language: str) -> str:
+def _until(alert: Alert, info: Info | None, voices: Sequence[Voice], language: str, words: Mapping[str, str]) -> str:
+    """Say when it ends; where it ends at several times, each with its places."""
+    ends = [one.info.expires or alert.expires for one in voices]
+    if len(set(ends)) > 1:
+        times = zip(voices, ends, strict=True)
+        gap = "" if language == "zh" else " "
+        return words["list_join"].join(f"{one.label}{gap}{local_time(end, language)}" for one, end in times if end)
     expires = (info.expires if info else None) or alert.expires
     return local_time(expires, language) if expires else ""
 
 
-def _split_period(text: str) -> tuple[str, str, str]:
-    """Take the period off the front: (period, rest, "").
-
-    Where it stands inside the prose it may belong to one clause only, so it stays there: ("", text, period).
-    """
-    found = _PERIOD.search(text)
-    if not found:
-        return "", text, ""
-    period = bare(found.group()).removeprefix("预计")
-    return (period, bare(text[found.end() :]), "") if found.start() == 0 else ("", text, period)
-
-
-def _period_en(text: str) -> str:
-    found = _PERIOD_EN.search(text)
-    return found.group() if found else ""
-
-
-def _names(alert: Alert, want: Want) -> tuple[str, ...]:
-    """Place names the issuer or the audience may use, with and without the county, longest first."""
-    described = (bare(part) for area in alert.areas for part in re.split(r"[、，,；;\s]", clean(area.description)))
-    known = {name for name in (*want.places, *described) if name}
-    known |= {_COUNTY.sub("", name) for name in known}
-    known |= {found[0] for name in known if (found := _TOWNSHIP.match(name))}
-    return tuple(sorted(known, key=len, reverse=True))
+def _voices(alert: Alert, want: Want, words: Mapping[str, str]) -> list[Voice]:
+    """Return the infos that speak to this recipient; none where the language has but one thing to say."""
+    found = []
+    for number, places in want.told:
+        label = words["list_join"].join(places)
+        if len(places) > NAMED:
+            label = places[0] + words["others"].format(n=len(places), unit=_unit(want, places))
+        found.append(Voice(alert.infos[number], places, label))
+    return found
 
 
 def names_of(alert: Alert, want: Want) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return what the issuer may call the audience's own places (with and without the county), and their counties."""
     described = [clean(area.description) for area in alert.areas]
-    counties = [found.group() for name in (*want.places, *described) if (found := _COUNTY.match(name))]
-    names = (*want.places, *(_COUNTY.sub("", name) for name in want.places))
+    counties = [found.group() for name in (*want.places, *described) if (found := COUNTY.match(name))]
+    names = (*want.places, *(COUNTY.sub("", name) for name in want.places))
     return tuple(dict.fromkeys(names)), tuple(dict.fromkeys(counties))
-
-
-def _own_first(text: str, places: Sequence[str], names: Sequence[str]) -> tuple[str, bool]:
-    """Take a leading list of places off the issuer's prose, if it names the audience's own place.
-
-    Returns the rest and whether the own place may be put in front of it. A list without the own place stays:
-    what was said of another township must not be told of this one.
-    """
-    rest, listed = text, list[str]()
-    while name := next((name for name in names if rest.startswith(name)), ""):
-        listed.append(name)
-        rest = rest[len(name) :]
-        separator = re.match(r"[、，,和及与]", rest)
-        if not separator or not any(rest[1:].startswith(name) for name in names):
-            break
-        rest = rest[1:]
-    if not listed or not places or not all(any(_same(name, place) for name in listed) for place in places):
-        return text, False
-    rest = re.sub(r"^等(?:\d+|[一二三四五六七八九十]+)?个?(?:地区|地|乡镇|乡|镇|处|村)?", "", rest)
-    return (bare(rest), True) if bare(rest) else (text, False)
-
-
-def _same(name: str, place: str) -> bool:
-    """Whether the issuer's `name` covers `place`: itself, or its township; the county in front is no difference."""
-    name, place = _COUNTY.sub("", name), _COUNTY.sub("", place)
-    return place == name or (place.startswith(name) and name[-1] in "乡镇道")
 
 
 def _area(want: Want, words: Mapping[str, str]) -> tuple[str, str]:
@@ -334,11 +226,11 @@ def _area(want: Want, words: Mapping[str, str]) -> tuple[str, str]:
     count = len(want.places) + want.others
     if len(want.places) == 1:
         return full, full
-    return full, want.places[0] + words["others"].format(n=count, unit=_unit(want))
+    return full, want.places[0] + words["others"].format(n=count, unit=_unit(want, want.places))
 
 
-def _unit(want: Want) -> str:
+def _unit(want: Want, places: Sequence[str]) -> str:
     """等3个乡镇, or 等3处 when villages are among the places."""
     if want.language != "zh":
         return "places"
-    return "个乡镇" if all(re.search(r"[乡镇场区]$|街道$|办事处$", place) for place in want.places) else "处"
+    return "个乡镇" if all(re.search(r"[乡镇场区]$|街道$|办事处$", place) for place in places) else "处"

@@ -17,7 +17,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 from gateway.model import Alert, Document, Level, Notice
-from gateway.render.facts import CHINA, Facts, Want, names_of
+from gateway.render.facts import CHINA, Facts, names_of
+from gateway.render.prose import Want
 from gateway.render.text import shorter
 
 NEWS = frozenset({Notice.ISSUE, Notice.UPDATE, Notice.DOWNGRADE})

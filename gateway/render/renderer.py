@@ -17,10 +17,11 @@ from pathlib import Path
 from gateway.errors import ConfigError
 from gateway.model import Alert, Group, Level, Notice
 from gateway.policy import LintFile
-from gateway.render.facts import Facts, Want, Wording, gather
+from gateway.render.facts import Facts, Wording, gather
 from gateway.render.library import SPEECH, Library
 from gateway.render.lint import Finding, lint
 from gateway.render.part import compulsory
+from gateway.render.prose import Want
 from gateway.render.speech import spoken
 from gateway.render.text import clean, segment_count, utf16_units
 
@@ -80,6 +81,7 @@ class Renderer:
         previous: Alert | None = None,
         remaining: Sequence[str] = (),
         confirm: bool = False,
+        told: Sequence[tuple[int, Sequence[str]]] = (),
     ) -> Rendered:
         """Render one text; repeated calls are a dict hit.
 
@@ -99,25 +101,32 @@ class Renderer:
             previous: The version being updated, ended or corrected.
             remaining: Places still affected (partial all-clear).
             confirm: Whether officials are asked to answer; only for channels that can take the answer.
+            told: Which infos speak to this audience, by number, and of which of its places each; see
+                `gateway.telling`. Empty: the first one in the language.
 
         Raises:
             ConfigError: no signature is registered for the sender, no template fits, or a template is wrong.
         """
         shape = (notice, channel, group, language, tuple(places), others, limit, signed, again)
-        key = (alert.id, previous.id if previous else "", *shape, tuple(remaining), confirm)
+        speaking = tuple((number, tuple(of)) for number, of in told)
+        key = (alert.id, previous.id if previous else "", *shape, tuple(remaining), confirm, speaking)
         hit = self._cache.get(key)
         # A draft being edited keeps its id: the content decides.
         if hit and (hit[0] is alert or hit[0] == alert) and (hit[1] is previous or hit[1] == previous):
             return hit[2]
         want = Want(
             notice, channel, group, language, self._named(places), others, limit, signed, again,
-            self._named(remaining), confirm,
+            self._named(remaining), confirm, tuple((number, self._named(of)) for number, of in speaking),
         )  # fmt: skip
         rendered = self._render(alert, previous, want)
         if len(self._cache) >= KEEP:
             self._cache.pop(next(iter(self._cache)))
         self._cache[key] = (alert, previous, rendered)
         return rendered
+
+    def language(self, channel: str, language: str) -> str:
+        """Return the language a channel's texts are written in, where this one is wanted."""
+        return self._library.choose(channel, language)[0]
 
     def lint(self, text: str, *, signed: bool = True, actual: bool = True) -> list[Finding]:
         """Return findings on a text that nothing is known of; see `gateway.render.lint`."""

@@ -1,0 +1,91 @@
+"""Which info of an alert speaks to whom: CAP allows several of one language, each for areas of its own. Pure.
+
+Called by `case` when an alert is planned and by `compose` for every text. A place hears the info whose areas hold it;
+where several do, the one that holds it for certain, then the first. Whoever answers for places of several infos
+hears what each says of its own.
+
+**Source:** CAP 1.2 §3.2.2 (several infos), §3.2.4 (areas); DESIGN rules 6 and 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from gateway.model import Alert, Info, Target
+from gateway.regions.target import merge
+
+Parts = tuple[tuple[Target, ...], ...]
+Voices = tuple[tuple[int, tuple[str, ...]], ...]
+"""(number of an info, codes of the places it speaks of), in the order of the infos."""
+
+TOWNSHIP = len("411726209")
+
+
+def words_of(info: Info) -> tuple[object, ...]:
+    """Return what people hear of an info."""
+    told = (info.event, info.sender_name, info.headline, info.description, info.instruction)
+    return (*told, info.expires, info.parameter("short_text"))
+
+
+def tellings(alert: Alert, language: str) -> tuple[int, ...]:
+    """Return the numbers of the infos in a language, or else in the first one's; of several that say the same, one."""
+    for wanted in (language, alert.infos[0].language.lower() if alert.infos else ""):
+        first: dict[tuple[object, ...], int] = {}
+        for number, info in enumerate(alert.infos):
+            if info.language.lower().startswith(wanted):
+                first.setdefault(words_of(info), number)
+        if first:
+            return tuple(first.values())
+    return ()
+
+
+def divided(alert: Alert, parts: Parts) -> Parts:
+    """Return the part of each info, those that say the same joined into the first of them; () if nothing differs."""
+    languages = tuple(dict.fromkeys(info.language.lower() for info in alert.infos)) if parts else ()
+    told = {language: tellings(alert, language) for language in languages}
+    if all(len(numbers) < 2 for numbers in told.values()):
+        return ()
+    joined: list[list[Target]] = [[] for _ in parts]
+    for info, part in zip(alert.infos, parts, strict=True):
+        numbers = told[info.language.lower()]
+        joined[next(one for one in numbers if words_of(alert.infos[one]) == words_of(info))] += part
+    return tuple(map(merge, joined))
+
+
+def voices(alert: Alert, parts: Parts, language: str, places: Sequence[str]) -> Voices:
+    """Return who speaks to a recipient at `places` (codes of townships or villages).
+
+    What no info of the language holds is told by one of another language, of which the templates take what needs no
+    words; what none holds at all (a neighbouring township, an area that was left), by the first.
+    """
+    own = tellings(alert, language)
+    if not parts or not own:
+        return ()
+    if len(own) == 1 and not parts[own[0]]:
+        return ((own[0], tuple(places)),)  # its areas are written in words nobody here knows: it is a translation
+    found: dict[int, list[str]] = {}
+    for place in places:
+        of_place = (
+            list(_of_place(parts, own, place))
+            or list(_of_place(parts, range(len(parts)), place))
+            or [(own[0], (place,))]
+        )
+        for number, named in of_place:
+            found.setdefault(number, []).extend(named)
+    return tuple((number, tuple(dict.fromkeys(found[number]))) for number in sorted(found))
+
+
+def _of_place(parts: Parts, numbers: Sequence[int], place: str) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Yield who speaks of a place: one for a village; of a township each, with the villages nobody before it has."""
+    township, told = place[:TOWNSHIP], set[str]()
+    holding = [(target, number) for number in numbers for target in parts[number] if target.township == township]
+    for target, number in sorted(holding, key=lambda one: not one[0].certain):
+        if place != township:
+            if not target.villages or place in target.villages:
+                yield number, (place,)
+                return
+        elif villages := tuple(one for one in target.villages or (township,) if one not in told):
+            told.update(villages)
+            yield number, villages
+            if not target.villages:
+                return
