@@ -25,11 +25,12 @@ from gateway.routing import plan
 from gateway.standing import RINGS, Standing, first
 from gateway.store import Store
 from gateway.store.around import Around
-from gateway.telling import Parts, divided, tellings
+from gateway.telling import Parts, divided, primary
 
 POSTDATED = timedelta(minutes=10)
 CALLED_WITHIN = timedelta(minutes=5)
 AT_ONCE = 2_000  # characters and corners, which take some ten milliseconds at worst
+SHARED = "texts_differ_in_one_language"
 NEVER_LAPSE = frozenset({Document.SERVICE, Document.RETURN})
 
 
@@ -117,7 +118,8 @@ class Cases:
         standing, needs = begin(alert, route, planned)
         ended = stops(alert.kind, references.live) | drills(alert, targets, around)
         planned = replace(planned, needs=needs, parts=parts)
-        warnings += lost(alert, parts, self._regions.name)
+        if parts and not any(finding.code == SHARED for finding in warnings):
+            warnings += lost(alert, parts, self._regions.name)
         return Prepared(alert, issuer, route, planned, references, cut, standing, ended, warnings)
 
     def plan(
@@ -253,17 +255,19 @@ def inherit(alert: Alert, previous: Sequence[AlertRow]) -> Alert:
 
 def lost(alert: Alert, parts: Parts, name: Callable[[str], str]) -> tuple[cap.Finding, ...]:
     """Say which words nobody will hear: where two infos of one language name the same place, the first one is told."""
-    found = []
-    for language in dict.fromkeys(info.language.lower() for info in alert.infos) if parts else ():
-        told: list[Target] = []
-        for number in tellings(alert, language):
-            own = [target for target in parts[number] if target.certain]
-            if again := [target for target in own if overlap((target,), told)]:
-                places = "、".join(name(target.township) for target in again[:5])
-                text = f"info {number + 1} speaks of {places}, too, where an earlier one in {language} is told"
-                found.append(cap.Finding("texts_differ_in_one_language", "", None, f"{text}; part them", "warning"))
-            told += own
-    return tuple(found)
+    told: dict[tuple[str, str], list[Target]] = {}
+    for number, part in enumerate(parts):
+        language = primary(alert.infos[number].language)
+        twice: list[Target] = []
+        for target in part:
+            earlier = told.setdefault((language, target.township), [])
+            if target.certain:
+                (twice if overlap((target,), earlier) else earlier).append(target)
+        if twice:
+            places = "、".join(name(target.township) for target in twice[:5])
+            text = f"info {number + 1} speaks of {places}, too, where an earlier one in {language} is told; part them"
+            return (cap.Finding(SHARED, "", None, text, "warning"),)
+    return ()
 
 
 def merged(regions: Regions, targets: Sequence[Target]) -> tuple[Target, ...]:

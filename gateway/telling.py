@@ -27,12 +27,17 @@ def words_of(info: Info) -> tuple[object, ...]:
     return (*told, info.expires, info.parameter("short_text"))
 
 
+def primary(language: str) -> str:
+    """Return the language without its country: zh-CN → zh."""
+    return language.lower().partition("-")[0]
+
+
 def tellings(alert: Alert, language: str) -> tuple[int, ...]:
     """Return the numbers of the infos in a language, or else in the first one's; of several that say the same, one."""
-    for wanted in (language, alert.infos[0].language.lower() if alert.infos else ""):
+    for wanted in (language, primary(alert.infos[0].language) if alert.infos else ""):
         first: dict[tuple[object, ...], int] = {}
         for number, info in enumerate(alert.infos):
-            if info.language.lower().startswith(wanted):
+            if primary(info.language) == wanted:
                 first.setdefault(words_of(info), number)
         if first:
             return tuple(first.values())
@@ -41,15 +46,12 @@ def tellings(alert: Alert, language: str) -> tuple[int, ...]:
 
 def divided(alert: Alert, parts: Parts) -> Parts:
     """Return the part of each info, those that say the same joined into the first of them; () if nothing differs."""
-    languages = tuple(dict.fromkeys(info.language.lower() for info in alert.infos)) if parts else ()
-    told = {language: tellings(alert, language) for language in languages}
-    if all(len(numbers) < 2 for numbers in told.values()):
-        return ()
+    first: dict[tuple[object, ...], int] = {}
     joined: list[list[Target]] = [[] for _ in parts]
-    for info, part in zip(alert.infos, parts, strict=True):
-        numbers = told[info.language.lower()]
-        joined[next(one for one in numbers if words_of(alert.infos[one]) == words_of(info))] += part
-    return tuple(map(merge, joined))
+    for number, (info, part) in enumerate(zip(alert.infos, parts, strict=False)):
+        joined[first.setdefault((primary(info.language), *words_of(info)), number)] += part
+    several = len(first) > len({language for language, *_ in first})
+    return tuple(map(merge, joined)) if several else ()
 
 
 def voices(alert: Alert, parts: Parts, language: str, places: Sequence[str]) -> Voices:

@@ -32,9 +32,11 @@ message, with the line; the API answers the same findings in its problem documen
   believed (`encoding_disagrees`).
 - Up to {mebibytes} MiB and {points:,} points. A DOCTYPE is refused unread; no entity is resolved, no file or address
   opened.
-- Several infos: one alert in several languages. All must speak of one event, level and document; the areas of all are
-  warned. Each language is told the text of its **first** info, so different texts for different areas need one alert
-  each (`texts_differ_in_one_language`).
+- Several infos: one alert in several languages, or for several areas. All must speak of one event, level and document
+  (`mixed_infos`: another colour is another warning, with its own authority, approval and number); the areas of all are
+  warned. Each place is told, in its language, the info whose areas hold it; of several the one that names it for
+  certain, then the first (`texts_differ_in_one_language`). Whoever answers for places of several infos is told what
+  each says of its own.
 - Times with seconds and offset, no `Z`, no fraction; `24:00:00` ends a day; a space for the `T` is accepted from
   national feeds. Polygons and circles are `lat,lon` in WGS 84, latitude first.
 

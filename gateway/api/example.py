@@ -42,7 +42,7 @@ _COUNT: dict[str, Any] = {
 }  # fmt: skip
 _WORDS: dict[str, Any] = {
     "channel": "sms_twilio", "group": "officials", "notice": "issue", "language": "zh", "township": "411726204",
-    "title": "暴雨红色预警", "units": 65, "segments": 1, "cut": [], "findings": [],
+    "village": "", "info": 0, "title": "暴雨红色预警", "units": 65, "segments": 1, "cut": [], "findings": [],
     "text": "【泌阳县气象局】泌阳县气象局20日13时58分发布暴雨红色预警：未来3小时铜山乡雨量将超过100毫米。"
     "立即转移危险区群众。到岗回1",
 }  # fmt: skip

@@ -106,7 +106,7 @@ WARNINGS: dict[str, str] = {
     "digest_disagrees": "the stated digest of a resource is not that of its content",
     "language_disagrees": "the text is Chinese, but declared (or taken by default) as English",
     "same_text_different_language": "two languages carry the same text",
-    "texts_differ_in_one_language": "several infos of one language say different things; only the first one is told",
+    "texts_differ_in_one_language": "infos of one language say different things of one place; the first is told there",
     "categories_differ": "the infos have different categories",
     "event_codes_differ": "the infos have different event codes",
     # What the message means here

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -22,6 +22,7 @@ from gateway.cap.finding import Findings, Path
 from gateway.cap.form import EVENT_CODE, has_markup
 from gateway.model import Alert, Area, Info, Kind, Reference, Resource
 from gateway.regions.ring import is_dense
+from gateway.telling import primary, words_of
 
 HEADLINE = 140
 _AT_ONCE = 2000
@@ -146,13 +147,13 @@ def _check_texts(info: Info, path: Path, findings: Findings) -> None:
 
 def _check_language(info: Info, path: Path, findings: Findings) -> None:
     here = (*path, ("language", 0))
-    primary, *rest = info.language.lower().split("-")
-    if (len(primary) == 2 and primary not in _ISO_639_1) or len(primary) > 3 or primary in _MISTAKEN:
-        advice = _MISTAKEN.get(primary, "a code of ISO 639 such as zh-CN or en")
+    code, *rest = info.language.lower().split("-")
+    if (len(code) == 2 and code not in _ISO_639_1) or len(code) > 3 or code in _MISTAKEN:
+        advice = _MISTAKEN.get(code, "a code of ISO 639 such as zh-CN or en")
         findings.warn("unknown_language", here, f"{info.language[:40]!r} is no language; write {advice}")
     elif "uk" in rest:
         findings.warn("unknown_language", here, f"{info.language[:40]!r} names no country; the United Kingdom is GB")
-    if primary == "en" and _is_chinese("".join(getattr(info, field) or "" for field in _TOLD)):
+    if code == "en" and _is_chinese("".join(getattr(info, field) or "" for field in _TOLD)):
         message = f"the text is Chinese, the language {info.language} (CAP's default is en-US); write zh-CN"
         findings.warn("language_disagrees", here, message)
 
@@ -223,32 +224,28 @@ def _check_translations(infos: Sequence[Info], findings: Findings) -> None:
     for number, info in enumerate(infos):
         for field in _TOLD[1:]:
             text = getattr(info, field)
-            if text and _primary(spoken.setdefault(text, info.language)) != _primary(info.language):
+            if text and primary(spoken.setdefault(text, info.language)) != primary(info.language):
                 message = f"the text is the same as in {spoken[text]}; write it in {info.language}"
                 findings.warn("same_text_different_language", (("info", number), (field, 0)), message)
                 break
 
 
 def _check_tellings(infos: Sequence[Info], findings: Findings) -> None:
-    """Remark on texts that nobody will hear: each language is told by its first info, in the areas of all."""
-    first: dict[str, Info] = {}
+    """Remark on texts that nobody will hear: of several infos of one language for one place, the first is told.
+
+    Only what the message shows by itself; where areas of other shape or code meet, intake finds it.
+    """
+    told: dict[tuple[str, object], Info] = {}
     for number, info in enumerate(infos):
-        told = first.setdefault(_primary(info.language), info)
-        if told is not info and list(_words(told)) != list(_words(info)):
-            message = (
-                f"of several infos in {_primary(info.language)} only the first is told, in the areas of all, so this "
-                "text is lost; send one alert per area"
-            )
+        language = primary(info.language)
+        whole = (language, None)  # an info without an area speaks of all
+        here = [(language, key) for area in info.areas for key in (area, *area.geocodes)] or [whole]
+        earlier = [told[key] for key in (*here, whole) if key in told]
+        if any(words_of(one) != words_of(info) for one in earlier):
+            message = "an earlier info of this language speaks of the same area, and is told there; part their areas"
             findings.warn("texts_differ_in_one_language", (("info", number),), message)
-
-
-def _primary(language: str) -> str:
-    return language.lower().partition("-")[0]
-
-
-def _words(info: Info) -> Iterator[object]:
-    yield from (getattr(info, field) for field in _TOLD)
-    yield from (info.expires, info.parameter("short_text"))
+        for key in here:
+            told.setdefault(key, info)
 
 
 def _check_kinship(infos: Sequence[Info], findings: Findings) -> None:

@@ -215,6 +215,8 @@ def _texts(texts: Sequence[Answer]) -> Iterator[Any]:
         sms = [one for one in mine if str(one.get("channel", "")).startswith("sms")]
         if sms:
             size += f", {_number(sms[0].get('segments', 0), 'SMS segment')}"
+        if info := mine[0].get("info"):
+            size += f", info {info}"
         if cut := mine[0].get("cut"):
             size += f", shortened: {', '.join(cut)}"
         yield _styled((f"{groups} ", "bold"), f"by {channels}, {notice}", (f"  {size}", "dim"))
