@@ -18,6 +18,7 @@ from gateway.telling import Voices, voices
 KEEP = 256
 SIGNED = "sms"  # channels of this family carry the registered signature
 ONE_SEGMENT = 70  # UTF-16 units; what may not be cut takes further segments
+TWO_SEGMENTS = 134  # for the few to whom several infos speak
 
 
 class GatewayComposer:
@@ -99,7 +100,9 @@ class GatewayComposer:
         named = tuple(places) or places_of(targets, batch.township)
         townships = {target.township for target in targets}
         channel = self._channels.get(batch.channel)
-        limit = ONE_SEGMENT if batch.channel.startswith(SIGNED) else channel.text_limit if channel else 1000
+        limit = channel.text_limit if channel else 1000
+        if batch.channel.startswith(SIGNED):
+            limit = ONE_SEGMENT if len(told) < 2 else TWO_SEGMENTS
         return self._renderer.text(
             alert,
             notice=batch.notice,

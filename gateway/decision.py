@@ -28,6 +28,7 @@ from gateway.regions import Regions
 from gateway.routing import complete
 from gateway.standing import DEPUTISED, WRITERS, Event, Hand, Standing, check_hand, since, step, this_round
 from gateway.store import Store
+from gateway.telling import SHORT_TEXT
 
 REASON_CHARS = 200
 
@@ -416,12 +417,15 @@ def joined(alert: Alert, body: Issuer) -> Alert:
 
 
 def ending(ended: Alert, kind: Kind, now: datetime, note: str) -> Alert:
-    """Return the message that ends or corrects an alert, about the same hazard and area."""
+    """Return the message that ends or corrects an alert, about the same hazard and area, in none of its words."""
     word = "correction" if kind is Kind.CORRECTION else "cancel"
     infos = tuple(
-        replace(info, headline=None, description=None, instruction=None, effective=None, onset=None, expires=None)
+        replace(
+            info, headline=None, description=None, instruction=None, effective=None, onset=None, expires=None,
+            parameters=tuple(one for one in info.parameters if one.name != SHORT_TEXT),
+        )
         for info in ended.infos
-    )
+    )  # fmt: skip
     return replace(
         ended,
         identifier=f"{ended.identifier}-{word}-{now:%Y%m%d%H%M%S}",

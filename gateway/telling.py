@@ -19,12 +19,14 @@ Voices = tuple[tuple[int, tuple[str, ...]], ...]
 """(number of an info, codes of the places it speaks of), in the order of the infos."""
 
 TOWNSHIP = len("411726209")
+SHORT_TEXT = "short_text"
+"""The parameter with an issuer's own short text, relayed unaltered (D26)."""
 
 
 def words_of(info: Info) -> tuple[object, ...]:
     """Return what people hear of an info."""
     told = (info.event, info.sender_name, info.headline, info.description, info.instruction)
-    return (*told, info.expires, info.parameter("short_text"))
+    return (*told, info.expires, info.parameter(SHORT_TEXT))
 
 
 def primary(language: str) -> str:

@@ -761,6 +761,20 @@ async def test_a_waiting_correction_goes_out_by_each_way_out(desk: Desk, way_out
     assert (was.standing, was.reason) == ("stopped", "corrected")
 
 
+async def test_an_end_ordered_here_never_repeats_the_warnings_own_short_text(desk: Desk) -> None:
+    """Who hears "red, run" a second time runs, and does not read on that it was a mistake."""
+    sent = await desk.issue(parameters={"short_text": ["暴雨红色，立即转移"]})
+    made = await post(desk, f"/v1/alerts/{sent['id']}/correct", SIGNER, {"note": "误发"}, 202)
+    while await desk.planner.round():
+        pass
+    batches = await desk.core.store.ledger.batches(made["id"])
+    assert batches
+    for batch, _ in batches:
+        text = (await desk.core.composer.message(batch, (0,), again=False)).text
+        assert "立即转移" not in text
+        assert "更正" in text
+
+
 async def test_a_sealed_code_corrects_alone(desk: Desk) -> None:
     """Behind the locked door there is no signer to ask (D3)."""
     sent = await desk.issue()

@@ -15,6 +15,7 @@ from typing import Any
 from gateway.model import Alert, Group, Info, Kind, Level, Notice
 from gateway.render.prose import CJK, COUNTY, Voice, Want, read, read_all
 from gateway.render.text import clean, shorter
+from gateway.telling import SHORT_TEXT
 
 CHINA = timezone(timedelta(hours=8))
 
@@ -176,7 +177,7 @@ def _short(info: Info | None, want: Want) -> str:
     """The issuer's own short text. It speaks of the area of its version, so places that leave it get ours."""
     if info is None or want.notice is Notice.PARTIAL_ALL_CLEAR:
         return ""
-    text = clean(info.parameter("short_text"))
+    text = clean(info.parameter(SHORT_TEXT))
     return "" if want.language != "zh" and CJK.search(text) else text
 
 
