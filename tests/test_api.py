@@ -252,7 +252,7 @@ async def test_another_county_does_not_learn_that_an_alert_exists(desk: Desk) ->
         assert problem["type"].endswith("/unknown_alert")
     await refusal(desk, 404, "POST", f"/v1/alerts/{alert}/recall", NEIGHBOUR, {"reason": "not mine"})
     _, listed = await desk.call("GET", "/v1/alerts", NEIGHBOUR)
-    assert listed == {"alerts": [], "next": None}
+    assert listed == {"alerts": [], "next": None, "halts": []}
     for token in (CITY, COMMAND):
         _, shown = await desk.call("GET", f"/v1/alerts/{alert}", token)
         assert shown["id"] == alert
@@ -552,7 +552,17 @@ async def test_a_halt_stands_in_the_answer_to_whoever_issues(desk: Desk) -> None
     _, seen = await desk.call("POST", "/v1/alerts/preview", ISSUER, EXAMPLE)
     _, answer = await desk.call("POST", "/v1/alerts", ISSUER, EXAMPLE)
     _, found = await desk.call("GET", f"/v1/alerts/{answer['id']}/status", ISSUER)
-    assert seen["halts"] == answer["halts"] == found["halts"] == ["all", "411726"]
+    _, listed = await desk.call("GET", "/v1/alerts", ISSUER)
+    assert seen["halts"] == answer["halts"] == found["halts"] == listed["halts"] == ["all", "411726"]
+
+
+async def test_what_no_channel_serves_is_said_once_to_whoever_lets_it_go(desk: Desk) -> None:
+    """The same remark at every stage is one that nobody reads at the last."""
+    heat = {"event_code": "11B09", "event": "高温", "level": "orange"}
+    held = await desk.issue(**heat)
+    _, sent = await desk.call("POST", f"/v1/alerts/{held['id']}/approve", SIGNER)
+    codes = [[one["code"] for one in answer["warnings"]].count("no_channel") for answer in (held, sent)]
+    assert codes[0] == 0 < codes[1]
 
 
 async def test_a_warning_that_reaches_nobody_says_so(desk: Desk) -> None:

@@ -693,6 +693,12 @@ def test_an_id_is_never_folded(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert "07-20 13:58" in row
 
 
+def test_a_list_says_first_what_is_halted(capsys: pytest.CaptureFixture[str]) -> None:
+    """A list of active warnings looks as if they were on their way."""
+    answer.show_alerts({"alerts": [], "halts": ["411726"]})
+    assert capsys.readouterr().out.startswith("HALTED (411726): nothing leaves there")
+
+
 async def test_a_preview_marks_townships_nobody_hears_in(run: Run, gateway: Gateway) -> None:
     """A zero in a long table is overlooked; and speech has no SMS segments."""
     gateway.answer = (200, {

@@ -27,7 +27,7 @@ from gateway.errors import Refused
 from gateway.intake import actor
 from gateway.model import Batch, Level, State
 from gateway.ports import AlertRow
-from gateway.preview import gathered, halts, preview, texts_of
+from gateway.preview import gathered, halts, preview, scope_name, texts_of
 from gateway.report import EVERYWHERE, status
 from gateway.standing import WAITING
 from gateway.store.listing import Key, Wanted
@@ -57,7 +57,18 @@ async def list_alerts(call: Call) -> Answer:
         if after is None or len(found) == asked.limit:
             break
     further = f"{after.accepted_at}.{after.id}" if after else None
-    return 200, AlertsPage(alerts=[AlertLine.of(row) for row in found], next=further)
+    shown = [AlertLine.of(row) for row in found]
+    return 200, AlertsPage(alerts=shown, next=further, halts=await _halts(call))
+
+
+async def _halts(call: Call) -> list[str]:
+    """Return the halted scopes the caller is concerned by: counties of one's area, channels, all."""
+    mine = areas_of(call.core, call.principal)
+    return [
+        scope_name(scope)
+        for scope in await call.core.store.outbox.halts()
+        if not scope.isdecimal() or any(scope.startswith(one) or one.startswith(scope) for one in mine)
+    ]
 
 
 def _wanted(call: Call, asked: AlertsQuery) -> Wanted:

@@ -102,7 +102,7 @@ EXAMPLES: dict[type[BaseModel], Any] = {
         "texts": [_WORDS], "deferrals": [], "dropped": [],
     },
     shape.Texts: {"texts": [_WORDS], "findings": []},
-    shape.AlertsPage: {"alerts": [_LINE], "next": f"1784527200000000.{ALERT}"},
+    shape.AlertsPage: {"alerts": [_LINE], "next": f"1784527200000000.{ALERT}", "halts": []},
     shape.AlertOut: _LINE | {
         "route": "green", "reasons": [GREEN], "held": [], "needs": [], "policy_digest": DIGEST,
         "townships": ["411726204", "411726209"], "alert": shape.EXAMPLE,

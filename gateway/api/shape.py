@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pydantic.json_schema import SkipJsonSchema
 
 from gateway import cap
+from gateway import standing as stages
 from gateway.intake import Outcome
 from gateway.model import Record
 from gateway.policy.hazard import CHINA
@@ -170,8 +171,12 @@ class Accepted(BaseModel):
 
     @classmethod
     def of(cls, outcome: Outcome, halts: Sequence[str], further: Sequence[Finding]) -> Self:
-        """Show an outcome; `further` warnings are the gateway's own, on whom it reaches."""
+        """Show an outcome; `further` warnings are the gateway's own, on whom it reaches.
+
+        Of what waits, whoever decides is told which channels are missing, when it leaves.
+        """
         reasons, unmet = split_reasons(outcome.reasons)
+        unmet = unmet if outcome.standing == stages.Standing.ACTIVE else []
         return cls(
             id=outcome.alert,
             result=outcome.result,
@@ -268,6 +273,7 @@ class AlertsPage(BaseModel):
 
     alerts: list[AlertLine]
     next: str | None
+    halts: list[str] = Field(description="Halted scopes: a county of one's area, a channel, or all")
 
 
 class Standing(BaseModel):

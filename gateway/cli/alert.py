@@ -253,14 +253,15 @@ def list_(
     gateway, after = Gateway(url, token), ""
     query = {name: value for name, value in query.items() if value}
     found: list[dict[str, Any]] = []
+    halts: list[str] = []
     while len(found) < limit:
         part = str(min(limit - len(found), PAGE))
         answer = gateway.get("/v1/alerts", limit=part, **query, **({"after": after} if after else {})) or {}
         found += answer.get("alerts") or ()
-        after = answer.get("next") or ""
+        after, halts = answer.get("next") or "", answer.get("halts") or []
         if not after:
             break
-    _show({"alerts": found, "next": after or None}, page.show_alerts, json)
+    _show({"alerts": found, "next": after or None, "halts": halts}, page.show_alerts, json)
 
 
 def add(app: typer.Typer) -> None:

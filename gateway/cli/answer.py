@@ -88,6 +88,8 @@ def show_confirmed(answer: Answer) -> None:
 def show_alerts(answer: Answer) -> None:
     """Show a list of alerts."""
     alerts = answer.get("alerts") or []
+    if answer.get("halts"):
+        typer.echo(_halted(answer))
     if not alerts:
         tell("no alerts")
         return
