@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from gateway import cap
 from gateway.errors import Refused
 from gateway.lineage import Lineage, References, check_drill, drills, likeness, overlap, overtaken, repeated, stops
-from gateway.model import Alert, Document, Info, Kind, Plan, Resolution, Status, Target
+from gateway.model import Alert, Document, Info, Kind, Notice, Plan, Resolution, Status, Target
 from gateway.policy import Authority, Issuer, Policy, Route, Succession
 from gateway.policy.route import ENDS
 from gateway.policy.table import area_covers
@@ -25,7 +25,7 @@ from gateway.routing import plan
 from gateway.standing import RINGS, Standing, first
 from gateway.store import Store
 from gateway.store.around import Around
-from gateway.telling import Parts, divided, primary
+from gateway.telling import Parts, divided, lapses, primary
 
 POSTDATED = timedelta(minutes=10)
 CALLED_WITHIN = timedelta(minutes=5)
@@ -114,13 +114,12 @@ class Cases:
         route = held_back(route, alert, waits, same)
         if sealed:
             route = unsealed(route, alert, targets)
-        planned = self.plan(alert, route, targets, before, issuer, now, authority)
+        planned = self.plan(alert, route, targets, before, issuer, now, parts, authority)
         standing, needs = begin(alert, route, planned)
         ended = stops(alert.kind, references.live) | drills(alert, targets, around)
-        planned = replace(planned, needs=needs, parts=parts)
         if parts and not any(finding.code == SHARED for finding in warnings):
             warnings += lost(alert, parts, self._regions.name)
-        return Prepared(alert, issuer, route, planned, references, cut, standing, ended, warnings)
+        return Prepared(alert, issuer, route, replace(planned, needs=needs), references, cut, standing, ended, warnings)
 
     def plan(
         self,
@@ -130,9 +129,10 @@ class Cases:
         before: tuple[Target, ...],
         issuer: Issuer,
         now: datetime,
+        parts: Parts,
         authority: Authority | None = None,
     ) -> Plan:
-        """Plan a routed alert, through the channels its issuer's grants allow.
+        """Plan a routed alert, through the channels its issuer's grants allow. `parts`: see `gateway.telling`.
 
         The emergency regime adds the townships around it, never across the border (D8, D26). `authority` is what was
         judged this moment; without it, it is judged again: a grant may have been taken away, or its hours have ended,
@@ -150,7 +150,14 @@ class Cases:
             targets = named(targets)  # planned a second time, it must not grow by a second ring
             around = self._regions.around(targets)
             targets += tuple(one for one in around if not policy.authority(issuer, alert, (one,), now).findings)
-        return plan(alert, route, targets, before, policy, now, enabled, self._regions.difference)
+        made = plan(alert, route, targets, before, policy, now, enabled, self._regions.difference)
+        if not parts:
+            return made
+        ends = lapses(alert, parts)
+        steps = tuple(
+            step if step.notice is Notice.PARTIAL_ALL_CLEAR else replace(step, lapses=ends) for step in made.steps
+        )
+        return replace(made, steps=steps, parts=parts)
 
     async def resolve(self, alert: Alert, issuer: Issuer) -> Resolution:
         """Return the townships a message means; many names or corners are read beside the loop, to delay nobody."""

@@ -357,13 +357,13 @@ class Decisions:
         if closed := policy.drill_hours(alert, now):
             raise Refused(409, "drill_hours", closed)
         route = Route(row.plan.route, standing_plan.reasons, downgrade=lowered, decided=True)
-        whole = self._cases.plan(alert, route, targets, before, self._body(row), now)
+        whole = self._cases.plan(alert, route, targets, before, self._body(row), now, row.plan.parts)
         if not whole.steps:
             raise Refused(
                 409, "reaches_nobody", "; ".join(whole.held) or "its area names no known place; issue it anew"
             )
         plan = complete(row.plan, whole, self._regions.difference) if active else whole
-        plan = replace(plan, reasons=standing_plan.reasons, held=(), needs=(), parts=row.plan.parts)
+        plan = replace(plan, reasons=standing_plan.reasons, held=(), needs=())
         return completed(alert, policy), plan, stops(alert.kind, references.live) | drills(alert, targets, around)
 
     async def _followed(self, row: AlertRow) -> tuple[References, tuple[Target, ...], bool]:

@@ -312,7 +312,10 @@ class Audience:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One ordered step of a plan. `fallback_of` is the number of the step it stands in for."""
+    """One ordered step of a plan. `fallback_of` is the number of the step it stands in for.
+
+    `lapses` are the townships whose own words end before the deadline: (township, when).
+    """
 
     number: int
     audience: Audience
@@ -321,6 +324,7 @@ class Step:
     start: datetime
     deadline: datetime
     fallback_of: int | None = None
+    lapses: tuple[tuple[str, datetime], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

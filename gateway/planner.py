@@ -47,7 +47,7 @@ def cut(alert: str, step: Step, sequence: int, page: Page, slice_: int) -> Batch
         notice=step.notice,
         language=step.audience.language,
         township=page.township,
-        deadline=step.deadline,
+        deadline=min(step.deadline, dict(step.lapses).get(page.township, step.deadline)),
         persons=page.persons,
         addresses=page.addresses,
         villages=tuple((village, len(list(run))) for village, run in groupby(page.villages)),

@@ -4,12 +4,13 @@ Called by `case` when an alert is planned and by `compose` for every text. A pla
 where several do, the one that holds it for certain, then the first. Whoever answers for places of several infos
 hears what each says of its own.
 
-**Source:** CAP 1.2 §3.2.2 (several infos), §3.2.4 (areas); DESIGN rules 6 and 7.
+**Source:** CAP 1.2 §3.2.2 (several infos), §3.2.4 (areas); DESIGN rules 4, 6 and 7.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 from gateway.model import Alert, Info, Target
 from gateway.regions.target import merge
@@ -54,6 +55,16 @@ def divided(alert: Alert, parts: Parts) -> Parts:
         joined[first.setdefault((primary(info.language), *words_of(info)), number)] += part
     several = len(first) > len({language for language, *_ in first})
     return tuple(map(merge, joined)) if several else ()
+
+
+def lapses(alert: Alert, parts: Parts) -> tuple[tuple[str, datetime], ...]:
+    """Return when the last words for each township end, where that is before the alert does (rule 4)."""
+    ends: dict[str, datetime] = {}
+    for info, part in zip(alert.infos, parts, strict=False):
+        if end := info.expires or alert.expires:
+            for target in part:
+                ends[target.township] = max(end, ends.get(target.township, end))
+    return tuple((one, end) for one, end in sorted(ends.items()) if alert.expires is None or end < alert.expires)
 
 
 def voices(alert: Alert, parts: Parts, language: str, places: Sequence[str]) -> Voices:

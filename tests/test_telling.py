@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,17 @@ async def test_an_end_in_words_of_its_own_for_each_area_is_told_so(desk: Desk) -
     for (township, *_), text in texts.items():
         assert ("无需转移" in text) == (township == TONGSHAN), text
         assert "误发" in text
+
+
+async def test_the_words_for_one_area_do_not_leave_after_they_have_lapsed(desk: Desk) -> None:
+    """Rule 4 holds for each part: a village must not hear at six what was said to hold until four."""
+    soon, late = ("2026-07-20T16:00:00+08:00", "2026-07-20T18:00:00+08:00")
+    sent = await issue(desk, info(HARD, JIALOU, expires=soon), info(SOFT, TONGSHAN, expires=late))
+    batches = [batch for batch, _ in await desk.core.store.ledger.batches(sent["id"])]
+    assert {(batch.township, batch.deadline) for batch in batches if batch.group is Group.OFFICIALS} == {
+        (JIALOU, datetime.fromisoformat(soon)),
+        (TONGSHAN, datetime.fromisoformat(late)),
+    }
 
 
 # --- who speaks -----------------------------------------------------------------------------------
