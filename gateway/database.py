@@ -22,7 +22,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -136,6 +136,25 @@ class Tx:
         with self._connection.cursor() as cursor, cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
             for row in rows:
                 copy.write_row(row)
+
+    def upsert(self, table: str, types: Mapping[str, str], rows: Sequence[Sequence[Any]], conflict: str) -> None:
+        """Bulk insert of rows that may be there; `conflict` says what then, as behind ON CONFLICT.
+
+        One statement on PostgreSQL, a prepared one per row on SQLite. `types` are the columns with PostgreSQL's types.
+        Where `conflict` updates, no two of the rows may have one key.
+        """
+        if not rows:
+            return
+        names = ", ".join(types)
+        if self.dialect == "sqlite":
+            marks = ", ".join("?" * len(types))
+            self._connection.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks}) ON CONFLICT {conflict}", rows)
+            return
+        arrays = ", ".join(f"%s::{kind}[]" for kind in types.values())
+        self._connection.execute(
+            f"INSERT INTO {table} ({names}) SELECT * FROM unnest({arrays}) ON CONFLICT {conflict}",
+            [list(column) for column in zip(*rows, strict=True)],
+        )
 
 
 def _expand(sql: str, values: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import groupby, repeat
+from functools import partial
+from itertools import repeat
 from operator import is_
 from typing import NamedTuple
 
@@ -18,10 +19,10 @@ from gateway.database import Database, Tx, micros
 from gateway.errors import Ambiguous
 from gateway.model import Batch, Change, Notice, Receipt, Record, Reply, Report, State
 from gateway.ports import Clock, Settled
-from gateway.store import audit, change
+from gateway.store import audit, change, fact, history
 from gateway.store.claim import put_off
-from gateway.store.codec import pack, unpack_alert, unpack_batch, unpack_persons
-from gateway.store.rows import Run, finish_commands, fold_states, person_key
+from gateway.store.codec import pack, pack_outcome, unpack_alert, unpack_batch, unpack_persons
+from gateway.store.rows import Run, fold_states, person_key
 
 
 class Pace(NamedTuple):
@@ -37,6 +38,7 @@ class Pace(NamedTuple):
     first: bool
 
 
+TOGETHER = 1_000  # reports in one transaction
 TOLD = frozenset({State.SUBMITTED, State.UNKNOWN, State.DELIVERED, State.PLAYED, State.CONFIRMED})
 
 
@@ -58,9 +60,25 @@ class SqlLedger:
     async def commit(self, reports: Sequence[Report], replies: Sequence[tuple[Reply, bytes, str]] = ()) -> None:
         """Write later facts; unmatched reports are kept until their submit shows up.
 
-        Each reply comes with the hash of its number and what became of it.
+        Each reply comes with the hash of its number and what became of it. Many reports are several transactions, so
+        that a warning that comes meanwhile waits for one of them; repeated after a failure they change nothing.
         """
-        await self._database.write(lambda tx: _commit(tx, reports, replies), 5.0)
+        for start in range(0, len(reports), TOGETHER):
+            await self._database.write(partial(fact.commit, reports=reports[start : start + TOGETHER]), 5.0)
+        if replies:
+            await self._database.write(lambda tx: _keep(tx, replies), 5.0)
+
+    async def history(
+        self,
+        person: int,
+        places: Sequence[history.Place],
+        phone_hash: bytes = b"",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 1_000,
+    ) -> history.Past:
+        """What one person was told under these places, past ones too, from `since` on and before `until`."""
+        return await self._database.read(lambda tx: history.past(tx, person, places, phone_hash, since, until, limit))
 
     async def confirm(self, alert: str, person: int, villages: Sequence[str], how: str, record: Record) -> bool:
         """A person answered for this version. False if already known."""
@@ -247,11 +265,7 @@ def _settle(tx: Tx, settled: Settled) -> bool:
 
 
 def _record(tx: Tx, settled: Settled, at: int, receipts: Sequence[Receipt]) -> None:
-    """Write the slice's packed record: its positions, and each one's (state, code, reference), or one for all."""
-    record = [(int(receipt.state), receipt.code, receipt.reference) for receipt in receipts]
-    first, last = settled.positions[0], settled.positions[-1]
-    whole = last - first + 1 == len(settled.positions)
-    uniform = len(set(record)) == 1
+    """Write the slice's packed record."""
     tx.run(
         "INSERT INTO outcome (batch, slice, attempt, account, at, record) VALUES"
         " (:batch, :slice, :attempt, :account, :at, :record) ON CONFLICT DO NOTHING",
@@ -260,7 +274,7 @@ def _record(tx: Tx, settled: Settled, at: int, receipts: Sequence[Receipt]) -> N
         attempt=settled.attempt,
         account=settled.account,
         at=at,
-        record=pack(((first, last) if whole else list(settled.positions), record[:1] if uniform else record)),
+        record=pack_outcome(settled.positions, receipts),
     )
 
 
@@ -282,18 +296,10 @@ def _submit_reference(tx: Tx, settled: Settled, position: int, reference: str) -
         reference=reference,
     )
     if row is not None and row[0] is not None:
-        _facts(tx, settled.batch, [(position, settled.attempt, State(row[0]), row[1], row[2])])
+        fact.write(tx, [fact.Fact(settled.batch, position, settled.attempt, State(row[0]), row[1], row[2])])
 
 
-def _commit(tx: Tx, reports: Sequence[Report], replies: Sequence[tuple[Reply, bytes, str]]) -> None:
-    placed: list[tuple[str, int, int, State, str, int]] = []
-    for report in reports:
-        known = (report.batch, report.position, report.attempt) if report.batch else _match(tx, report)
-        if known is not None:
-            placed.append((*known, report.state, report.code, micros(report.at)))
-    placed.sort(key=lambda fact: fact[0])
-    for batch, facts in groupby(placed, key=lambda fact: fact[0]):
-        _facts(tx, batch, [fact[1:] for fact in facts])
+def _keep(tx: Tx, replies: Sequence[tuple[Reply, bytes, str]]) -> None:
     for reply, phone_hash, outcome in replies:
         tx.run(
             "INSERT INTO reply (account, reference, channel, phone_hash, text, at, outcome) VALUES"
@@ -306,51 +312,6 @@ def _commit(tx: Tx, reports: Sequence[Report], replies: Sequence[tuple[Reply, by
             at=micros(reply.at),
             outcome=outcome,
         )
-
-
-def _match(tx: Tx, report: Report) -> tuple[str, int, int] | None:
-    """Upsert the shared row from the report's side; the place of its submit if that came first."""
-    tx.run(
-        "INSERT INTO provider_ref (account, reference, number, state, code, at) VALUES"
-        " (:account, :reference, '', :state, :code, :at) ON CONFLICT (account, reference, number)"
-        " DO UPDATE SET state = excluded.state, code = excluded.code, at = excluded.at"
-        " WHERE provider_ref.state IS NULL OR provider_ref.state < excluded.state",
-        account=report.account,
-        reference=report.reference,
-        state=int(report.state),
-        code=report.code,
-        at=micros(report.at),
-    )
-    row = tx.one(
-        "SELECT batch, position, attempt FROM provider_ref"
-        " WHERE account = :account AND reference = :reference AND number = ''",
-        account=report.account,
-        reference=report.reference,
-    )
-    return (row[0], row[1], row[2]) if row is not None and row[0] is not None else None
-
-
-def _facts(tx: Tx, batch: str, facts: Sequence[tuple[int, int, State, str, int]]) -> None:
-    """Write facts (position, attempt, state, code, µs) of one batch and fold them."""
-    row = tx.one("SELECT size, slice_size FROM batch WHERE id = :batch", batch=batch)
-    if row is None:
-        return
-    size, slice_size = row
-    facts = [fact for fact in facts if 0 <= fact[0] < size]
-    if not facts:
-        return
-    tx.many(
-        "INSERT INTO fact (batch, position, attempt, state, code, at) VALUES"
-        " (:batch, :position, :attempt, :state, :code, :at) ON CONFLICT DO NOTHING",
-        [
-            {"batch": batch, "position": p, "attempt": a, "state": int(s), "code": c, "at": at}
-            for p, a, s, c, at in facts
-        ],
-    )
-    fold_states(tx, batch, [(fact[0], fact[2]) for fact in facts], max(fact[4] for fact in facts))
-    ended = sorted({fact[0] for fact in facts if fact[2] in (State.PLAYED, State.FAILED)})
-    if not slice_size and ended:
-        finish_commands(tx, batch, ended, max(fact[4] for fact in facts))
 
 
 def _confirm(tx: Tx, alert: str, person: int, villages: Sequence[str], how: str, record: Record) -> bool:
