@@ -185,6 +185,7 @@ def good(operation: str, desk: Desk) -> Ask:
         "halt": Ask(ADMIN, {"scope": "411726", "on": True}),
         "matchNationalNumber": Ask(CLERK, {"number": NUMBER}),
         "reconcileNational": Ask(CLERK, {"day": "2026-07-20", "alerts": []}),
+        "getHistory": Ask(CLERK, {"person": str(desk.people[0])}),
         "listAudit": Ask(ADMIN),
         "verifyAudit": Ask(ADMIN),
         "getAuditCheckpoint": Ask(ADMIN),
@@ -357,6 +358,10 @@ async def without_code(desk: Desk, endpoint: Endpoint) -> int:
     return await send(desk, endpoint, (await desk.issue(event_code=""))["id"])
 
 
+async def nobody(desk: Desk, endpoint: Endpoint) -> int:
+    return await send(desk, endpoint, body={"person": "1"})
+
+
 SPECIAL: dict[tuple[str, int], Callable[[Desk, Endpoint], Awaitable[int]]] = {
     ("submitAlert", 200): repeated,
     ("submitAlert", 409): other_content,
@@ -374,6 +379,7 @@ SPECIAL: dict[tuple[str, int], Callable[[Desk, Endpoint], Awaitable[int]]] = {
     ("matchNationalNumber", 409): not_issued,
     ("matchNationalNumber", 422): no_number,
     ("getAlertNational", 422): without_code,
+    ("getHistory", 404): nobody,
     ("halt", 422): no_such_scope,
     ("saveDraft", 409): other_content,
     ("saveDraft", 422): expired,

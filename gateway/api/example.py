@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from gateway import cap
 from gateway.api import duty_shape as duty
-from gateway.api import national, shape
+from gateway.api import national, person, shape
 from gateway.api.problem import TYPES, Problem
 from gateway.preview import Preview
 from gateway.report import Status
@@ -167,6 +167,25 @@ EXAMPLES: dict[type[BaseModel], Any] = {
         "codes": [{"issuer": "411726-qxj", "label": "一号信封", "made_at": AT, "used_at": None, "alert": ""}]
     },
     duty.SealOut: {"code": "ABCD-EFGH-JKLM-NPQR-STUV-WXYZ-2345", "issuer": "411726-qxj", "label": "一号信封"},
+    person.HistoryIn: {"phone": "199 0000 0001", "limit": 200},
+    person.Histories: {
+        "people": [{
+            "person": PERSON, "told": [{
+                "alert": ALERT, "event": "暴雨", "level": "red", "kind": "Alert", "status": "Actual",
+                "sent": "2026-07-20T05:58:00Z", "channel": "sms_twilio", "group": "officials", "notice": "issue",
+                "step": 1, "township": "411726204", "village": "411726204201", "state": "delivered",
+                "code": "delivered", "at": "2026-07-20T06:00:02Z", "frozen_at": AT, "receipts": [
+                    {"state": "submitted", "code": "queued", "at": "2026-07-20T06:00:01Z", "attempt": 1},
+                    {"state": "delivered", "code": "delivered", "at": "2026-07-20T06:00:02Z", "attempt": 1},
+                ],
+            }],
+            "confirmations": [{
+                "alert": ALERT, "villages": ["411726204201"], "how": "reply:sms_twilio", "at": "2026-07-20T06:01:00Z",
+            }],
+            "replies": [{"channel": "sms_twilio", "outcome": "confirmed:1", "at": "2026-07-20T06:01:00Z"}],
+            "earlier": None,
+        }],
+    },
     national.NumberIn: {"number": NUMBER},
     national.ListingIn: {"day": "2026-07-20", "alerts": [_LISTED]},
     national.NumberOut: {"id": ALERT, "national_number": NUMBER, "result": "matched"},

@@ -154,6 +154,28 @@ class SqlDirectory:
         )
         return [(township, village) for township, village in rows]
 
+    async def ever_at(self, address: str) -> tuple[int, ...]:
+        """Persons known by this phone number, those too who have left."""
+        rows = await self._database.read(
+            lambda tx: tx.all(
+                "SELECT id FROM person WHERE phone_hash = :hash ORDER BY id", hash=self._vault.phone_hash(address)
+            )
+        )
+        return tuple(row[0] for row in rows)
+
+    async def ever_of(self, person: int) -> tuple[list[tuple[str, str]], bytes]:
+        """(township, village) of every place a person has or had, and the hash of its number (b"" once erased)."""
+
+        def operation(tx: Tx) -> tuple[list[tuple[str, str]], bytes]:
+            places = tx.all(
+                "SELECT DISTINCT township, village FROM place WHERE person = :person ORDER BY township, village",
+                person=person,
+            )
+            row = tx.one("SELECT phone_hash FROM person WHERE id = :person", person=person)
+            return [(township, village) for township, village in places], bytes(row[0]) if row else b""
+
+        return await self._database.read(operation)
+
     async def device(self, name: str) -> Device | None:
         """A loudspeaker by the name it connects with; None if unknown or retired."""
         row = await self._database.read(
