@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Protocol
 
 from pydantic import BaseModel, Field
 
-from gateway.core import Core
-from gateway.coverage import Village
+from gateway.coverage import CoverageBook, Village
 from gateway.database import moment
 from gateway.model import VillageState
 from gateway.policy.hazard import CHINA
 from gateway.ports import AlertRow
+from gateway.store import Store
 
 EVERYWHERE = ("",)
 
@@ -26,6 +27,18 @@ _STATES = {
     "queued": "待发", "submitted": "已提交", "unknown": "未知", "skipped": "未发", "superseded": "被取代",
     "expired": "过期", "failed": "失败", "delivered": "已送达", "played": "已播出", "confirmed": "已确认",
 }  # fmt: skip
+
+
+class Sources(Protocol):
+    """What a status is read from."""
+
+    @property
+    def store(self) -> Store:
+        """The ledger's."""
+
+    @property
+    def coverage(self) -> CoverageBook:
+        """Villages."""
 
 
 class Count(BaseModel):
@@ -88,7 +101,7 @@ class Status(BaseModel):
     wanting: list[VillageStanding] = Field(description="Not confirmed though confirmation is wanted: calling goes on")
 
 
-async def status(core: Core, row: AlertRow, within: tuple[str, ...] = EVERYWHERE) -> Status:
+async def status(core: Sources, row: AlertRow, within: tuple[str, ...] = EVERYWHERE) -> Status:
     """Return the status of one alert; only villages under the code prefixes `within` are named and counted."""
     alert, ledger = row.alert.id, core.store.ledger
     coverage = await core.coverage.of(row)

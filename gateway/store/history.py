@@ -189,7 +189,7 @@ def _receipts(tx: Tx, asked: Sequence[tuple[str, int, int]]) -> dict[tuple[str, 
     if not asked:
         return found
     # A list of rows as a table: databases agree on its form, and each of its rows is one look into a primary key.
-    marks, values = [], {}
+    marks, values = list[str](), dict[str, str | int]()
     for number, (batch, position, slice_size) in enumerate(asked):
         name = "".join(chr(97 + int(digit)) for digit in str(number))
         marks.append(f"(:batch_{name}, :position_{name}, :slice_{name})")
