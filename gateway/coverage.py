@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 from gateway.directory.people import SqlDirectory
@@ -89,6 +90,7 @@ class CoverageBook:
         self._directory = directory
         self._regions = regions
         self._policy = policy
+        self._name = cache(regions.path_name)
         self._kept: dict[str, tuple[_Version, Coverage]] = {}
 
     async def of(self, row: AlertRow) -> Coverage:
@@ -127,7 +129,7 @@ class CoverageBook:
         for code, tally in tallies.items():
             state = VillageState.CONFIRMED if code in confirmed else _state(tally, share)
             wanting = wanted and state is not VillageState.CONFIRMED
-            villages.append(Village(code, self._regions.path_name(code), state, wanting))
+            villages.append(Village(code, self._name(code), state, wanting))
         return Coverage(tuple(villages), wanted, ends=row.alert.kind in (Kind.CANCEL, Kind.CORRECTION))
 
     async def _batches(self, alert: str) -> AsyncIterator[tuple[Batch, bytes]]:
