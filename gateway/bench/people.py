@@ -24,49 +24,31 @@ ROLES = {Group.RESIDENTS: ("resident", ""), Group.OFFICIALS: ("official", "villa
 
 async def write_people(data: Path, number: int, group: Group = Group.RESIDENTS, county: str = COUNTY) -> None:
     """Add `number` residents or officials of one county, spread evenly, to the database in `data`; it may be new."""
+    regions = Regions.load(data_folder("config") / "regions")
+    villages = [village.code for town in regions.children(county) for village in regions.villages(town.code)]
     database = Database(f"sqlite:///{(data / 'mingluo.db').absolute()}")
     await database.open()
     try:
-        await fill(database, Vault.of("", data), number, group, county)
+        vault, (kind, role) = Vault.of("", data), ROLES[group]
+
+        def people(ids: range) -> Iterator[tuple[object, ...]]:
+            for person in ids:
+                address = f"+86100{person:08d}"
+                secret = vault.seal(encode_secret(Secret(f"居民{person}", address)))
+                hashed = vault.phone_hash(address)
+                yield person, kind, secret, hashed, "zh", county, 0, 0, "opted_in", 0, "active", 0
+
+        def places(ids: range) -> Iterator[tuple[object, ...]]:
+            for at, person in enumerate(ids):
+                village = villages[at * len(villages) // number]
+                yield village[:9], group.value, village, person, role, 0, None
+
+        def write(tx: Tx) -> None:
+            (last,) = tx.all("SELECT COALESCE(MAX(id), 0) FROM person")[0]
+            ids = range(last + 1, last + 1 + number)
+            tx.copy("person", PERSON, people(ids))
+            tx.copy("place", PLACE, places(ids))
+
+        await database.write(write)
     finally:
         await database.close()
-
-
-async def fill(
-    database: Database,
-    vault: Vault,
-    number: int,
-    group: Group = Group.RESIDENTS,
-    county: str = COUNTY,
-    *,
-    after: int = 0,
-) -> None:
-    """Add people to an open database, with the ids behind `after` and behind all others."""
-    regions = Regions.load(data_folder("config") / "regions")
-    villages = [village.code for town in regions.children(county) for village in regions.villages(town.code)]
-    kind, role = ROLES[group]
-
-    def people(ids: range) -> Iterator[tuple[object, ...]]:
-        for person in ids:
-            address = address_of(person)
-            secret = vault.seal(encode_secret(Secret(f"居民{person}", address)))
-            yield person, kind, secret, vault.phone_hash(address), "zh", county, 0, 0, "opted_in", 0, "active", 0
-
-    def places(ids: range) -> Iterator[tuple[object, ...]]:
-        for at, person in enumerate(ids):
-            village = villages[at * len(villages) // number]
-            yield village[:9], group.value, village, person, role, 0, None
-
-    def write(tx: Tx) -> None:
-        (last,) = tx.all("SELECT COALESCE(MAX(id), 0) FROM person")[0]
-        begin = max(last, after) + 1
-        ids = range(begin, begin + number)
-        tx.copy("person", PERSON, people(ids))
-        tx.copy("place", PLACE, places(ids))
-
-    await database.write(write)
-
-
-def address_of(person: int) -> str:
-    """Return the number of an invented person: no such number can ring."""
-    return f"+86100{person % 10**8:08d}"
