@@ -78,7 +78,10 @@ class SystemClock:
 
 
 def configuration(folder: Path) -> Path:
-    """Copy the shipped configuration, with an hourly limit that a bench does not run into; return its folder."""
+    """Copy the shipped configuration, without quiet hours and with an hourly limit that a bench does not run into.
+
+    Return its folder.
+    """
     target = folder / "config"
     shutil.copytree(data_folder("config"), target)
     path = target / "policy" / "defaults.toml"
@@ -86,6 +89,8 @@ def configuration(folder: Path) -> Path:
     if not changed:
         raise LookupError("policy/defaults.toml has no alerts_per_hour")
     path.write_text(text, "utf8")
+    quiet = target / "policy" / "quiet.toml"
+    quiet.write_text(quiet.read_text("utf8").partition("[[defer]]")[0], "utf8")
     return target
 
 
@@ -93,18 +98,27 @@ ORDINALS = str.maketrans("0123456789", "甲乙丙丁戊己庚辛壬癸")
 
 
 def red_rain(number: str, townships: Sequence[str]) -> Alert:
-    """Return a red rainstorm warning of 泌阳县 that takes the green channel."""
+    """Return a red rainstorm warning of 泌阳县 that takes the green channel; its residents are in the urgent lane."""
+    return _rain(number, townships, Level.RED, "Extreme")
+
+
+def yellow_rain(number: str, townships: Sequence[str]) -> Alert:
+    """Return a yellow rainstorm warning of 泌阳县 that takes the green channel; its residents are in the bulk lane."""
+    return _rain(number, townships, Level.YELLOW, "Moderate")
+
+
+def _rain(number: str, townships: Sequence[str], level: Level, severity: str) -> Alert:
     now = datetime.now(UTC).replace(microsecond=0)
     words = f"第{number.translate(ORDINALS)}轮强降雨，未来3小时将有100毫米以上"  # of its own: none is a repetition
     area = Area("泌阳县部分乡镇", geocodes=tuple(Code("township", code) for code in townships))
     info = Info(
-        "暴雨", language="zh-CN", urgency="Immediate", severity="Extreme", certainty="Observed",
+        "暴雨", language="zh-CN", urgency="Immediate", severity=severity, certainty="Observed",
         event_codes=(Code("GB/T 35561", "11B03"),), description=words, areas=(area,),
         expires=now + timedelta(hours=3),
     )  # fmt: skip
     return Alert(
         SENDER, f"bench-{now:%Y%m%d%H%M%S}-{number}", now, Status.ACTUAL, Kind.ALERT, Document.WARNING,
-        "11B03", "暴雨", Level.RED, infos=(info,),
+        "11B03", "暴雨", level, infos=(info,),
     )  # fmt: skip
 
 

@@ -1,8 +1,11 @@
-"""Invented people written straight into an embedded database: an import of this size is another bench."""
+"""Invented people written straight into a database: an import of this size is another bench.
+
+Their ids are made as an import makes them, so that they lie as scattered as in a real installation.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gateway.bench.measure import COUNTY
@@ -23,32 +26,42 @@ ROLES = {Group.RESIDENTS: ("resident", ""), Group.OFFICIALS: ("official", "villa
 
 
 async def write_people(data: Path, number: int, group: Group = Group.RESIDENTS, county: str = COUNTY) -> None:
-    """Add `number` residents or officials of one county, spread evenly, to the database in `data`; it may be new."""
+    """Add people, spread evenly over one county, to the embedded database in `data`; it may be new."""
     regions = Regions.load(data_folder("config") / "regions")
-    villages = [village.code for town in regions.children(county) for village in regions.villages(town.code)]
+    townships = [town.code for town in regions.children(county)]
     database = Database(f"sqlite:///{(data / 'mingluo.db').absolute()}")
     await database.open()
     try:
-        vault, (kind, role) = Vault.of("", data), ROLES[group]
-
-        def people(ids: range) -> Iterator[tuple[object, ...]]:
-            for person in ids:
-                address = f"+86100{person:08d}"
-                secret = vault.seal(encode_secret(Secret(f"居民{person}", address)))
-                hashed = vault.phone_hash(address)
-                yield person, kind, secret, hashed, "zh", county, 0, 0, "opted_in", 0, "active", 0
-
-        def places(ids: range) -> Iterator[tuple[object, ...]]:
-            for at, person in enumerate(ids):
-                village = villages[at * len(villages) // number]
-                yield village[:9], group.value, village, person, role, 0, None
-
-        def write(tx: Tx) -> None:
-            (last,) = tx.all("SELECT COALESCE(MAX(id), 0) FROM person")[0]
-            ids = range(last + 1, last + 1 + number)
-            tx.copy("person", PERSON, people(ids))
-            tx.copy("place", PLACE, places(ids))
-
-        await database.write(write)
+        await add_people(database, Vault.of("", data), number, group, townships)
     finally:
         await database.close()
+
+
+async def add_people(database: Database, vault: Vault, number: int, group: Group, townships: Sequence[str]) -> None:
+    """Add `number` residents or officials, spread evenly over the villages of some townships of one county."""
+    regions = Regions.load(data_folder("config") / "regions")
+    villages = [village.code for code in townships for village in regions.villages(code)]
+    county, (kind, role) = townships[0][:6], ROLES[group]
+
+    def people(numbers: range) -> Iterator[tuple[int, tuple[object, ...]]]:
+        for one in numbers:
+            name, address = f"居民{one}", f"+86100{one:08d}"
+            person = vault.person_id(address, name)
+            sealed = vault.seal(encode_secret(Secret(name, address)))
+            hashed = vault.phone_hash(address)
+            yield person, (person, kind, sealed, hashed, "zh", county, 0, 0, "opted_in", 0, "active", 0)
+
+    def write(tx: Tx) -> None:
+        (before,) = tx.all("SELECT COUNT(*) FROM person")[0]
+        ids: list[int] = []
+
+        def rows() -> Iterator[tuple[object, ...]]:
+            for person, row in people(range(before, before + number)):
+                ids.append(person)
+                yield row
+
+        tx.copy("person", PERSON, rows())
+        places = ((villages[at * len(villages) // number], person) for at, person in enumerate(ids))
+        tx.copy("place", PLACE, ((village[:9], group.value, village, one, role, 0, None) for village, one in places))
+
+    await database.write(write)
