@@ -64,6 +64,7 @@ AWAY_SQLITE = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_BUSY", "SQLITE_CANTOPEN", 
 COLLIDED = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 MAPPED_BYTES = 1 << 30  # of a SQLite file, read without a system call per page
 PARAMETER = re.compile(r"(?<![:\w]):(\*?)([a-z_]+)")
+LISTED = re.compile(r"(NOT )?IN :\*([a-z_]+)")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _log = log.get("database")
@@ -85,7 +86,7 @@ def _for_psycopg(sql: str) -> str:
 
 
 class Tx:
-    """One transaction. SQL takes `:name` parameters; `:*name` expands a sequence into `(…, …)`."""
+    """One transaction. SQL takes `:name` parameters; `IN :*name` takes a sequence."""
 
     def __init__(self, connection: Any, dialect: str) -> None:
         self._connection = connection
@@ -98,10 +99,10 @@ class Tx:
 
     def _execute(self, sql: str, values: dict[str, Any]) -> Any:
         if ":*" in sql:
-            sql, values = _expand(sql, values)
+            sql, values = _arrays(sql, values) if self.postgresql else _expand(sql, values)
         if self.dialect == "sqlite":
             return self._connection.execute(sql, values)
-        return self._connection.execute(_for_psycopg(sql), values)
+        return self._connection.execute(_for_psycopg(sql), values, binary=True)  # text would write bytes as hex
 
     def run(self, sql: str, **values: Any) -> int:
         """Execute; return the number of rows changed."""
@@ -155,6 +156,18 @@ class Tx:
             f"INSERT INTO {table} ({names}) SELECT * FROM unnest({arrays}) ON CONFLICT {conflict}",
             [list(column) for column in zip(*rows, strict=True)],
         )
+
+
+def _arrays(sql: str, values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Turn each `IN :*name` into one array, so that the statement is the same for any number of members."""
+    sql, names = _with_arrays(sql)
+    return sql, values | {name: list(values[name]) for name in names}
+
+
+@lru_cache(maxsize=1024)
+def _with_arrays(sql: str) -> tuple[str, frozenset[str]]:
+    names = frozenset(match[2] for match in LISTED.finditer(sql))
+    return LISTED.sub(lambda match: f"{'<> ALL' if match[1] else '= ANY'} (:{match[2]})", sql), names
 
 
 def _expand(sql: str, values: dict[str, Any]) -> tuple[str, dict[str, Any]]:

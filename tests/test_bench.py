@@ -14,6 +14,7 @@ from gateway.bench.figures import of_fanout, of_first, of_sms
 from gateway.bench.first import First
 from gateway.bench.frozen import Cost, Frozen
 from gateway.bench.intake import Intake
+from gateway.bench.ledger import Found, Latency, Ledger
 from gateway.bench.measure import Spread, quantile
 from gateway.bench.page import page
 from gateway.bench.signed import Signed
@@ -25,6 +26,8 @@ FIRST = First(300, 40, 12.0, 16.0, 17.0, 6.0, 9.0)
 ONE = Spread(1, 1, 1)
 INTAKE = Intake(5.0, 3, 2_000, 853_000, 120, ONE, ONE, ONE, ONE, ONE, ONE, ONE, ONE, ONE, ONE, ONE, ONE)
 SIGNED = Signed(50, 7, ONE, ONE, ONE)
+FULL = Found(200, ONE, ONE, 205, Latency(1, 2), 200, Latency(1, 2), 30, 400)
+LEDGER = Ledger(2_000, 200, 5, FULL, FULL)
 FROZEN = Frozen(5, Cost(ONE, ONE), Cost(ONE, ONE))
 SMS = Sms(1_000, 3, Spread(90, 80, 95), Spread(100, 90, 110), Spread(0.9, 0.8, 1.0), Spread(1, 1, 1))
 
@@ -107,6 +110,24 @@ def test_frozen_neighbours_are_given_up_and_taken_up_again() -> None:
     assert found["redis"]["first_ms"]["low"] > found["redis"]["later_us"]["high"] / 1000 > 0
 
 
+def test_ledger_finds_every_message_of_everybody_it_asks_for(tmp_path: Path) -> None:
+    """A history or a status that lacks something fails the bench; without a server it is the embedded one alone."""
+    found = run("ledger", "--recipients", "2000", "--rounds", "2", "--write", str(tmp_path / "page.md"))
+    assert found.keys() == {"bench", "receipts", "alerts", "rounds", "sqlite", "postgresql"}
+    assert (found["bench"], found["receipts"], found["alerts"], found["rounds"]) == ("ledger", 2_000, 200, 2)
+    embedded = found["sqlite"]
+    assert embedded.keys() == {
+        "batches", "settle_s", "fold_s", "lines", "history", "status_recipients", "status", "settled_mib",
+        "reported_mib",
+    }  # fmt: skip
+    assert embedded["settle_s"].keys() == embedded["fold_s"].keys() == SPREAD
+    assert embedded["history"].keys() == embedded["status"].keys() == {"p50_ms", "p99_ms"}
+    assert (embedded["lines"], embedded["status_recipients"]) == (202, 200)
+    assert min(embedded["settled_mib"], embedded["reported_mib"]) > 0
+    assert found["postgresql"] is None
+    assert "history of 202 messages" in (tmp_path / "page.md").read_text("utf8")
+
+
 def test_an_unknown_bench_is_wrong_use() -> None:
     """A bench that does not exist is not measured as something else."""
     done = subprocess.run([sys.executable, "-m", "gateway.cli", "bench", "carriers"], capture_output=True, check=False)
@@ -132,12 +153,14 @@ def test_a_figure_says_whether_its_target_was_met() -> None:
 def test_the_page_names_machine_and_commands() -> None:
     """A number in the docs without its machine and its command proves nothing."""
     text = page(
-        [INTAKE, SIGNED, FIRST, SMS, FANOUT, FROZEN], "mingluo bench all --write docs/benchmarks.md", date(2026, 7, 1)
+        [INTAKE, SIGNED, FIRST, SMS, FANOUT, LEDGER, FROZEN],
+        "mingluo bench all --write docs/benchmarks.md",
+        date(2026, 7, 1),
     )
     assert "mingluo bench all --write docs/benchmarks.md" in text
     assert "2026-07-01" in text
     assert "Python 3" in text
-    assert all(f"`mingluo bench {name}`" in text for name in ("intake", "signed", "first", "sms", "fanout", "frozen"))
+    assert all(f"`mingluo bench {name}`" in text for name in ("intake", "signed", "first", "sms", "fanout", "ledger"))
 
 
 def test_a_quantile_is_one_of_the_values() -> None:

@@ -10,6 +10,7 @@ has made-up recipients. In the embedded database, and on PostgreSQL in a databas
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import secrets
 import tempfile
@@ -26,7 +27,7 @@ import psycopg
 from psycopg import sql
 
 from gateway.bench.measure import COUNTY, Spread, SystemClock, quantile, red_rain
-from gateway.bench.people import address_of, fill
+from gateway.bench.people import add_people
 from gateway.coverage import CoverageBook
 from gateway.database import Database, Tx
 from gateway.directory.people import SqlDirectory
@@ -49,7 +50,8 @@ HTTP_SLICE = 50  # as an HTTP channel sends
 ASKED = 200  # histories read
 LOOKS = 50  # at the status
 TOGETHER = 10  # alerts accepted before their slices are claimed, then settled
-BEHIND = 1 << 61  # ids as wide as real ones
+MADE_UP = 1 << 62  # ids as wide as real ones, and nobody's
+NOBODY = "+8610000000000"
 LEASE_S = 600.0
 CHANNEL, REPORTING = "noop", "sms_http"
 
@@ -124,9 +126,9 @@ async def _measure(url: str, receipts: int, alerts: int, rounds: int) -> Found:
     await database.open()
     try:
         vault = Vault(secrets.token_bytes(32))
-        await fill(database, vault, receipts // alerts, after=BEHIND)
-        await fill(database, vault, min(OFFICIALS, receipts), Group.OFFICIALS)
-        return await _Bench(database, vault, rounds).run(alerts, receipts // 10)
+        bench = _Bench(database, vault, rounds)
+        await bench.populate(receipts // alerts)
+        return await bench.run(alerts, receipts // 10)
     finally:
         await database.close()
 
@@ -144,6 +146,7 @@ class _Bench:
     def __init__(self, database: Database, vault: Vault, rounds: int) -> None:
         clock = SystemClock()
         self._database = database
+        self._vault = vault
         self._rounds = rounds
         self._store = Store(database, clock)
         self._directory = SqlDirectory(database, vault, clock)
@@ -153,14 +156,23 @@ class _Bench:
         self._targets = tuple(Target(town.code) for town in self._regions.children(COUNTY))
         self._count = 0
 
+    async def populate(self, residents: int) -> None:
+        """Residents, and the officials of the large alert."""
+        townships = [target.township for target in self._targets]
+        await add_people(self._database, self._vault, residents, Group.RESIDENTS, townships)
+        await add_people(self._database, self._vault, min(OFFICIALS, residents), Group.OFFICIALS, townships)
+
     async def run(self, alerts: int, large: int) -> Found:
+        """Fill and measure; `large` recipients has the alert whose status is asked."""
         pages = await self._pages(Group.RESIDENTS)
-        people = [person for page in pages for person in page.persons]
+        people = [one for page in pages for one in zip(page.persons, page.addresses, strict=True)]
         empty = await self._bytes()
         rates, settled = await self._settle(pages, alerts)
         filled = await self._bytes()
         folds, reported = await self._folds(pages)
         after = await self._bytes()
+        gc.collect()
+        gc.freeze()  # as a gateway's process does: what is looked at now is not the bench's own garbage
         lines, history = await self._histories(people)
         return Found(
             batches=settled,
@@ -254,12 +266,12 @@ class _Bench:
             total += len(reports)
         return rates, total
 
-    async def _histories(self, people: Sequence[int]) -> tuple[int, Latency]:
+    async def _histories(self, people: Sequence[tuple[int, str]]) -> tuple[int, Latency]:
         """The most lines one person has, and how long it takes from the number to all of them."""
         spent, lines = [], 0
-        for person in people[:: max(1, len(people) // ASKED)]:
+        for person, address in people[:: max(1, len(people) // ASKED)]:
             started = time.perf_counter()
-            (found,) = await self._directory.ever_at(address_of(person))
+            (found,) = await self._directory.ever_at(address)
             places, phone_hash = await self._directory.ever_of(found)
             past = await self._store.ledger.history(found, places, phone_hash)
             spent.append(time.perf_counter() - started)
@@ -275,8 +287,8 @@ class _Bench:
             size = min(PAGE, recipients - first)
             town = self._targets[first // PAGE % len(self._targets)].township
             village = self._regions.villages(town)[0].code
-            persons = tuple(range(2 * BEHIND - 1 - first - size, 2 * BEHIND - 1 - first))
-            page = Page(town, persons, tuple(map(address_of, persons)), (village,) * size)
+            persons = tuple(range(MADE_UP + first, MADE_UP + first + size))
+            page = Page(town, persons, (NOBODY,) * size, (village,) * size)
             crowd.append((Group.RESIDENTS, page))
             first += size
         batches = await self._accept([*((Group.OFFICIALS, page) for page in officials), *crowd])

@@ -9,11 +9,12 @@ from gateway.bench.fanout import Fanout
 from gateway.bench.first import First
 from gateway.bench.frozen import Cost, Frozen
 from gateway.bench.intake import Intake
+from gateway.bench.ledger import Found, Ledger
 from gateway.bench.measure import machine
 from gateway.bench.signed import Signed
 from gateway.bench.sms import Sms
 
-Result = Intake | Signed | First | Sms | Fanout | Frozen
+Result = Intake | Signed | First | Sms | Fanout | Ledger | Frozen
 Row = tuple[str, str, str]
 
 HEAD = """# Benchmarks
@@ -31,6 +32,7 @@ work shares the cores, latencies are mostly its: the raw figures of the same run
 
 TITLES = {
     "fanout": "Fan-out through the no-op channel",
+    "ledger": "The ledger full of receipts",
     "sms": "HTTP SMS channel against a bare loop of the same SDK call",
     "frozen": "What a frozen neighbour costs",
     "signed": "Signed warnings against the signature library alone",
@@ -70,6 +72,10 @@ def rows(result: Result) -> list[Row]:
                 ("signxml's own verification of the same bytes, messages/s of CPU", str(result.library_s), ""),
                 ("verified and read : verified", str(result.ratio), "≥ 0.8"),
             ]
+        case Ledger():
+            databases = [("SQLite", result.sqlite), ("PostgreSQL", result.postgresql)]
+            head = ("receipts, alerts, rounds", f"{result.receipts:,}, {result.alerts}, {result.rounds}", "")
+            return [head, *(row for name, found in databases if found for row in _ledger(name, found))]
         case Frozen():
             costs = [("Redis", result.redis), ("RabbitMQ (of MINGLUO_AMQP_URL), green publish", result.rabbitmq)]
             return [row for name, cost in costs if cost for row in _cost(name, cost)]
@@ -110,6 +116,19 @@ def _intake(result: Intake) -> list[Row]:
         ("p99, ms to 202", str(result.red_p99_ms), "≤ 100"),
         ("bulk send recalled: until the last slice that left was settled, ms", str(result.recall_ms), "≤ 1,000"),
     ]
+
+
+def _ledger(name: str, found: Found) -> list[Row]:
+    return [
+        (f"{name}: slices settled, packed records/s", str(found.settle_s), ""),
+        (f"{name}: late delivery reports folded, ten thousand in one commit: reports/s", str(found.fold_s), ""),
+        (f"{name}: from a number to its history of {found.lines} messages, p50 and p99, ms",
+         f"{found.history.p50_ms:g}, {found.history.p99_ms:g}", "p50 ≤ 50"),
+        (f"{name}: status of an alert to {found.status_recipients:,} that moves, p50 and p99, ms",
+         f"{found.status.p50_ms:g}, {found.status.p99_ms:g}", "p50 ≤ 50"),
+        (f"{name}: a million receipts on the disk, MiB", f"{found.settled_mib:,.0f}", ""),
+        (f"{name}: with a carrier's reference and a late report each, MiB", f"{found.reported_mib:,.0f}", ""),
+    ]  # fmt: skip
 
 
 def _cost(name: str, cost: Cost) -> list[Row]:

@@ -25,27 +25,29 @@ class Name(StrEnum):
     INTAKE = "intake"
     SIGNED = "signed"
     FROZEN = "frozen"
+    LEDGER = "ledger"
 
 
-ORDER = (Name.INTAKE, Name.SIGNED, Name.FIRST, Name.SMS, Name.FANOUT, Name.FROZEN)
+ORDER = (Name.INTAKE, Name.SIGNED, Name.FIRST, Name.SMS, Name.FANOUT, Name.LEDGER, Name.FROZEN)
 
 
 def bench(
     name: Annotated[
-        Name, typer.Argument(metavar="[NAME]", help="intake, signed, first, sms, fanout, frozen or all.")
+        Name, typer.Argument(metavar="[NAME]", help="intake, signed, first, sms, fanout, ledger, frozen or all.")
     ] = Name.ALL,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON line per bench.")] = False,
     recipients: Annotated[
-        int | None, typer.Option(min=1, help="Residents (fanout, intake's recall), texts (sms).")
+        int | None, typer.Option(min=1, help="Residents (fanout, intake's recall), texts (sms), receipts (ledger).")
     ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds; alerts for first.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Of each part of a round (intake).")] = None,
     write: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the page of the figures.")] = None,
 ) -> None:
-    """Measure intake, the way to the first loudspeaker, the SMS channel, the fan-out, and what frozen neighbours cost.
+    """Measure intake, the way to the first loudspeaker, the SMS channel, the fan-out, the ledger, frozen neighbours.
 
     Nothing real is sent and nothing of an installation is touched. Without options: about four minutes on two cores.
-    A frozen RabbitMQ is measured on the one MINGLUO_AMQP_URL names, with queues of its own.
+    A frozen RabbitMQ is measured on the one MINGLUO_AMQP_URL names, with queues of its own; the ledger also on the
+    PostgreSQL MINGLUO_DATABASE_URL names, in a database of its own.
 
     Example: mingluo bench fanout --recipients 100000 --rounds 3 --json
     """
@@ -63,6 +65,7 @@ async def _measure(name: Name, recipients: int | None, rounds: int | None, secon
     from gateway.bench.first import first
     from gateway.bench.frozen import frozen
     from gateway.bench.intake import intake
+    from gateway.bench.ledger import ledger
     from gateway.bench.signed import signed
     from gateway.bench.sms import sms
 
@@ -71,6 +74,8 @@ async def _measure(name: Name, recipients: int | None, rounds: int | None, secon
         return await intake(seconds or 5.0, rounds or 3, recipients or 100_000)
     if name is Name.SIGNED:
         return await signed(rounds=rounds or 7)
+    if name is Name.LEDGER:
+        return await ledger(recipients or 10_000_000, rounds or 5)
     if name is Name.FROZEN:
         return await frozen(rounds or 5)
     if name is Name.FANOUT:

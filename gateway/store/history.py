@@ -7,6 +7,7 @@ over batches names the few whose keys enclose the person's, and those are opened
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -20,6 +21,13 @@ from gateway.store.rows import person_key
 
 Place = tuple[str, str]
 """(township, village); village "" for a post at the township."""
+SQLITE = (
+    "WITH asked AS (SELECT value ->> 0 AS batch, value ->> 1 AS position, value ->> 2 AS slice FROM json_each(:rows))"
+)
+POSTGRESQL = (
+    "WITH asked AS (SELECT value ->> 0 AS batch, (value ->> 1)::bigint AS position, (value ->> 2)::bigint AS slice"
+    " FROM json_array_elements(:rows::json))"
+)
 NEVER = 2**62  # later than any time
 
 
@@ -188,25 +196,23 @@ def _receipts(tx: Tx, asked: Sequence[tuple[str, int, int]]) -> dict[tuple[str, 
     found: dict[tuple[str, int], list[Heard]] = {}
     if not asked:
         return found
-    # A list of rows as a table: databases agree on its form, and each of its rows is one look into a primary key.
-    marks, values = list[str](), dict[str, str | int]()
-    for number, (batch, position, slice_size) in enumerate(asked):
-        name = "".join(chr(97 + int(digit)) for digit in str(number))
-        marks.append(f"(:batch_{name}, :position_{name}, :slice_{name})")
-        values |= {f"batch_{name}": batch, f"position_{name}": position}
-        values[f"slice_{name}"] = position // slice_size if slice_size else 0
-    table = f"WITH asked (batch, position, slice) AS (VALUES {', '.join(marks)}) SELECT a.batch, a.position,"
-    for batch, position, attempt, at, record in tx.all(
-        f"{table} o.attempt, o.at, o.record FROM asked a JOIN outcome o ON o.batch = a.batch AND o.slice = a.slice",
-        **values,
-    ):
+    # One parameter however many they are, and one look into a primary key for each.
+    rows = json.dumps([(batch, position, position // size if size else 0) for batch, position, size in asked])
+    table = POSTGRESQL if tx.postgresql else SQLITE
+    settled = tx.all(
+        f"{table} SELECT a.batch, a.position, o.attempt, o.at, o.record FROM asked a"
+        " JOIN outcome o ON o.batch = a.batch AND o.slice = a.slice",
+        rows=rows,
+    )
+    for batch, position, attempt, at, record in settled:
         if (receipt := receipt_at(record, position)) is not None:
             found.setdefault((batch, position), []).append(Heard(*receipt, moment(at), attempt))
-    for batch, position, attempt, at, state, code in tx.all(
-        f"{table} f.attempt, f.at, f.state, f.code FROM asked a"
+    later = tx.all(
+        f"{table} SELECT a.batch, a.position, f.attempt, f.at, f.state, f.code FROM asked a"
         " JOIN fact f ON f.batch = a.batch AND f.position = a.position",
-        **values,
-    ):
+        rows=rows,
+    )
+    for batch, position, attempt, at, state, code in later:
         found.setdefault((batch, position), []).append(Heard(State(state), code, moment(at), attempt))
     return found
 
