@@ -138,24 +138,28 @@ class Tx:
             for row in rows:
                 copy.write_row(row)
 
-    def upsert(self, table: str, types: Mapping[str, str], rows: Sequence[Sequence[Any]], conflict: str) -> None:
+    def upsert(
+        self, table: str, types: Mapping[str, str], rows: Sequence[Sequence[Any]], conflict: str, returning: str = ""
+    ) -> list[Row]:
         """Bulk insert of rows that may be there; `conflict` says what then, as behind ON CONFLICT.
 
-        One statement on PostgreSQL, a prepared one per row on SQLite. `types` are the columns with PostgreSQL's types.
-        Where `conflict` updates, no two of the rows may have one key.
+        One statement on PostgreSQL, a prepared one on SQLite. `types` are the columns with PostgreSQL's types. Where
+        `conflict` updates, no two of the rows may have one key. With `returning`, these columns of what was written,
+        in any order.
         """
         if not rows:
-            return
-        names = ", ".join(types)
+            return []
+        names, tail = ", ".join(types), f" ON CONFLICT {conflict}" + (f" RETURNING {returning}" if returning else "")
         if self.dialect == "sqlite":
-            marks = ", ".join("?" * len(types))
-            self._connection.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks}) ON CONFLICT {conflict}", rows)
-            return
+            sql = f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(types))}){tail}"
+            if returning:
+                return [found for row in rows for found in self._connection.execute(sql, row)]
+            self._connection.executemany(sql, rows)
+            return []
         arrays = ", ".join(f"%s::{kind}[]" for kind in types.values())
-        self._connection.execute(
-            f"INSERT INTO {table} ({names}) SELECT * FROM unnest({arrays}) ON CONFLICT {conflict}",
-            [list(column) for column in zip(*rows, strict=True)],
-        )
+        sql = f"INSERT INTO {table} ({names}) SELECT * FROM unnest({arrays}){tail}"
+        done = self._connection.execute(sql, [list(column) for column in zip(*rows, strict=True)], binary=True)
+        return cast(list[Row], done.fetchall()) if returning else []
 
 
 def _arrays(sql: str, values: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Later facts: reports on their way to the submits they belong to, and from there into the folded states.
 
 Called by `ledger`. A thousand reports are a handful of statements: one upsert of the rows that submit and report
-share, one look at what has met, one insert of facts, and one fold per batch. Rows are written in the order of their
+share, which tells what has met, one insert of facts, and one fold per batch. Rows are written in the order of their
 keys, so that two processes lock them in the same order.
 """
 
@@ -19,6 +19,10 @@ ASKED = 1_000  # keys in one query; databases bound the number of parameters
 PLACE = {"batch": "text", "position": "bigint", "attempt": "bigint"}
 FACT = PLACE | {"state": "bigint", "code": "text", "at": "bigint"}
 SHARED = {"account": "text", "reference": "text", "number": "text", "state": "bigint", "code": "text", "at": "bigint"}
+HIGHER = ", ".join(
+    f"{name} = CASE WHEN provider_ref.state >= excluded.state THEN provider_ref.{name} ELSE excluded.{name} END"
+    for name in ("state", "code", "at")
+)  # as in the fold; the first report finds no state there
 
 
 class Fact(NamedTuple):
@@ -48,35 +52,20 @@ def _match(tx: Tx, reports: Sequence[Report]) -> list[Fact]:
         key = (report.account, report.reference)
         if key not in highest or report.state > highest[key].state:
             highest[key] = report
-    tx.upsert(
+    shared = tx.upsert(
         "provider_ref",
         SHARED,
         [(*key, "", int(one.state), one.code, micros(one.at)) for key, one in sorted(highest.items())],
-        "(account, reference, number) DO UPDATE SET state = excluded.state, code = excluded.code, at = excluded.at"
-        " WHERE provider_ref.state IS NULL OR provider_ref.state < excluded.state",
+        f"(account, reference, number) DO UPDATE SET {HIGHER}",
+        "account, reference, batch, position, attempt",
     )
-    places = _places(tx, sorted(highest))
+    known = {row[:2]: row[2:] for row in shared if row[2] is not None}
     return [
-        Fact(*place, report.state, report.code, micros(report.at))
+        Fact(batch, position, attempt, report.state, report.code, micros(report.at))
         for report in reports
-        if (place := places.get((report.account, report.reference))) is not None
+        if (key := (report.account, report.reference)) in known
+        for batch, position, attempt in (known[key],)
     ]
-
-
-def _places(tx: Tx, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, int, int]]:
-    """(batch, position, attempt) of the submits known under these (account, reference)."""
-    found: dict[tuple[str, str], tuple[str, int, int]] = {}
-    for account, group in groupby(keys, key=lambda key: key[0]):
-        references = [reference for _, reference in group]
-        for start in range(0, len(references), ASKED):
-            rows = tx.all(
-                "SELECT reference, batch, position, attempt FROM provider_ref WHERE account = :account"
-                " AND reference IN :*references AND number = '' AND batch IS NOT NULL",
-                account=account,
-                references=references[start : start + ASKED],
-            )
-            found.update(((account, reference), (batch, position, tried)) for reference, batch, position, tried in rows)
-    return found
 
 
 def write(tx: Tx, facts: Iterable[Fact]) -> None:

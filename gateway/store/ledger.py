@@ -38,7 +38,7 @@ class Pace(NamedTuple):
     first: bool
 
 
-TOGETHER = 1_000  # reports in one transaction
+TOGETHER = 2_000  # reports in one transaction: more of them gain little and hold up a warning
 TOLD = frozenset({State.SUBMITTED, State.UNKNOWN, State.DELIVERED, State.PLAYED, State.CONFIRMED})
 
 
