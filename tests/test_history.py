@@ -17,10 +17,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import create_engine, text
 from test_store import NOW, HandClock, alert, batch_of, draft_of
 
+from gateway import migrations
 from gateway.database import Database
 from gateway.errors import Temporary
 from gateway.model import Alert, Batch, Group, Kind, Level, Notice, Receipt, Record, Reply, Report, State, Status
@@ -307,3 +311,30 @@ async def test_a_report_of_no_recipient_is_left_out(store: Store) -> None:
     await store.ledger.commit([Report("noop", "", State.DELIVERED, NOW, "", *place) for place in where])
     counts = await store.ledger.counts(one.id)
     assert counts == {("noop", "officials", "delivered"): 1, ("noop", "officials", "queued"): 3}
+
+
+async def test_an_upgraded_database_keeps_its_facts_and_what_still_waits(tmp_path: Path, hand: HandClock) -> None:
+    """What carriers reported before the update stays proven, and a submit that comes after it finds its report."""
+    path, one = tmp_path / "old.db", alert()
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0004")
+        fact = "INSERT INTO fact VALUES (:batch, 1, 1, 50, 'before', 7)"
+        connection.execute(text(fact), {"batch": f"{one.id}.1.0"})
+        report = "INSERT INTO provider_ref VALUES ('noop', 'r0', '', NULL, NULL, NULL, 50, 'early', 8)"
+        connection.execute(text(report))
+        connection.commit()
+    engine.dispose()
+    database = Database(f"sqlite:///{path}")
+    await database.open()
+    store, batch = Store(database, hand), seated(one, 0, HERE, (100, 101))
+    await accepted(store, one, NOW, batch)
+    assert await store.ledger.unmatched() == 1
+    await sent(store, batch, [Receipt(State.SUBMITTED, reference="r0"), Receipt(State.SUBMITTED)], NOW)
+    assert await store.ledger.unmatched() == 0
+    found = [(await store.ledger.history(person, [HERE])).told[0].receipts for person in (100, 101)]
+    assert [[heard.code for heard in receipts if heard.code] for receipts in found] == [["early"], ["before"]]
+    await database.close()
