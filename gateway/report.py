@@ -34,11 +34,11 @@ class Sources(Protocol):
 
     @property
     def store(self) -> Store:
-        """The ledger's."""
+        """Counts and times of its ledger."""
 
     @property
     def coverage(self) -> CoverageBook:
-        """Villages."""
+        """What is known of each village."""
 
 
 class Count(BaseModel):

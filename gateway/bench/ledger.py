@@ -293,11 +293,11 @@ class _Bench:
             first += size
         batches = await self._accept([*((Group.OFFICIALS, page) for page in officials), *crowd])
         receipt, now = Receipt(State.DELIVERED), datetime.now(UTC)
-        for batch, at in await self._claim(batches):
-            outcome = Settled(
-                batch.id, at, 1, f"{batch.id}/{at}", range(len(batch)), [receipt] * len(batch), CHANNEL, now
-            )
-            await self._store.ledger.settle(outcome)
+        outcomes = [
+            Settled(batch.id, at, 1, f"{batch.id}/{at}", range(len(batch)), [receipt] * len(batch), CHANNEL, now)
+            for batch, at in await self._claim(batches)
+        ]
+        await asyncio.gather(*map(self._store.ledger.settle, outcomes))
         row = await self._store.outbox.alert(batches[0].alert)
         assert row is not None
         book = CoverageBook(self._store, self._directory, self._regions, lambda: self._policy)
