@@ -40,7 +40,7 @@ TAGS = {
     "alerts": "Warnings: issue them, and see what became of them",
     "decisions": "Drafts, and what people decide on an alert",
     "duty": "What the duty room owes, the emergency regime, and sealed codes",
-    "people": "What one person was told, and what came back",
+    "people": "What the people in the rosters ask for",
     "national": "The national platform (国突): the day's reconciliation",
     "audit": "The hash chain of decisions",
     "gateway": "The gateway itself",

@@ -162,7 +162,7 @@ async def history(call: Call) -> Answer:
     return 200, Histories(people=found)
 
 
-PEOPLE = (
+HISTORY = (
     Endpoint(
         "POST", "/v1/people/history", "getHistory",
         "What one person was told, by which channel, why, and what came back, newest first. The number stands in the "

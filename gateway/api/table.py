@@ -10,7 +10,7 @@ from gateway.api.duty_table import DUTY
 from gateway.api.endpoint import JSON, Answer, Call, Endpoint
 from gateway.api.national import NATIONAL
 from gateway.api.openapi import document
-from gateway.api.person import PEOPLE
+from gateway.api.person import HISTORY
 from gateway.api.shape import (
     Accepted,
     AlertOut,
@@ -58,7 +58,7 @@ def _document() -> bytes:
 ENDPOINTS: tuple[Endpoint, ...] = (
     *DUTY,
     *NATIONAL,
-    *PEOPLE,
+    *HISTORY,
     Endpoint(
         "POST", "/v1/alerts", "submitAlert",
         "Issue a warning: CAP 1.2, JSON, or the national dialect (application/xml). 202 means that it is durable and "
