@@ -45,7 +45,7 @@ def bench(
 ) -> None:
     """Measure intake, the way to the first loudspeaker, the SMS channel, the fan-out, the ledger, frozen neighbours.
 
-    Nothing real is sent and nothing of an installation is touched. Without options: about four minutes on two cores.
+    Nothing real is sent and nothing of an installation is touched. Without options: about five minutes on two cores.
     A frozen RabbitMQ is measured on the one MINGLUO_AMQP_URL names, with queues of its own; the ledger also on the
     PostgreSQL MINGLUO_DATABASE_URL names, in a database of its own.
 

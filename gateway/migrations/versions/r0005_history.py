@@ -10,9 +10,9 @@ revision = "0005"
 down_revision = "0004"
 
 INDEXES = (
-    "CREATE INDEX batch_place ON batch (township, first_key, last_key)",
-    "CREATE INDEX confirmation_person ON confirmation (person, at)",
-    "CREATE INDEX reply_phone ON reply (phone_hash, at)",
+    "CREATE INDEX IF NOT EXISTS batch_place ON batch (township, first_key, last_key)",
+    "CREATE INDEX IF NOT EXISTS confirmation_person ON confirmation (person, at)",
+    "CREATE INDEX IF NOT EXISTS reply_phone ON reply (phone_hash, at)",
 )
 CLUSTERED = {
     "fact": "batch TEXT NOT NULL, position BIGINT NOT NULL, attempt BIGINT NOT NULL, state BIGINT NOT NULL,"
@@ -27,6 +27,7 @@ def upgrade() -> None:
         op.execute(statement)
     if op.get_bind().dialect.name == "sqlite":
         for table, columns in CLUSTERED.items():
+            op.execute("DROP TABLE IF EXISTS clustered")  # of an upgrade that was cut off
             op.execute(f"CREATE TABLE clustered ({columns}) WITHOUT ROWID")
             op.execute(f"INSERT INTO clustered SELECT * FROM {table}")
             op.execute(f"DROP TABLE {table}")
