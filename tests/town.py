@@ -14,7 +14,7 @@ from pathlib import Path
 from manual_clock import ManualClock
 
 from gateway.database import Database
-from gateway.directory.importer import Imported, Importer
+from gateway.directory.importer import How, Imported, Importer
 from gateway.directory.people import SqlDirectory
 from gateway.directory.table import Roster
 from gateway.directory.vault import Vault
@@ -73,9 +73,9 @@ class Town:
     directory: SqlDirectory
     importer: Importer
 
-    async def bring(self, roster: Roster, *rows: Cells, replace: bool = False) -> Imported:
+    async def bring(self, roster: Roster, *rows: Cells, replace: bool = False, how: How | None = None) -> Imported:
         """Import rows in the order of `HEADERS`."""
-        return await self.importer.read(table(roster, *rows), roster, replace=replace)
+        return await self.importer.read(table(roster, *rows), roster, how or How(replace=replace))
 
     async def officials(self, *rows: Cells) -> None:
         """Import officials; all rows must be good. Cells left out at the end are empty."""

@@ -1,65 +1,108 @@
-"""Import of rosters from CSV: officials, residents, subscribers, devices. The columns stand in `table`.
+"""Import of rosters: officials, residents, subscribers, devices from CSV, .xlsx or .xls. The columns stand in `table`.
 
-Called by the API and the command line. A table is read and sealed in a thread, 1,000 rows at a time, and each such
-chunk is one operation of the database, so neither the size of a roster nor a slow disk holds up a warning.
-Importing the same table again changes nothing: ids are derived from number and name. The same number with the same
-name is one person with several places; another name with that number is another person.
+Called by the command line and the demonstration. First the whole table is read, checked and sealed in a thread, in
+bounded memory; then one transaction brings it in, in the order of the people's ids. So an import that dies, at
+whatever moment, leaves the roster as it was, and one that is only tried (`dry`) or refused does the same work and
+takes it back. Importing the same table again changes nothing: ids are derived from number and name. The same number
+with the same name is one person with several places; another name with that number is another person.
 
-Without `replace` places are only added. With it, whoever the table no longer lists is retired, but only in the
-counties the table lists, and only if every row could be read: a typing error must not silence a village.
-The caller writes the audit record from `Imported`, which holds no personal data.
+Without `replace` places are only added. With it the table is the full list of its scope (`within`, or the counties it
+lists): whoever it no longer names leaves there, but only if every row could be read, for a typing error must not
+silence a village; and more than `removable` of those who stood there never leave unasked, for a file that was cut off
+must not silence a county. The caller writes the audit record from `Imported`, which holds no personal data.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import BinaryIO
 
-from gateway.database import Database, Row, micros
+from gateway.database import Database, Row, Tx, micros
+from gateway.directory.flag import Listed, shared
 from gateway.directory.row import DeviceRow, PersonRow, Reading, Wrong
+from gateway.directory.spool import Spool
 from gateway.directory.table import Roster, RowError, Table
 from gateway.directory.vault import Vault
 from gateway.directory.working import (
     ADDED,
+    CHANGED,
+    MOVED,
     UNCHANGED,
-    UPDATED,
+    Scope,
     retire_devices,
     retire_people,
     write_devices,
     write_people,
 )
+from gateway.errors import Refused
 from gateway.model import Group
 from gateway.ports import Clock
 from gateway.regions import Regions
 
-CHUNK = 1_000
+CHUNK = 2_000
 ERRORS_KEPT = 1_000
 COUNTY = 6  # digits
+ONE_AT_A_TIME = 7_310_061  # key of PostgreSQL's lock: two imports at once would add the same person twice
+REMOVABLE = 0.1
+REMOVED_FREELY = 10  # people; a tenth of a village's officials is nobody
+
+Progress = Callable[[str, float, int], None]
+"""Told (reading or writing, share from 0 to 1, rows or people so far), from a thread."""
+Found = Callable[[str, RowError], None]
+"""Told every finding as it is made: (error or note, finding), from a thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import did, in rows: `rows` = `added` + `updated` + `unchanged` + `failed`.
+    """What an import did: `rows` were read, `failed` of them left out; the difference counts people (or devices).
 
-    `errors` are the first 1,000; `ignored` the letters of columns that were left out. `retired` counts people (or
-    devices) that left this kind, `ended` single places that ended.
+    `added` had no place in this kind before, `moved` have other places than before, `changed` other particulars,
+    `removed` are no longer listed; `several` of those listed have several places or roles, in whatever list, and
+    `shared` have a number that another name has as well. `errors` and `notes` are the first 1,000; `ignored` the
+    letters of columns that were left out. A `dry` one was taken back.
     """
 
     kind: Roster
-    encoding: str
-    rows: int
-    added: int
-    updated: int
-    unchanged: int
-    failed: int
-    errors: tuple[RowError, ...]
+    format: str
+    rows: int = 0
+    failed: int = 0
+    added: int = 0
+    changed: int = 0
+    moved: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    several: int = 0
+    shared: int = 0
+    errors: tuple[RowError, ...] = ()
+    notes: tuple[RowError, ...] = ()
     ignored: tuple[str, ...] = ()
-    retired: int = 0
-    ended: int = 0
+    dry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How a table is brought in.
+
+    Args:
+        replace: it is the full list of its scope.
+        within: code of the county or township it speaks for; rows of other places are errors. "": any.
+        removable: share of those who stand in the scope that may leave without being asked about, 0 to 1.
+        dry: only say what would change.
+        progress: see `Progress`.
+        found: see `Found`.
+    """
+
+    replace: bool = False
+    within: str = ""
+    removable: float = REMOVABLE
+    dry: bool = False
+    progress: Progress = field(default=lambda _stage, _share, _rows: None)
+    found: Found = field(default=lambda _kind, _finding: None)
 
 
 class Importer:
@@ -71,119 +114,176 @@ class Importer:
         self._regions = regions
         self._clock = clock
 
-    async def read(self, stream: BinaryIO, kind: Roster, *, replace: bool = False) -> Imported:
+    async def read(self, stream: BinaryIO, kind: Roster, how: How | None = None) -> Imported:
         """Import one table. The stream must be seekable and is not closed.
 
         Raises:
-            Refused: the file is no such table; nothing was imported.
-            StoreDown: the database went away; what was imported until then stays, import again.
+            Refused: the file is no such table, or would remove too many; nothing was changed.
+            StoreDown: the database went away; nothing was changed.
         """
+        how = how or How()
+        if how.within and getattr(self._regions.get(how.within), "kind", "") not in ("county", "township"):
+            raise Refused(422, "import_scope", "a list speaks for a county (6 digits) or a township (9 digits)")
         table = await asyncio.to_thread(Table.open, stream, kind)
-        return await _Run(self._database, self._vault, self._clock, table, replace).run(
-            Reading(kind, self._regions, self._vault)
-        )
+        run = _Run(table, how, self._vault, Reading(kind, self._regions, self._vault))
+        with run.spool:
+            await asyncio.to_thread(run.take_in)
+            at = micros(self._clock.now())
+            result = await self._database.write(lambda tx: run.bring(tx, at))
+        if isinstance(result, Refused):
+            raise result
+        return result
 
 
 class _Run:
     """One import under way."""
 
-    def __init__(self, database: Database, vault: Vault, clock: Clock, table: Table, replace: bool) -> None:
-        self._database = database
-        self._vault = vault
-        self._clock = clock
+    def __init__(self, table: Table, how: How, vault: Vault, reading: Reading) -> None:
         self._table = table
-        self._replace = replace
-        self._outcome: Counter[str] = Counter()
-        self._failed = 0
+        self._how = how
+        self._vault = vault
+        self._reading = reading
+        self._devices = table.kind is Roster.DEVICES
+        self.spool: Spool[DeviceRow] | Spool[PersonRow] = Spool(DeviceRow) if self._devices else Spool(PersonRow)
+        self._rows = self._failed = 0
         self._errors: list[RowError] = []
+        self._listed = Listed()
         self._counties: set[str] = set()
-        self._listed: set[int] = set()  # hashes of places, ids of devices; filled only to retire the others
 
-    async def run(self, reading: Reading) -> Imported:
-        """Import chunk by chunk, then retire."""
+    # --- reading ----------------------------------------------------------------------------------
+
+    def take_in(self) -> None:
+        """Read the table into the spool."""
         rows = iter(self._table)
-        while True:
-            people, devices, errors = await asyncio.to_thread(read_chunk, rows, reading)
-            if not people and not devices and not errors:
-                break
-            self._failed += len(errors)
-            self._errors += errors[: ERRORS_KEPT - len(self._errors)]
-            await self._write(people, devices)
-        retired, ended = (0, 0)
-        if self._replace and self._failed:
-            self._errors.append(RowError(0, "", "nobody was retired: correct the rows named here and import again"))
-        elif self._replace:
-            retired, ended = await self._retire()
-        return Imported(
-            self._table.kind,
-            self._table.encoding,
-            self._outcome.total() + self._failed,
-            self._outcome[ADDED],
-            self._outcome[UPDATED],
-            self._outcome[UNCHANGED],
-            self._failed,
-            tuple(self._errors),
-            self._table.ignored,
-            retired,
-            ended,
-        )
+        while chunk := list(islice(rows, CHUNK)):
+            self._rows += len(chunk)
+            good: list[PersonRow | DeviceRow] = []
+            for sheet, row, cells in chunk:
+                finding = self._read(sheet, row, cells)
+                if isinstance(finding, RowError):
+                    self._failed += 1
+                    self._errors += [finding][: ERRORS_KEPT - len(self._errors)]
+                    self._how.found("error", finding)
+                else:
+                    good.append(finding)
+            self.spool.add(good)  # type: ignore[arg-type]  # a table has rows of one kind
+            self._how.progress("reading", self._table.share(), self._rows)
+        if self._how.replace and self._failed:
+            finding = RowError(0, "", "nobody was removed: correct the rows named here and import again")
+            self._errors.append(finding)
+            self._how.found("error", finding)
 
-    async def _write(self, people: Sequence[PersonRow], devices: Sequence[DeviceRow]) -> None:
-        at = micros(self._clock.now())
-        if devices:
-            self._outcome += await self._database.write(lambda tx: write_devices(tx, devices))
-        if people:
-            group = Group(self._table.kind)
-            self._outcome += await self._database.write(lambda tx: write_people(tx, self._vault, group, people, at))
-        if self._replace:
-            self._listed.update(row.id for row in devices)
-            self._counties.update(row.village[:COUNTY] for row in devices)
-            for row in people:
-                for township, village, role, _ in row.places:
-                    self._listed.add(hash((row.id, self._table.kind.value, township, village, role)))
-                    self._counties.add(township[:COUNTY])
-
-    async def _retire(self) -> tuple[int, int]:
-        retired = ended = 0
-        for county in sorted(self._counties):
-            if self._table.kind is Roster.DEVICES:
-                retired += await self._retire_devices(county)
-                continue
-            after: Row | None = (county, "", "", 0, "")
-            while after is not None:
-                after, left, places = await self._retire_page(after)
-                retired += left
-                ended += places
-        return retired, ended
-
-    async def _retire_devices(self, county: str) -> int:
-        return await self._database.write(lambda tx: retire_devices(tx, county, self._listed.__contains__))
-
-    async def _retire_page(self, after: Row) -> tuple[Row | None, int, int]:
-        group, at = Group(self._table.kind), micros(self._clock.now())
-        return await self._database.write(
-            lambda tx: retire_people(tx, self._vault, group, after, lambda key: hash(key) in self._listed, at)
-        )
-
-
-def read_chunk(
-    rows: Iterator[tuple[int, dict[str, str] | RowError]], reading: Reading
-) -> tuple[list[PersonRow], list[DeviceRow], list[RowError]]:
-    """Read the next `CHUNK` rows; all three are empty at the end."""
-    people: list[PersonRow] = []
-    devices: list[DeviceRow] = []
-    errors: list[RowError] = []
-    for number, cells in islice(rows, CHUNK):
+    def _read(self, sheet: int, row: int, cells: dict[str, str] | RowError) -> PersonRow | DeviceRow | RowError:
         if isinstance(cells, RowError):
-            errors.append(cells)
-            continue
+            return cells
         try:
-            row = reading.read(number, cells)
+            found = self._reading.read(sheet, row, cells)
         except Wrong as wrong:
-            errors.append(RowError(number, wrong.column, wrong.message))
-            continue
-        if isinstance(row, PersonRow):
-            people.append(row)
-        else:
-            devices.append(row)
-    return people, devices, errors
+            return RowError(row, wrong.column, wrong.message, sheet)
+        places = [found.village] if isinstance(found, DeviceRow) else [place.township for place in found.places]
+        if not all(place.startswith(self._how.within) for place in places):
+            return RowError(row, "area" if self._table.kind is Roster.SUBSCRIBERS else "village",
+                            f"lies outside of {self._how.within}, which this list speaks for", sheet)  # fmt: skip
+        self._counties.update([place[:COUNTY] for place in places])
+        self._listed.note(found.id, sheet, row)
+        return found
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def bring(self, tx: Tx, at: int) -> Imported | Refused:
+        """Bring the spool in, inside one transaction; take it back where it is only tried, or removes too many."""
+        tx.run("SAVEPOINT import")
+        if tx.postgresql:
+            tx.one("SELECT pg_advisory_xact_lock(:one)", one=ONE_AT_A_TIME)
+        with _unmapped(tx):
+            result = self._bring(tx, at)
+            if self._how.dry or isinstance(result, Refused):
+                tx.run("ROLLBACK TO SAVEPOINT import")
+        tx.run("RELEASE SAVEPOINT import")
+        return result
+
+    def _bring(self, tx: Tx, at: int) -> Imported | Refused:
+        outcome: Counter[str] = Counter()
+        several: set[int] = set()
+        erased: set[int] = set()
+        scope = Scope(self._codes) if self._replaces else None
+        listed = self.spool.people()
+        while chunk := list(islice(listed, CHUNK)):
+            if self._devices:
+                outcome += write_devices(tx, [rows[-1] for rows in chunk])  # type: ignore[misc]  # see the spool
+            else:
+                written = write_people(tx, self._vault, Group(self._table.kind), chunk, scope, at)  # type: ignore[arg-type]  # see the spool
+                outcome += written.outcome
+                several |= written.several
+                erased |= written.erased
+            self._how.progress("writing", outcome.total() / max(1, len(self._listed)), outcome.total())
+        stood, removed = self._retire(tx, at) if self._replaces else (0, 0)
+        if removed > max(REMOVED_FREELY, self._how.removable * stood):
+            return Refused(
+                409, "import_removes", f"this list would remove {removed} of {stood} {self._table.kind} in "
+                f"{', '.join(self._codes)}; is it cut off? Nothing was changed. If it is meant, allow that share",
+            )  # fmt: skip
+        return self._result(outcome, removed, several, erased, {} if self._devices else shared(tx))
+
+    def _result(
+        self, outcome: Counter[str], removed: int, several: set[int], erased: set[int], sharing: Mapping[int, int]
+    ) -> Imported:
+        notes: list[RowError] = []
+        for finding in self._notes(several, erased, sharing):
+            notes += [finding][: ERRORS_KEPT - len(notes)]
+            self._how.found("note", finding)
+        counts = {name: outcome[name] for name in (ADDED, CHANGED, MOVED, UNCHANGED)}
+        return Imported(
+            self._table.kind, self._table.format, self._rows, self._failed, **counts, removed=removed,
+            several=len(several), shared=sum(self._listed.holds(list(sharing))), errors=tuple(self._errors),
+            notes=tuple(notes), ignored=self._table.ignored, dry=self._how.dry,
+        )  # fmt: skip
+
+    @property
+    def _replaces(self) -> bool:
+        return self._how.replace and not self._failed
+
+    @property
+    def _codes(self) -> tuple[str, ...]:
+        return (self._how.within,) if self._how.within else tuple(sorted(self._counties))
+
+    def _retire(self, tx: Tx, at: int) -> tuple[int, int]:
+        """Let go whom the table does not name in its scope; return how many stood there and how many left."""
+        stood = removed = 0
+        for code in self._codes:
+            if self._devices:
+                there, left = retire_devices(tx, code, self._listed.holds)
+                stood, removed = stood + there, removed + left
+                continue
+            after: Row | None = (code, "", "", 0, "")
+            while after is not None:
+                group = Group(self._table.kind)
+                after, there, left = retire_people(tx, self._vault, group, after, self._listed.holds, at)
+                stood, removed = stood + there, removed + left
+        return stood, removed
+
+    def _notes(self, several: set[int], erased: set[int], sharing: Mapping[int, int]) -> Iterator[RowError]:
+        """Yield what a person should look at, row by row."""
+        for one, sheet, row in self._listed.rows_of({*several, *erased, *sharing}):
+            if one in erased:
+                yield RowError(row, "", "was erased on request and is not brought back", sheet)
+            if one in several:
+                yield RowError(row, "", "has several places or roles, in this list or another", sheet)
+            if one in sharing:
+                text = f"{sharing[one]} names have this number: one person written twice, or do they share it?"
+                yield RowError(row, "phone", text, sheet)
+
+
+@contextmanager
+def _unmapped(tx: Tx) -> Iterator[None]:
+    """Read SQLite's file through its cache: mapped pages would count as this process's memory, all of them."""
+    if tx.postgresql:
+        yield
+        return
+    before = tx.all("PRAGMA mmap_size")
+    tx.run("PRAGMA mmap_size = 0")
+    try:
+        yield
+    finally:
+        for (size,) in before:
+            tx.run(f"PRAGMA mmap_size = {int(size)}")

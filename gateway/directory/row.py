@@ -22,7 +22,10 @@ from gateway.regions import Region, Regions
 NAME_LENGTH = 60
 KEY_LENGTH = 16  # a shorter key could be tried out
 LAST_RANK = 99
+ROUNDED = "00000000"  # what 1.39E+10 becomes once it is stored as a number
+HAN = re.compile(r"[\u4e00-\u9fff]{1,60}")  # most names need no cleaning
 AREAS = frozenset({"county", "township", "village"})
+POSTS, TOWNSHIP, VILLAGE = frozenset({"township", "village"}), frozenset({"township"}), frozenset({"village"})
 
 ROLES = {
     "village_head": ("村干部", "村支书", "村主任"),
@@ -48,12 +51,14 @@ class Place(NamedTuple):
 
 
 class PersonRow(NamedTuple):
-    """A row of officials, residents or subscribers. `address_hash` is the keyed hash, `sealed` name and address."""
+    """A row of officials, residents or subscribers, with nothing in clear: it may wait in a file.
 
+    `address_hash` is the keyed hash, `sealed` name and address.
+    """
+
+    sheet: int
     row: int
     id: int
-    name: str
-    address: str
     address_hash: bytes
     sealed: bytes
     language: str
@@ -66,6 +71,7 @@ class PersonRow(NamedTuple):
 class DeviceRow(NamedTuple):
     """A row of devices. `key_hash` is SHA-256 in lower-case hex."""
 
+    sheet: int
     row: int
     id: int
     name: str
@@ -100,16 +106,17 @@ class Reading:
     def __init__(self, kind: Roster, regions: Regions, vault: Vault) -> None:
         self._regions = regions
         self._vault = vault
-        readers: dict[Roster, Callable[[int, Mapping[str, str]], PersonRow | DeviceRow]] = {
+        self._found: dict[tuple[str, frozenset[str]], Region] = {}
+        readers: dict[Roster, Callable[[int, int, Mapping[str, str]], PersonRow | DeviceRow]] = {
             Roster.OFFICIALS: self._official,
             Roster.RESIDENTS: self._resident,
             Roster.SUBSCRIBERS: self._subscriber,
             Roster.DEVICES: self._device,
         }
         self.read = readers[kind]
-        """Return what a row (its number, its cells by column) says. Raises `Wrong`."""
+        """Return what a row (its sheet, its number, its cells by column) says. Raises `Wrong`."""
 
-    def _official(self, row: int, cells: Mapping[str, str]) -> PersonRow:
+    def _official(self, sheet: int, row: int, cells: Mapping[str, str]) -> PersonRow:
         duty = _word("role", cells["role"], ROLES)
         rank = cells.get("rank") or "1"
         if not re.fullmatch(r"[1-9][0-9]?", rank):
@@ -118,15 +125,17 @@ class Reading:
         if duty == "village_head" and not village:
             raise Wrong("village", "is missing; this role answers for one village")
         place = Place(township, village, duty if rank == "1" else f"{duty}:{rank}", duty)
-        return self._person(row, cells, place, "duty", 0)
+        return self._person(sheet, row, cells, place, "duty", 0)
 
-    def _resident(self, row: int, cells: Mapping[str, str]) -> PersonRow:
+    def _resident(self, sheet: int, row: int, cells: Mapping[str, str]) -> PersonRow:
         basis = _word("basis", cells["basis"], BASES)
         helper = int(_word("needs_helper", cells.get("needs_helper", ""), ANSWERS))
-        village = self._region("village", cells["village"], {"village"})
-        return self._person(row, cells, Place(village.parent, village.code, "", ""), basis, helper)
+        village = self._region("village", cells["village"], VILLAGE)
+        return self._person(sheet, row, cells, Place(village.parent, village.code, "", ""), basis, helper)
 
-    def _person(self, row: int, cells: Mapping[str, str], place: Place, basis: str, helper: int) -> PersonRow:
+    def _person(
+        self, sheet: int, row: int, cells: Mapping[str, str], place: Place, basis: str, helper: int
+    ) -> PersonRow:
         name = _person_name(cells["name"])
         if not cells["phone"]:
             raise Wrong("phone", "is missing")
@@ -134,12 +143,14 @@ class Reading:
             phone = normal_phone(cells["phone"])
         except ValueError as error:
             raise Wrong("phone", str(error)) from None
+        if phone.endswith(ROUNDED):
+            raise Wrong("phone", "ends in eight zeros: a spreadsheet has rounded it; format the column as text")
+        phone_hash = self._vault.phone_hash(phone)
         return PersonRow(
+            sheet,
             row,
-            self._vault.person_id(phone, name),
-            name,
-            phone,
-            self._vault.phone_hash(phone),
+            self._vault.identity(phone_hash, name),
+            phone_hash,
             self._vault.seal(encode_secret(Secret(name, phone))),
             "zh",
             place.township[:6],
@@ -148,16 +159,15 @@ class Reading:
             (place,),
         )
 
-    def _subscriber(self, row: int, cells: Mapping[str, str]) -> PersonRow:
+    def _subscriber(self, sheet: int, row: int, cells: Mapping[str, str]) -> PersonRow:
         name = _person_name(cells["name"]) if cells.get("name") else ""
         language = _word("language", cells.get("language", ""), LANGUAGES)
         area = self._region("area", cells["area"], AREAS)
         endpoint, address = _subscription(cells["subscription"])
         return PersonRow(
+            sheet,
             row,
             self._vault.person_id(endpoint, ""),
-            name,
-            address,
             self._vault.phone_hash(address),
             self._vault.seal(encode_secret(Secret(name, address))),
             language,
@@ -172,11 +182,11 @@ class Reading:
             return (Place(area.parent, area.code, "", ""),)
         return tuple(Place(one.code, "", "", "") for one in self._regions.under(area.code))
 
-    def _device(self, row: int, cells: Mapping[str, str]) -> DeviceRow:
+    def _device(self, sheet: int, row: int, cells: Mapping[str, str]) -> DeviceRow:
         name, key, digest = cells["name"], cells.get("key", ""), cells.get("key_hash", "").lower()
         if not re.fullmatch(r"[A-Za-z0-9._:-]{1,64}", name):
             raise Wrong("name", "must be 1 to 64 of: letters A to Z, digits, . _ : -")
-        village = self._region("village", cells["village"], {"village"})
+        village = self._region("village", cells["village"], VILLAGE)
         if key and len(key) < KEY_LENGTH:
             raise Wrong("key", f"shorter than {KEY_LENGTH} characters")
         if digest and not re.fullmatch(r"[0-9a-f]{64}", digest):
@@ -185,22 +195,28 @@ class Reading:
             raise Wrong("key", "give either the key or its hash" + ("" if key else "; both are missing"))
         digest = digest or hashlib.sha256(key.encode()).hexdigest()
         number = int.from_bytes(hashlib.sha256(b"device\0" + name.encode()).digest()[:8], "big") >> 2
-        return DeviceRow(row, number, name, village.code, digest)
+        return DeviceRow(sheet, row, number, name, village.code, digest)
 
     def _post(self, township: str, village: str) -> tuple[str, str]:
         """Return (township, village or "") of an official's place; either code may stand in the village's column."""
-        above = self._region("township", township, {"township"}).code if township else ""
+        above = self._region("township", township, TOWNSHIP).code if township else ""
         if not village:
             if not above:
                 raise Wrong("village", "is missing, and so is the township")
             return above, ""
-        place = self._region("village", village, {"village", "township"})
+        place = self._region("village", village, POSTS)
         found = (place.parent, place.code) if place.kind == "village" else (place.code, "")
         if above and found[0] != above:
             raise Wrong("village", "does not belong to the township of this row")
         return found
 
-    def _region(self, column: str, code: str, kinds: Collection[str]) -> Region:
+    def _region(self, column: str, code: str, kinds: frozenset[str]) -> Region:
+        one = self._found.get((code, kinds))
+        if one is None:
+            one = self._found[code, kinds] = self._checked_region(column, code, kinds)
+        return one
+
+    def _checked_region(self, column: str, code: str, kinds: Collection[str]) -> Region:
         if re.fullmatch(r"[0-9.]+[eE]\+?[0-9]+", code):
             raise Wrong(column, "a code in scientific notation has lost digits; format the column as text")
         if not re.fullmatch(r"[0-9]{6}|[0-9]{9}|[0-9]{12}", code):
@@ -228,14 +244,18 @@ def _person_name(text: str) -> str:
     """Return a name as it is compared: composed, without the spaces that pad 张　伟 to three characters.
 
     Raises:
-        Wrong: empty, too long, or broken over lines.
+        Wrong: empty, too long, without a letter, or broken over lines.
     """
+    if HAN.fullmatch(text):
+        return text
     if not text:
         raise Wrong("name", "is missing")
     if len(text) > NAME_LENGTH:
         raise Wrong("name", f"longer than {NAME_LENGTH} characters; is a quotation mark left open?")
     if any(unicodedata.category(letter) == "Cc" for letter in text):
         raise Wrong("name", "holds a line break or control character")
+    if not any(letter.isalpha() for letter in text):
+        raise Wrong("name", "holds no letter; is it a number or a date?")
     parts = unicodedata.normalize("NFC", text).split()
     return ("" if all(ord(part[0]) >= 0x2E80 for part in parts) else " ").join(parts)
 
@@ -246,6 +266,8 @@ def _word(column: str, text: str, words: Mapping[str, tuple[str, ...]]) -> str:
     Raises:
         Wrong: none of them; the message lists them.
     """
+    if text in words:
+        return text
     text = text.lower()
     for stored, others in words.items():
         if text == stored or text in others:

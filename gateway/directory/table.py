@@ -1,8 +1,9 @@
-"""What an imported table is: its kinds, columns, encodings and words, and how they are read.
+"""What an imported table is: its kinds, columns and words, and how they are read.
 
-Called by the importer only. The first row (or one of the next four, below a title) names the columns, in English or
-Chinese; their order is free and columns that are not named here are left out and reported, so that no label
-nobody asked for is ever stored.
+Called by the importer and the export. The first row (or one of the next four, below titles) names the columns, in
+English or Chinese; a header of two rows with merged cells counts as one. The order of columns is free, and those that
+are not named here are left out and reported, so that no label nobody asked for is ever stored. Every sheet of a
+workbook is read; one with lines but without a header is an error, so that no village is left out unseen.
 
 | kind | column | also called | holds |
 | --- | --- | --- | --- |
@@ -26,19 +27,15 @@ A role with a rank above 1 is stored as `role:rank`.
 
 from __future__ import annotations
 
-import codecs
-import csv
-import io
 import re
 import string
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import BinaryIO, NamedTuple
 
+from gateway.directory.sheet import BROKEN, Line, open_sheets
 from gateway.errors import Refused
 
-BLOCK = 1 << 16
 TITLES = 5  # the header may stand below a merged title
 
 
@@ -52,11 +49,15 @@ class Roster(StrEnum):
 
 
 class RowError(NamedTuple):
-    """What is wrong with one row (1 is the first of the file; 0: with the whole), never the value itself."""
+    """What is wrong with one row (1 is the first of its sheet; 0: with the whole), never the value itself.
+
+    `sheet` is 1 for the first of a workbook, 0 in a CSV.
+    """
 
     row: int
     column: str
     message: str
+    sheet: int = 0
 
 
 _NAME = ("姓名", "名字")
@@ -93,118 +94,127 @@ REQUIRED: dict[Roster, tuple[tuple[str, ...], ...]] = {
     Roster.SUBSCRIBERS: (("subscription",), ("area",)),
     Roster.DEVICES: (("name",), ("village",), ("key", "key_hash")),
 }
-OTHER_FORMATS = {
-    b"PK\x03\x04": "an .xlsx workbook",
-    b"\xd0\xcf\x11\xe0": "an .xls workbook",
-    b"\xff\xfe": "UTF-16 text",
-    b"\xfe\xff": "UTF-16 text",
-}
 
 
-def encoding_of(stream: BinaryIO) -> str:
-    """Return the encoding every byte of the stream agrees with: utf-8-sig, utf-8 or gb18030 (which includes GBK).
+class Header(NamedTuple):
+    """Where the columns of a sheet are, and the letters of those nobody asked for."""
 
-    Raises:
-        Refused: none of them, or not a text at all.
-    """
-    stream.seek(0)
-    head = stream.read(4)
-    for magic, what in OTHER_FORMATS.items():
-        if head.startswith(magic):
-            raise Refused(415, "import_format", f"the file is {what}; save it as CSV UTF-8 and import that")
-    candidates = ("utf-8-sig",) if head.startswith(codecs.BOM_UTF8) else ("utf-8", "gb18030")
-    for encoding in candidates:
-        if _decodes(stream, encoding):
-            return encoding
-    raise Refused(415, "import_encoding", "the file is neither UTF-8 nor GBK/GB18030; save it as CSV UTF-8")
-
-
-def _decodes(stream: BinaryIO, encoding: str) -> bool:
-    decoder = codecs.getincrementaldecoder(encoding)("strict")
-    stream.seek(0)
-    try:
-        while block := stream.read(BLOCK):
-            decoder.decode(block)
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-@dataclass
-class Table:
-    """An open table: where its columns are, then its rows, read as they are asked for.
-
-    `ignored` are the letters of columns nobody asked for.
-    """
-
-    kind: Roster
-    encoding: str
-    ignored: tuple[str, ...]
     columns: Mapping[str, int]
-    _reader: Iterator[list[str]]
-    _row: int
+    ignored: tuple[str, ...]
+
+
+class Table:
+    """An open table: its rows, read as they are asked for.
+
+    `ignored` are the letters of columns nobody asked for, complete when the last row is read.
+    """
+
+    def __init__(self, kind: Roster, format_: str, share: Callable[[], float]) -> None:
+        self.kind = kind
+        self.format = format_
+        """utf-8, utf-8-sig, gb18030, xlsx or xls."""
+        self.share = share
+        """How much of the file is read, from 0 to 1."""
+        self.ignored: tuple[str, ...] = ()
+        self._rows: Iterator[Cells]
 
     @classmethod
     def open(cls, stream: BinaryIO, kind: Roster) -> Table:
-        """Find the encoding and the header.
+        """Open a seekable stream, which stays the caller's, and find the first header.
 
         Raises:
             Refused: the file is not such a table; says what is missing, quotes nothing.
         """
-        encoding = encoding_of(stream)
-        stream.seek(0)
-        reader = csv.reader(io.TextIOWrapper(io.BufferedReader(_Kept(stream), BLOCK), encoding=encoding, newline=""))
-        best: tuple[str, ...] | None = None
-        for row in range(1, TITLES + 1):
-            try:
-                cells = next(reader)
-            except (StopIteration, csv.Error):
-                break
-            columns = _columns(cells, kind)
-            lacking = tuple(" or ".join(names) for names in REQUIRED[kind] if not columns.keys() & set(names))
-            if not lacking:
+        found = open_sheets(stream)
+        table = cls(kind, found.format, found.share)
+        before: list[Cells] = []
+        lacking: tuple[str, ...] = ()
+        for sheet, lines in found.sheets:
+            header, lacks, some = _header(lines, kind)
+            if header is not None:
+                table._note(header)
+                table._rows = table._all(before, sheet, header, lines, found.sheets)
+                return table
+            lacking = lacking or lacks
+            if some:
+                before.append(_headless(sheet, kind, lacks))
+        missing = ", ".join(lacking or (" or ".join(names) for names in REQUIRED[kind]))
+        raise Refused(422, "import_header", f"no header of {kind}: missing {missing}; a CSV is separated by commas")
+
+    def _note(self, header: Header) -> None:
+        self.ignored = tuple(dict.fromkeys((*self.ignored, *header.ignored)))
+
+    def _all(
+        self, before: Sequence[Cells], sheet: int, header: Header, lines: Iterator[Line],
+        rest: Iterator[tuple[int, Iterator[Line]]],
+    ) -> Iterator[Cells]:  # fmt: skip
+        yield from before
+        yield from _rows(sheet, header, lines)
+        for sheet, lines in rest:
+            found, lacks, some = _header(lines, self.kind)
+            if found is not None:
+                self._note(found)
+                yield from _rows(sheet, found, lines)
+            elif some:
+                yield _headless(sheet, self.kind, lacks)
+
+    def __iter__(self) -> Iterator[Cells]:
+        """Yield (sheet, row, cleaned cells by column), or what is wrong; empty rows are passed over."""
+        return self._rows
+
+
+Cells = tuple[int, int, dict[str, str] | RowError]
+"""Sheet, row, and the cleaned cells by column, or what is wrong with them."""
+
+
+def _headless(sheet: int, kind: Roster, lacks: Sequence[str]) -> Cells:
+    text = f"this sheet has no header of {kind}: missing {', '.join(lacks)}; mend it or delete the sheet"
+    return sheet, 0, RowError(0, "", text, sheet)
+
+
+def _header(lines: Iterator[Line], kind: Roster) -> tuple[Header | None, tuple[str, ...], bool]:
+    """Find the header within the first rows; else return what the best row lacks, and whether anything stands there.
+
+    A row that is none may be the lower half of one whose cells were merged downwards: "手机" below "联系方式", beside
+    a "姓名" that spans both rows.
+    """
+    best: tuple[str, ...] = ()
+    above: list[str] = []
+    some = False
+    for row, cells in lines:
+        if isinstance(cells, str):
+            break
+        some = some or any(cells)
+        width = max(len(cells), len(above))
+        upper, lower = ([*half, *[""] * (width - len(half))] for half in (above, cells))
+        for candidate in (cells, [b if b.strip() else a for a, b in zip(upper, lower, strict=True)]):
+            columns = _columns(candidate, kind)
+            lacks = tuple(" or ".join(names) for names in REQUIRED[kind] if not columns.keys() & set(names))
+            if not lacks:
                 used = set(columns.values())
-                ignored = tuple(_letters(at) for at, cell in enumerate(cells) if cell.strip() and at not in used)
-                return cls(kind, encoding, ignored, columns, reader, row)
-            best = lacking if best is None or len(lacking) < len(best) else best
-        raise Refused(
-            422,
-            "import_header",
-            f"no header of {kind}: missing {', '.join(best or ())}; columns are separated by commas",
-        )
-
-    def __iter__(self) -> Iterator[tuple[int, dict[str, str] | RowError]]:
-        """Yield (row, cleaned cells by column), or what is wrong; empty rows are passed over."""
-        while True:
-            self._row += 1
-            try:
-                cells = next(self._reader)
-            except StopIteration:
-                return
-            except csv.Error:
-                yield self._row, RowError(self._row, "", "cannot be read as CSV; is a quotation mark left open?")
-                continue
-            if any(cell.strip() for cell in cells):
-                width = len(cells)
-                yield self._row, {name: clean(cells[at]) if at < width else "" for name, at in self.columns.items()}
+                letters = (_letters(at) for at, cell in enumerate(candidate) if cell.strip() and at not in used)
+                return Header(columns, tuple(letters)), (), True
+            best = lacks if not best or len(lacks) < len(best) else best
+        above = list(cells)
+        if row >= TITLES:
+            break
+    return None, best, some
 
 
-class _Kept(io.RawIOBase):
-    """A stream that stays the caller's, open, when the layers above it go."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer has no len before 3.12
-        """Read into a buffer."""
-        block = self._stream.read(len(buffer))
-        buffer[: len(block)] = block
-        return len(block)
+def _rows(sheet: int, header: Header, lines: Iterator[Line]) -> Iterator[Cells]:
+    places = tuple(header.columns.items())
+    for row, cells in lines:
+        if isinstance(cells, str):
+            yield sheet, row, RowError(row, "", cells, sheet)
+            continue
+        width = len(cells)
+        found = {name: clean(cells[at]) if at < width else "" for name, at in places}
+        values = found.values()
+        if BROKEN in values:
+            column = next(name for name, value in found.items() if value == BROKEN)
+            yield sheet, row, RowError(row, column, "holds the error of a formula, such as #N/A", sheet)
+        elif any(values) or any(cell.strip() for cell in cells):
+            yield sheet, row, found
 
 
 def _columns(cells: Sequence[str], kind: Roster) -> dict[str, int]:

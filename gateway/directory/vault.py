@@ -39,6 +39,8 @@ def normal_phone(text: str) -> str:
     """
     if NORMAL.fullmatch(text):
         return text
+    if MOBILE.fullmatch(text):
+        return "+86" + text
     digits = FILLING.sub("", text.translate(FULL_WIDTH)).removeprefix("'")
     if re.search(r"[eE]\+?[0-9]+$", digits):
         raise ValueError("a number in scientific notation has lost digits; format the column as text")
@@ -116,7 +118,11 @@ class Vault:
 
         It is keyed: from the id, even beside the stored hash of the number, nobody can try out names or numbers.
         """
-        digest = hmac.digest(self._hash_key, b"id\0" + self.phone_hash(address) + name.encode(), "sha256")
+        return self.identity(self.phone_hash(address), name)
+
+    def identity(self, phone_hash: bytes, name: str) -> int:
+        """Return the id of the person whose address has this hash; see `person_id`."""
+        digest = hmac.digest(self._hash_key, b"id\0" + phone_hash + name.encode(), "sha256")
         return int.from_bytes(digest[:8], "big") >> (64 - ID_BITS)
 
 

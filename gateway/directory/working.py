@@ -1,12 +1,14 @@
 """What an import changes, inside one transaction: people with their places, and devices.
 
-Called by the importer. Each function is an operation of the database: it reads what stands, compares, and writes
+Called by the importer, with people in the order of their ids. Each function reads what stands, compares, and writes
 only what differs, so it may run twice. Nobody is deleted: a place that ended keeps its dates, and whoever has no
-place left is `left` until a later table lists them again. Opting out is a person's own doing and no table undoes it.
+place left is `left` until a later table lists them again. Opting out and erasure are a person's own doing and no
+table undoes them.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -15,14 +17,28 @@ import msgspec
 
 from gateway.database import Row, Tx
 from gateway.directory.people import RANK, Secret
-from gateway.directory.row import DeviceRow, PersonRow, Place
+from gateway.directory.row import DeviceRow, PersonRow
 from gateway.directory.vault import Vault
 from gateway.model import Group
 
-ADDED, UPDATED, UNCHANGED = "added", "updated", "unchanged"
+ADDED, CHANGED, MOVED, UNCHANGED, ERASED = "added", "changed", "moved", "unchanged", "erased"
+ACTIVE, IN_SERVICE = "active", "service"
 PAGE = 1_000
+RESIDENTS, SUBSCRIBERS = Group.RESIDENTS.value, Group.SUBSCRIBERS.value
+Where = tuple[str, str, str, str]
+"""A place of a person: audience, township, village, role."""
 Key = tuple[int, str, str, str, str]
 """Primary key of a place: person, audience, township, village, role."""
+
+
+class Scope(NamedTuple):
+    """What a full list speaks for: places below these codes. Whoever it does not name has left there."""
+
+    codes: tuple[str, ...]
+
+    def holds(self, township: str) -> bool:
+        """Tell whether the list speaks for a township."""
+        return township.startswith(self.codes)
 
 
 class _Person(NamedTuple):
@@ -47,85 +63,131 @@ _WHERE = (
 _secret = msgspec.msgpack.Decoder(Secret).decode
 
 
+def _by_id(tx: Tx, sql: str, ids: Sequence[int]) -> list[Row]:
+    """Ask for many ids as one parameter: a thousand named ones take SQLite longer to parse than to answer."""
+    if tx.postgresql:
+        return tx.all(f"{sql} = ANY(:ids)", ids=list(ids))
+    return tx.all(f"{sql} IN (SELECT value FROM json_each(:ids))", ids=json.dumps(list(ids)))
+
+
 class People:
     """A working copy of some people and all their places; `save` writes what changed."""
 
-    def __init__(self, tx: Tx, vault: Vault, ids: Sequence[int]) -> None:
+    def __init__(self, tx: Tx, vault: Vault, group: Group, ids: Sequence[int]) -> None:
         self._tx = tx
         self._vault = vault
-        self._people: dict[int, _Person] = {}
-        self._places: dict[int, dict[tuple[str, str, str, str], bool]] = {one: {} for one in ids}
-        for one, *columns in tx.all(f"SELECT id, {', '.join(PERSON)} FROM person WHERE id IN :*ids", ids=ids):
-            columns[1:3] = bytes(columns[1]), bytes(columns[2])
-            self._people[one] = _Person(*columns)
+        self._group = group.value
+        rows = _by_id(tx, f"SELECT id, {', '.join(PERSON)} FROM person WHERE id", ids)
+        self._people: dict[int, _Person] = {row[0]: _Person._make(row[1:]) for row in rows}
         self._known = dict(self._people)
-        for person, *key, ended in tx.all(
-            "SELECT person, audience, township, village, role, until FROM place WHERE person IN :*ids", ids=ids
-        ):
-            self._places[person][key[0], key[1], key[2], key[3]] = ended is None
-        self._stood = {one: dict(places) for one, places in self._places.items()}
+        self._places: dict[int, dict[Where, bool]] = {one: {} for one in ids}
+        sql = "SELECT person, audience, township, village, role, until FROM place WHERE person"
+        for person, audience, township, village, role, ended in _by_id(tx, sql, list(self._known)):
+            self._places[person][audience, township, village, role] = ended is None
+        self._was: dict[tuple[int, Where], bool | None] = {}  # places that changed: whether they stood; None: new ones
+        self._touched: set[int] = set()
 
-    def add(self, row: PersonRow, group: Group) -> str:
-        """Take in one row; return what it was: added, updated or unchanged."""
+    def take(self, rows: Sequence[PersonRow], scope: Scope | None) -> str:
+        """Take in all rows of one person; return what the person was: added, changed, moved, unchanged or erased.
+
+        Args:
+            rows: of one person.
+            scope: given, the rows are all of the person's places there, and others end.
+        """
+        row = rows[-1]
         person = self._people.get(row.id)
         if person is None:
-            person = self._people[row.id] = _Person(
-                group.value,
-                row.sealed,
-                row.address_hash,
-                row.language,
-                row.county,
-                row.needs_helper,
-                row.basis,
-                0,
-                "active",
-            )
-        elif group is Group.SUBSCRIBERS and person.standing == "gone":
-            return UNCHANGED  # the push service said so, and a subscription never comes back
-        renewed = self._people[row.id] = self._renew(person, row, group)
-        results = {self._stand(row.id, group, place) for place in row.places}
-        if ADDED in results:
+            self._people[row.id] = _Person(
+                self._group, row.sealed, row.address_hash, row.language, row.county, row.needs_helper, row.basis, 0,
+                ACTIVE,
+            )  # fmt: skip
+            self._stand(row.id, rows)
             return ADDED
-        return UPDATED if renewed != person or UPDATED in results else UNCHANGED
+        if person.standing == ERASED:
+            return ERASED
+        if self._group == SUBSCRIBERS and person.standing == "gone":
+            return UNCHANGED  # the push service said so, and a subscription never comes back
+        renewed = self._people[row.id] = self._renew(person, row)
+        self._stand(row.id, rows)
+        if scope is not None:
+            self._leave_out(row.id, scope, rows)
+        if row.id not in self._touched and renewed is person:
+            return UNCHANGED
+        self._touched.add(row.id)
+        before, after = self._standing(row.id, before=True), self._standing(row.id)
+        if not before:
+            return ADDED
+        return CHANGED if {key[:2] for key in before} == {key[:2] for key in after} else MOVED
 
-    def _renew(self, person: _Person, row: PersonRow, group: Group) -> _Person:
-        """Return the person with what a table of this group decides."""
-        if person.standing != "active":
-            person = person._replace(standing="active")
-        if group is Group.RESIDENTS and (person.needs_helper, person.basis) != (row.needs_helper, row.basis):
+    def _standing(self, one: int, *, before: bool = False) -> set[tuple[str, str, str]]:
+        """(township, village, role) of the places a person has in the group, or had when it was looked up."""
+        places = self._places[one].items()
+        found = {key: self._was.get((one, key), stands) if before else stands for key, stands in places}
+        return {key[1:] for key, stands in found.items() if stands and key[0] == self._group}
+
+    def _leave_out(self, one: int, scope: Scope, rows: Sequence[PersonRow]) -> None:
+        """End the places in the scope that the table did not list."""
+        places = self._places[one]
+        if len(places) == 1:
+            return  # the one it stands at now
+        listed = {place[:3] for row in rows for place in row.places}
+        for key, stands in places.items():
+            if stands and key[0] == self._group and key[1:] not in listed and scope.holds(key[1]):
+                self._set(one, key, stands=False)
+
+    def _set(self, one: int, key: Where, *, stands: bool) -> None:
+        places = self._places[one]
+        self._was.setdefault((one, key), places.get(key))
+        places[key] = stands
+        self._touched.add(one)
+
+    def _renew(self, person: _Person, row: PersonRow) -> _Person:
+        """Return the person with what a table of this group decides; the very same where nothing differs."""
+        if person.standing != ACTIVE:
+            person = person._replace(standing=ACTIVE)
+        if self._group == RESIDENTS and (person.needs_helper, person.basis) != (row.needs_helper, row.basis):
             return person._replace(needs_helper=row.needs_helper, basis=row.basis)
-        if group is Group.SUBSCRIBERS:
-            person = person._replace(language=row.language)
-            if _secret(self._vault.open(person.secret)) != Secret(row.name, row.address):
+        if self._group == SUBSCRIBERS:
+            if person.language != row.language:
+                person = person._replace(language=row.language)
+            if self._secret(person.secret) != self._secret(row.sealed):
                 return person._replace(secret=row.sealed, phone_hash=row.address_hash)
         return person
 
-    def _stand(self, one: int, group: Group, place: Place) -> str:
-        """Let a person stand at a place; another rank of the same duty there ends."""
+    def _secret(self, sealed: bytes) -> Secret:
+        return _secret(self._vault.open(sealed))
+
+    def _stand(self, one: int, rows: Sequence[PersonRow]) -> None:
+        """Let a person stand where the rows say; another rank of the same duty there ends."""
         places = self._places[one]
-        key = (group.value, place.township, place.village, place.role)
-        if places.get(key):
-            return UNCHANGED
-        other = [old for old, stands in places.items() if stands and old[:3] == key[:3] and _duty(old[3]) == place.duty]
-        for old in other:
-            places[old] = False
-        places[key] = True
-        return UPDATED if other else ADDED
+        for row in rows:
+            for township, village, role, duty in row.places:
+                key = (self._group, township, village, role)
+                if places.get(key):
+                    continue
+                for old in [old for old, stands in places.items() if stands and old[:3] == key[:3]]:
+                    if _duty(old[3]) == duty:
+                        self._set(one, old, stands=False)
+                self._set(one, key, stands=True)
 
     def end(self, key: Key) -> None:
         """Let a place end."""
-        self._places[key[0]][key[1:]] = False
+        self._set(key[0], key[1:], stands=False)
 
-    def stands(self, one: int, group: Group) -> bool:
-        """Tell whether a person still has a place in this group."""
-        return any(stands and key[0] == group.value for key, stands in self._places[one].items())
+    def stands(self, one: int) -> bool:
+        """Tell whether a person still has a place in the group."""
+        return any(stands and key[0] == self._group for key, stands in self._places[one].items())
+
+    def several(self) -> set[int]:
+        """People with several places or roles; asked after `save`."""
+        return {one for one, person in self._people.items() if person.several}
 
     def save(self, at: int) -> None:
         """Write every difference; `at` in microseconds."""
         new: list[Row] = []
         changed: list[dict[str, Any]] = []
-        for one, person in self._people.items():
-            person = self._settled(one, person)
+        for one in self._touched:
+            person = self._people[one] = self._settled(one, self._people[one])
             if one not in self._known:
                 new.append((one, *person, 0, at))
             elif person != self._known[one]:
@@ -136,9 +198,12 @@ class People:
 
     def _settled(self, one: int, person: _Person) -> _Person:
         """Return the person with what its places say of it."""
-        standing = [key for key, stands in self._places[one].items() if stands]
+        places = self._places[one]
+        if len(places) == 1 and one not in self._known:  # most people
+            return person
+        standing = [key for key, stands in places.items() if stands]
         if not standing:
-            return person._replace(several=0, standing="left" if person.standing == "active" else person.standing)
+            return person._replace(several=0, standing="left" if person.standing == ACTIVE else person.standing)
         kind = min((key[0] for key in standing), key=RANK.__getitem__)
         counties = {key[1][:6] for key in standing}
         county = person.county if person.county in counties else min(counties)
@@ -150,15 +215,14 @@ class People:
         new: list[Row] = []
         begun: list[dict[str, Any]] = []
         ended: list[dict[str, Any]] = []
-        for one, places in self._places.items():
-            stood = self._stood[one]
-            for key, stands in places.items():
-                if key not in stood:
-                    if stands:
-                        new.append((key[1], key[0], key[2], one, key[3], at))
-                elif stands != stood[key]:
-                    names = ("audience", "township", "village", "role")
-                    (begun if stands else ended).append(dict(zip(names, key, strict=True)) | {"person": one, "at": at})
+        for (one, key), stood in self._was.items():
+            stands = self._places[one][key]
+            if stood is None:
+                if stands:
+                    new.append((key[1], key[0], key[2], one, key[3], at))
+            elif stands != stood:
+                names = ("audience", "township", "village", "role")
+                (begun if stands else ended).append(dict(zip(names, key, strict=True)) | {"person": one, "at": at})
         self._tx.copy("place", ["township", "audience", "village", "person", "role", "since"], sorted(new))
         self._tx.many("UPDATE place SET since = :at, until = NULL" + _WHERE, begun)
         self._tx.many("UPDATE place SET until = :at" + _WHERE, ended)
@@ -168,29 +232,46 @@ def _duty(role: str) -> str:
     return role.split(":", 1)[0]
 
 
-def write_people(tx: Tx, vault: Vault, group: Group, rows: Sequence[PersonRow], at: int) -> Counter[str]:
-    """Bring rows in; return how many were added, updated, unchanged."""
-    people = People(tx, vault, sorted({row.id for row in rows}))
-    outcome = Counter(people.add(row, group) for row in rows)
+class Written(NamedTuple):
+    """What became of some people: how many were added, changed …; who has several places, and who was erased."""
+
+    outcome: Counter[str]
+    several: set[int]
+    erased: set[int]
+
+
+def write_people(
+    tx: Tx, vault: Vault, group: Group, listed: Sequence[Sequence[PersonRow]], scope: Scope | None, at: int
+) -> Written:
+    """Bring people in, each with all its rows."""
+    people = People(tx, vault, group, [rows[0].id for rows in listed])
+    outcome: Counter[str] = Counter()
+    erased: set[int] = set()
+    for rows in listed:
+        what = people.take(rows, scope)
+        outcome[what] += 1
+        if what == ERASED:
+            erased.add(rows[0].id)
     people.save(at)
-    return outcome
+    return Written(outcome, people.several(), erased)
 
 
 def retire_people(
-    tx: Tx, vault: Vault, group: Group, after: Row, listed: Callable[[Key], bool], at: int
+    tx: Tx, vault: Vault, group: Group, after: Row, listed: Callable[[Sequence[int]], Sequence[bool]], at: int
 ) -> tuple[Row | None, int, int]:
-    """End the places of one page of a county that no table lists.
+    """End the places of one page below a code whose people no table lists.
 
-    `after` is (county, township, village, person, role); returns where to go on, people retired, places ended.
+    `after` is (code, township, village, person, role), `listed` tells who is listed. Returns where to go on, people
+    looked at who stood in the group, and how many of them left it.
     """
-    county, township, village, person, role = after
+    code, township, village, person, role = after
     rows = tx.all(
-        "SELECT township, village, person, role FROM place WHERE township >= :county AND township < :beyond"
+        "SELECT township, village, person, role FROM place WHERE township >= :code AND township < :beyond"
         " AND audience = :audience AND until IS NULL"
         " AND (township, village, person, role) > (:township, :village, :person, :role)"
         " ORDER BY township, village, person, role LIMIT :limit",
-        county=county,
-        beyond=county + ":",  # the character behind 9
+        code=code,
+        beyond=code + ":",  # the character behind 9
         audience=group.value,
         township=township,
         village=village,
@@ -199,63 +280,63 @@ def retire_people(
         limit=PAGE,
     )
     keys: list[Key] = [(row[2], group.value, row[0], row[1], row[3]) for row in rows]
-    unlisted = [key for key in keys if not listed(key)]
-    people = People(tx, vault, sorted({key[0] for key in unlisted}))
-    for key in unlisted:
-        people.end(key)
-    retired = sum(not people.stands(one, group) for one in {key[0] for key in unlisted})
-    people.save(at)
-    return ((county, *rows[-1]) if rows else None), retired, len(unlisted)
+    unlisted = [key for key, known in zip(keys, listed([key[0] for key in keys]), strict=True) if not known]
+    if unlisted:
+        people = People(tx, vault, group, sorted({key[0] for key in unlisted}))
+        for key in unlisted:
+            people.end(key)
+        left = sum(not people.stands(one) for one in {key[0] for key in unlisted})
+        people.save(at)
+    return ((code, *rows[-1]) if rows else None), len(keys), left if unlisted else 0
 
 
 def write_devices(tx: Tx, rows: Sequence[DeviceRow]) -> Counter[str]:
-    """Bring rows in, found by name; return how many were added, updated, unchanged."""
+    """Bring devices in, each by its last row; return how many were added, changed, moved, unchanged."""
     found = {
-        name: (village, key_hash, standing)
-        for name, village, key_hash, standing in tx.all(
-            "SELECT name, village, key_hash, standing FROM device WHERE name IN :*names",
-            names=sorted({row.name for row in rows}),
+        one: (village, key_hash, standing)
+        for one, village, key_hash, standing in tx.all(
+            "SELECT id, village, key_hash, standing FROM device WHERE id IN :*ids", ids=[row.id for row in rows]
         )
     }
-    stood = dict(found)
     outcome: Counter[str] = Counter()
-    last = {}
+    new: list[Row] = []
+    changed: list[dict[str, Any]] = []
     for row in rows:
-        state = (row.village, row.key_hash, "service")
-        outcome[UNCHANGED if found.get(row.name) == state else UPDATED if row.name in found else ADDED] += 1
-        found[row.name] = state
-        last[row.name] = row
-    changed = [row for row in last.values() if stood.get(row.name) != found[row.name]]
-    tx.copy(
-        "device",
-        ["id", "name", "village", "township", "county", "key_hash", "standing", "online"],
-        [
-            (row.id, row.name, row.village, row.village[:9], row.village[:6], row.key_hash, "service", 0)
-            for row in changed
-            if row.name not in stood
-        ],
-    )
+        village, key_hash, standing = found.get(row.id, ("", "", ""))
+        values = {"id": row.id, "village": row.village, "township": row.village[:9], "county": row.village[:6],
+                  "key_hash": row.key_hash}  # fmt: skip
+        if not standing:
+            new.append((*values.values(), row.name, IN_SERVICE, 0))
+        elif (village, key_hash, standing) != (row.village, row.key_hash, IN_SERVICE):
+            changed.append(values)
+        outcome[_became(row, village, key_hash, standing)] += 1
+    tx.copy("device", ["id", "village", "township", "county", "key_hash", "name", "standing", "online"], new)
     tx.many(
         "UPDATE device SET village = :village, township = :township, county = :county, key_hash = :key_hash,"
-        " standing = 'service' WHERE name = :name",
-        [
-            {
-                "name": row.name,
-                "village": row.village,
-                "township": row.village[:9],
-                "county": row.village[:6],
-                "key_hash": row.key_hash,
-            }
-            for row in changed
-            if row.name in stood
-        ],
+        " standing = 'service' WHERE id = :id",
+        changed,
     )
     return outcome
 
 
-def retire_devices(tx: Tx, county: str, listed: Callable[[int], bool]) -> int:
-    """Take the devices of a county that no table lists out of service; return how many."""
-    rows = tx.all("SELECT id FROM device WHERE county = :county AND standing = 'service'", county=county)
-    unlisted = [one for (one,) in rows if not listed(one)]
+def _became(row: DeviceRow, village: str, key_hash: str, standing: str) -> str:
+    if standing != IN_SERVICE:
+        return ADDED
+    if village != row.village:
+        return MOVED
+    return UNCHANGED if key_hash == row.key_hash else CHANGED
+
+
+def retire_devices(
+    tx: Tx, code: str, listed: Callable[[Sequence[int]], Sequence[bool]]
+) -> tuple[int, int]:
+    """Take the devices below a code that no table lists out of service; return how many stood and how many went."""
+    rows = tx.all(
+        "SELECT id FROM device WHERE township >= :code AND township < :beyond AND standing = 'service'",
+        code=code,
+        beyond=code + ":",
+    )
+    ids = [one for (one,) in rows]
+    unlisted = [one for one, known in zip(ids, listed(ids), strict=True) if not known]
     tx.many("UPDATE device SET standing = 'retired', online = 0 WHERE id = :id", [{"id": one} for one in unlisted])
-    return len(unlisted)
+    return len(ids), len(unlisted)

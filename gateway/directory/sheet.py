@@ -1,0 +1,173 @@
+"""The lines of a table, whatever program wrote it: CSV in UTF-8 or GB18030, .xlsx, .xls.
+
+Called by `table`. Lines come one by one, so that a list of a million takes no more memory than one of a hundred; only
+an .xls is read whole (65,536 rows a sheet is all it can hold). Cells are text as they stand: a number stored with all
+its digits is those digits, and whatever cannot be told for certain is left for the columns to refuse.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple
+
+from gateway.errors import Refused
+
+BLOCK = 1 << 16
+BROKEN = "\x00formula"  # in place of a cell that shows #N/A and the like
+WIDEST = 256  # columns looked at
+LARGEST_XLS = 128 << 20  # it is read whole
+EXACT = 1 << 53  # a spreadsheet's number has all its digits up to here
+
+Line = tuple[int, list[str] | str]
+"""Row (1 is the first) and its cells, or why it cannot be read."""
+OTHER_FORMATS = {b"\xff\xfe": "UTF-16 text", b"\xfe\xff": "UTF-16 text"}
+XLSX, XLS = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
+ENCRYPTED = "E\0n\0c\0r\0y\0p\0t\0e\0d\0P\0a\0c\0k\0a\0g\0e".encode("ascii")
+
+
+class Sheets(NamedTuple):
+    """An open file: what it is, its sheets with lines in them (0: the only one of a CSV), and how far it was read."""
+
+    format: str
+    sheets: Iterator[tuple[int, Iterator[Line]]]
+    share: Callable[[], float]
+
+
+def open_sheets(stream: BinaryIO) -> Sheets:
+    """Open a file, which must be seekable and stays the caller's.
+
+    Raises:
+        Refused: it is none of the formats; says what to save instead.
+    """
+    stream.seek(0)
+    head = stream.read(4)
+    if head == XLSX:
+        from gateway.directory.workbook import open_workbook
+
+        return open_workbook(stream)
+    if head == XLS:
+        return _xls(stream)
+    encoding = encoding_of(stream, head)
+    size = stream.seek(0, io.SEEK_END) or 1
+    stream.seek(0)
+    return Sheets(encoding, iter([(0, _csv_lines(stream, encoding))]), lambda: stream.tell() / size)
+
+
+def encoding_of(stream: BinaryIO, head: bytes) -> str:
+    """Return the encoding every byte of the stream agrees with: utf-8-sig, utf-8 or gb18030 (which includes GBK).
+
+    Raises:
+        Refused: none of them, or not a text at all.
+    """
+    for magic, what in OTHER_FORMATS.items():
+        if head.startswith(magic):
+            raise Refused(415, "import_format", f"the file is {what}; save it as CSV UTF-8 and import that")
+    candidates = ("utf-8-sig",) if head.startswith(codecs.BOM_UTF8) else ("utf-8", "gb18030")
+    for encoding in candidates:
+        if _decodes(stream, encoding):
+            return encoding
+    raise Refused(415, "import_encoding", "the file is neither UTF-8 nor GBK/GB18030; save it as CSV UTF-8")
+
+
+def _decodes(stream: BinaryIO, encoding: str) -> bool:
+    decoder = codecs.getincrementaldecoder(encoding)("strict")
+    stream.seek(0)
+    try:
+        while block := stream.read(BLOCK):
+            decoder.decode(block)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _csv_lines(stream: BinaryIO, encoding: str) -> Iterator[Line]:
+    text = io.TextIOWrapper(io.BufferedReader(_Kept(stream), BLOCK), encoding=encoding, newline="")
+    reader = csv.reader(text)
+    row = 0
+    while True:
+        row += 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error:
+            yield row, "cannot be read as CSV; is a quotation mark left open?"
+            continue
+        yield row, cells
+
+
+class _Kept(io.RawIOBase):
+    """A stream that stays the caller's, open, when the layers above it go."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer has no len before 3.12
+        """Read into a buffer."""
+        block = self._stream.read(len(buffer))
+        buffer[: len(block)] = block
+        return len(block)
+
+
+def number(text: str) -> str:
+    """Return the digits of a stored number where it has them all: 1.3912345678E10 is 13912345678; else the text."""
+    if text.isdigit():
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    return str(int(value)) if value.is_integer() and abs(value) < EXACT else text
+
+
+def _xls(stream: BinaryIO) -> Sheets:
+    """Read an .xls; hidden sheets are read like the others.
+
+    Raises:
+        Refused: it is damaged, protected by a password, or too large.
+    """
+    import python_calamine
+
+    size = stream.seek(0, io.SEEK_END)
+    if size > LARGEST_XLS:
+        raise Refused(413, "import_size", f"an .xls above {LARGEST_XLS >> 20} MiB is not read; save it as .xlsx or CSV")
+    stream.seek(0)
+    data = stream.read()
+    if ENCRYPTED in data:
+        raise Refused(415, "import_format", "the workbook is protected by a password; save it without one")
+    try:
+        book = python_calamine.CalamineWorkbook.from_filelike(io.BytesIO(data))
+        found = [book.get_sheet_by_index(at) for at in range(len(book.sheet_names))]
+    except python_calamine.CalamineError:
+        raise Refused(415, "import_format", "the .xls cannot be read; save it as .xlsx or CSV UTF-8") from None
+    total = sum(sheet.total_height for sheet in found) or 1
+    read = [0]
+
+    def lines(sheet: python_calamine.CalamineSheet) -> Iterator[Line]:
+        for row, cells in enumerate(sheet.iter_rows(), 1):
+            read[0] += 1
+            yield row, [_text(cell) for cell in cells[:WIDEST]]
+
+    return Sheets("xls", ((at, lines(sheet)) for at, sheet in enumerate(found, 1)), lambda: read[0] / total)
+
+
+def _text(cell: object) -> str:
+    """Return a cell as text; a date shows as one, and no column takes it for anything else."""
+    if isinstance(cell, str):
+        return BROKEN if cell in ERRORS else cell
+    if isinstance(cell, bool):
+        return "TRUE" if cell else "FALSE"
+    if isinstance(cell, float):
+        return number(repr(cell))
+    return str(cell)
+
+
+ERRORS = frozenset({"#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A", "#GETTING_DATA", "#DATA!"})
