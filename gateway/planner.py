@@ -70,8 +70,11 @@ def only(page: Page, people: Collection[int]) -> Page:
 
 
 def page_of(batch: Batch) -> Page:
-    """Return a frozen batch as a page of the same people."""
-    return Page(batch.township, batch.persons, batch.addresses, tuple(batch.village_of()), batch.places)
+    """Return a frozen batch as a page of the same people, without those who were erased since."""
+    page = Page(batch.township, batch.persons, batch.addresses, tuple(batch.village_of()), batch.places)
+    if all(batch.addresses):
+        return page
+    return only(page, {one for one, address in zip(batch.persons, batch.addresses, strict=True) if address})
 
 
 class Planner:

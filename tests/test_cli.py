@@ -337,10 +337,9 @@ def test_wrong_rows_are_named_without_their_values_and_the_others_imported(run: 
     )
     result = run("import", "officials", table, "--errors", errors)
     assert result.exit_code == 1
-    assert "2 rows, 1 added" in result.stdout
-    assert "1 failed" in result.stdout
+    assert "2 rows, 1 failed, 1 added" in result.stdout
     rows = list(csv.reader(errors.read_text(encoding="utf-8-sig").splitlines()))
-    assert rows[0] == ["file", "row", "column", "message"]
+    assert rows[0] == ["file", "sheet", "row", "column", "kind", "message"]
     assert len(rows) == 2
     assert "1001234" not in result.output + errors.read_text(encoding="utf8")
     again = json.loads(run("import", "officials", table, "--json").stdout)
@@ -1009,7 +1008,7 @@ async def test_a_simulated_push_service_writes_subscriptions_that_can_be_importe
     )  # fmt: skip
     assert await ended(process) == 0
     imported = await asyncio.to_thread(run, "import", "subscribers", table)
-    assert "3 rows, 3 added" in imported.stdout, imported.output
+    assert "3 rows, 0 failed, 3 added" in imported.stdout, imported.output
 
 
 def test_simulated_loudspeakers_need_a_table_of_devices(run: Run, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import requests
 import schemathesis
 from aiohttp import web
-from api_support import ADMIN, CLERK, ISSUER, SIGNER, VIEWER, Desk, opened  # fmt: skip
+from api_support import ADMIN, CLERK, ISSUER, PHONES, SIGNER, VIEWER, Desk, opened  # fmt: skip
 from manual_clock import ManualClock
 from pydantic import BaseModel
 
@@ -186,6 +186,8 @@ def good(operation: str, desk: Desk) -> Ask:
         "matchNationalNumber": Ask(CLERK, {"number": NUMBER}),
         "reconcileNational": Ask(CLERK, {"day": "2026-07-20", "alerts": []}),
         "getHistory": Ask(CLERK, {"person": str(desk.people[0])}),
+        "optOut": Ask(CLERK, {"phone": PHONES[1]}),
+        "erasePerson": Ask(ADMIN, {"phone": PHONES[1]}),
         "listAudit": Ask(ADMIN),
         "verifyAudit": Ask(ADMIN),
         "getAuditCheckpoint": Ask(ADMIN),
@@ -354,6 +356,14 @@ async def no_number(desk: Desk, endpoint: Endpoint) -> int:
     return await send(desk, endpoint, await ready(desk, endpoint), body={"number": "1"})
 
 
+async def nobodys_phone(desk: Desk, endpoint: Endpoint) -> int:
+    return await send(desk, endpoint, body={"phone": "10099999999"})
+
+
+async def an_officials_phone(desk: Desk, endpoint: Endpoint) -> int:
+    return await send(desk, endpoint, body={"phone": PHONES[0]})
+
+
 async def without_code(desk: Desk, endpoint: Endpoint) -> int:
     return await send(desk, endpoint, (await desk.issue(event_code=""))["id"])
 
@@ -381,6 +391,10 @@ SPECIAL: dict[tuple[str, int], Callable[[Desk, Endpoint], Awaitable[int]]] = {
     ("getAlertNational", 422): without_code,
     ("getHistory", 404): nobody,
     ("halt", 422): no_such_scope,
+    ("optOut", 404): nobodys_phone,
+    ("optOut", 409): an_officials_phone,
+    ("erasePerson", 404): nobodys_phone,
+    ("erasePerson", 409): an_officials_phone,
     ("saveDraft", 409): other_content,
     ("saveDraft", 422): expired,
     ("amendDraft", 409): nothing_waits,

@@ -1,27 +1,38 @@
-"""Rosters: import officials, residents, subscribers and devices; write a synthetic one."""
+"""Rosters: import officials, residents, subscribers and devices, export them; write a synthetic one."""
 
 from __future__ import annotations
 
 import csv
 import getpass
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from gateway.cli.frame import NO, AsJson, load_settings, print_json, print_table, tell
 from gateway.cli.installation import Now, with_store
+from gateway.cli.person import erase, opt_in, opt_out, readmit
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from gateway.database import Database
-    from gateway.directory.importer import Imported, Importer
+    from gateway.directory.importer import Found, How, Imported, Importer, Progress
+    from gateway.directory.table import RowError
+    from gateway.directory.vault import Vault
+    from gateway.settings import Settings
     from gateway.store import Store
 
 KEY_FILE = "secret.key"  # where an embedded gateway keeps its own
 SHOWN = 20  # row errors on the terminal
+OWNER_ONLY = 0o600
+UNAUDITED = frozenset({"unchanged", "several", "shared"})
 
 
 class Kind(StrEnum):
@@ -35,98 +46,194 @@ class Kind(StrEnum):
 
 def import_(
     kind: Annotated[Kind, typer.Argument(metavar="KIND", help="officials, residents, subscribers or devices.")],
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="CSV tables, UTF-8 or GB18030.")],
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Retire whom the table no longer lists, in the counties it lists.")
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="CSV (UTF-8 or GB18030), .xlsx or .xls.")],
+    full: Annotated[
+        bool, typer.Option("--replace", help="It is the full list: whom it no longer names leaves its scope.")
     ] = False,
-    errors: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all row errors there as CSV.")] = None,
+    within: Annotated[
+        str, typer.Option(metavar="CODE", help="Scope: a county or township. Default: the counties it lists.")
+    ] = "",
+    removing: Annotated[
+        float, typer.Option(min=0, max=1, metavar="SHARE", help="Refuse to remove more of those in the scope.")
+    ] = 0.1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
+    errors: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write every row error and note there as CSV.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Import rosters. Rows that are wrong are named and left out, the others are imported; again changes nothing.
 
-    Columns in English or Chinese, in any order. Ends with 1 if a row was wrong. Opens the database itself.
+    Columns in English or Chinese, in any order. A file comes in as a whole or, whatever happens, not at all. Ends
+    with 1 if a row was wrong. Opens the database itself.
 
-    Example: mingluo import officials officials.csv --errors wrong.csv
+    Example: mingluo import residents residents.xlsx --replace --within 411726 --errors wrong.csv
     """
-    from gateway.directory.importer import Importer
-    from gateway.directory.vault import Vault
+    from gateway.directory.importer import How, Importer
     from gateway.errors import ConfigError
     from gateway.regions import Regions
 
-    if replace and len(files) > 1:
-        raise ConfigError("--replace takes one file: a second one would retire whom the first one lists")
+    if full and len(files) > 1:
+        raise ConfigError("--replace takes one file: a second one would remove whom the first one lists")
     settings = load_settings()
-    sizes = [path.stat().st_size for path in files]  # all can be found, before anything is imported
+    for path in files:
+        path.stat()  # all can be found, before anything is imported
     regions = Regions.load(settings.config / "regions")
-    key = settings.secret_key.get_secret_value()
-    if not key and not settings.database().startswith("sqlite") and not (settings.data / KEY_FILE).exists():
-        # One made on the spot would seal these people for nobody.
-        raise ConfigError("set MINGLUO_SECRET_KEY to the key the gateway of this PostgreSQL database uses")
-    vault = Vault.of(key, settings.data)
+    vault = vault_of(settings)
 
     async def work(store: Store, database: Database) -> list[Imported]:
         importer = Importer(database, vault, regions, Now())
-        return [
-            await _one(importer, store, path, size, kind, replace=replace)
-            for path, size in zip(files, sizes, strict=True)
-        ]
+        with _findings(errors) as note:
+            return [
+                await _one(importer, store, path, kind, How(full, within, removing, dry_run, found=note(path)))
+                for path in files
+            ]
 
     advice = "stop it, import, and start it again (a cluster's database can be imported into while it runs)"
     results = with_store(settings, advice, work)
     for path, result in zip(files, results, strict=True):
         _show(path, result, as_json=json)
-    if errors is not None:
-        _write_errors(errors, files, results)
     if any(result.errors for result in results):
         raise typer.Exit(NO)
 
 
-async def _one(importer: Importer, store: Store, path: Path, size: int, kind: Kind, *, replace: bool) -> Imported:
-    """Import one table, with a progress bar where somebody looks, and write the audit record."""
-    from rich.console import Console
-    from rich.progress import Progress
+def vault_of(settings: Settings) -> Vault:
+    """Return the vault of an installation.
 
+    Raises:
+        ConfigError: one made on the spot would seal people for nobody.
+    """
+    from gateway.directory.vault import Vault
+    from gateway.errors import ConfigError
+
+    key = settings.secret_key.get_secret_value()
+    if not key and not settings.database().startswith("sqlite") and not (settings.data / KEY_FILE).exists():
+        raise ConfigError("set MINGLUO_SECRET_KEY to the key the gateway of this PostgreSQL database uses")
+    return Vault.of(key, settings.data)
+
+
+async def _one(importer: Importer, store: Store, path: Path, kind: Kind, how: How) -> Imported:
+    """Import one table, with a progress bar where somebody looks, and write the audit record."""
     from gateway.directory.table import Roster
     from gateway.model import Record
 
-    console = Console(stderr=True)
-    with (
-        Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
-        path.open("rb") as file,
-    ):
-        stream = progress.wrap_file(file, total=size, description=path.name)
-        result = await importer.read(stream, Roster(kind.value), replace=replace)
-    counts = f"{result.added} added, {result.updated} updated, {result.failed} failed, {result.retired} retired"
-    actor = f"console/{getpass.getuser()}"
-    await store.audit.append(Record(datetime.now(UTC), actor, "import", kind.value, counts))
+    with _bar(path.name) as progress, path.open("rb") as file:
+        result = await importer.read(file, Roster(kind.value), replace(how, progress=progress))
+    if not result.dry:
+        counts = ", ".join(f"{number} {name}" for name, number in _numbers(result).items() if name not in UNAUDITED)
+        actor = f"console/{getpass.getuser()}"
+        await store.audit.append(Record(datetime.now(UTC), actor, "import", kind.value, counts))
     return result
 
 
-def _show(path: Path, result: Imported, *, as_json: bool) -> None:
-    numbers = {
-        name: getattr(result, name) for name in ("rows", "added", "updated", "unchanged", "failed", "retired", "ended")
-    }
-    if as_json:
-        wrong = [error._asdict() for error in result.errors]
-        print_json({"file": str(path), "kind": result.kind.value, "encoding": result.encoding, **numbers}
-                   | {"ignored": result.ignored, "errors": wrong})  # fmt: skip
+@contextmanager
+def _bar(name: str) -> Iterator[Progress]:
+    """Show on a terminal how far an import is, rows a second and the time left."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn()
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def progress(stage: str, share: float, rows: int) -> None:
+            if stage not in tasks:
+                text = escape(f"{name}: {stage}")  # a name in brackets is a name
+                tasks[stage] = bars.add_task(text, total=1.0, rate="")
+            passed = bars.tasks[tasks[stage]].elapsed or 0.0
+            bars.update(tasks[stage], completed=share, rate=f"{rows:,} rows, {rows / max(passed, 0.1):,.0f}/s")
+
+        yield progress
+
+
+@contextmanager
+def _findings(target: Path | None) -> Iterator[Callable[[Path], Found]]:
+    """Write findings as they come, as CSV with a BOM, so that office programs read it."""
+    from gateway.directory.export import neutral
+
+    if target is None:
+        yield lambda _path: lambda _kind, _finding: None
         return
-    typer.echo(f"{path} ({result.encoding}): " + ", ".join(f"{number} {name}" for name, number in numbers.items()))
-    if result.ignored:
-        tell(f"columns left out: {', '.join(result.ignored)}")
-    if result.errors:
-        print_table(("row", "column", "what to mend"), result.errors[:SHOWN])
-        if len(result.errors) > SHOWN:
-            tell(f"… and {len(result.errors) - SHOWN} more: --errors FILE writes them all")
-
-
-def _write_errors(target: Path, files: Sequence[Path], results: Sequence[Imported]) -> None:
-    """Write every row error as CSV with a BOM, so that office programs read it."""
     with target.open("w", encoding="utf-8-sig", newline="") as out:
         writer = csv.writer(out)
-        writer.writerow(("file", "row", "column", "message"))
-        for path, result in zip(files, results, strict=True):
-            writer.writerows((path.name, *error) for error in result.errors)
+        writer.writerow(("file", "sheet", "row", "column", "kind", "message"))
+
+        def of(path: Path) -> Found:
+            def write(kind: str, found: RowError) -> None:
+                writer.writerow((neutral(path.name), found.sheet or "", found.row, found.column, kind, found.message))
+
+            return write
+
+        yield of
+
+
+def _numbers(result: Imported) -> dict[str, int]:
+    names = ("rows", "failed", "added", "changed", "moved", "removed", "unchanged", "several", "shared")
+    return {name: getattr(result, name) for name in names}
+
+
+def _show(path: Path, result: Imported, *, as_json: bool) -> None:
+    numbers = _numbers(result)
+    if as_json:
+        found = {name: [one._asdict() for one in getattr(result, name)] for name in ("errors", "notes")}
+        print_json({"file": str(path), "kind": result.kind.value, "format": result.format, "dry_run": result.dry}
+                   | numbers | {"ignored": result.ignored, **found})  # fmt: skip
+        return
+    typer.echo(f"{path} ({result.format}): " + ", ".join(f"{number} {name}" for name, number in numbers.items()))
+    if result.dry:
+        tell("a dry run: nothing was changed")
+    if result.ignored:
+        tell(f"columns left out: {', '.join(result.ignored)}")
+    for title, findings in (("what to mend", result.errors), ("what to look at", result.notes)):
+        if findings:
+            shown = [(one.sheet or "", one.row, one.column, one.message) for one in findings[:SHOWN]]
+            print_table(("sheet", "row", "column", title), shown)
+        if len(findings) > SHOWN:
+            tell("… and more: --errors FILE writes them all")
+
+
+def export(
+    kind: Annotated[Kind, typer.Argument(metavar="KIND", help="officials, residents, subscribers or devices.")],
+    within: Annotated[str, typer.Option(metavar="CODE", help="The county or township whose list it is.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The CSV; only its owner may read it.")],
+) -> None:
+    """Write a county's roster as CSV with a BOM, names and numbers in clear. The audit chain keeps who did it.
+
+    It can be mended and imported again as it is. Opens the database itself.
+
+    Example: mingluo roster export residents --within 411726 --out residents.csv
+    """
+    from gateway.directory.export import export as write
+    from gateway.directory.table import Roster
+    from gateway.errors import ConfigError
+    from gateway.model import Record
+    from gateway.regions import Regions
+
+    settings = load_settings()
+    region = Regions.load(settings.config / "regions").get(within)
+    if region is None or region.kind not in ("county", "township"):
+        raise ConfigError("--within: the 6-digit code of a county, or the 9-digit one of a township")
+    vault = vault_of(settings)
+
+    async def work(store: Store, database: Database) -> int:
+        actor = f"console/{getpass.getuser()}"
+        # Before the first row: what was begun counts as seen.
+        await store.audit.append(Record(datetime.now(UTC), actor, "export", kind.value, within))
+        with _created(out) as file:
+            return await write(database, vault, Roster(kind.value), within, file)
+
+    number = with_store(settings, "stop it, export, and start it again", work)
+    typer.echo(f"{out}: {number} rows; delete it when it has served")
+
+
+def _created(path: Path) -> TextIO:
+    """Open a file for writing that only its owner may read, also where it was there before."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWNER_ONLY)
+    os.fchmod(descriptor, OWNER_ONLY)
+    return os.fdopen(descriptor, "w", encoding="utf8", newline="")
 
 
 def sample_roster(
@@ -158,4 +265,9 @@ def sample_roster(
 def add(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("import", rich_help_panel="This installation")(import_)
+    group = typer.Typer(help="Rosters, and what the people in them may ask for.", no_args_is_help=True)
+    for name, command in (("export", export), ("opt-out", opt_out), ("opt-in", opt_in), ("erase", erase),
+                          ("readmit", readmit)):  # fmt: skip
+        group.command(name)(command)
+    app.add_typer(group, name="roster", rich_help_panel="This installation")
     app.command("sample-roster", rich_help_panel="Without a gateway")(sample_roster)

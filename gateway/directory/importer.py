@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from gateway.database import Database, Row, Tx, micros
 from gateway.directory.flag import Listed, shared
@@ -132,7 +132,7 @@ class Importer:
             result = await self._database.write(lambda tx: run.bring(tx, at))
         if isinstance(result, Refused):
             raise result
-        return result
+        return replace(result, notes=run.notes())
 
 
 class _Run:
@@ -144,11 +144,14 @@ class _Run:
         self._vault = vault
         self._reading = reading
         self._devices = table.kind is Roster.DEVICES
-        self.spool: Spool[DeviceRow] | Spool[PersonRow] = Spool(DeviceRow) if self._devices else Spool(PersonRow)
+        self.spool: Spool[Any] = Spool(DeviceRow) if self._devices else Spool(PersonRow)
         self._rows = self._failed = 0
         self._errors: list[RowError] = []
         self._listed = Listed()
         self._counties: set[str] = set()
+        self._several: set[int] = set()
+        self._erased: set[int] = set()
+        self._sharing: dict[int, int] = {}
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -166,7 +169,7 @@ class _Run:
                     self._how.found("error", finding)
                 else:
                     good.append(finding)
-            self.spool.add(good)  # type: ignore[arg-type]  # a table has rows of one kind
+            self.spool.add(good)
             self._how.progress("reading", self._table.share(), self._rows)
         if self._how.replace and self._failed:
             finding = RowError(0, "", "nobody was removed: correct the rows named here and import again")
@@ -204,18 +207,17 @@ class _Run:
 
     def _bring(self, tx: Tx, at: int) -> Imported | Refused:
         outcome: Counter[str] = Counter()
-        several: set[int] = set()
-        erased: set[int] = set()
+        self._several, self._erased, self._sharing = set(), set(), {}  # it may run a second time
         scope = Scope(self._codes) if self._replaces else None
         listed = self.spool.people()
         while chunk := list(islice(listed, CHUNK)):
             if self._devices:
-                outcome += write_devices(tx, [rows[-1] for rows in chunk])  # type: ignore[misc]  # see the spool
+                outcome += write_devices(tx, [rows[-1] for rows in chunk])
             else:
-                written = write_people(tx, self._vault, Group(self._table.kind), chunk, scope, at)  # type: ignore[arg-type]  # see the spool
+                written = write_people(tx, self._vault, Group(self._table.kind), chunk, scope, at)
                 outcome += written.outcome
-                several |= written.several
-                erased |= written.erased
+                self._several |= written.several
+                self._erased |= written.erased
             self._how.progress("writing", outcome.total() / max(1, len(self._listed)), outcome.total())
         stood, removed = self._retire(tx, at) if self._replaces else (0, 0)
         if removed > max(REMOVED_FREELY, self._how.removable * stood):
@@ -223,20 +225,12 @@ class _Run:
                 409, "import_removes", f"this list would remove {removed} of {stood} {self._table.kind} in "
                 f"{', '.join(self._codes)}; is it cut off? Nothing was changed. If it is meant, allow that share",
             )  # fmt: skip
-        return self._result(outcome, removed, several, erased, {} if self._devices else shared(tx))
-
-    def _result(
-        self, outcome: Counter[str], removed: int, several: set[int], erased: set[int], sharing: Mapping[int, int]
-    ) -> Imported:
-        notes: list[RowError] = []
-        for finding in self._notes(several, erased, sharing):
-            notes += [finding][: ERRORS_KEPT - len(notes)]
-            self._how.found("note", finding)
-        counts = {name: outcome[name] for name in (ADDED, CHANGED, MOVED, UNCHANGED)}
+        if not self._devices:
+            self._sharing = shared(tx)
         return Imported(
-            self._table.kind, self._table.format, self._rows, self._failed, **counts, removed=removed,
-            several=len(several), shared=sum(self._listed.holds(list(sharing))), errors=tuple(self._errors),
-            notes=tuple(notes), ignored=self._table.ignored, dry=self._how.dry,
+            self._table.kind, self._table.format, self._rows, self._failed, outcome[ADDED], outcome[CHANGED],
+            outcome[MOVED], outcome[UNCHANGED], removed, len(self._several),
+            sum(self._listed.holds(list(self._sharing))), tuple(self._errors), (), self._table.ignored, self._how.dry,
         )  # fmt: skip
 
     @property
@@ -262,16 +256,23 @@ class _Run:
                 stood, removed = stood + there, removed + left
         return stood, removed
 
-    def _notes(self, several: set[int], erased: set[int], sharing: Mapping[int, int]) -> Iterator[RowError]:
-        """Yield what a person should look at, row by row."""
-        for one, sheet, row in self._listed.rows_of({*several, *erased, *sharing}):
-            if one in erased:
-                yield RowError(row, "", "was erased on request and is not brought back", sheet)
-            if one in several:
-                yield RowError(row, "", "has several places or roles, in this list or another", sheet)
-            if one in sharing:
-                text = f"{sharing[one]} names have this number: one person written twice, or do they share it?"
-                yield RowError(row, "phone", text, sheet)
+    def notes(self) -> tuple[RowError, ...]:
+        """Tell what a person should look at, row by row; return the first. Called once, after the commit."""
+        kept: list[RowError] = []
+        for one, sheet, row in self._listed.rows_of({*self._several, *self._erased, *self._sharing}):
+            for finding in self._flags(one, sheet, row):
+                kept += [finding][: ERRORS_KEPT - len(kept)]
+                self._how.found("note", finding)
+        return tuple(kept)
+
+    def _flags(self, one: int, sheet: int, row: int) -> Iterator[RowError]:
+        if one in self._erased:
+            yield RowError(row, "", "was erased on request and is not brought back", sheet)
+        if one in self._several:
+            yield RowError(row, "", "has several places or roles, in this list or another", sheet)
+        if one in self._sharing:
+            text = f"{self._sharing[one]} names have this number: one person written twice, or do they share it?"
+            yield RowError(row, "phone", text, sheet)
 
 
 @contextmanager

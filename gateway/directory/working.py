@@ -23,7 +23,7 @@ from gateway.model import Group
 
 ADDED, CHANGED, MOVED, UNCHANGED, ERASED = "added", "changed", "moved", "unchanged", "erased"
 ACTIVE, IN_SERVICE = "active", "service"
-PAGE = 1_000
+PAGE = 5_000
 RESIDENTS, SUBSCRIBERS = Group.RESIDENTS.value, Group.SUBSCRIBERS.value
 Where = tuple[str, str, str, str]
 """A place of a person: audience, township, village, role."""
@@ -266,11 +266,9 @@ def retire_people(
     """
     code, township, village, person, role = after
     rows = tx.all(
-        "SELECT township, village, person, role FROM place WHERE township >= :code AND township < :beyond"
-        " AND audience = :audience AND until IS NULL"
-        " AND (township, village, person, role) > (:township, :village, :person, :role)"
-        " ORDER BY township, village, person, role LIMIT :limit",
-        code=code,
+        "SELECT township, village, person, role FROM place WHERE township < :beyond AND audience = :audience"
+        " AND (township, audience, village, person, role) > (:township, :audience, :village, :person, :role)"
+        " AND until IS NULL ORDER BY township, audience, village, person, role LIMIT :limit",
         beyond=code + ":",  # the character behind 9
         audience=group.value,
         township=township,
@@ -327,9 +325,7 @@ def _became(row: DeviceRow, village: str, key_hash: str, standing: str) -> str:
     return UNCHANGED if key_hash == row.key_hash else CHANGED
 
 
-def retire_devices(
-    tx: Tx, code: str, listed: Callable[[Sequence[int]], Sequence[bool]]
-) -> tuple[int, int]:
+def retire_devices(tx: Tx, code: str, listed: Callable[[Sequence[int]], Sequence[bool]]) -> tuple[int, int]:
     """Take the devices below a code that no table lists out of service; return how many stood and how many went."""
     rows = tx.all(
         "SELECT id FROM device WHERE township >= :code AND township < :beyond AND standing = 'service'",
