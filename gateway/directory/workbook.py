@@ -26,6 +26,10 @@ SMALL_PART = 4 << 20
 RELATIONSHIP = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
 STRICT_RELATIONSHIP = "{http://purl.oclc.org/ooxml/officeDocument/relationships}id"
 DIGITS = "0123456789"
+DAMAGED = (
+    zipfile.BadZipFile, zlib.error, etree.XMLSyntaxError, EOFError, OSError, LookupError, ValueError, RuntimeError,
+)  # fmt: skip
+"""What the libraries raise of a file that is cut off, encrypted, or none of ours."""
 
 
 def open_workbook(stream: BinaryIO) -> Sheets:
@@ -39,7 +43,7 @@ def open_workbook(stream: BinaryIO) -> Sheets:
         paths = _paths(book)
         texts = _Texts(book)
         sizes = [book.getinfo(path).file_size for path in paths]
-    except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, etree.XMLSyntaxError):
+    except DAMAGED:
         raise _damaged() from None
     total, done = sum(sizes) or 1, [0]
 
@@ -159,7 +163,7 @@ def _lines(book: zipfile.ZipFile, path: str, texts: _Texts, done: list[int]) -> 
                     return  # what follows the rows (merged cells, pictures) is of no use here
                 row = int(element.get("r") or row + 1)
                 yield row, _cells(element, texts, columns)
-    except (zipfile.BadZipFile, etree.XMLSyntaxError, EOFError, ValueError, IndexError, OSError, zlib.error):
+    except DAMAGED:
         raise _damaged() from None
 
 
