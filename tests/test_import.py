@@ -8,6 +8,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
+import signal
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -433,3 +437,137 @@ async def test_a_sample_gives_every_village_an_official_and_a_loudspeaker(here: 
     assert both
     numbers = [one.address for _, one in officials]
     assert len(set(numbers)) < len(numbers)
+
+
+# --- the full list, the trial and the crash --------------------------------------------------------------------------
+
+
+def household(number: int, village: str = FLOWER_1) -> tuple[str, str, str, str]:
+    """A resident."""
+    return f"住户{number}", phone(100 + number), village, "village_list"
+
+
+async def standing(here: Town) -> list[tuple[object, ...]]:
+    """Every person and place, as they are stored."""
+    people = await here.database.read(lambda tx: tx.all("SELECT * FROM person ORDER BY id"))
+    found = await here.database.read(lambda tx: tx.all("SELECT * FROM place ORDER BY person, township, village, role"))
+    return [*people, *found]
+
+
+async def test_a_dry_run_tells_everything_and_changes_nothing(here: Town) -> None:
+    """A clerk sees what a list would do before it does it, and sees exactly that."""
+    await here.bring(Roster.RESIDENTS, *map(household, range(6)))
+    before = await standing(here)
+    rows = [household(0), household(1, FLOWER_2), (*household(2)[:3], "opted_in"), household(9)]
+    told = await here.bring(Roster.RESIDENTS, *rows, how=How(replace=True, dry=True))
+    assert (told.added, told.moved, told.changed, told.unchanged, told.removed) == (1, 1, 1, 1, 3)
+    assert await standing(here) == before
+    done = await here.bring(Roster.RESIDENTS, *rows, how=How(replace=True))
+    assert (done.added, done.moved, done.changed, done.unchanged, done.removed) == (1, 1, 1, 1, 3)
+
+
+async def test_a_list_that_was_cut_off_removes_nobody_unless_it_is_meant(here: Town) -> None:
+    """A file that lost its second half in an e-mail would otherwise silence half a county."""
+    everyone = list(map(household, range(40)))
+    await here.bring(Roster.RESIDENTS, *everyone)
+    before = await standing(here)
+    with pytest.raises(Refused, match="remove 20 of 40 residents in 411726") as refused:
+        await here.bring(Roster.RESIDENTS, *everyone[:20], replace=True)
+    assert refused.value.code == "import_removes"
+    assert await standing(here) == before
+    result = await here.bring(Roster.RESIDENTS, *everyone[:20], how=How(replace=True, removable=0.5))
+    assert (result.removed, result.unchanged) == (20, 20)
+
+
+async def test_the_list_of_one_township_speaks_for_it_alone(here: Town) -> None:
+    """A township clerk replaces the own list; the neighbours keep theirs, and a row of theirs is an error."""
+    await here.residents(("赵丽", phone(1), FLOWER_1), ("孙军", phone(2), FLOWER_1), ("周勇", phone(3), WATER_1))
+    how = How(replace=True, within=FLOWER)
+    strange = ("吴超", phone(4), WATER_1, "opted_in")
+    wrong = await here.bring(Roster.RESIDENTS, ("赵丽", phone(1), FLOWER_1, "opted_in"), strange, how=how)
+    assert [(one.row, one.column) for one in wrong.errors] == [(3, "village"), (0, "")]
+    result = await here.bring(Roster.RESIDENTS, ("赵丽", phone(1), FLOWER_1, "opted_in"), how=how)
+    assert (result.unchanged, result.removed) == (1, 1)
+    names = {one.person for _, one in await here.all(audience(Group.RESIDENTS))}
+    assert names == {here.person("赵丽", 1), here.person("周勇", 3)}
+    with pytest.raises(Refused, match="county"):
+        await here.bring(Roster.RESIDENTS, how=How(within=FLOWER_1))
+
+
+async def test_who_has_several_places_or_shares_a_number_is_flagged_by_row(here: Town) -> None:
+    """D15: one name written in two ways is one person called twice; a clerk can only mend what is pointed out."""
+    await here.officials(("王强", phone(1), FLOWER_1, "monitor"), ("李敏", phone(5), FLOWER_1, "monitor"))
+    found: list[tuple[str, RowError]] = []
+    how = How(found=lambda kind, one: found.append((kind, one)))
+    result = await here.bring(
+        Roster.RESIDENTS,
+        ("王强", phone(1), FLOWER_1, "opted_in"),
+        ("赵丽", phone(2), FLOWER_1, "opted_in"),
+        ("赵莉", phone(2), FLOWER_1, "opted_in"),
+        ("李敏儿", phone(5), FLOWER_1, "opted_in"),
+        ("孙军", phone(3), FLOWER_1, "opted_in"),
+        ("孙军", phone(3), WATER_1, "opted_in"),
+        ("周勇", "x", WATER_1, "opted_in"),
+        how=how,
+    )
+    assert (result.several, result.shared) == (2, 3)
+    assert [(one.row, one.column) for one in result.notes] == [
+        (2, ""), (3, "phone"), (4, "phone"), (5, "phone"), (6, ""), (7, ""),
+    ]  # fmt: skip
+    assert found == [("error", result.errors[0]), *(("note", one) for one in result.notes)]
+
+
+BROUGHT = """
+import asyncio, sys
+from pathlib import Path
+from town import SECRET, places
+from manual_clock import ManualClock
+from gateway.database import Database
+from gateway.directory.importer import How, Importer
+from gateway.directory.table import Roster
+from gateway.directory.vault import Vault
+
+def progress(stage, share, people):
+    print(stage, people, flush=True)
+
+async def main():
+    database = Database(sys.argv[1])
+    await database.open()
+    importer = Importer(database, Vault(SECRET), places(), ManualClock())
+    with open(sys.argv[2], "rb") as file:
+        await importer.read(file, Roster.RESIDENTS, How(replace=True, removable=1, progress=progress))
+    await database.close()
+
+asyncio.run(main())
+"""
+
+
+def killed(url: str, path: Path) -> str:
+    """Import in a process of its own and kill it after 10,000 people; return what it had said before the last word."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    with subprocess.Popen(
+        [sys.executable, "-c", BROUGHT, url, str(path)], stdout=subprocess.PIPE, env=environment
+    ) as child:
+        assert child.stdout is not None
+        said = list(iter(child.stdout.readline, b"writing 10000\n"))
+        child.kill()
+    assert child.returncode == -signal.SIGKILL
+    return said[-1].decode().strip()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_an_import_killed_half_way_leaves_the_old_roster_whole(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    """Whoever pulls the plug while a list comes in: the county is warned by the old one, all of it, and can go on."""
+    url = f"sqlite:///{tmp_path}/town.db" if kind == "sqlite" else request.getfixturevalue("database_url")
+    async with town(url) as here:
+        await here.bring(Roster.RESIDENTS, *map(household, range(30)))
+        before = await standing(here)
+    new = table(Roster.RESIDENTS, *(household(number, WATER_1) for number in range(20, 20_000))).getvalue()
+    (tmp_path / "new.csv").write_bytes(new)
+    assert killed(url, tmp_path / "new.csv") == "writing 8000"
+    async with town(url) as here:
+        assert await standing(here) == before
+        again = await here.importer.read(io.BytesIO(new), Roster.RESIDENTS, How(replace=True, removable=1))
+        assert (again.added, again.moved, again.removed) == (19_970, 10, 20)

@@ -249,7 +249,7 @@ class _Run:
                 there, left = retire_devices(tx, code, self._listed.holds)
                 stood, removed = stood + there, removed + left
                 continue
-            after: Row | None = (code, "", "", 0, "")
+            after: Row | None = (code, code, "", 0, "")
             while after is not None:
                 group = Group(self._table.kind)
                 after, there, left = retire_people(tx, self._vault, group, after, self._listed.holds, at)
