@@ -125,7 +125,7 @@ class Rights:
         now, person = self._clock.now(), self._vault.person_id(address, name)
 
         def operation(tx: Tx) -> bool:
-            gone = tx.run("DELETE FROM person WHERE id = :id AND standing = 'erased'", id=person)
+            gone = tx.run("UPDATE person SET standing = 'left' WHERE id = :id AND standing = 'erased'", id=person)
             if gone:
                 audit.append(tx, [Record(now, actor, "readmit", f"person:{person}")])
             return bool(gone)

@@ -145,6 +145,8 @@ class People:
         """Return the person with what a table of this group decides; the very same where nothing differs."""
         if person.standing != ACTIVE:
             person = person._replace(standing=ACTIVE)
+        if not person.secret:  # erased once, and let in again
+            person = person._replace(secret=row.sealed, phone_hash=row.address_hash, basis=row.basis)
         if self._group == RESIDENTS and (person.needs_helper, person.basis) != (row.needs_helper, row.basis):
             return person._replace(needs_helper=row.needs_helper, basis=row.basis)
         if self._group == SUBSCRIBERS:
