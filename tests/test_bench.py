@@ -16,7 +16,8 @@ from gateway.bench.frozen import Cost, Frozen
 from gateway.bench.intake import Intake
 from gateway.bench.ledger import Found, Latency, Ledger
 from gateway.bench.measure import Spread, quantile
-from gateway.bench.page import page
+from gateway.bench.page import Result, page
+from gateway.bench.roster import Brought, Import
 from gateway.bench.signed import Signed
 from gateway.bench.sms import Sms
 
@@ -29,6 +30,8 @@ SIGNED = Signed(50, 7, ONE, ONE, ONE)
 FULL = Found(200, ONE, ONE, 205, Latency(1, 2), 200, Latency(1, 2), 30, 400)
 LEDGER = Ledger(2_000, 200, 5, FULL, FULL)
 FROZEN = Frozen(5, Cost(ONE, ONE), Cost(ONE, ONE))
+BROUGHT = Brought(300, ONE, ONE, 120.0)
+IMPORT = Import(300, 1, BROUGHT, BROUGHT, BROUGHT, BROUGHT, BROUGHT, BROUGHT)
 SMS = Sms(1_000, 3, Spread(90, 80, 95), Spread(100, 90, 110), Spread(0.9, 0.8, 1.0), Spread(1, 1, 1))
 
 
@@ -128,6 +131,17 @@ def test_ledger_finds_every_message_of_everybody_it_asks_for(tmp_path: Path) -> 
     assert "history of 202 messages" in (tmp_path / "page.md").read_text("utf8")
 
 
+def test_import_brings_every_form_of_a_list_in() -> None:
+    """Nobody is refused and nobody is lost, or the bench would fail; the second time is measured as well."""
+    found = run("import", "--recipients", "300", "--rounds", "1")
+    forms = {"utf_8", "gbk", "xlsx", "xls", "again"}
+    assert found.keys() == {"bench", "rows", "rounds", "postgresql", "postgresql_again", *forms}
+    assert (found["bench"], found["rows"], found["rounds"]) == ("import", 300, 1)
+    for form in forms:
+        assert found[form].keys() == {"rows", "seconds", "rows_s", "peak_rss_mib"}
+        assert (found[form]["rows"], found[form]["rows_s"].keys()) == (300, SPREAD)
+
+
 def test_an_unknown_bench_is_wrong_use() -> None:
     """A bench that does not exist is not measured as something else."""
     done = subprocess.run([sys.executable, "-m", "gateway.cli", "bench", "carriers"], capture_output=True, check=False)
@@ -152,15 +166,12 @@ def test_a_figure_says_whether_its_target_was_met() -> None:
 
 def test_the_page_names_machine_and_commands() -> None:
     """A number in the docs without its machine and its command proves nothing."""
-    text = page(
-        [INTAKE, SIGNED, FIRST, SMS, FANOUT, LEDGER, FROZEN],
-        "mingluo bench all --write docs/benchmarks.md",
-        date(2026, 7, 1),
-    )
+    results: list[Result] = [INTAKE, SIGNED, FIRST, SMS, FANOUT, LEDGER, FROZEN, IMPORT]
+    text = page(results, "mingluo bench all --write docs/benchmarks.md", date(2026, 7, 1))
     assert "mingluo bench all --write docs/benchmarks.md" in text
     assert "2026-07-01" in text
     assert "Python 3" in text
-    assert all(f"`mingluo bench {name}`" in text for name in ("intake", "signed", "first", "sms", "fanout", "ledger"))
+    assert all(f"`mingluo bench {one.bench}`" in text for one in results)
 
 
 def test_a_quantile_is_one_of_the_values() -> None:

@@ -11,10 +11,11 @@ from gateway.bench.frozen import Cost, Frozen
 from gateway.bench.intake import Intake
 from gateway.bench.ledger import Found, Ledger
 from gateway.bench.measure import machine
+from gateway.bench.roster import Brought, Import
 from gateway.bench.signed import Signed
 from gateway.bench.sms import Sms
 
-Result = Intake | Signed | First | Sms | Fanout | Ledger | Frozen
+Result = Intake | Signed | First | Sms | Fanout | Ledger | Frozen | Import
 Row = tuple[str, str, str]
 
 HEAD = """# Benchmarks
@@ -37,6 +38,7 @@ TITLES = {
     "frozen": "What a frozen neighbour costs",
     "signed": "Signed warnings against the signature library alone",
     "intake": "Taking warnings in: the whole way from the request to the 202",
+    "import": "Bringing a roster in",
     "first": "Last byte of the request read to the first loudspeaker",
 }
 
@@ -76,6 +78,8 @@ def rows(result: Result) -> list[Row]:
             databases = [("SQLite", result.sqlite), ("PostgreSQL", result.postgresql)]
             head = ("receipts, alerts, rounds", f"{result.receipts:,}, {result.alerts}, {result.rounds}", "")
             return [head, *(row for name, found in databases if found for row in _ledger(name, found))]
+        case Import():
+            return [("rows (an .xls holds fewer), rounds", f"{result.rows:,}, {result.rounds}", ""), *_import(result)]
         case Frozen():
             costs = [("Redis", result.redis), ("RabbitMQ (of MINGLUO_AMQP_URL), green publish", result.rabbitmq)]
             return [row for name, cost in costs if cost for row in _cost(name, cost)]
@@ -96,6 +100,21 @@ def _fanout(result: Fanout) -> list[Row]:
             ("delivery of frozen batches alone, recipients/s", str(result.delivery.recipients_s), ""),
             ("its CPU seconds per million", str(result.delivery.cpu_s_per_million), ""),
         ]
+    return found
+
+
+def _import(result: Import) -> list[Row]:
+    forms: list[tuple[str, Brought | None]] = [
+        ("CSV in UTF-8", result.utf_8), ("CSV in GBK", result.gbk), (".xlsx", result.xlsx), (".xls", result.xls),
+        ("the same CSV again, as the full list", result.again), ("CSV in UTF-8, PostgreSQL", result.postgresql),
+        ("the same again, PostgreSQL", result.postgresql_again),
+    ]  # fmt: skip
+    found: list[Row] = []
+    for name, one in forms:
+        if one is not None:
+            rows = f" ({one.rows:,} rows)" if one.rows != result.rows else ""
+            found.append((f"{name}{rows}: rows/s", str(one.rows_s), "≥ 16,667"))
+            found.append((f"{name}: seconds; peak memory, MiB", f"{one.seconds}; {one.peak_rss_mib:,.0f}", "; ≤ 300"))
     return found
 
 

@@ -26,28 +26,32 @@ class Name(StrEnum):
     SIGNED = "signed"
     FROZEN = "frozen"
     LEDGER = "ledger"
+    IMPORT = "import"
 
 
-ORDER = (Name.INTAKE, Name.SIGNED, Name.FIRST, Name.SMS, Name.FANOUT, Name.LEDGER, Name.FROZEN)
+ORDER = (
+    Name.INTAKE, Name.SIGNED, Name.FIRST, Name.SMS, Name.FANOUT, Name.LEDGER, Name.IMPORT, Name.FROZEN,
+)  # fmt: skip
 
 
 def bench(
     name: Annotated[
-        Name, typer.Argument(metavar="[NAME]", help="intake, signed, first, sms, fanout, ledger, frozen or all.")
+        Name, typer.Argument(metavar="[NAME]", help="intake, signed, first, sms, fanout, ledger, import, frozen or all.")
     ] = Name.ALL,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON line per bench.")] = False,
     recipients: Annotated[
-        int | None, typer.Option(min=1, help="Residents (fanout, intake's recall), texts (sms), receipts (ledger).")
+        int | None,
+        typer.Option(min=1, help="Residents (fanout, import, intake's recall), texts (sms), receipts (ledger)."),
     ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds; alerts for first.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Of each part of a round (intake).")] = None,
     write: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the page of the figures.")] = None,
 ) -> None:
-    """Measure intake, the way to the first loudspeaker, the SMS channel, the fan-out, the ledger, frozen neighbours.
+    """Measure intake, the first loudspeaker, SMS, the fan-out, the ledger, bringing a roster in, frozen neighbours.
 
-    Nothing real is sent and nothing of an installation is touched. Without options: about five minutes on two cores.
-    A frozen RabbitMQ is measured on the one MINGLUO_AMQP_URL names, with queues of its own; the ledger also on the
-    PostgreSQL MINGLUO_DATABASE_URL names, in a database of its own.
+    Nothing real is sent and nothing of an installation is touched. Without options: about six minutes on two cores.
+    A frozen RabbitMQ is measured on the one MINGLUO_AMQP_URL names, with queues of its own; ledger and import also on
+    the PostgreSQL MINGLUO_DATABASE_URL names, in a database of their own.
 
     Example: mingluo bench fanout --recipients 100000 --rounds 3 --json
     """
@@ -66,6 +70,7 @@ async def _measure(name: Name, recipients: int | None, rounds: int | None, secon
     from gateway.bench.frozen import frozen
     from gateway.bench.intake import intake
     from gateway.bench.ledger import ledger
+    from gateway.bench.roster import roster
     from gateway.bench.signed import signed
     from gateway.bench.sms import sms
 
@@ -78,6 +83,8 @@ async def _measure(name: Name, recipients: int | None, rounds: int | None, secon
         return await ledger(recipients or 10_000_000, rounds or 5)
     if name is Name.FROZEN:
         return await frozen(rounds or 5)
+    if name is Name.IMPORT:
+        return await roster(recipients or 50_000, rounds or 1)
     if name is Name.FANOUT:
         return await fanout(recipients or 100_000, rounds or 3)
     if name is Name.SMS:
