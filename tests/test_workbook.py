@@ -147,6 +147,18 @@ def test_an_xls_of_several_sheets_is_read(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("at", [512, 4_100, 4_130, 9_000])
+def test_a_damaged_xls_is_refused_and_ends_nothing_but_its_reader(tmp_path: Path, at: int) -> None:
+    """The library that reads it may ask for all memory there is and die of it; the import may not die with it."""
+    write_xls(tmp_path / "list.xls", [[HEADER, ("张伟", "10012345671", FLOWER_1, "本人登记", "0")] * 20])
+    data = bytearray((tmp_path / "list.xls").read_bytes())
+    data[at : at + 40] = b"\xff" * 40
+    with contextlib.suppress(Refused):
+        residents(io.BytesIO(bytes(data)))
+    with pytest.raises(Refused, match="cannot be read"):
+        residents(io.BytesIO(bytes(data[: at // 2])))
+
+
 @given(st.lists(st.lists(st.text("ab张=<&\"' 12", max_size=8), min_size=1, max_size=6), max_size=6))
 def test_texts_arrive_as_they_were_saved(rows: list[list[str]]) -> None:
     """Whatever stands in a cell, the name that is called out at night is the one in the list."""

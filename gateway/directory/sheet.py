@@ -1,8 +1,8 @@
 """The lines of a table, whatever program wrote it: CSV in UTF-8 or GB18030, .xlsx, .xls.
 
-Called by `table`. Lines come one by one, so that a list of a million takes no more memory than one of a hundred; only
-an .xls is read whole (65,536 rows a sheet is all it can hold). Cells are text as they stand: a number stored with all
-its digits is those digits, and whatever cannot be told for certain is left for the columns to refuse.
+Called by `table`. Lines come one by one, so that a list of a million takes no more memory than one of a hundred.
+Cells are text as they stand: a number stored with all its digits is those digits, and whatever cannot be told for
+certain is left for the columns to refuse.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from gateway.errors import Refused
 BLOCK = 1 << 16
 BROKEN = "\x00formula"  # in place of a cell that shows #N/A and the like
 WIDEST = 256  # columns looked at
-LARGEST_XLS = 128 << 20  # it is read whole
 EXACT = 1 << 53  # a spreadsheet's number has all its digits up to here
 
 Line = tuple[int, list[str] | str]
 """Row (1 is the first) and its cells, or why it cannot be read."""
 OTHER_FORMATS = {b"\xff\xfe": "UTF-16 text", b"\xfe\xff": "UTF-16 text"}
 XLSX, XLS = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
-ENCRYPTED = "E\0n\0c\0r\0y\0p\0t\0e\0d\0P\0a\0c\0k\0a\0g\0e".encode("ascii")
+ERRORS = frozenset({"#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A", "#GETTING_DATA", "#DATA!"})
 
 
 class Sheets(NamedTuple):
@@ -49,7 +48,9 @@ def open_sheets(stream: BinaryIO) -> Sheets:
 
         return open_workbook(stream)
     if head == XLS:
-        return _xls(stream)
+        from gateway.directory.xls import open_xls
+
+        return open_xls(stream)
     encoding = encoding_of(stream, head)
     size = stream.seek(0, io.SEEK_END) or 1
     stream.seek(0)
@@ -126,48 +127,3 @@ def number(text: str) -> str:
     except ValueError:
         return text
     return str(int(value)) if value.is_integer() and abs(value) < EXACT else text
-
-
-def _xls(stream: BinaryIO) -> Sheets:
-    """Read an .xls; hidden sheets are read like the others.
-
-    Raises:
-        Refused: it is damaged, protected by a password, or too large.
-    """
-    import python_calamine
-
-    size = stream.seek(0, io.SEEK_END)
-    if size > LARGEST_XLS:
-        raise Refused(413, "import_size", f"an .xls above {LARGEST_XLS >> 20} MiB is not read; save it as .xlsx or CSV")
-    stream.seek(0)
-    data = stream.read()
-    if ENCRYPTED in data:
-        raise Refused(415, "import_format", "the workbook is protected by a password; save it without one")
-    try:
-        book = python_calamine.CalamineWorkbook.from_filelike(io.BytesIO(data))
-        found = [book.get_sheet_by_index(at) for at in range(len(book.sheet_names))]
-    except python_calamine.CalamineError:
-        raise Refused(415, "import_format", "the .xls cannot be read; save it as .xlsx or CSV UTF-8") from None
-    total = sum(sheet.total_height for sheet in found) or 1
-    read = [0]
-
-    def lines(sheet: python_calamine.CalamineSheet) -> Iterator[Line]:
-        for row, cells in enumerate(sheet.iter_rows(), 1):
-            read[0] += 1
-            yield row, [_text(cell) for cell in cells[:WIDEST]]
-
-    return Sheets("xls", ((at, lines(sheet)) for at, sheet in enumerate(found, 1)), lambda: read[0] / total)
-
-
-def _text(cell: object) -> str:
-    """Return a cell as text; a date shows as one, and no column takes it for anything else."""
-    if isinstance(cell, str):
-        return BROKEN if cell in ERRORS else cell
-    if isinstance(cell, bool):
-        return "TRUE" if cell else "FALSE"
-    if isinstance(cell, float):
-        return number(repr(cell))
-    return str(cell)
-
-
-ERRORS = frozenset({"#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A", "#GETTING_DATA", "#DATA!"})
