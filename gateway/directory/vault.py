@@ -61,7 +61,8 @@ class Vault:
         if len(secret) != 32:
             raise ConfigError("MINGLUO_SECRET_KEY must be base64 of exactly 32 bytes")
         self._cipher = AESGCM(_derive(secret, b"mingluo person"))
-        self._hash_key = _derive(secret, b"mingluo phone hash")
+        # Copied for each hash: setting a key up costs more than a short message.
+        self._keyed = hmac.new(_derive(secret, b"mingluo phone hash"), digestmod="sha256")
 
     @classmethod
     def of(cls, text: str, folder: Path) -> Vault:
@@ -111,7 +112,12 @@ class Vault:
             address = normal_phone(address)
         except ValueError:
             address = address.strip()
-        return hmac.digest(self._hash_key, address.encode(), "sha256")[:16]
+        return self._digest(address.encode())[:16]
+
+    def _digest(self, message: bytes) -> bytes:
+        keyed = self._keyed.copy()
+        keyed.update(message)
+        return keyed.digest()
 
     def person_id(self, address: str, name: str) -> int:
         """Return the id of the person with this address and name: 62 bits, the same at every import.
@@ -122,7 +128,7 @@ class Vault:
 
     def identity(self, phone_hash: bytes, name: str) -> int:
         """Return the id of the person whose address has this hash; see `person_id`."""
-        digest = hmac.digest(self._hash_key, b"id\0" + phone_hash + name.encode(), "sha256")
+        digest = self._digest(b"id\0" + phone_hash + name.encode())
         return int.from_bytes(digest[:8], "big") >> (64 - ID_BITS)
 
 
