@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from gateway import cap
 from gateway.api import duty_shape as duty
-from gateway.api import national, people, person, shape
+from gateway.api import national, person, right, shape
 from gateway.api.problem import TYPES, Problem
 from gateway.preview import Preview
 from gateway.report import Status
@@ -147,10 +147,10 @@ EXAMPLES: dict[type[BaseModel], Any] = {
     duty.ConsultationIn: {
         "at": "2026-07-20T13:40:00+08:00", "participants": ["气象台值班员", "水利局值班员"], "conclusion": "联合发布",
     },
-    people.OptOutIn: {"phone": "10012345678", "on": True},
-    people.OptOutOut: {"people": [3621676876413551375], "officials": []},
-    people.EraseIn: {"phone": "10012345678", "name": ""},
-    people.EraseOut: {"person": 3621676876413551375, "batches": 2},
+    right.OptOutIn: {"phone": "10012345678", "on": True},
+    right.OptOutOut: {"people": [3621676876413551375], "officials": []},
+    right.EraseIn: {"phone": "10012345678", "name": ""},
+    right.EraseOut: {"person": 3621676876413551375, "batches": 2},
     duty.AnswerIn: {"answer": "endorsed", "remark": ""},
     duty.EmergencyIn: {"area": "411726", "reason": "特大暴雨"},
     duty.RenewIn: {"call": _CALL},

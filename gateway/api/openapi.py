@@ -42,7 +42,6 @@ TAGS = {
     "duty": "What the duty room owes, the emergency regime, and sealed codes",
     "people": "What the people in the rosters ask for",
     "national": "The national platform (国突): the day's reconciliation",
-    "people": "What the people in the rosters ask for",
     "audit": "The hash chain of decisions",
     "gateway": "The gateway itself",
 }

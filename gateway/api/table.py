@@ -10,8 +10,8 @@ from gateway.api.duty_table import DUTY
 from gateway.api.endpoint import JSON, Answer, Call, Endpoint
 from gateway.api.national import NATIONAL
 from gateway.api.openapi import document
-from gateway.api.people import PEOPLE
 from gateway.api.person import HISTORY
+from gateway.api.right import RIGHTS
 from gateway.api.shape import (
     Accepted,
     AlertOut,
@@ -60,7 +60,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *DUTY,
     *NATIONAL,
     *HISTORY,
-    *PEOPLE,
+    *RIGHTS,
     Endpoint(
         "POST", "/v1/alerts", "submitAlert",
         "Issue a warning: CAP 1.2, JSON, or the national dialect (application/xml). 202 means that it is durable and "

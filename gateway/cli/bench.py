@@ -36,7 +36,8 @@ ORDER = (
 
 def bench(
     name: Annotated[
-        Name, typer.Argument(metavar="[NAME]", help="intake, signed, first, sms, fanout, ledger, import, frozen or all.")
+        Name,
+        typer.Argument(metavar="[NAME]", help="intake, signed, first, sms, fanout, ledger, import, frozen or all."),
     ] = Name.ALL,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON line per bench.")] = False,
     recipients: Annotated[

@@ -121,8 +121,9 @@ async def _one(importer: Importer, store: Store, path: Path, kind: Kind, how: Ho
         result = await importer.read(file, Roster(kind.value), replace(how, progress=progress))
     if not result.dry:
         counts = ", ".join(f"{number} {name}" for name, number in _numbers(result).items() if name not in UNAUDITED)
+        full = f"full list of {how.within or 'the counties it lists'}: " if how.replace else ""
         actor = f"console/{getpass.getuser()}"
-        await store.audit.append(Record(datetime.now(UTC), actor, "import", kind.value, counts))
+        await store.audit.append(Record(datetime.now(UTC), actor, "import", kind.value, full + counts))
     return result
 
 

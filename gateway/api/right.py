@@ -61,7 +61,7 @@ async def erase(call: Call) -> Answer:
     return 200, EraseOut(**found._asdict())
 
 
-PEOPLE: tuple[Endpoint, ...] = (
+RIGHTS: tuple[Endpoint, ...] = (
     Endpoint(
         "POST", "/v1/people/opt-out", "optOut",
         "Let a resident of your area opt out of service messages, blue and yellow warnings, or in again. Orange, red "
