@@ -30,7 +30,7 @@ SIGNED = Signed(50, 7, ONE, ONE, ONE)
 FULL = Found(200, ONE, ONE, 205, Latency(1, 2), 200, Latency(1, 2), 30, 400)
 LEDGER = Ledger(2_000, 200, 5, FULL, FULL)
 FROZEN = Frozen(5, Cost(ONE, ONE), Cost(ONE, ONE))
-BROUGHT = Brought(300, ONE, ONE, 120.0)
+BROUGHT = Brought(300, ONE, ONE, ONE, 120.0)
 IMPORT = Import(300, 1, BROUGHT, BROUGHT, BROUGHT, BROUGHT, BROUGHT, BROUGHT)
 SMS = Sms(1_000, 3, Spread(90, 80, 95), Spread(100, 90, 110), Spread(0.9, 0.8, 1.0), Spread(1, 1, 1))
 
@@ -138,7 +138,7 @@ def test_import_brings_every_form_of_a_list_in() -> None:
     assert found.keys() == {"bench", "rows", "rounds", "postgresql", "postgresql_again", *forms}
     assert (found["bench"], found["rows"], found["rounds"]) == ("import", 300, 1)
     for form in forms:
-        assert found[form].keys() == {"rows", "seconds", "rows_s", "peak_rss_mib"}
+        assert found[form].keys() == {"rows", "seconds", "cpu_s", "rows_s", "peak_rss_mib"}
         assert (found[form]["rows"], found[form]["rows_s"].keys()) == (300, SPREAD)
 
 

@@ -43,10 +43,11 @@ Cells = Sequence[str]
 
 
 class Brought(msgspec.Struct, frozen=True):
-    """One import over the rounds; `peak_rss_mib` is the highest."""
+    """One import over the rounds; `peak_rss_mib` is the highest, `cpu_s` what it takes where it is alone."""
 
     rows: int
     seconds: Spread
+    cpu_s: Spread
     rows_s: Spread
     peak_rss_mib: float
 
@@ -71,6 +72,7 @@ class _Once(msgspec.Struct):
 
     rows: int
     seconds: float
+    cpu_s: float
     peak_rss_mib: float
 
 
@@ -98,6 +100,7 @@ def _brought(once: Sequence[_Once]) -> Brought:
     return Brought(
         once[0].rows,
         Spread.of(one.seconds for one in once),
+        Spread.of(one.cpu_s for one in once),
         Spread.of(one.rows / one.seconds for one in once),
         max(one.peak_rss_mib for one in once),
     )
@@ -169,14 +172,19 @@ async def _bring(path: Path, address: str) -> _Once:
     try:
         importer = Importer(database, Vault(bytes(32)), regions, SystemClock())
         with path.open("rb") as file:
-            begun = time.perf_counter()
+            begun, spent = time.perf_counter(), _cpu_s()
             done = await importer.read(file, Roster.RESIDENTS, How(replace=True))
-            seconds = time.perf_counter() - begun
+            seconds, cpu_s = time.perf_counter() - begun, _cpu_s() - spent
     finally:
         await database.close()
     if done.failed:
         raise RuntimeError(f"{done.failed} rows were refused: {done.errors[:3]}")
-    return _Once(done.rows, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB)
+    return _Once(done.rows, seconds, cpu_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB)
+
+
+def _cpu_s() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 if __name__ == "__main__":
