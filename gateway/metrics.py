@@ -44,6 +44,7 @@ outbox_unfinished = _gauge("outbox_unfinished", "Batches without an outcome", "l
 outbox_age_seconds = _gauge("outbox_age_seconds", "Age of the oldest unfinished batch that is due", "lane")
 devices_online = _gauge("devices_online", "Loudspeakers connected to this process", "channel")
 villages = _gauge("villages", "Villages of live actual warnings by state", "state")
+channel_down = _gauge("channel_down", "1 while a channel's carrier serves nobody of this process", "channel")
 alarms = _counter("alarms_total", "Duty-room alarms raised", "kind")
 broker_up = _gauge("broker_up", "1 while the broker answers for its queues", "broker")
 store_up = _gauge("store_up", "1 while the database answers; 0: nothing can be taken in", "store")
@@ -55,6 +56,7 @@ ALARMS = (
     "break_glass",
     "bug",
     "cannot_compose",
+    "channel_down",
     "emergency",
     "held",
     "held_leader",
@@ -83,6 +85,7 @@ def begin(channels: Collection[str]) -> None:
         for result in ("confirmed", "unconfirmed"):
             publishes.labels(lane.value, result)
     for channel in channels:
+        channel_down.labels(channel)
         claims_lapsed.labels(channel)
         possible_duplicates.labels(channel)
         for why in WHYS:

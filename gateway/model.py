@@ -106,6 +106,9 @@ class State(IntEnum):
     CONFIRMED = 70
 
 
+NEVER_SENT = frozenset({State.SKIPPED, State.SUPERSEDED, State.EXPIRED})
+
+
 def fold(old: State, new: State) -> State:
     """Return the state after one more fact: only ever forward by rank."""
     return new if new > old else old

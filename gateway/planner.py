@@ -14,7 +14,7 @@ from itertools import groupby
 
 from gateway import log, metrics
 from gateway.errors import StoreDown
-from gateway.model import Alert, Batch, Group, Lane, Notice, Plan, State, Step
+from gateway.model import NEVER_SENT, Alert, Batch, Group, Lane, Notice, Plan, State, Step
 from gateway.ports import Clock, Directory, Page, StepWork
 from gateway.relay import Relay
 from gateway.store import Store
@@ -28,8 +28,7 @@ WORK = 64  # steps looked at in one round
 LOOK = timedelta(seconds=5)  # between two looks at whom a fallback is to serve
 LOOKED = "~"  # in place of a township: the cursor of a fallback that goes on looking
 ON_THE_WAY = frozenset({State.QUEUED, State.SUBMITTED})
-MISSED = frozenset({State.FAILED, State.UNKNOWN})
-NEVER_SENT = frozenset({State.SUPERSEDED, State.EXPIRED, State.SKIPPED})
+MISSED = frozenset({State.FAILED, State.UNKNOWN, State.SKIPPED})
 
 Cursor = tuple[str, str, int] | None
 _log = log.get("planner")
@@ -187,16 +186,20 @@ class Planner:
     async def _stand_in(self, work: StepWork, step: Step) -> bool:
         """Serve whom the step this one stands in for has failed to reach so far; look again until nothing can change.
 
-        Failures come late, by report: the step stays open while anybody of the first one is still on the way.
+        Failures come late, by report: the step stays open while anybody of the first one is still on the way, or not
+        even planned. What waits there for a carrier that is down is given up and served here.
         """
         now = self._clock.now()
         own = work.alert, work.step
         if self._look.get(own, now) > now and step.deadline > now:
             return False
         self._look[own] = now + LOOK
+        assert step.fallback_of is not None
+        if await self._outbox.outages():
+            await self._outbox.give_up(work.alert, step.fallback_of)
+        on_the_way = not await self._outbox.planned(work.alert, step.fallback_of)
         served: set[int] = set()
         pages: list[Page] = []
-        on_the_way = False
         async for batch, states in self._frozen(work.alert, step.audience.group):
             if batch.step == step.number:
                 served.update(batch.persons)

@@ -271,6 +271,15 @@ class Ready(NamedTuple):
     lane: Lane
 
 
+class Outage(NamedTuple):
+    """A channel whose carrier serves nobody, as a worker has seen it; it asks again at `until`."""
+
+    channel: str
+    since: datetime
+    until: datetime
+    code: str
+
+
 class Outbox(Protocol):
     """Alerts, plans, batches, claims and stops."""
 
@@ -323,6 +332,18 @@ class Outbox(Protocol):
 
     async def defer(self, batch: str, until: datetime) -> bool:
         """Put a batch off unclaimed until `until`. False where its alert or its time has ended: a claim settles it."""
+
+    async def planned(self, alert: str, step: int) -> bool:
+        """Whether a step's audience is frozen to its end."""
+
+    async def outages(self) -> list[Outage]:
+        """Carriers that are down now."""
+
+    async def give_up(self, alert: str, step: int) -> int:
+        """End what a step has left for a carrier that is down, for its fallback to serve; return the batches."""
+
+    async def note_outage(self, channel: str, outage: Outage | None) -> None:
+        """Let every process know that a channel's carrier is down, or that it is up again."""
 
     async def stop(self, alert: str, reason: str, record: Record, why: str = "") -> bool:
         """Make every later claim of the alert fail, stop its plan and its commands; `why` stands in its life."""

@@ -9,8 +9,8 @@ A slice waits for its account's rate before it is claimed, so that a process tha
 nobody doubtful. Tokens of a slice that turned out not to be ours serve the next one of the batch.
 
 What happens on each failure:
-- the account's rate is used up for longer than a slice should wait, or the account was refused (Unusable) in the
-  last half minute: the batch is put off in the store, unclaimed;
+- the account's rate is used up for longer than a slice should wait, or the carrier is down (see `breaker`): the
+  batch is put off in the store, unclaimed;
 - the process dies after the claim: the lease lapses, the next claimant gets the slice as doubtful
   (rule 2): red and evacuation are sent once more with 再次提醒, the rest become UNKNOWN;
 - the channel raises: nothing was sent; Throttled waits as asked, Temporary backs off a bounded number of
@@ -32,19 +32,18 @@ from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol, TypeVar
 
 from gateway import log, metrics
+from gateway.breaker import Breaker
 from gateway.channel import BUG, Channel, Link
 from gateway.errors import Ambiguous, ChannelError, MingluoError, Permanent, Temporary, Throttled, Unusable
-from gateway.model import Batch, ClaimResult, Document, Lane, Level, Message, Receipt, Slice, State
+from gateway.model import NEVER_SENT, Batch, ClaimResult, Document, Lane, Level, Message, Receipt, Slice, State
 from gateway.ports import Clock, Ledger, Outbox, Settled
 
 ATTEMPTS = 5
 BACKOFF_S = (1.0, 3.0, 10.0, 30.0)
 LEASE_MARGIN_S = 5.0  # a lease exceeds the longest send by this much
-UNUSABLE_S = 30.0  # how long a refused account is left alone by this process
 GONE = "gone"  # an address that no longer exists: its person is taken out of later audiences
 YIELD_S = 0.02  # how long bulk work steps aside at a time
 YIELD_AT_MOST_S = 2.0
-NEVER_SENT = frozenset({State.SKIPPED, State.SUPERSEDED, State.EXPIRED})
 
 T = TypeVar("T")
 _log = log.get("sender")
@@ -118,7 +117,7 @@ class Sender:
         self._clock = clock
         self._gone = gone
         self._stopping = False
-        self._unusable: dict[str, datetime] = {}
+        self._breakers = {name: Breaker(name, clock) for name in channels}
         self._gate = gate or Gate()
 
     def stop(self) -> None:
@@ -131,7 +130,7 @@ class Sender:
         Raises:
             Stopping: the process ends; the copy must not be acked.
         """
-        channel = self.channels[batch.channel]
+        channel, breaker = self.channels[batch.channel], self._breakers[batch.channel]
         self._gate.enter(batch.lane)
         try:
             # Whatever cannot be read is found out before a claim, not under one.
@@ -148,14 +147,17 @@ class Sender:
                     return
                 sent = await self._slice(channel, batch, number, repeatable=repeatable)
                 unused = max(units, unused) - sent
+                if not sent:
+                    breaker.untried()
+                if breaker.news():
+                    await self._outbox.note_outage(batch.channel, breaker.outage)
         finally:
             self._gate.leave(batch.lane)
 
     async def _paced(self, batch: Batch, units: int) -> datetime | None:
         """Wait until `units` may leave; or return when the batch is to be looked at again, having taken none."""
-        unusable = self._unusable.get(batch.channel)
-        if unusable is not None and unusable > self._clock.now():
-            return unusable
+        if (shut_until := self._breakers[batch.channel].shut_until()) is not None:
+            return shut_until
         if units:
             try:
                 await self._links[batch.channel].pace(batch.channel, units, batch.lane)
@@ -226,6 +228,7 @@ class Sender:
                 batch.id, number, attempt, positions, _at(batch.persons, positions), _at(batch.addresses, positions)
             )
             receipts = await self._call(channel, slice_, message)
+            self._breakers[channel.name].note(receipts)
             if again:
                 sent = sum(receipt.error is None and receipt.state not in NEVER_SENT for receipt in receipts)
                 metrics.possible_duplicates.labels(channel.name).inc(sent)
@@ -268,16 +271,8 @@ class Sender:
                 waits.append(wait_s)
                 counted = counted or not isinstance(receipt.error, Throttled)
                 metrics.retries.labels(channel.name, _why(receipt.error)).inc()
-        if refused := next((one for one in receipts if isinstance(one.error, Unusable)), None):
-            self._leave_alone(channel.name, refused)
         retry_at = self._clock.now() + timedelta(seconds=min(waits)) if waits else None
         return Outcome(decided, retry_at, counted)
-
-    def _leave_alone(self, channel: str, refused: Receipt) -> None:
-        """Claim nothing for a refused account for a while: one answer must not fail an alert within seconds."""
-        self._unusable[channel] = self._clock.now() + timedelta(seconds=UNUSABLE_S)
-        metrics.alarms.labels("account_unusable").inc()
-        _log.error("account_unusable", channel=channel, code=refused.code)
 
 
 def _marked(receipt: Receipt) -> Receipt:

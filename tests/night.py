@@ -1,9 +1,9 @@
-"""A night of kills for the fault tests: real gateway processes, judged by the logs of their counterparts.
+"""A night of faults: real gateway processes and real servers, judged by the logs of their counterparts.
 
 The counterparts (carrier, loudspeakers) run in the test's own process and are never killed.
 
 Officials are told by SMS. Residents are told of a warning through `noop`, whose log has a line per slice, so that
-20,000 of them stay quick; of an evacuation by SMS, where a request may have left without its answer (rule 2).
+100,000 of them stay quick; of an evacuation by SMS, where a request may have left without its answer (rule 2).
 Moments are chosen by what a counterpart has logged, never by a stretch of time.
 """
 
@@ -46,6 +46,7 @@ COMMAND, COMMAND_SIGNER = "demo-411726-fzb-issuer", "demo-411726-fzb-signer"
 WARNED, EVACUATED = "【泌阳县气象局】", "【泌阳县防汛办】"  # the signatures tell whose text it is
 AGAIN = "再次提醒"
 TOWNSHIPS = 8
+HAMLET = "411726400"  # a township of one village: its residents fit into a night of SMS
 SEED = 4118
 POLL_S = 0.01
 
@@ -82,10 +83,11 @@ class Night:
     """One installation and its counterparts; `until` waits for what a log shows."""
 
     stage: Stage
-    residents: int = 20_000
-    pace_per_s: int = 2000
+    residents: int = 100_000
+    pace_per_s: int = 8000
     latency_s: float = 0.2
     regions: Regions = field(default_factory=lambda: Regions.load(data_folder("config") / "regions"))
+    carrier: SmsSimulator = field(init=False)
     options: Options = field(
         default_factory=lambda: Options(offline=0.05, failing=0.03, play_s=0.5, resend_s=2, backoff_max_s=2, seed=SEED)
     )
@@ -114,15 +116,16 @@ class Night:
     async def begin(self) -> None:
         """Write policy and roster, import, start the carrier, the gateway and the loudspeakers."""
         self._write_policy()
-        write_sample(self.roster, self.regions, self.residents, SEED, townships=self.towns, devices_per_village=1)
+        places = [*self.towns, HAMLET]
+        write_sample(self.roster, self.regions, self.residents, SEED, townships=places, devices_per_village=1)
         await self._import()
         # A status call-back finds the API gone for some seconds: the carrier comes again.
-        sms = SmsSimulator(
+        self.carrier = SmsSimulator(
             Log(self.folder / "sms.log"), faults=SmsFaults(latency_s=self.latency_s), callback_tries=8,
             callback_pause_s=0.2, seed=SEED,
         )  # fmt: skip
-        self._ends.push_async_callback(sms.stop)
-        (self.folder / "channels.toml").write_text(self._channels(await sms.start()), encoding="utf8")
+        self._ends.push_async_callback(self.carrier.stop)
+        (self.folder / "channels.toml").write_text(self._channels(await self.carrier.start()), encoding="utf8")
         await self.stage.start_gateway()
         devices = devices_of(self.roster / "devices.csv")
         log = Log(self.folder / "speakers.log")
@@ -194,15 +197,23 @@ noop = {{ per_s = {self.pace_per_s}, burst = 1000 }}
         """The second person agrees."""
         await self._post(f"/v1/alerts/{alert}/approve", COMMAND_SIGNER, b"", None)
 
-    async def _post(self, path: str, token: str, data: bytes, status: int | None) -> str:
+    async def try_to_warn(self, towns: Sequence[str]) -> tuple[int, bool]:
+        """Issue as `warn` while something is broken; return the status, and whether it says when to come again."""
+        status, headers, _ = await self._ask("/v1/alerts", ISSUER, _message(Document.WARNING, "411726-qxj", towns))
+        return status, "Retry-After" in headers
+
+    async def _post(self, path: str, token: str, data: bytes, wanted: int | None) -> str:
+        status, _, body = await self._ask(path, token, data)
+        assert status == wanted or (wanted is None and status < 300), body
+        return str(body["id"])
+
+    async def _ask(self, path: str, token: str, data: bytes) -> tuple[int, Mapping[str, str], dict[str, Any]]:
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/cap+xml"}
         async with (
             ClientSession(headers=headers) as session,
             session.post(self.stage.api_url + path, data=data) as answer,
         ):
-            body = await answer.json(content_type=None)
-        assert answer.status == status or (status is None and answer.status < 300), body
-        return str(body["id"])
+            return answer.status, answer.headers, await answer.json(content_type=None)
 
     async def again(self, role: str) -> None:
         """Kill one process with SIGKILL and start it anew; return once the API answers."""
@@ -305,6 +316,10 @@ noop = {{ per_s = {self.pace_per_s}, burst = 1000 }}
                 (again if body.removeprefix(signature).startswith(AGAIN) else first)[entry["to"]] += 1
         return Sms(first, again)
 
+    def texts(self) -> Counter[str]:
+        """Number → texts received, whatever they say."""
+        return Counter(entry["to"] for entry in read(self.folder / "sms.log", "sms"))
+
     def noop(self, alert: str) -> dict[int, list[int]]:
         """Person → the attempts under which noop was given it."""
         found: dict[int, list[int]] = {}
@@ -320,9 +335,9 @@ noop = {{ per_s = {self.pace_per_s}, burst = 1000 }}
 
 
 @asynccontextmanager
-async def night(folder: Path, servers: Servers | None = None) -> AsyncIterator[Night]:
-    """Open an installation in `folder`; every process is ended at the end."""
-    found = Night(NightStage(folder, servers or Servers()))
+async def night(folder: Path, servers: Servers | None = None, **options: Any) -> AsyncIterator[Night]:
+    """Open an installation in `folder` with options of `Night`; every process is ended at the end."""
+    found = Night(NightStage(folder, servers or Servers()), **options)
     try:
         await found.begin()
         yield found

@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("database", "migrations"),
     ("broker", "store", "state", "directory"),
     ("receipts",),
-    ("link",),
+    ("link", "breaker"),
     ("sender",),
     ("compose", "relay", "hub"),
     ("planner",),

@@ -13,12 +13,13 @@ from links import RecordingLink
 from structlog.testing import capture_logs
 from test_store import HandClock, alert, batch_of, draft_of
 
+from gateway.breaker import REFUSED_S
 from gateway.channel import Channel, ChannelSettings, Link, PerRecipient
 from gateway.database import Database
 from gateway.errors import Ambiguous, ChannelError, Permanent, Temporary, Throttled, Unusable
 from gateway.metrics import REGISTRY
 from gateway.model import Batch, ClaimResult, Lane, Level, Message, Notice, Receipt, Record, Slice, State, Status
-from gateway.sender import ATTEMPTS, LEASE_MARGIN_S, UNUSABLE_S, Gate, Sender, Stopping
+from gateway.sender import ATTEMPTS, LEASE_MARGIN_S, Gate, Sender, Stopping
 from gateway.store import Store
 
 SENT = Receipt(State.SUBMITTED)
@@ -296,7 +297,7 @@ async def test_a_refused_account_is_left_alone_before_it_is_asked_again(desk: De
     assert await desk.work(channel, sender=sender) == {"failed": 2, "queued": 2}
     assert await desk.work(channel, sender=sender) == {"failed": 2, "queued": 2}
     assert await due(desk) == []
-    desk.clock.advance(UNUSABLE_S + 1)
+    desk.clock.advance(REFUSED_S + 1)
     assert await due(desk) == [desk.batch.id]
     channel.script = always(SENT)
     assert await desk.work(channel, sender=sender) == {"failed": 2, "submitted": 2}

@@ -14,13 +14,14 @@ from datetime import datetime, timedelta
 
 from gateway.database import Database, Tx, micros, moment
 from gateway.model import Alert, Batch, Claim, Decision, Lane, Record
-from gateway.ports import Accepted, AlertRow, Clock, Draft, Ready, StepWork
+from gateway.ports import Accepted, AlertRow, Clock, Draft, Outage, Ready, StepWork
 from gateway.standing import LIVE, WAITING
 from gateway.store import acceptance, audit
 from gateway.store.around import SUCCESSORS, Around, alert_rows, around
 from gateway.store.change import note
 from gateway.store.claim import claim, defer
 from gateway.store.codec import LANE_RANK, LANES
+from gateway.store.outage import give_up, note_outage, outages
 from gateway.store.rows import add_batches, stop_alert
 
 HELD = "held"
@@ -228,6 +229,23 @@ class SqlOutbox:
             lambda tx: tx.all("SELECT lane, COUNT(*), MIN(not_before) FROM batch WHERE unfinished > 0 GROUP BY lane")
         )
         return {lane: (int(number), moment(oldest) if oldest else None) for lane, number, oldest in rows}
+
+    async def note_outage(self, channel: str, outage: Outage | None) -> None:
+        """Let every process know that a channel's carrier is down, or that it is up again."""
+        await self._database.write(lambda tx: note_outage(tx, channel, outage))
+
+    async def outages(self) -> list[Outage]:
+        """Carriers that are down now."""
+        return await self._database.look(lambda tx: outages(tx, self._clock.now()))
+
+    async def planned(self, alert: str, step: int) -> bool:
+        """Whether a step's audience is frozen to its end."""
+        sql = "SELECT 1 FROM step WHERE alert = :alert AND number = :step AND finished = 0"
+        return not await self._database.look(lambda tx: tx.one(sql, alert=alert, step=step))
+
+    async def give_up(self, alert: str, step: int) -> int:
+        """End what a step has left for a carrier that is down, for its fallback to serve; return the batches."""
+        return await self._database.write(lambda tx: give_up(tx, alert, step, self._clock.now()))
 
     # --- stops ------------------------------------------------------------------------------------
 

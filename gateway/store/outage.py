@@ -1,0 +1,82 @@
+"""Carriers that are down, for every process to know, and the batches that leave them for a fallback.
+
+A worker writes what its breaker has learnt (see `gateway.breaker`) and takes it back; a row nobody has renewed for a
+while is a dead worker's and counts for nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from gateway.database import Tx, micros, moment
+from gateway.model import State
+from gateway.ports import Outage
+from gateway.store.claim import finish_unsent
+from gateway.store.codec import unpack_pending
+
+MOVE_AFTER = timedelta(seconds=10)  # a carrier that is away for moments keeps its batches
+RENEWED = timedelta(seconds=30)  # a probe comes at its time, or when there is something to send again
+
+
+def note_outage(tx: Tx, channel: str, outage: Outage | None) -> None:
+    """Write, renew or take back that a channel's carrier is down."""
+    tx.run("DELETE FROM outage WHERE channel = :channel", channel=channel)
+    if outage is not None:
+        tx.run(
+            "INSERT INTO outage (channel, since, until, code) VALUES (:channel, :since, :until, :code)",
+            channel=channel,
+            since=micros(outage.since),
+            until=micros(outage.until),
+            code=outage.code,
+        )
+
+
+def outages(tx: Tx, now: datetime) -> list[Outage]:
+    """Carriers that are down now, by channel."""
+    rows = tx.all(
+        "SELECT channel, since, until, code FROM outage WHERE until > :stale ORDER BY channel",
+        stale=micros(now - RENEWED),
+    )
+    return [Outage(channel, moment(since), moment(until), code) for channel, since, until, code in rows]
+
+
+def give_up(tx: Tx, alert: str, step: int, now: datetime) -> int:
+    """End the batches of a step whose carrier is down as not sent, so that its fallback serves them; return how many.
+
+    Nothing is given up while another worker still gets something through, nor what a live lease may be sending.
+    """
+    # Claims share this lock: each stands either before this, and keeps its slice, or behind it, and finds it settled.
+    lock = " FOR UPDATE" if tx.postgresql else ""
+    if tx.one(f"SELECT 1 FROM alert WHERE id = :alert AND standing = 'active'{lock}", alert=alert) is None:
+        return 0
+    row = tx.one("SELECT channel FROM batch WHERE alert = :alert AND step = :step LIMIT 1", alert=alert, step=step)
+    down = {one.channel: one.since for one in outages(tx, now)}
+    since = down.get(row[0]) if row else None
+    if since is None or since > now - MOVE_AFTER:
+        return 0
+    found = tx.all(
+        "SELECT id, size, slice_size, submitted_at FROM batch WHERE alert = :alert AND step = :step ORDER BY id",
+        alert=alert,
+        step=step,
+    )
+    if any(submitted is not None and submitted > micros(since) for *_, submitted in found):
+        return 0
+    return sum(_end(tx, batch, size, slice_size, micros(now)) for batch, size, slice_size, _ in found if slice_size)
+
+
+def _end(tx: Tx, batch: str, size: int, slice_size: int, at: int) -> bool:
+    """End the slices of a batch nobody is at; True if there were any."""
+    rows = tx.all("SELECT slice, lease_until, done, pending FROM claim WHERE batch = :batch", batch=batch)
+    claims = {number: rest for number, *rest in rows}
+    ended = False
+    for number in range(-(-size // slice_size)):
+        lease_until, done, packed = claims.get(number, (0, 0, None))
+        if done or lease_until:  # a lapsed lease is for a claim to judge
+            continue
+        positions = tuple(range(number * slice_size, min(size, (number + 1) * slice_size)))
+        fresh, *unsure = unpack_pending(packed) if packed is not None else (positions,)
+        facts = [(position, State.SKIPPED) for position in fresh]
+        facts += [(position, State.UNKNOWN) for part in unsure for position in part]
+        finish_unsent(tx, batch, number, facts, at)
+        ended = True
+    return ended
