@@ -43,6 +43,7 @@ from gateway.hub import Hub
 from gateway.intake import Intake
 from gateway.lifecycle import Lifecycle
 from gateway.link import GatewayLink, Rate
+from gateway.memory import Guard
 from gateway.model import Batch, DeviceEvent, Lane
 from gateway.national import Nationals
 from gateway.obligation import Obligations
@@ -65,6 +66,7 @@ from gateway.sweeper import POLL_S, Pickup, Sweeper, forever
 ROLES = frozenset({"api", "planner", "worker", "hub", "scheduler"})
 WAKE = "alerts"
 SEAL_S = 1.0
+MEMORY_S = 1.0
 GAUGES_S = 2.0
 CANCEL_AGAIN_S = 0.5
 VILLAGES_S = 5.0
@@ -229,6 +231,7 @@ class App:
         regions = Regions.load(settings.config / "regions", settings.geometry)
         configured, rates = load_channels(settings.channels or settings.config / "channels.toml")
         database = Database(settings.database())
+        self.guard = Guard(database, settings.data, self.clock)
         await database.open()
         self._stack.push_async_callback(database.close)
         self.store = Store(database, self.clock)
@@ -281,6 +284,7 @@ class App:
             self._stack.push_async_callback(channel.close)
         await self._serve_http(mine, links)
         self._run("wakes", self._listen())
+        self._run("memory", forever(self.guard.keep, MEMORY_S, self.clock))
         plain = {name: one for name, one in mine.items() if not isinstance(one, Sockets)}
         if "worker" in self.roles:
             await self._start_worker(plain, composer, links)
@@ -296,6 +300,7 @@ class App:
             self._run("sweeper", forever(sweeper.sweep, POLL_S, self.clock))
         if "scheduler" in self.roles:
             lifecycle = Lifecycle(self.store, self.clock)
+            self._run("restored", forever(self.guard.ring, MEMORY_S, self.clock))
             self._run("timers", forever(self._sweeper().timers, POLL_S, self.clock))
             self._run("seal", forever(lifecycle.seal, SEAL_S, self.clock))
             gauges = self._gauges()
@@ -331,7 +336,7 @@ class App:
 
     def _gauges(self) -> Gauges:
         kind = "local" if self.settings.embedded else "rabbitmq"
-        return Gauges(self.store, self.broker, self.core.coverage, self.clock, self._queues(), kind)
+        return Gauges(self.store, self.broker, self.core.coverage, self.clock, self._queues(), kind, self.channels)
 
     def _queues(self) -> list[str]:
         plain = [name for name, one in self.channels.items() if not isinstance(one, Sockets)]
@@ -355,7 +360,9 @@ class App:
         url = self.settings.redis_url.get_secret_value()
         if not url:
             url = self._stack.enter_context(Valkey()).url
-        state = FallbackState(RedisState(url, self.settings.namespace), LocalState())
+        # Without Redis a process alone keeps to the whole rate, one of several to its share of it.
+        alone = LocalState() if self.settings.embedded else None
+        state = FallbackState(RedisState(url, self.settings.namespace), alone)
         self._stack.push_async_callback(state.close)
         return state
 

@@ -73,10 +73,10 @@ class Breaker:
     def _shut(self, error: ChannelError) -> None:
         now, refused = self._clock.now(), isinstance(error, Unusable)
         if self.outage is None:
-            kind = "account_unusable" if refused else "channel_down"
-            metrics.channel_down.labels(self._channel).set(1)
-            metrics.alarms.labels(kind).inc()
-            _log.error(kind, channel=self._channel, code=error.code)
+            metrics.channel_down.labels(self._channel).set(1)  # rings by itself
+            if refused:
+                metrics.alarms.labels("account_unusable").inc()
+            _log.error("account_unusable" if refused else "channel_down", channel=self._channel, code=error.code)
             self.outage = Outage(self._channel, now, now, error.code)
         age_s = (now - self.outage.since).total_seconds()
         pause_s = REFUSED_S if refused else min(max(SHORTEST_S, age_s / 2), LONGEST_S)

@@ -61,6 +61,7 @@ CONNECTING: dict[str, str | int] = {
 # fault of the one operation and must not hold up the others.
 AWAY_SQLSTATES = ("08", "57P", "53100", "53200", "53300", "25006")
 AWAY_SQLITE = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_READONLY")
+FULL = ("53100", "SQLITE_FULL")
 COLLIDED = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 MAPPED_BYTES = 1 << 30  # of a SQLite file, read without a system call per page
 PARAMETER = re.compile(r"(?<![:\w]):(\*?)([a-z_]+)")
@@ -276,11 +277,19 @@ class Database:
         self._local = threading.local()
         self._connection: Any = None  # the writer's
         self._looking: Any = None  # the loop's own
+        self._down = ""  # the code of the present outage
         self._down_since: float | None = None  # monotonic; the writer's
         self._closing_until = float("inf")  # monotonic
         self._lock_file: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opened = False
+        self.on_connect: Callable[[Tx], None] | None = None
+        """The writer's first operation on every new connection; may run twice, like any other."""
+
+    @property
+    def down(self) -> str:
+        """Why nothing can be written now, as the database's own code; "" while all is well."""
+        return self._down
 
     @property
     def path(self) -> Path:
@@ -422,6 +431,21 @@ class Database:
             raise _Away(_code(error)) from error
         return connection
 
+    def _begin(self) -> None:
+        """Connect the writer, and let `on_connect` look before any operation does."""
+        self._connection = self._connect(readonly=False)
+        if self.on_connect is None:
+            return
+        try:
+            self._connection.execute("BEGIN IMMEDIATE" if self.dialect == "sqlite" else "BEGIN")
+            self.on_connect(Tx(self._connection, self.dialect))
+            self._connection.execute("COMMIT")
+        except Exception as error:
+            self._disconnect()
+            if _is_away(error):
+                raise _Away(_code(error)) from None
+            raise
+
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -442,7 +466,7 @@ class Database:
             begun: list[_Operation[Any]] = []
             try:
                 if self._connection is None:
-                    self._connection = self._connect(readonly=False)
+                    self._begin()
                 begun = [operation for operation in group if operation.begin()]
                 if begun:
                     self._commit_group(begun)
@@ -461,6 +485,7 @@ class Database:
 
     def _note_down(self, code: str) -> None:
         self._disconnect()
+        self._down = code
         if self._down_since is None:  # once per outage
             self._down_since = time.monotonic()
             _log.error("store_down", code=code)
@@ -468,7 +493,7 @@ class Database:
     def _note_up(self) -> None:
         if self._down_since is not None:
             _log.warning("store_up", down_s=round(time.monotonic() - self._down_since, 1))
-            self._down_since = None
+            self._down, self._down_since = "", None
 
     def _next_group(self) -> tuple[list[_Operation[Any]], bool]:
         first = self._queue.get()

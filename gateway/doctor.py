@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import Literal, NamedTuple
@@ -50,7 +50,8 @@ class Facts:
     """What the database says.
 
     `sizes` are rows per kind, `bare` the villages with neither an official nor a loudspeaker, `live` the channels
-    two people have made live, `halted` the halted scopes.
+    two people have made live, `halted` the halted scopes, `restored` whether the gateway has halted a restored
+    database, `down` the channels whose carrier serves nobody, with its code.
     """
 
     sizes: Mapping[str, int]
@@ -58,6 +59,8 @@ class Facts:
     live: Collection[str] = ()
     halted: Collection[str] = ()
     broken_audit: str = ""
+    restored: bool = False
+    down: Mapping[str, str] = field(default_factory=dict)
 
 
 def nothing() -> Facts:
@@ -279,6 +282,16 @@ def safety(rules: Policy, facts: Facts) -> Iterator[Verdict]:
     if facts.halted:
         names = ", ".join("all" if scope == "*" else scope for scope in sorted(facts.halted))
         yield Verdict("halt", "warning", f"halted: {names}; nothing leaves there", "release: mingluo halt SCOPE --off")
+    if facts.restored:
+        yield Verdict(
+            "halt", "error", "the database was restored from a back-up, so everything is held",
+            "mingluo list --standing active, recall what is over, then: mingluo halt all --off",
+        )  # fmt: skip
+    for name, code in sorted(facts.down.items()):
+        yield Verdict(
+            "channels", "error", f"{name}: the carrier serves nobody ({code or 'no code'})",
+            "call the carrier; what waits for it and whom a fallback serves: mingluo stuck",
+        )  # fmt: skip
     if facts.broken_audit:
         yield Verdict("audit", "error", facts.broken_audit, "keep the database as it is: it is evidence")
 

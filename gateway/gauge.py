@@ -7,6 +7,7 @@ timed by the scheduler that seals it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 from gateway import metrics
@@ -16,23 +17,29 @@ from gateway.model import Kind, Lane, VillageState
 from gateway.ports import Broker, Clock
 from gateway.store import Store
 from gateway.store.codec import LANES
+from gateway.store.stuck import REASONS
 
 LIVE_ALERTS = 200  # more alerts at a time than any city has had
 _WARNING = (Kind.ALERT, Kind.UPDATE)  # an all-clear leaves no gap behind
 
 
 class Gauges:
-    """Refreshes the gauges. `queues` are those the broker was opened with, `kind` is "local" or "rabbitmq"."""
+    """Refreshes the gauges. `queues` are those the broker was opened with, `kind` is "local" or "rabbitmq".
+
+    `channels` are the installed ones.
+    """
 
     def __init__(
-        self, store: Store, broker: Broker, coverage: CoverageBook, clock: Clock, queues: Collection[str], kind: str
-    ) -> None:
+        self, store: Store, broker: Broker, coverage: CoverageBook, clock: Clock, queues: Collection[str], kind: str,
+        channels: Collection[str],
+    ) -> None:  # fmt: skip
         self._store = store
         self._broker = broker
         self._coverage = coverage
         self._clock = clock
         self._queues = frozenset(queues)
         self._kind = kind
+        self._channels = channels
 
     async def work(self) -> None:
         """Show what waits: in the broker, in the outbox, among the reports.
@@ -48,12 +55,17 @@ class Gauges:
         except StoreDown:
             up.set(0)
             raise
-        up.set(1)
+        up.set(int(not self._store.database.down))  # a full disk still reads
         for rank, lane in enumerate(LANES):
             number, oldest = ages.get(rank, (0, None))
             metrics.outbox_unfinished.labels(lane.value).set(number)
             age_s = (now - oldest).total_seconds() if oldest else 0.0
             metrics.outbox_age_seconds.labels(lane.value).set(max(0.0, age_s))
+        waiting = Counter[str]()
+        for one in await self._store.stuck.all(self._channels):
+            waiting[one.reason] += one.batches
+        for reason in REASONS:
+            metrics.waiting_batches.labels(reason).set(waiting[reason])
         metrics.unmatched_reports.set(await self._store.ledger.unmatched())
 
     async def _depths(self) -> None:

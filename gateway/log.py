@@ -8,9 +8,11 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
+
+from gateway import metrics
 
 FORBIDDEN = frozenset({"address", "phone", "text", "name", "token", "password", "key", "secret", "body"})
 
@@ -20,6 +22,24 @@ def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutab
     for field in FORBIDDEN & event.keys():
         event[field] = "[redacted]"
     return event
+
+
+class Stream:
+    """Standard error that never fails its writer: a full disk must not end the thread that reports it."""
+
+    def write(self, text: str) -> None:
+        """Write, or count what was lost."""
+        try:
+            sys.stderr.write(text)
+        except OSError:
+            metrics.log_lines_lost.inc()
+
+    def flush(self) -> None:
+        """Flush, or count what was lost."""
+        try:
+            sys.stderr.flush()
+        except OSError:
+            metrics.log_lines_lost.inc()
 
 
 def configure(level: str = "info", *, pretty: bool = False) -> None:
@@ -36,7 +56,7 @@ def configure(level: str = "info", *, pretty: bool = False) -> None:
             else structlog.processors.JSONRenderer(ensure_ascii=False),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, Stream())),
         cache_logger_on_first_use=False,
     )
 

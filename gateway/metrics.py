@@ -41,6 +41,7 @@ possible_duplicates = _counter("possible_duplicates_total", "Doubtful recipients
 claims_lapsed = _counter("claims_lapsed_total", "Claims found with a lapsed lease", "channel")
 queue_depth = _gauge("queue_depth", "Batches waiting in the broker; absent while it is down", "lane")
 outbox_unfinished = _gauge("outbox_unfinished", "Batches without an outcome", "lane")
+waiting_batches = _gauge("waiting_batches", "Batches without an outcome and steps to be planned, by why", "reason")
 outbox_age_seconds = _gauge("outbox_age_seconds", "Age of the oldest unfinished batch that is due", "lane")
 devices_online = _gauge("devices_online", "Loudspeakers connected to this process", "channel")
 villages = _gauge("villages", "Villages of live actual warnings by state", "state")
@@ -48,6 +49,7 @@ channel_down = _gauge("channel_down", "1 while a channel's carrier serves nobody
 alarms = _counter("alarms_total", "Duty-room alarms raised", "kind")
 broker_up = _gauge("broker_up", "1 while the broker answers for its queues", "broker")
 store_up = _gauge("store_up", "1 while the database answers; 0: nothing can be taken in", "store")
+log_lines_lost = _counter("log_lines_lost_total", "Log lines that could not be written: the disk is full")
 publishes = _counter("publishes_total", "Batches handed to the broker", "lane", "result")
 
 ALARMS = (
@@ -56,7 +58,6 @@ ALARMS = (
     "break_glass",
     "bug",
     "cannot_compose",
-    "channel_down",
     "emergency",
     "held",
     "held_leader",
@@ -65,6 +66,7 @@ ALARMS = (
     "national",
     "obligation",
     "partner",
+    "restored",
     "step_failed",
     "timer_failed",
 )

@@ -23,7 +23,7 @@ WIDTH, HEIGHT = 24, 7
 COLOURS = {
     "state": {"confirmed": "green", "played": "light-green", "sms_only": "yellow", "silent": "purple", "gap": "red"},
     "lane": {"green": "green", "urgent": "orange", "bulk": "blue", "service": "purple"},
-    "kind": {"held": "red", "held_leader": "dark-red", "account_unusable": "orange"},
+    "kind": {"held": "red", "held_leader": "dark-red", "account_unusable": "orange", "restored": "dark-red"},
     "outcome": {"accepted": "green", "held": "red", "refused": "orange", "duplicate": "text"},
     "result": {"confirmed": "green", "unconfirmed": "red"},
 }  # of the values of labels that stand alone in a legend
@@ -108,6 +108,12 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
               "s", gauge("outbox_age_seconds", "lane")),
         Panel("Unfinished batches 未完成批次", "Without an outcome; in the store, so nothing is lost.",
               "none", gauge("outbox_unfinished", "lane")),
+        Panel("Waiting, by why 等待原因", "What has no outcome yet; mingluo stuck names the alerts.",
+              "none", gauge("waiting_batches", "reason"), width=12),
+        Panel("Carriers down 通道中断", "1: the carrier serves nobody of that worker; asked again by itself.",
+              "none", gauge("channel_down", "channel"), "stat", 6, red=1),
+        Panel("Log lines lost 丢失日志", "The disk of the log is full.", "none",
+              (Query("sum(mingluo_log_lines_lost_total)", "lost"),), "stat", 6, red=1),
         Panel("Waiting in the broker 队列积压", "Batches ready in the queues.", "none", gauge("queue_depth", "lane")),
         Panel("Database and broker 数据库与队列", "Database 0: nothing is taken in. Broker 0: green goes on.",
               "none", (*gauge("store_up", "store"), *gauge("broker_up", "broker")), "stat", 4, up=True),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import os
 import shutil
 import time
 from collections import Counter
@@ -86,7 +87,11 @@ class Night:
     residents: int = 100_000
     pace_per_s: int = 8000
     latency_s: float = 0.2
+    fallback: str = ""
+    """Channel that stands in for the residents' SMS of an evacuation."""
     regions: Regions = field(default_factory=lambda: Regions.load(data_folder("config") / "regions"))
+    piped: bool = False
+    """Whether noop logs through a pipe, so that a disk full for the gateway is not full for its log."""
     carrier: SmsSimulator = field(init=False)
     options: Options = field(
         default_factory=lambda: Options(offline=0.05, failing=0.03, play_s=0.5, resend_s=2, backoff_max_s=2, seed=SEED)
@@ -139,13 +144,16 @@ class Night:
         await self._ends.aclose()
 
     def _write_policy(self) -> None:
-        """Residents hear of a warning through noop alone, of an evacuation by SMS alone; officials by SMS alone."""
+        """Residents hear of a warning through noop alone, of an evacuation by SMS first; officials by SMS alone."""
         shutil.copytree(data_folder("config"), self.folder / "config")
         path = self.folder / "config" / "policy" / "plan.toml"
         head, *rows = path.read_text("utf8").split("[[row]]")
         for index, row in enumerate(rows):
             noop = 'group = "residents"' in row and "warning" in row
-            rows[index] = row.replace('["sms_twilio", "noop"]', '["noop"]' if noop else '["sms_twilio"]')
+            row = row.replace('["sms_twilio", "noop"]', '["noop"]' if noop else '["sms_twilio"]')
+            if self.fallback and 'group = "residents"' in row and "evacuation" in row:
+                row += f'fallback = "{self.fallback}"\nfallback_after_s = 0\n\n'
+            rows[index] = row
         path.write_text("[[row]]".join((head, *rows)), "utf8")
 
     def _channels(self, sms_url: str) -> str:
@@ -158,7 +166,7 @@ public_url = "{self.stage.api_url}"
 base_url = "{sms_url}"
 
 [noop]
-log = "{self.folder / "noop.log"}"
+log = "{self._noop_pipe() if self.piped else self.folder / "noop.log"}"
 
 [loudspeaker_ws]
 repeat = 1
@@ -166,6 +174,24 @@ repeat = 1
 [rates]
 noop = {{ per_s = {self.pace_per_s}, burst = 1000 }}
 """
+
+    def _noop_pipe(self) -> Path:
+        """Make the pipe noop logs into, and read it. Lines are longer than a pipe keeps whole: for one writer only."""
+        pipe = self.folder / "noop.pipe"
+        os.mkfifo(pipe)
+        end = os.open(pipe, os.O_RDWR)  # reading and writing: it never sees an end while processes come and go
+        log = (self.folder / "noop.log").open("wb")
+        loop = asyncio.get_running_loop()
+
+        def take() -> None:
+            log.write(os.read(end, 1 << 20))
+            log.flush()
+
+        loop.add_reader(end, take)
+        self._ends.callback(log.close)
+        self._ends.callback(os.close, end)
+        self._ends.callback(loop.remove_reader, end)
+        return pipe
 
     async def _import(self) -> None:
         url = self.stage.servers.database or f"sqlite:///{self.folder / 'data' / 'mingluo.db'}"

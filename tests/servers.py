@@ -87,7 +87,7 @@ def _state(pid: int) -> tuple[str, int]:
     return fields[0], int(fields[1])
 
 
-def _tree(root: int) -> list[int]:
+def tree(root: int) -> list[int]:
     """Pids of a process and all its descendants, parents first."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
@@ -181,11 +181,11 @@ class Server(ABC):
         """Stop it from running: connections stay open and nothing answers."""
         root = self._running().pid
         _signal([root], signal.SIGSTOP)
-        _signal(_tree(root), signal.SIGSTOP)
+        _signal(tree(root), signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let it run again."""
-        _signal(_tree(self._running().pid), signal.SIGCONT)
+        _signal(tree(self._running().pid), signal.SIGCONT)
 
     def close(self) -> None:
         """End it, whatever its state, and remove its data."""
@@ -212,7 +212,7 @@ class Server(ABC):
     def _end(self, number: signal.Signals) -> None:
         """Signal the process (all of its tree for SIGKILL), and wait until the whole tree is gone."""
         process = self._running()
-        pids = _tree(process.pid)
+        pids = tree(process.pid)
         _signal(pids if number == signal.SIGKILL else pids[:1], number)
         _signal(pids, signal.SIGCONT)  # a frozen process handles no signal
         try:

@@ -298,7 +298,7 @@ def test_a_filled_installation_has_no_errors(run: Run, tmp_path: Path) -> None:
     result = run("doctor", "--json")
     found = verdicts_of(result)
     assert result.exit_code == 0, result.stdout
-    assert found["database"] == [("ok", "sqlite, schema 0004")]
+    assert found["database"] == [("ok", "sqlite, schema 0041")]
     assert any("2888 of 2906 villages" in text for severity, text in found["rosters"] if severity == "warning")
     assert ("ok", "38 officials") in found["rosters"]
 

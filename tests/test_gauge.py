@@ -46,7 +46,7 @@ async def desk(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Desk]:
 
 
 def gauges(desk: Desk, broker: Broker, queues: tuple[str, ...] = (QUEUE,)) -> Gauges:
-    return Gauges(desk.core.store, broker, desk.core.coverage, desk.clock, queues, "local")
+    return Gauges(desk.core.store, broker, desk.core.coverage, desk.clock, queues, "local", ("noop",))
 
 
 async def test_a_settled_batch_is_timed_once_and_the_first_of_its_alert_by_name(desk: Desk) -> None:

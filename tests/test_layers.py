@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("database", "migrations"),
     ("broker", "store", "state", "directory"),
     ("receipts",),
-    ("link", "breaker"),
+    ("link", "breaker", "memory"),
     ("sender",),
     ("compose", "relay", "hub"),
     ("planner",),

@@ -1,4 +1,4 @@
-"""Servers that die or freeze amid 100,000 recipients: everyone once, nobody missing, and green at once all the same.
+"""What a gateway needs dies, freezes or is full amid 100,000 recipients: everyone once, nobody missing, green at once.
 
 Judged by what the carrier, the loudspeakers and the noop channel's log really received. No process of the gateway dies
 here, so nobody is doubtful and nobody may be told a second time, not even with the mark.
@@ -6,14 +6,18 @@ here, so nobody is doubtful and nobody may be told a second time, not even with 
 
 from __future__ import annotations
 
+import os
+import resource
+import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from aiohttp import ClientSession
 from night import Night, night
-from servers import PostgreSQL, RabbitMQ, Redis
+from servers import PostgreSQL, RabbitMQ, Redis, tree
 
 from gateway.demo.stage import Servers
 
@@ -87,10 +91,61 @@ async def test_servers_that_freeze_and_die_amid_100000_cost_a_village_nothing(
         broker.start()
         redis.start()
 
-        for alert, towns in alerts.items():
-            await one.rest(alert, {"residents": len(one.persons(towns))})
-            await green(one, alert, towns[0])
-            assert one.noop(alert) == {person: [1] for person in one.persons(towns)}
-            assert max(one.sounded(alert).values()) == 1
-        wanted = (one.numbers(towns, residents=False) for towns in alerts.values())  # some answer in two townships
-        assert one.texts() == sum(wanted, Counter())
+        await all_told(one, alerts)
+
+
+async def test_an_embedded_gateway_outlives_its_state_and_a_full_disk(tmp_path: Path) -> None:
+    """One machine in a township office: its disk fills up in the night, and nothing it had accepted is lost."""
+    async with night(tmp_path, pace_per_s=4000, piped=True) as one:
+        *first, second, third = one.towns
+        alerts = {await one.warn(first): first}
+        (great,) = alerts
+        await one.lines("noop.log", MORE, great)
+        serve = one.stage.processes["serve"].pid
+        valkey = child(serve, "valkey-server")
+        os.kill(valkey, signal.SIGSTOP)
+        await going_on(one, great)
+        os.kill(valkey, signal.SIGKILL)
+        await going_on(one, great)
+
+        full(serve, one.folder / "data" / "mingluo.db-wal")
+        assert await one.try_to_warn([second]) == (503, True)
+        await one.until(lambda: store_is_down(one), 20, "the alarm that nothing can be taken in")
+        full(serve, None)
+        await going_on(one, great)
+        alert = await one.warn([third])
+        await green(one, alert, third)
+        alerts[alert] = [third]
+        await all_told(one, alerts)
+
+
+def child(pid: int, program: str) -> int:
+    """Id of the process under `pid` that runs this program."""
+    (found,) = [one for one in tree(pid) if Path(f"/proc/{one}/comm").read_text().strip() == program]
+    return found
+
+
+async def store_is_down(one: Night) -> bool:
+    """Whether the metric that wakes somebody says so, and the health page says why."""
+    up = await one.metric(one.stage.api_url, "mingluo_store_up{")
+    async with ClientSession() as session, session.get(f"{one.stage.api_url}/v1/health") as answer:
+        detail = (await answer.json())["parts"][0]["detail"]
+    return up == 0 and answer.status == 503 and "cannot be written" in detail
+
+
+def full(pid: int, file: Path | None) -> None:
+    """Let a process write nothing behind the present end of `file`, as on a full disk; None: there is room again."""
+    soft = file.stat().st_size if file is not None else resource.RLIM_INFINITY
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, resource.RLIM_INFINITY))
+
+
+async def all_told(one: Night, alerts: Mapping[str, Sequence[str]]) -> None:
+    """Wait until all is settled: every resident once, every official once per alert, every loudspeaker once."""
+    for alert, towns in alerts.items():
+        await one.rest(alert, {"residents": len(one.persons(towns))})
+        for town in towns:
+            await green(one, alert, town)
+        assert one.noop(alert) == {person: [1] for person in one.persons(towns)}
+        assert max(one.sounded(alert).values()) == 1
+    wanted = (one.numbers(towns, residents=False) for towns in alerts.values())  # some answer in two townships
+    assert one.texts() == sum(wanted, Counter())

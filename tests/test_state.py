@@ -12,13 +12,15 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from servers import Redis
 
+from gateway.app import ROLES, App
 from gateway.errors import StateDown
 from gateway.ports import State
+from gateway.settings import Settings
 from gateway.state import FallbackState, LocalState, RedisState, Valkey
 from gateway.state.redis import ANSWER_S
 
@@ -287,3 +289,16 @@ def test_valkey_dies_with_a_killed_gateway() -> None:
         os.sched_yield()
     assert not path.exists()
     path.parent.rmdir()
+
+
+async def test_without_redis_one_of_several_processes_keeps_to_a_share_and_one_alone_to_the_rate(
+    tmp_path: Path,
+) -> None:
+    """The carrier must not be asked for more than it allows by processes that cannot see each other (DESIGN 6)."""
+    gone = "redis://127.0.0.1:1/0"
+    urls: dict[str, Any] = {"amqp_url": "amqp://127.0.0.1:1/", "database_url": "postgresql://127.0.0.1:1/x"}
+    for settings, whole in ((Settings(data=tmp_path, redis_url=gone), True), (Settings(redis_url=gone, **urls), False)):
+        state = await App(settings, ROLES if whole else ["worker"])._state()
+        assert await state.take("rate:noop", 25, 0.001, 100, 0) == 0.0
+        assert (await state.take("rate:noop", 25, 0.001, 100, 0) == 0.0) is whole
+        await state.close()

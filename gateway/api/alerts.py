@@ -19,7 +19,9 @@ from gateway.api.shape import (
     NoteIn,
     ReasonIn,
     Standing,
+    StuckOut,
     Texts,
+    Waiting,
 )
 from gateway.api.told import taken, told
 from gateway.database import moment
@@ -109,6 +111,18 @@ async def show_texts(call: Call) -> Answer:
 async def show_cap(call: Call) -> Answer:
     """One alert as CAP XML."""
     return 200, await call.core.keys.publish((await call.row()).alert, call.core.clock.now())
+
+
+async def stuck(call: Call) -> Answer:
+    """What has no outcome yet, and why, as far as the caller may see it."""
+    core, seen, found = call.core, dict[str, tuple[str, ...]](), list[Waiting]()
+    for one in await core.store.stuck.all(core.channels):
+        if one.alert not in seen:
+            row = await core.store.outbox.alert(one.alert)
+            seen[one.alert] = sees(core, call.principal, row) if row else ()
+        if any(one.county.startswith(area) or area.startswith(one.county) for area in seen[one.alert]):
+            found.append(Waiting.model_validate(one._asdict()))
+    return 200, StuckOut(waiting=found)
 
 
 async def approve(call: Call) -> Answer:

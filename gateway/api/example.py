@@ -127,6 +127,12 @@ EXAMPLES: dict[type[BaseModel], Any] = {
         "confirmations": [{"person": PERSON, "villages": ["411726204200"], "how": "phone: 已到岗", "at": AT}]
     },
     shape.Confirmed: {"result": "confirmed"},
+    shape.StuckOut: {
+        "waiting": [{
+            "alert": ALERT, "channel": "sms_twilio", "lane": "urgent", "county": "411726", "reason": "channel_down",
+            "batches": 3, "since": AT, "until": AT,
+        }],
+    },
     shape.Halts: {"halted": ["411726"]},
     shape.AuditPage: {
         "records": [{

@@ -57,6 +57,12 @@ Remark = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200)
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_remark)]
 
 
+WaitingReason = Literal[
+    "halted", "channel_missing", "sending", "channel_down", "retry", "paced", "unpublished", "queued", "planning",
+    "fallback",
+]  # fmt: skip
+
+
 class Form(BaseModel):
     """Closed: a misspelt key is an error."""
 
@@ -329,6 +335,25 @@ class Halts(BaseModel):
     """Scopes that are halted now."""
 
     halted: list[str]
+
+
+class Waiting(BaseModel):
+    """Batches of one alert that wait for one reason; a step that is still to be planned counts as one."""
+
+    alert: str
+    channel: str
+    lane: str
+    county: str = Field(description="Empty for a step that is still to be planned")
+    reason: WaitingReason
+    batches: int
+    since: datetime
+    until: datetime | None = Field(description="When it is looked at again, where that is known")
+
+
+class StuckOut(BaseModel):
+    """What has no outcome yet, most urgent lane first."""
+
+    waiting: list[Waiting]
 
 
 class AuditRecord(BaseModel):

@@ -19,8 +19,10 @@ from gateway.api.shape import (
 )
 from gateway.cap.certificate import to_pem
 from gateway.core import Core
+from gateway.database import FULL
 from gateway.errors import Refused, StoreDown
 from gateway.intake import actor
+from gateway.memory import restored
 from gateway.model import Record
 from gateway.preview import EVERYTHING, scope_name
 from gateway.store.audit import Checkpoint
@@ -78,8 +80,9 @@ async def health(call: Call) -> Answer:
     halts = Part(name="halts", ready=True, detail="")
     if store.ready:
         halted = await core.store.outbox.halts()
-        halts = Part(name="halts", ready=not halted, detail=", ".join(map(scope_name, halted)))
-    channels = Part(name="channels", ready=bool(core.channels), detail=", ".join(sorted(core.channels)))
+        why = " (the database was restored)" if await core.store.database.look(restored) else ""
+        halts = Part(name="halts", ready=not halted, detail=", ".join(map(scope_name, halted)) + why)
+    channels = await _channels(core, store.ready)
     parts = [store, broker, channels, halts]
     state = "down" if not store.ready else "ok" if all(part.ready for part in parts) else "degraded"
     found = Health.model_validate({
@@ -88,11 +91,21 @@ async def health(call: Call) -> Answer:
     return 200 if store.ready else 503, found
 
 
+async def _channels(core: Core, store_ready: bool) -> Part:
+    """Installed channels; one whose carrier serves nobody is named with the carrier's own code."""
+    down = {one.channel: f" down: {one.code}" for one in await core.store.outbox.outages()} if store_ready else {}
+    named = [f"{name}{down.get(name, '')}" for name in sorted(core.channels)]
+    return Part(name="channels", ready=bool(named) and not down, detail=", ".join(named))
+
+
 async def _store(core: Core) -> Part:
     try:
         await core.store.database.read(lambda tx: tx.one("SELECT 1"), PROBE_S)
     except StoreDown:
         return Part(name="store", ready=False, detail="no answer; alerts are refused with 503")
+    if code := core.store.database.down:
+        why = "no space is left on its disk" if code in FULL else f"it cannot be written ({code})"
+        return Part(name="store", ready=False, detail=f"{why}; alerts are refused with 503")
     return Part(name="store", ready=True, detail=core.store.database.dialect)
 
 

@@ -32,6 +32,7 @@ from gateway.api.shape import (
     NoteIn,
     ReasonIn,
     Standing,
+    StuckOut,
     Texts,
     VerifyQuery,
 )
@@ -133,6 +134,12 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "POST", "/v1/alerts/{id}/confirmations", "confirmAlert",
         "Write down that an official answered you by phone, at the door or by radio (叫应).",
         alerts.confirm, {200: Confirmed}, (404, 409, 422), roles=CLERKS, body=ConfirmationIn,
+    ),
+    Endpoint(
+        "GET", "/v1/stuck", "listStuck",
+        "What has no outcome yet, and why: halted, waiting for a carrier, a broker, a worker, a retry. Loudspeakers "
+        "are not in it; the status of an alert names their villages.",
+        alerts.stuck, {200: StuckOut},
     ),
     Endpoint(
         "POST", "/v1/halt", "halt",

@@ -264,8 +264,16 @@ def list_(
     _show({"alerts": found, "next": after or None, "halts": halts}, page.show_alerts, json)
 
 
+def stuck(url: Url = "", token: Token = "", json: AsJson = False) -> None:
+    """Show what has no outcome yet, and why: halted, or waiting for a carrier, the broker, a worker, a retry.
+
+    Example: mingluo stuck
+    """
+    _show(Gateway(url, token).get("/v1/stuck"), page.show_stuck, json)
+
+
 def add(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (preview, issue, approve, reject, cancel, correct, recall, status, deliveries, confirm):
+    for command in (preview, issue, approve, reject, cancel, correct, recall, status, stuck, deliveries, confirm):
         app.command(rich_help_panel="Alerts, through the API")(command)
     app.command("list", rich_help_panel="Alerts, through the API")(list_)

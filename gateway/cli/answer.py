@@ -128,6 +128,32 @@ def show_status(answer: Answer) -> None:
     _places("played, but nobody has confirmed: calling goes on", wanting)
 
 
+WAITS_FOR = {
+    "halted": "halted by a person; release: mingluo halt SCOPE --off",
+    "channel_missing": "the channel is not installed here, or not live: mingluo doctor",
+    "sending": "a worker is at it; if it has died, another goes on then",
+    "channel_down": "the carrier serves nobody; it is asked again then",
+    "retry": "tried, and tried again then",
+    "paced": "the account's rate is used up until then",
+    "unpublished": "the broker has not confirmed it; green goes without",
+    "queued": "no worker has begun; is one running, and quick enough",
+    "planning": "the planner has not come to it; is it running",
+    "fallback": "waits to see whom the first channel does not reach",
+}  # fmt: skip
+
+
+def show_stuck(answer: Answer) -> None:
+    """Show what waits and why, and what to do where a person has to."""
+    found = answer.get("waiting") or ()
+    if not found:
+        tell("nothing waits")
+        return
+    columns = ("alert", "channel", "lane", "county", "batches", "reason", "until")
+    _table(columns, ({**one, "until": clock(one.get("until"), seconds=True)} for one in found))
+    for reason in dict.fromkeys(one.get("reason") for one in found):
+        tell(f"{reason}: {WAITS_FOR.get(str(reason), 'unknown to this version')}")
+
+
 def about(answer: Answer) -> str:
     """Say in a few words which message it is: hazard and level; what is no plain, actual alert is named."""
     words = [str(answer.get("event") or ""), str(answer.get("level") or "")]

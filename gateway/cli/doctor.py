@@ -201,6 +201,7 @@ async def _facts(database: Database, places: Regions | None) -> Facts:
     from gateway.directory.people import SqlDirectory
     from gateway.directory.vault import Vault
     from gateway.doctor import Facts
+    from gateway.memory import restored
     from gateway.store import Store
 
     store = Store(database, Now())
@@ -215,6 +216,8 @@ async def _facts(database: Database, places: Regions | None) -> Facts:
         await store.live_channels(),
         await store.outbox.halts(),
         f"the audit chain is broken after record {records}: {wrong}" if wrong else "",
+        await database.look(restored) is not None,
+        {one.channel: one.code for one in await store.outbox.outages()},
     )
 
 

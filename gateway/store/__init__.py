@@ -17,6 +17,7 @@ from gateway.store.obligation import SqlObligations
 from gateway.store.outbox import SqlOutbox
 from gateway.store.regime import SqlRegimes
 from gateway.store.seal import SqlSeals
+from gateway.store.stuck import Stuck
 from gateway.store.timer import SqlTimers
 
 __all__ = ["Store"]
@@ -39,6 +40,7 @@ class Store:
         self.minutes = SqlMinutes(database)
         self.national = SqlNational(database)
         self.seals = SqlSeals(database)
+        self.stuck = Stuck(database, clock)
         self._clock = clock
 
     async def keep_policy(self, digest: str, body: bytes) -> None:

@@ -47,7 +47,7 @@ def append(tx: Tx, records: Sequence[Record]) -> None:
     if not records:
         return
     take_turn(tx)
-    seq, previous = _head(tx) or _last(tx)
+    seq, previous = head(tx)
     for record in records:
         seq += 1
         fields = (record.actor, record.action, record.subject, record.detail)
@@ -64,6 +64,11 @@ def append(tx: Tx, records: Sequence[Record]) -> None:
             hash=previous,
         )
     tx.run("UPDATE audit_head SET seq = :seq, hash = :hash", seq=seq, hash=previous)
+
+
+def head(tx: Tx) -> Checkpoint:
+    """Where the chain stands."""
+    return _head(tx) or _last(tx)
 
 
 def _head(tx: Tx) -> Checkpoint | None:
@@ -94,7 +99,7 @@ class AuditChain:
 
     async def checkpoint(self) -> Checkpoint:
         """Where the chain stands now. Kept elsewhere, it proves later that nothing up to here was rewritten."""
-        return await self._database.read(lambda tx: _head(tx) or _last(tx))
+        return await self._database.read(head)
 
     async def verify(self, checkpoint: Checkpoint | None = None) -> tuple[int, str]:
         """Walk the chain: (records, "") if whole, else (last good sequence, what is wrong).
