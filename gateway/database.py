@@ -45,7 +45,7 @@ RUNNING_S = 10.0  # a caller whose patience ends while its operation runs waits 
 CLOSING_S = 5.0  # a database that is away when the process ends gets this long to come back
 BUSY_S = 1.0  # SQLite: another program holds the file
 COLLISIONS = 10  # deadlocks with another process before an operation fails
-NOT_STORED = "the database cannot be reached; nothing was stored"
+NOT_STORED = "the database cannot be reached or written; nothing was stored"
 IN_DOUBT = "no commit in time; it may have been stored: ask again with the same identifier"
 # A connection swallowed by a fail-over must show within seconds, not after the system's two hours. The URL may differ.
 CONNECTING: dict[str, str | int] = {
@@ -300,7 +300,7 @@ class Database:
         """Take the file (SQLite), bring the schema up to date, start the writer.
 
         Raises:
-            ConfigError: another process holds the SQLite file.
+            ConfigError: another process holds the SQLite file, or it cannot be written.
             StoreDown: PostgreSQL cannot be reached.
         """
         self._loop = asyncio.get_running_loop()
@@ -325,6 +325,9 @@ class Database:
         try:
             upgrade(self.url)
         except (psycopg.OperationalError, OperationalError) as error:
+            if self.dialect == "sqlite":
+                what = f"{self.path.name} cannot be written ({getattr(error, 'orig', None) or error})"
+                raise ConfigError(f"{what}: make room on its disk, and see that this user may write there") from None
             raise StoreDown("the database cannot be reached") from error
 
     async def close(self) -> None:

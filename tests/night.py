@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import orjson
 from aiohttp import ClientError, ClientSession
@@ -97,6 +98,7 @@ class Night:
         default_factory=lambda: Options(offline=0.05, failing=0.03, play_s=0.5, resend_s=2, backoff_max_s=2, seed=SEED)
     )
     _ends: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _carrier_port: int = 0
 
     @property
     def folder(self) -> Path:
@@ -130,7 +132,9 @@ class Night:
             callback_pause_s=0.2, seed=SEED,
         )  # fmt: skip
         self._ends.push_async_callback(self.carrier.stop)
-        (self.folder / "channels.toml").write_text(self._channels(await self.carrier.start()), encoding="utf8")
+        url = await self.carrier.start()
+        self._carrier_port = urlsplit(url).port or 0
+        (self.folder / "channels.toml").write_text(self._channels(url), encoding="utf8")
         await self.stage.start_gateway()
         devices = devices_of(self.roster / "devices.csv")
         log = Log(self.folder / "speakers.log")
@@ -240,6 +244,10 @@ noop = {{ per_s = {self.pace_per_s}, burst = 1000 }}
             session.post(self.stage.api_url + path, data=data) as answer,
         ):
             return answer.status, answer.headers, await answer.json(content_type=None)
+
+    async def carrier_back(self) -> None:
+        """Let the carrier listen again where it did."""
+        await self.carrier.start(self._carrier_port)
 
     async def again(self, role: str) -> None:
         """Kill one process with SIGKILL and start it anew; return once the API answers."""

@@ -210,6 +210,23 @@ async def test_a_refusing_postgresql_is_an_outage_that_outcomes_sit_out(large: D
     assert await large.read(kept) == ["before", "patient"]
 
 
+async def test_a_full_disk_of_postgresql_refuses_the_impatient_and_keeps_the_patient(large: Database) -> None:
+    """Its class 53100 means that nothing can be taken in now, not that the warning was wrong."""
+    full = "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE SQLSTATE '53100'; END $$"
+    trigger = "CREATE TRIGGER full_disk BEFORE INSERT ON halt EXECUTE FUNCTION full_disk()"
+    with psycopg.connect(large.url, autocommit=True) as connection:
+        connection.execute(full)
+        connection.execute(trigger)
+        with pytest.raises(StoreDown):
+            await large.write(keep("accept"), 0.3)
+        assert large.down == "53100"
+        patient = asyncio.ensure_future(large.write(keep("outcome")))
+        connection.execute("DROP TRIGGER full_disk ON halt")
+        await patient
+    assert large.down == ""
+    assert await large.read(kept) == ["outcome"]
+
+
 @pytest.mark.parametrize(
     ("sql", "code"),
     [

@@ -379,7 +379,7 @@ def test_the_clusters_servers_are_proven(
     assert found["rabbitmq"][0][0] == "warning"
     assert found["database"][0][0] == "error"
     assert run("migrate", **cluster).exit_code == 0
-    assert verdicts_of(run("doctor", "--json", **cluster))["database"] == [("ok", "postgresql, schema 0004")]
+    assert verdicts_of(run("doctor", "--json", **cluster))["database"] == [("ok", "postgresql, schema 0041")]
 
 
 def test_groups_are_the_models(policy: Policy) -> None:

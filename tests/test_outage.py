@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
-from night import Night, night
+from night import HAMLET, Night, night
 from servers import PostgreSQL, RabbitMQ, Redis, tree
 
 from gateway.demo.stage import Servers
@@ -94,9 +96,9 @@ async def test_servers_that_freeze_and_die_amid_100000_cost_a_village_nothing(
         await all_told(one, alerts)
 
 
-async def test_an_embedded_gateway_outlives_its_state_and_a_full_disk(tmp_path: Path) -> None:
-    """One machine in a township office: its disk fills up in the night, and nothing it had accepted is lost."""
-    async with night(tmp_path, pace_per_s=4000, piped=True) as one:
+async def test_an_embedded_gateway_outlives_its_state_a_full_disk_and_its_carrier(tmp_path: Path) -> None:
+    """One machine in a county office: its disk fills up, its carrier is gone, and nothing it had accepted is lost."""
+    async with night(tmp_path, pace_per_s=4000, piped=True, fallback="noop") as one:
         *first, second, third = one.towns
         alerts = {await one.warn(first): first}
         (great,) = alerts
@@ -117,6 +119,28 @@ async def test_an_embedded_gateway_outlives_its_state_and_a_full_disk(tmp_path: 
         await green(one, alert, third)
         alerts[alert] = [third]
         await all_told(one, alerts)
+
+        before = one.texts()
+        await one.carrier.stop()
+        order = await one.order([HAMLET])
+        await one.approve(order)
+        residents, officials = one.persons([HAMLET]), one.numbers([HAMLET], residents=False)
+        await one.until(lambda: one.noop(order).keys() == residents, 60, "residents to be told by the fallback")
+        assert one.texts() == before
+        await one.carrier_back()  # officials have no other channel: the breaker's probe finds out
+        await one.until(lambda: one.texts() == before + officials, 60, "officials to get their texts")
+        await one.rest(order, {"residents": len(residents)})
+        assert one.noop(order) == {person: [1] for person in residents}
+        assert one.texts() == before + officials
+
+
+def test_a_gateway_that_cannot_write_refuses_to_start_and_says_why(tmp_path: Path) -> None:
+    """A process that looks alive and can take nothing in would be found out during the next flood."""
+    command = f"ulimit -S -f 0; exec {sys.executable} -m gateway.cli serve --port 0"
+    environment = {**os.environ, "MINGLUO_DATA": str(tmp_path)}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, env=environment, check=False, timeout=60)
+    assert done.returncode == 2
+    assert b"make room on its disk" in done.stderr
 
 
 def child(pid: int, program: str) -> int:

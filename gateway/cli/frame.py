@@ -53,7 +53,7 @@ def explain(error: Exception) -> str | None:
         further = (item.get("message", "") for item in error.errors if item.get("message") != error.detail)
         return "\n".join([error.detail, *(f"  {text}" for text in further)])
     if isinstance(error, StoreDown):
-        return f"{error}: check MINGLUO_DATABASE_URL and that the database runs"
+        return f"{error}: check MINGLUO_DATABASE_URL, that the database runs, and its disk"
     if isinstance(error, MingluoError):
         return str(error)
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
@@ -61,7 +61,7 @@ def explain(error: Exception) -> str | None:
         return f"{error.filename}: {reason}" if error.filename else reason
     if type(error).__module__ == "sqlalchemy.exc" and type(error).__name__ == "OperationalError":
         # The driver's own words may quote the address with its password.
-        return "the database cannot be reached: check MINGLUO_DATABASE_URL and that the database runs"
+        return "the database cannot be reached: check MINGLUO_DATABASE_URL, that the database runs, and its disk"
     return None
 
 
