@@ -245,6 +245,11 @@ noop = {{ per_s = {self.pace_per_s}, burst = 1000 }}
         ):
             return answer.status, answer.headers, await answer.json(content_type=None)
 
+    async def carrier_gone(self) -> None:
+        """Let the carrier refuse connections; what it owes of call-backs it gives first."""
+        await self.carrier.settled()
+        await self.carrier.stop()
+
     async def carrier_back(self) -> None:
         """Let the carrier listen again where it did."""
         await self.carrier.start(self._carrier_port)

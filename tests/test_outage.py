@@ -110,10 +110,10 @@ async def test_an_embedded_gateway_outlives_its_state_a_full_disk_and_its_carrie
         os.kill(valkey, signal.SIGKILL)
         await going_on(one, great)
 
-        full(serve, one.folder / "data" / "mingluo.db-wal")
+        disk(serve, full=True)
         assert await one.try_to_warn([second]) == (503, True)
         await one.until(lambda: store_is_down(one), 20, "the alarm that nothing can be taken in")
-        full(serve, None)
+        disk(serve, full=False)
         await going_on(one, great)
         alert = await one.warn([third])
         await green(one, alert, third)
@@ -121,7 +121,7 @@ async def test_an_embedded_gateway_outlives_its_state_a_full_disk_and_its_carrie
         await all_told(one, alerts)
 
         before = one.texts()
-        await one.carrier.stop()
+        await one.carrier_gone()
         order = await one.order([HAMLET])
         await one.approve(order)
         residents, officials = one.persons([HAMLET]), one.numbers([HAMLET], residents=False)
@@ -157,10 +157,9 @@ async def store_is_down(one: Night) -> bool:
     return up == 0 and answer.status == 503 and "cannot be written" in detail
 
 
-def full(pid: int, file: Path | None) -> None:
-    """Let a process write nothing behind the present end of `file`, as on a full disk; None: there is room again."""
-    soft = file.stat().st_size if file is not None else resource.RLIM_INFINITY
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, resource.RLIM_INFINITY))
+def disk(pid: int, *, full: bool) -> None:
+    """Let a process write into no file any more, as on a full disk; or let it again. Its pipes and sockets work on."""
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0 if full else resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 async def all_told(one: Night, alerts: Mapping[str, Sequence[str]]) -> None:
