@@ -1,7 +1,7 @@
 """What a machine remembers of the database, so that one restored from a back-up is noticed (rule 11).
 
 A restored database has forgotten what was sent since, and would send it again. So the writer asks, on every new
-connection and before anything else: is this the database we knew? Not, if
+connection before anything else, and every second: is this the database we knew? Not, if
 
 - the audit chain no longer holds the record that a file beside the gateway remembers as its head (`older`);
 - it is another PostgreSQL, or another table in it, than the row `installation` says (`moved`: pg_restore);
@@ -28,14 +28,15 @@ import orjson
 
 from gateway import log, metrics
 from gateway.database import Database, Tx, micros, moment
-from gateway.errors import ConfigError
 from gateway.model import Record
 from gateway.ports import Clock
 from gateway.store import audit
 from gateway.store.audit import Checkpoint
+from gateway.store.change import note
 
 ACTOR = "installation"
 RING = timedelta(minutes=1)
+PATIENCE_S = 5.0
 ROOM = 256  # bytes, one sector: a power cut leaves the old line or the new one
 AT_FDCWD, STATX_BTIME = -100, 0x800
 FIELDS = (("I", 0), ("q", 80), ("I", 88))  # of struct statx: stx_mask, and seconds and nanoseconds of stx_btime
@@ -75,6 +76,7 @@ class Memory:
         Raises:
             OSError: it cannot be written.
         """
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             found = {"seq": head.seq, "hash": head.hash, "at": micros(at), "file": _file(self._path)}
@@ -101,60 +103,79 @@ class Guard:
     """Looks at each new connection, and keeps the memory fresh."""
 
     def __init__(self, database: Database, folder: Path, clock: Clock) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"MINGLUO_DATA cannot be made: {error.strerror}") from error
         self._database = database
         self._memory = Memory(folder / "memory")
         self._clock = clock
+        self._began = clock.now()
+        self._known = False  # this process has found all well once: its own memory is the file's
         self._kept: Checkpoint | None = None
         self._rung: datetime | None = None
         database.on_connect = self.look
 
     def look(self, tx: Tx) -> None:
         """Halt everything if this is not the database we knew. Runs in the writer, before any other operation."""
-        identity, lock = _identity(tx), " FOR UPDATE" if tx.postgresql else ""
-        row = tx.one(f"SELECT identity, restored_at FROM installation{lock}")
+        identity = _identity(tx)
+        row = tx.one("SELECT identity, restored_at FROM installation")
         if row is None:
-            tx.run(
-                "INSERT INTO installation (one, identity, restored_at) VALUES (1, :id, 0) ON CONFLICT DO NOTHING",
-                id=identity,
-            )
+            sql = "INSERT INTO installation (one, identity, restored_at) VALUES (1, :id, 0) ON CONFLICT DO NOTHING"
+            tx.run(sql, id=identity)
+            self._known = True
             return
-        why = _why(tx, row[0], identity, self._memory.recall(), row[1])
-        if row[0] == identity and not why:
+        mark = self._memory.recall()
+        if row[0] == identity and not self._why(tx, identity, mark, *row):
+            self._known = True
             return
-        now = self._clock.now()
-        tx.run(
-            "UPDATE installation SET identity = :id, restored_at = :at", id=identity, at=micros(now) if why else row[1]
-        )
+        audit.take_turn(tx)  # of several processes one notices, and the others find it noticed
+        known, restored_at = tx.all("SELECT identity, restored_at FROM installation")[0]
+        why, now = self._why(tx, identity, mark, known, restored_at), self._clock.now()
+        if known == identity and not why:
+            return
+        restored_at = micros(now) if why else restored_at
+        tx.run("UPDATE installation SET identity = :id, restored_at = :at", id=identity, at=restored_at)
         if why:
-            tx.run(
-                "INSERT INTO halt (scope, at, actor) VALUES ('*', :at, :actor)"
-                " ON CONFLICT (scope) DO UPDATE SET actor = excluded.actor",
-                at=micros(now),
-                actor=ACTOR,
-            )
+            sql = "INSERT INTO halt (scope, at, actor) VALUES ('*', :at, :actor)"
+            tx.run(f"{sql} ON CONFLICT (scope) DO UPDATE SET actor = excluded.actor", at=restored_at, actor=ACTOR)
+            note(tx, "halt", "", "*")
         audit.append(tx, [Record(now, ACTOR, "restored" if why else "failed_over", "*", why or "timeline")])
         self._kept = None
 
+    def _why(self, tx: Tx, identity: str, mark: Mark | None, known: str, restored_at: int) -> str:
+        """Say in one word why this is not the database we knew; "" if it is."""
+        if known.rpartition("/")[0] != identity.rpartition("/")[0]:
+            return "moved"
+        counts = mark is not None and micros(mark.at) > restored_at
+        if mark is not None and counts and not _holds(tx, mark.head):
+            return "older"
+        if known != identity and not counts:
+            return "timeline"
+        if tx.postgresql or self._known or restored_at >= micros(self._began):
+            return ""
+        if mark is None:
+            return "forgotten" if tx.one("SELECT 1 FROM alert LIMIT 1") else ""
+        return "copied" if mark.copied and counts else ""
+
     async def keep(self) -> None:
-        """Remember where the chain stands.
+        """Look again, for tables can be exchanged under a connection; then remember where the chain stands.
+
+        Both in the writer: a reader that came to a restored database first would make us remember that one.
 
         Raises:
             StoreDown: the database is away.
         """
+
+        def operation(tx: Tx) -> Checkpoint:
+            self.look(tx)
+            return audit.head(tx)
+
         now = self._clock.now()
-        head = await self._database.look(audit.head)
+        head = await self._database.write(operation, PATIENCE_S)
         if head == self._kept:
             return
+        self._kept = head
         try:
             await asyncio.to_thread(self._memory.keep, head, now)
         except OSError as error:  # sending goes on; a restore might not be noticed
             _log.error("memory_not_kept", code=error.errno)
-        else:
-            self._kept = head
 
     async def ring(self) -> None:
         """Say every minute that everything waits since a restore, until a person has released it."""
@@ -182,22 +203,6 @@ def _identity(tx: Tx) -> str:
         " FROM pg_control_system() s, pg_control_checkpoint() c"
     )
     return "/".join(map(str, row or ()))
-
-
-def _why(tx: Tx, known: str, identity: str, mark: Mark | None, restored_at: int) -> str:
-    """Say in one word why this is not the database we knew; "" if it is."""
-    if known.rpartition("/")[0] != identity.rpartition("/")[0]:
-        return "moved"
-    counts = mark is not None and micros(mark.at) > restored_at
-    if mark is not None and counts and not _holds(tx, mark.head):
-        return "older"
-    if known != identity and not counts:
-        return "timeline"
-    if tx.postgresql:
-        return ""
-    if mark is None:
-        return "forgotten" if tx.one("SELECT 1 FROM alert LIMIT 1") else ""
-    return "copied" if mark.copied and counts else ""
 
 
 def _holds(tx: Tx, head: Checkpoint) -> bool:

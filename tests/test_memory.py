@@ -313,3 +313,18 @@ async def test_a_memory_that_cannot_be_read_is_none(tmp_path: Path, hand: HandCl
     await machine.warn()
     (machine.folder / "memory").write_text("{}")
     assert await machine.holds()
+
+
+async def test_tables_exchanged_under_a_running_gateway_are_noticed(
+    database_url: str, tmp_path: Path, hand: HandClock
+) -> None:
+    """Somebody restores without stopping the gateway: its connections live on, and so would its sending."""
+    machine = Machine(database_url, tmp_path / "data", hand)
+    await machine.warn()
+    backup = Dump(machine)
+    backup.take()
+    async with machine.open() as (store, guard):
+        await guard.keep()
+        backup.restore()
+        await guard.keep()
+        assert await store.outbox.halts() == ["*"]
