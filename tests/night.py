@@ -45,6 +45,8 @@ from gateway.simulate.world import devices_of
 COUNTY = "411726"
 ISSUER = "demo-411726-qxj-issuer"
 COMMAND, COMMAND_SIGNER = "demo-411726-fzb-issuer", "demo-411726-fzb-signer"
+ADMIN = "demo-4117-yjj-admin"
+CAP, JSON = "application/cap+xml", "application/json"
 WARNED, EVACUATED = "【泌阳县气象局】", "【泌阳县防汛办】"  # the signatures tell whose text it is
 AGAIN = "再次提醒"
 TOWNSHIPS = 8
@@ -232,13 +234,31 @@ noop = {{ per_s = {self.pace_per_s}, burst = 1000 }}
         status, headers, _ = await self._ask("/v1/alerts", ISSUER, _message(Document.WARNING, "411726-qxj", towns))
         return status, "Retry-After" in headers
 
+    async def halt(self, *, on: bool) -> None:
+        """Stop everything, or let it go on."""
+        status, _, body = await self._ask("/v1/halt", ADMIN, orjson.dumps({"scope": "all", "on": on}), JSON)
+        assert status == 200, body
+
+    async def waiting(self) -> Counter[str]:
+        """Why batches wait, and how many."""
+        found: Counter[str] = Counter()
+        async with (
+            ClientSession(headers={"Authorization": f"Bearer {ISSUER}"}) as session,
+            session.get(f"{self.stage.api_url}/v1/stuck") as answer,
+        ):
+            for one in (await answer.json())["waiting"]:
+                found[one["reason"]] += one["batches"]
+        return found
+
     async def _post(self, path: str, token: str, data: bytes, wanted: int | None) -> str:
         status, _, body = await self._ask(path, token, data)
         assert status == wanted or (wanted is None and status < 300), body
         return str(body["id"])
 
-    async def _ask(self, path: str, token: str, data: bytes) -> tuple[int, Mapping[str, str], dict[str, Any]]:
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/cap+xml"}
+    async def _ask(
+        self, path: str, token: str, data: bytes, media: str = CAP
+    ) -> tuple[int, Mapping[str, str], dict[str, Any]]:
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": media}
         async with (
             ClientSession(headers=headers) as session,
             session.post(self.stage.api_url + path, data=data) as answer,

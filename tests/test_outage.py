@@ -24,6 +24,7 @@ from servers import PostgreSQL, RabbitMQ, Redis, tree
 from gateway.demo.stage import Servers
 
 pytestmark = pytest.mark.timeout(400)
+SLICES_AT_ONCE = 12  # of noop in one process: urgent work 8, green besides
 MORE = 2  # slices of noop that show that residents' work goes on
 
 
@@ -52,6 +53,11 @@ async def going_on(one: Night, alert: str) -> None:
     await one.lines("noop.log", one.count("noop.log", alert) + MORE, alert)
 
 
+async def halted(one: Night) -> bool:
+    """Whether all that waits is halted: nobody sends."""
+    return (await one.waiting()).keys() <= {"halted", "planning"}
+
+
 async def test_servers_that_freeze_and_die_amid_100000_cost_a_village_nothing(
     tmp_path: Path, own: tuple[RabbitMQ, Redis, PostgreSQL]
 ) -> None:
@@ -64,6 +70,13 @@ async def test_servers_that_freeze_and_die_amid_100000_cost_a_village_nothing(
         alerts[await one.warn(first)] = first
         (great,) = alerts
         await one.lines("noop.log", MORE, great)
+
+        await one.halt(on=True)
+        told = one.count("noop.log")
+        await one.until(lambda: halted(one), 20, "what was under way to end")
+        assert one.count("noop.log") <= told + SLICES_AT_ONCE  # claimed before, and nothing since
+        await one.halt(on=False)
+        await going_on(one, great)
 
         redis.freeze()
         await going_on(one, great)
