@@ -318,7 +318,7 @@ class App:
         worker = Worker(self.broker, sender, plain)
         self._stack.push_async_callback(worker.stop)
         await worker.start()
-        pickup = Pickup(self.store.outbox, worker, tuple(plain))
+        pickup = Pickup(self.store.outbox, worker, tuple(plain), urgent=not self.settings.embedded)
         self._run("pickup", forever(pickup.sweep, POLL_S, self.clock))
 
     def _sweeper(self) -> Sweeper:

@@ -324,6 +324,11 @@ class Outbox(Protocol):
     ) -> list[Ready]:
         """Unfinished batches that are due, not under a live lease, and not published for that long."""
 
+    async def unconfirmed(
+        self, lanes: Collection[Lane], channels: Collection[str], for_s: float, limit: int
+    ) -> list[Ready]:
+        """Those that have been due for that long, and the broker has not confirmed them: it is down or cut off."""
+
     async def published(self, batches: Sequence[str]) -> None:
         """Note the publish confirm."""
 

@@ -113,7 +113,9 @@ class Worker:
         self._now: dict[str, asyncio.Event] = {}
         self._picked: set[str] = set()
         self._slots = {
-            name: asyncio.Semaphore(one.concurrency * PREFETCH[Lane.GREEN]) for name, one in channels.items()
+            (name, lane): asyncio.Semaphore(one.concurrency * PREFETCH[lane])
+            for name, one in channels.items()
+            for lane in Lane
         }
 
     async def start(self, lanes: Collection[Lane] = tuple(Lane)) -> None:
@@ -154,7 +156,7 @@ class Worker:
     def direct(self, body: bytes) -> None:
         """Work off a batch picked straight from the store, unless it is under way here.
 
-        As many side by side as the broker would have given us of the channel's green; the others wait their turn.
+        As many side by side as the broker would have given us of the channel's lane; the others wait their turn.
         """
         batch = unpack_batch(body)
         if batch.id not in self._now and batch.id not in self._picked:
@@ -163,7 +165,7 @@ class Worker:
 
     async def _direct(self, batch: Batch) -> None:
         try:
-            async with self._slots[batch.channel]:
+            async with self._slots[batch.channel, batch.lane]:
                 await self._once(batch)
         except Stopping:
             return

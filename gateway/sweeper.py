@@ -1,8 +1,9 @@
 """The safety net: what is due in the store and on nobody's mind.
 
 Every 250 ms: green batches unclaimed for a second are worked off directly by processes that have their
-channel; whatever else is due (never confirmed, a retry, a lapsed lease, an ended halt) is offered to the
-broker again; due timers fire. Claims make every double offer harmless.
+channel, and so are urgent ones that a broker of its own has not confirmed for three seconds; whatever else is
+due (never confirmed, a retry, a lapsed lease, an ended halt) is offered to the broker again; due timers fire.
+Claims make every double offer harmless.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from gateway.relay import Relay, Worker
 
 POLL_S = 0.25
 DIRECT_AFTER_S = 1.0
+URGENT_AFTER_S = 3.0
 REPUBLISH_AFTER_S = {Lane.GREEN: 2.0, Lane.URGENT: 30.0, Lane.BULK: 120.0, Lane.SERVICE: 120.0}
 LIMIT = 200
 
@@ -38,16 +40,23 @@ async def forever(work: Callable[[], Awaitable[None]], every_s: float, clock: Cl
 
 
 class Pickup:
-    """In every worker: green work straight from the store."""
+    """In every worker: green work straight from the store, and urgent work while the broker takes none.
 
-    def __init__(self, outbox: Outbox, worker: Worker, channels: Collection[str]) -> None:
+    Embedded there is no broker that could be down: `urgent` is False.
+    """
+
+    def __init__(self, outbox: Outbox, worker: Worker, channels: Collection[str], *, urgent: bool) -> None:
         self._outbox = outbox
         self._worker = worker
         self._channels = channels
+        self._urgent = urgent
 
     async def sweep(self) -> None:
         """One round."""
-        for ready in await self._outbox.ready([Lane.GREEN], self._channels, DIRECT_AFTER_S, LIMIT):
+        found = await self._outbox.ready([Lane.GREEN], self._channels, DIRECT_AFTER_S, LIMIT)
+        if self._urgent:
+            found += await self._outbox.unconfirmed([Lane.URGENT], self._channels, URGENT_AFTER_S, LIMIT)
+        for ready in found:
             self._worker.direct(ready.body)
 
 

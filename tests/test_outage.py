@@ -48,6 +48,12 @@ async def green(one: Night, alert: str, town: str) -> None:
     await one.until(lambda: one.devices([town]) <= one.sounded(alert).keys(), 20, f"loudspeakers of {town} to sound")
 
 
+async def all_residents(one: Night, alert: str, town: str) -> None:
+    """Wait until every resident of a township was told."""
+    wanted = one.persons([town])
+    await one.until(lambda: one.noop(alert).keys() == wanted, 60, f"all residents of {town} to be told")
+
+
 async def going_on(one: Night, alert: str) -> None:
     """Wait until residents of the great warning are told again."""
     await one.lines("noop.log", one.count("noop.log", alert) + MORE, alert)
@@ -84,7 +90,8 @@ async def test_servers_that_freeze_and_die_amid_100000_cost_a_village_nothing(
 
         broker.freeze()
         alert = await one.warn([second])
-        await green(one, alert, second)  # while it is frozen: officials and loudspeakers wait for no broker
+        await green(one, alert, second)  # while it is frozen: officials and loudspeakers wait for no broker,
+        await all_residents(one, alert, second)  # nor, where it is red, does anybody
         alerts[alert] = [second]
         broker.thaw()
 
@@ -101,6 +108,7 @@ async def test_servers_that_freeze_and_die_amid_100000_cost_a_village_nothing(
         redis.kill()
         alert = await one.warn([third])
         await green(one, alert, third)  # while both are down
+        await all_residents(one, alert, third)
         alerts[alert] = [third]
         assert len(one.noop(great)) < len(one.persons(first)), "the faults came too late to prove anything"
         broker.start()

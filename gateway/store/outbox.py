@@ -167,11 +167,24 @@ class SqlOutbox:
         self, lanes: Collection[Lane], channels: Collection[str], unpublished_for_s: float, limit: int
     ) -> list[Ready]:
         """Unfinished batches that are due, not under a live lease, and not published for that long."""
+        return await self._ready(lanes, channels, "b.not_before <= :now", unpublished_for_s, limit)
+
+    async def unconfirmed(
+        self, lanes: Collection[Lane], channels: Collection[str], for_s: float, limit: int
+    ) -> list[Ready]:
+        """Those that have been due for that long, and the broker has not confirmed them: it is down or cut off."""
+        condition = "b.not_before <= :published AND b.published_at IN (0, b.created_at)"
+        return await self._ready(lanes, channels, condition, for_s, limit)
+
+    async def _ready(
+        self, lanes: Collection[Lane], channels: Collection[str], condition: str, unpublished_for_s: float, limit: int
+    ) -> list[Ready]:
         now = self._clock.now()
         rows = await self._database.read(
             lambda tx: tx.all(
                 "SELECT o.body, b.id, b.channel, b.lane FROM batch b JOIN outbox o ON o.batch = b.id"
-                " WHERE b.unfinished > 0 AND b.lane IN :*lanes AND b.channel IN :*channels AND b.not_before <= :now"
+                " WHERE b.unfinished > 0 AND b.lane IN :*lanes AND b.channel IN :*channels"
+                f" AND {condition}"
                 " AND b.published_at <= :published AND NOT EXISTS"
                 " (SELECT 1 FROM claim c WHERE c.batch = b.id AND c.done = 0 AND c.lease_until > :now)"
                 " ORDER BY b.lane, b.not_before, b.id LIMIT :limit",
