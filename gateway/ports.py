@@ -136,8 +136,8 @@ class Broker(Protocol):
     async def open(self, queues: Collection[str]) -> None:
         """Connect and declare; a dead queue is found by a confirmed probe and declared anew."""
 
-    async def publish(self, queue: str, body: bytes, timeout_s: float = 5.0) -> None:
-        """Return once confirmed.
+    async def publish(self, queue: str, body: bytes, timeout_s: float = 5.0, *, patient: bool = True) -> None:
+        """Return once confirmed. Where the broker is known to be down, the impatient are told at once.
 
         Raises:
             BrokerDown: not confirmed in time, refused, or not routable.

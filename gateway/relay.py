@@ -2,8 +2,8 @@
 
 `offer` takes freshly committed batches from memory; the sweeper offers what was left over. Green has
 publishers of its own and waits at most 250 ms for a confirm; when the broker does not confirm, the batch
-simply stays in the outbox, where the workers pick green work up directly and the sweeper offers the rest
-again. A message is acked after its batch is settled (see `sender`); one that cannot be read, or whose
+simply stays in the outbox, where the workers pick green and urgent work up directly and the sweeper offers the
+rest again. A message is acked after its batch is settled (see `sender`); one that cannot be read, or whose
 work fails in an unforeseen way, is dead-lettered: the outbox still has it.
 """
 
@@ -75,13 +75,14 @@ class Relay:
 
     async def _publisher(self, lane: Lane) -> None:
         waiting, timeout_s = self._waiting[lane], GREEN_TIMEOUT_S if lane is Lane.GREEN else TIMEOUT_S
+        patient = lane not in (Lane.GREEN, Lane.URGENT)  # those the workers pick from the store meanwhile
         while True:
             while not waiting:
                 self._work[lane].clear()
                 await self._work[lane].wait()
             batch, name, body = waiting.popleft()
             try:
-                await self._broker.publish(name, body, timeout_s)
+                await self._broker.publish(name, body, timeout_s, patient=patient)
             except BrokerDown:
                 metrics.publishes.labels(lane.value, "unconfirmed").inc()
             else:

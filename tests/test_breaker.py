@@ -114,9 +114,12 @@ def test_others_are_told_when_an_outage_begins_and_ends(breaker: Breaker) -> Non
     assert breaker.outage is None
 
 
-@pytest.fixture
-async def store(tmp_path: Path, hand: HandClock) -> AsyncIterator[Store]:
-    database = Database(f"sqlite:///{tmp_path}/breaker.db")
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path, hand: HandClock) -> AsyncIterator[Store]:
+    url = f"sqlite:///{tmp_path}/breaker.db"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("database_url")
+    database = Database(url)
     await database.open()
     yield Store(database, hand)
     await database.close()

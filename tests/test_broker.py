@@ -257,6 +257,8 @@ async def test_a_frozen_broker_is_tried_by_one_green_publish_only(namespace: str
                 for _ in range(100):
                     with pytest.raises(BrokerDown):
                         await broker.publish(QUEUE, b"the hasty", GREEN_TIMEOUT_S)
+                with pytest.raises(BrokerDown):  # urgent has the time for a slow confirm, and goes on from the store
+                    await broker.publish(QUEUE, b"the hasty", BACK_S, patient=False)
                 with pytest.raises(BrokerDown):
                     await broker.publish(QUEUE, b"the patient", 1.0)
             assert b"the first" in wire.heard

@@ -53,7 +53,7 @@ class Deaf:
     async def open(self, queues: Collection[str]) -> None:
         """Nothing is declared."""
 
-    async def publish(self, queue: str, body: bytes, timeout_s: float = 5.0) -> None:
+    async def publish(self, queue: str, body: bytes, timeout_s: float = 5.0, *, patient: bool = True) -> None:
         """Never confirm."""
         raise BrokerDown("no confirm")
 

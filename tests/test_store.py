@@ -317,6 +317,20 @@ async def test_a_halt_stops_claims_and_its_end_releases_them(store: Store, hand:
     assert (await store.outbox.claim(batch.id, 0, "me", 20)).result is ClaimResult.GRANTED
 
 
+async def test_what_the_broker_does_not_confirm_is_found_and_what_it_has_is_not(store: Store, hand: HandClock) -> None:
+    """A red alert's residents go straight from the store while RabbitMQ is down, and only then."""
+    batch = await opened(store)
+    assert await store.outbox.unconfirmed([Lane.GREEN], ["noop"], 3, 10) == []
+    hand.advance(3)
+    assert [one.batch for one in await store.outbox.unconfirmed([Lane.GREEN], ["noop"], 3, 10)] == [batch.id]
+    await store.outbox.published([batch.id])
+    hand.advance(60)
+    assert await store.outbox.unconfirmed([Lane.GREEN], ["noop"], 3, 10) == []
+    await store.outbox.claim(batch.id, 0, "worker", 20)  # what is put off is offered to the broker anew, first
+    hand.advance(21)
+    assert [one.batch for one in await store.outbox.unconfirmed([Lane.GREEN], ["noop"], 3, 10)] == [batch.id]
+
+
 async def due(store: Store) -> list[str]:
     return [ready.batch for ready in await store.outbox.ready([Lane.GREEN], ["noop"], 2, 10)]
 

@@ -1,8 +1,9 @@
 """The breaker of the broker: which queues confirm at present. Used by `RabbitBroker` only.
 
 A publish that is not confirmed in time shuts all queues at once, for a frozen broker answers none of them;
-one that is refused or returned shuts its own. Probes open them one by one. While a queue is shut, hasty
-callers (green) fail at once and patient ones wait within their own time.
+one that is refused or returned shuts its own. Probes open them one by one. While a queue is shut, patient
+callers wait within their own time; the others (green and urgent, which the workers then pick from the store)
+fail at once.
 """
 
 from __future__ import annotations
@@ -48,18 +49,18 @@ class Gate:
         """Wait until the queue confirms."""
         await self._open[queue].wait()
 
-    async def enter(self, queue: str, timeout_s: float) -> None:
+    async def enter(self, queue: str, timeout_s: float, *, patient: bool = True) -> None:
         """Return when the queue is open.
 
         Raises:
-            BrokerDown: unknown queue, or shut and the caller has no time to wait.
+            BrokerDown: unknown queue, or shut and the caller has no time or no wish to wait.
         """
         event = self._open.get(queue)
         if event is None:
             raise BrokerDown("queue not declared")
         if event.is_set():
             return
-        if timeout_s < PATIENT_S:
+        if not patient or timeout_s < PATIENT_S:
             await asyncio.sleep(0)  # a caller in a loop must not starve the probe
             raise BrokerDown("breaker open")
         try:

@@ -62,8 +62,8 @@ class LocalBroker:
         for queue in queues:
             self._queues.setdefault(queue, _Queue(queue))
 
-    async def publish(self, queue: str, body: bytes, timeout_s: float = 5.0) -> None:
-        """Return once the queue holds the message; waits while it is full.
+    async def publish(self, queue: str, body: bytes, timeout_s: float = 5.0, *, patient: bool = True) -> None:
+        """Return once the queue holds the message; waits while it is full, which is no breaker's business.
 
         Raises:
             BrokerDown: no such queue, or no room in time.

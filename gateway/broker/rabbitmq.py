@@ -84,15 +84,15 @@ class RabbitBroker:
         except TimeoutError:
             _log.error("broker_not_ready", shut=len(self._gate.shut_queues()))
 
-    async def publish(self, queue: str, body: bytes, timeout_s: float = 5.0) -> None:
-        """Return once confirmed.
+    async def publish(self, queue: str, body: bytes, timeout_s: float = 5.0, *, patient: bool = True) -> None:
+        """Return once confirmed. While the breaker is open, the patient wait for it within their time.
 
         Raises:
             BrokerDown: not confirmed within `timeout_s`, refused, not routable, or the breaker is open.
         """
         deadline = asyncio.get_running_loop().time() + timeout_s
         name = self._topology.name(queue)
-        await self._gate.enter(name, timeout_s)
+        await self._gate.enter(name, timeout_s, patient=patient)
         try:
             async with asyncio.timeout_at(deadline):
                 await self._send(name, body)
