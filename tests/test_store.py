@@ -326,9 +326,6 @@ async def test_what_the_broker_does_not_confirm_is_found_and_what_it_has_is_not(
     await store.outbox.published([batch.id])
     hand.advance(60)
     assert await store.outbox.unconfirmed([Lane.GREEN], ["noop"], 3, 10) == []
-    await store.outbox.claim(batch.id, 0, "worker", 20)  # what is put off is offered to the broker anew, first
-    hand.advance(21)
-    assert [one.batch for one in await store.outbox.unconfirmed([Lane.GREEN], ["noop"], 3, 10)] == [batch.id]
 
 
 async def due(store: Store) -> list[str]:
