@@ -196,7 +196,8 @@ class Planner:
         self._look[own] = now + LOOK
         assert step.fallback_of is not None
         if await self._outbox.outages():
-            await self._outbox.give_up(work.alert, step.fallback_of)
+            while await self._outbox.give_up(work.alert, step.fallback_of):
+                continue  # in parts, so that claims come in between
         on_the_way = not await self._outbox.planned(work.alert, step.fallback_of)
         served: set[int] = set()
         pages: list[Page] = []

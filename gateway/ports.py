@@ -345,7 +345,7 @@ class Outbox(Protocol):
         """Carriers that are down now."""
 
     async def give_up(self, alert: str, step: int) -> int:
-        """End what a step has left for a carrier that is down, for its fallback to serve; return the batches."""
+        """End some of what a step has left for a carrier that is down, so that its fallback serves it; 0: nothing."""
 
     async def note_outage(self, channel: str, outage: Outage | None) -> None:
         """Let every process know that a channel's carrier is down, or that it is up again."""

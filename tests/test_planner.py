@@ -226,6 +226,19 @@ async def test_each_fallback_of_a_warning_is_looked_after(store: Store) -> None:
         assert list(await told(store, draft.alert, step=step)) == [100]
 
 
+async def test_a_fallback_waits_for_the_rest_of_the_step_it_stands_in_for(store: Store) -> None:
+    """The first thousand have failed and the others are not even planned: the second road is open for them as well."""
+    draft, [batch] = fallbacks(alert(), (1, 2))
+    first, second = draft.plan.steps
+    elsewhere = replace(first, audience=replace(first.audience, channel="sms"))  # its planner is not this one
+    plan = replace(draft.plan, steps=(elsewhere, second))
+    await store.outbox.accept(replace(draft, plan=plan, cursors={1: ("411726204", "411726204201", 100)}))
+    await settle(store, batch, [State.FAILED] * 4)
+    await plan_through(planner_of(store, ()))
+    assert list(await told(store, draft.alert, step=2)) == list(batch.persons)
+    assert [work.step for work in await store.outbox.work(10)] == [1, 2]
+
+
 async def test_steps_that_wait_hold_up_none_behind_them(store: Store) -> None:
     """A bad night's open fallbacks, more than one look takes in, and behind them the next red one."""
     for at in range(WORK + 1):

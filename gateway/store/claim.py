@@ -41,7 +41,7 @@ def claim(tx: Tx, batch: str, slice_: int, owner: str, now: datetime, until: dat
         over = State.EXPIRED if deadline <= at or reason == "expired" else State.SUPERSEDED
         facts = [(position, over) for position in standing_claim.pending]
         facts += [(position, State.UNKNOWN) for position in (*standing_claim.doubtful, *standing_claim.lost)]
-        finish_unsent(tx, batch, slice_, facts, at)
+        _finish_unsent(tx, batch, slice_, facts, at)
         return Claim(ClaimResult.SETTLED)
     if tx.one("SELECT 1 FROM halt WHERE scope IN ('*', :county, :channel)", county=county, channel=channel):
         _look_again(tx, batch, micros(now + HALT_LOOK))
@@ -164,7 +164,7 @@ def _look_again(tx: Tx, batch: str, at: int) -> None:
     )
 
 
-def finish_unsent(tx: Tx, batch: str, slice_: int, facts: Sequence[tuple[int, State]], at: int) -> None:
+def _finish_unsent(tx: Tx, batch: str, slice_: int, facts: Sequence[tuple[int, State]], at: int) -> None:
     """Settle a slice nobody may send any more."""
     taken = tx.run(
         "INSERT INTO claim (batch, slice, owner, lease_until, attempt, retry_at, done)"

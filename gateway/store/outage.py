@@ -11,10 +11,11 @@ from datetime import datetime, timedelta
 from gateway.database import Tx, micros, moment
 from gateway.model import State
 from gateway.ports import Outage
-from gateway.store.claim import finish_unsent
 from gateway.store.codec import unpack_pending
+from gateway.store.rows import fold_states
 
 MOVE_AFTER = timedelta(seconds=10)  # a carrier that is away for moments keeps its batches
+AT_ONCE = 100  # batches
 RENEWED = timedelta(seconds=30)  # a probe comes at its time, or when there is something to send again
 
 
@@ -41,42 +42,55 @@ def outages(tx: Tx, now: datetime) -> list[Outage]:
 
 
 def give_up(tx: Tx, alert: str, step: int, now: datetime) -> int:
-    """End the batches of a step whose carrier is down as not sent, so that its fallback serves them; return how many.
+    """End batches of a step whose carrier is down as not sent, so that its fallback serves them; return how many.
 
-    Nothing is given up while another worker still gets something through, nor what a live lease may be sending.
+    Nothing is given up while another worker still gets something through, nor what a lease may be sending. One call
+    ends `AT_ONCE` batches at most, for claims of the alert wait meanwhile.
     """
     # Claims share this lock: each stands either before this, and keeps its slice, or behind it, and finds it settled.
     lock = " FOR UPDATE" if tx.postgresql else ""
     if tx.one(f"SELECT 1 FROM alert WHERE id = :alert AND standing = 'active'{lock}", alert=alert) is None:
         return 0
-    row = tx.one("SELECT channel FROM batch WHERE alert = :alert AND step = :step LIMIT 1", alert=alert, step=step)
-    down = {one.channel: one.since for one in outages(tx, now)}
-    since = down.get(row[0]) if row else None
-    if since is None or since > now - MOVE_AFTER:
-        return 0
-    found = tx.all(
-        "SELECT id, size, slice_size, submitted_at FROM batch WHERE alert = :alert AND step = :step ORDER BY id",
+    first = tx.one(
+        "SELECT channel, MAX(submitted_at) FROM batch WHERE alert = :alert AND step = :step GROUP BY channel",
         alert=alert,
         step=step,
     )
-    if any(submitted is not None and submitted > micros(since) for *_, submitted in found):
+    down = {one.channel: one.since for one in outages(tx, now)}
+    since = down.get(first[0]) if first else None
+    if first is None or since is None or since > now - MOVE_AFTER or (first[1] or 0) > micros(since):
         return 0
-    return sum(_end(tx, batch, size, slice_size, micros(now)) for batch, size, slice_size, _ in found if slice_size)
+    ended = 0
+    for batch, size, slice_size in tx.all(
+        "SELECT id, size, slice_size FROM batch WHERE alert = :alert AND step = :step AND unfinished > 0 ORDER BY id",
+        alert=alert,
+        step=step,
+    ):
+        ended += _end(tx, batch, size, slice_size, micros(now))
+        if ended == AT_ONCE:
+            break
+    return ended
 
 
 def _end(tx: Tx, batch: str, size: int, slice_size: int, at: int) -> bool:
     """End the slices of a batch nobody is at; True if there were any."""
     rows = tx.all("SELECT slice, lease_until, done, pending FROM claim WHERE batch = :batch", batch=batch)
     claims = {number: rest for number, *rest in rows}
-    ended = False
+    facts, numbers = list[tuple[int, State]](), list[int]()
     for number in range(-(-size // slice_size)):
         lease_until, done, packed = claims.get(number, (0, 0, None))
         if done or lease_until:  # a lapsed lease is for a claim to judge
             continue
         positions = tuple(range(number * slice_size, min(size, (number + 1) * slice_size)))
         fresh, *unsure = unpack_pending(packed) if packed is not None else (positions,)
-        facts = [(position, State.SKIPPED) for position in fresh]
+        facts += [(position, State.SKIPPED) for position in fresh]
         facts += [(position, State.UNKNOWN) for part in unsure for position in part]
-        finish_unsent(tx, batch, number, facts, at)
-        ended = True
-    return ended
+        numbers.append(number)
+    if numbers:
+        tx.many(
+            "INSERT INTO claim (batch, slice, owner, lease_until, attempt, retry_at, done)"
+            " VALUES (:batch, :slice, '', 0, 1, 0, 1) ON CONFLICT (batch, slice) DO UPDATE SET done = 1",
+            [{"batch": batch, "slice": number} for number in numbers],
+        )
+        fold_states(tx, batch, facts, at, finished=len(numbers))
+    return bool(numbers)

@@ -257,7 +257,7 @@ class SqlOutbox:
         return not await self._database.look(lambda tx: tx.one(sql, alert=alert, step=step))
 
     async def give_up(self, alert: str, step: int) -> int:
-        """End what a step has left for a carrier that is down, for its fallback to serve; return the batches."""
+        """End some of what a step has left for a carrier that is down, so that its fallback serves it; 0: nothing."""
         return await self._database.write(lambda tx: give_up(tx, alert, step, self._clock.now()))
 
     # --- stops ------------------------------------------------------------------------------------
