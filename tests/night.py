@@ -229,6 +229,12 @@ noop = {{ per_s = {self.pace_per_s}, burst = 1000 }}
         """The second person agrees."""
         await self._post(f"/v1/alerts/{alert}/approve", COMMAND_SIGNER, b"", None)
 
+    async def recall(self, alert: str) -> None:
+        """The second person takes an evacuation back."""
+        reason = orjson.dumps({"reason": "误发"})
+        status, _, body = await self._ask(f"/v1/alerts/{alert}/recall", COMMAND_SIGNER, reason, JSON)
+        assert status == 200, body
+
     async def try_to_warn(self, towns: Sequence[str]) -> tuple[int, bool]:
         """Issue as `warn` while something is broken; return the status, and whether it says when to come again."""
         status, headers, _ = await self._ask("/v1/alerts", ISSUER, _message(Document.WARNING, "411726-qxj", towns))

@@ -113,6 +113,21 @@ async def test_each_process_of_a_cluster_killed_amid_100000_tells_everyone(
         one.stage.start_role("scheduler")
         await both(one, warning, order)
         await one.until(lambda: sealed(database_url), 30, "the scheduler to close every batch in the audit chain")
+        await nothing_stale(one)
+
+
+async def nothing_stale(night: Night) -> None:
+    """An order recalled while the hub was dead is never played when its loudspeakers are back; the next one is."""
+    night.stage.kill("hub")
+    stale = await night.order([HAMLET])
+    await night.approve(stale)
+    await night.recall(stale)
+    night.stage.start_role("hub")
+    await night.stage.answering()
+    await night.approve(fresh := await night.order([HAMLET]))
+    assert night.devices([HAMLET])
+    await heard(night, fresh, [HAMLET])
+    assert not night.sounded(stale)
 
 
 def sealed(url: str) -> bool:
