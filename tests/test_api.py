@@ -40,7 +40,9 @@ from gateway.api.shape import EXAMPLE
 from gateway.broker import LocalBroker
 from gateway.channel import Route
 from gateway.errors import StoreDown
+from gateway.memory import ACTOR
 from gateway.model import Record
+from gateway.ports import Outage
 from gateway.report import printable, status
 
 DATA = Path(__file__).parent / "data" / "cap"
@@ -543,6 +545,26 @@ async def test_halt_stops_a_county_and_only_those_entitled_may(desk: Desk) -> No
     assert (await desk.call("POST", "/v1/halt", ADMIN, off))[1] == {"halted": []}
     assert (await desk.call("POST", "/v1/halt", ADMIN, {"scope": "noop", "on": True}))[1] == {"halted": ["noop"]}
     assert (await desk.call("POST", "/v1/halt", ADMIN, {"scope": "all", "on": True}))[1]["halted"] == ["all", "noop"]
+
+
+async def test_what_is_stuck_is_shown_to_those_who_may_see_it(desk: Desk) -> None:
+    """The duty officer finds out why nothing leaves; a neighbouring county learns nothing of it."""
+    await desk.call("POST", "/v1/halt", ADMIN, {"scope": "all", "on": True})
+    _, issued = await desk.call("POST", "/v1/alerts", ISSUER, EXAMPLE)
+    _, found = await desk.call("GET", "/v1/stuck", ISSUER)
+    assert {(one["alert"], one["reason"]) for one in found["waiting"]} >= {(issued["id"], "halted")}
+    assert (await desk.call("GET", "/v1/stuck", NEIGHBOUR))[1] == {"waiting": []}
+
+
+async def test_a_restored_database_and_a_carrier_that_is_down_stand_in_health(desk: Desk) -> None:
+    """Whoever is woken looks here first."""
+    store, now = desk.core.store, desk.core.clock.now()
+    await store.outbox.note_outage("noop", Outage("noop", now, now + timedelta(seconds=5), "unreachable"))
+    await store.outbox.halt("*", True, Record(now, ACTOR, "restored", "*"))
+    _, found = await desk.call("GET", "/v1/health")
+    details = {part["name"]: part["detail"] for part in found["parts"]}
+    assert details["halts"] == "all (the database was restored)"
+    assert "noop down: unreachable" in details["channels"]
 
 
 async def test_a_halt_stands_in_the_answer_to_whoever_issues(desk: Desk) -> None:

@@ -544,6 +544,7 @@ HEARD = {
         (("break-glass", "list"), "GET", "/v1/break-glass/codes", None),
         (("halt", "all"), "POST", "/v1/halt", {"scope": "*", "on": True}),
         (("halt", "411726", "--off"), "POST", "/v1/halt", {"scope": "411726", "on": False}),
+        (("stuck",), "GET", "/v1/stuck", None),
         (("status", "../x"), "GET", "/v1/alerts/..%2Fx/status", None),
         (("list", "--standing", "held"), "GET", "/v1/alerts?limit=20&standing=held", None),
         (("list", "--level", "red", "--level", "orange", "--hazard", "11B", "--area", "4117", "--issuer", "x",
@@ -630,6 +631,18 @@ async def test_the_first_line_never_hides_that_nothing_leaves(
     for words in (("issue", MESSAGES / "red_rainstorm.xml"), ("approve", "a1")):
         result = await ask(run, gateway, *words)
         assert result.stdout.splitlines()[0] == first
+
+
+async def test_what_is_stuck_is_told_with_what_to_do(run: Run, gateway: Gateway) -> None:
+    """A reason alone helps nobody at night; once the list is empty, that is said, too."""
+    one = {"alert": "a1", "channel": "sms_twilio", "lane": "urgent", "county": "411726", "batches": 3}
+    one |= {"reason": "channel_down", "since": "2026-07-20T09:00:00Z", "until": "2026-07-20T09:00:30Z"}
+    gateway.answer = (200, {"waiting": [one]}, {})
+    result = await ask(run, gateway, "stuck")
+    assert "17:00:30" in result.stdout
+    assert "the carrier serves nobody" in result.stderr
+    gateway.answer = (200, {"waiting": []}, {})
+    assert "nothing waits" in (await ask(run, gateway, "stuck")).stderr
 
 
 async def test_status_shows_a_halt_and_the_time_in_china(run: Run, gateway: Gateway) -> None:
