@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -117,8 +119,8 @@ async def test_servers_that_freeze_and_die_amid_100000_cost_a_village_nothing(
         await all_told(one, alerts)
 
 
-async def test_an_embedded_gateway_outlives_its_state_a_full_disk_and_its_carrier(tmp_path: Path) -> None:
-    """One machine in a county office: its disk fills up, its carrier is gone, and nothing it had accepted is lost."""
+async def test_an_embedded_gateway_outlives_its_state_its_disk_its_carrier_and_a_restore(tmp_path: Path) -> None:
+    """One machine in a county office: its disk fills up, its carrier is gone, and nothing is lost or said twice."""
     async with night(tmp_path, pace_per_s=4000, piped=True, fallback="noop") as one:
         *first, second, third = one.towns
         alerts = {await one.warn(first): first}
@@ -131,6 +133,7 @@ async def test_an_embedded_gateway_outlives_its_state_a_full_disk_and_its_carrie
         os.kill(valkey, signal.SIGKILL)
         await going_on(one, great)
 
+        back_up(one)
         disk(serve, full=True)
         assert await one.try_to_warn([second]) == (503, True)
         await one.until(lambda: store_is_down(one), 20, "the alarm that nothing can be taken in")
@@ -154,6 +157,17 @@ async def test_an_embedded_gateway_outlives_its_state_a_full_disk_and_its_carrie
         assert one.noop(order) == {person: [1] for person in residents}
         assert one.texts() == before + officials
 
+        told, texts = one.count("noop.log"), one.texts()
+        one.stage.kill("serve")
+        restore(one)
+        one.stage.start_role("serve")
+        await one.stage.answering()
+        # It has forgotten most of the night, and would send it again; a new warning is taken in, and waits as well.
+        await one.warn([second])
+        await one.until(lambda: rung(one), 20, "the alarm that everything is held")
+        assert await halted(one)
+        assert (one.count("noop.log"), one.texts()) == (told, texts)
+
 
 def test_a_gateway_that_cannot_write_refuses_to_start_and_says_why(tmp_path: Path) -> None:
     """A process that looks alive and can take nothing in would be found out during the next flood."""
@@ -162,6 +176,27 @@ def test_a_gateway_that_cannot_write_refuses_to_start_and_says_why(tmp_path: Pat
     done = subprocess.run(["bash", "-c", command], capture_output=True, env=environment, check=False, timeout=60)
     assert done.returncode == 2
     assert b"make room on its disk" in done.stderr
+
+
+async def rung(one: Night) -> bool:
+    """Whether somebody is told that the database was restored."""
+    return await one.metric(one.stage.api_url, 'mingluo_alarms_total{kind="restored"}') > 0
+
+
+def back_up(one: Night) -> None:
+    """Copy the database while the gateway works on it."""
+    with (
+        closing(sqlite3.connect(one.folder / "data" / "mingluo.db")) as source,
+        closing(sqlite3.connect(one.folder / "backup")) as target,
+    ):
+        source.backup(target)
+
+
+def restore(one: Night) -> None:
+    """Put the copy in the place of the database, and leave everything else as it is."""
+    for suffix in ("-wal", "-shm"):
+        (one.folder / "data" / f"mingluo.db{suffix}").unlink(missing_ok=True)
+    shutil.copyfile(one.folder / "backup", one.folder / "data" / "mingluo.db")
 
 
 def child(pid: int, program: str) -> int:
