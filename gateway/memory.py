@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import secrets
 import struct
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -53,37 +54,42 @@ class Mark(NamedTuple):
 
 
 class Memory:
-    """The file. Written in place, so that it stays the same file for life."""
+    """One file per database in a folder. Written in place, so that it stays the same file for life."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
-    def recall(self) -> Mark | None:
-        """Return what was kept; None if nothing was, or nothing that can be read."""
+    def recall(self, database: str) -> Mark | None:
+        """Return what was kept of a database; None if nothing was, or nothing that can be read."""
+        path = self._path(database)
         try:
-            found = orjson.loads(self._path.read_bytes())
+            found = orjson.loads(path.read_bytes())
             head = Checkpoint(int(found["seq"]), str(found["hash"]))
-            return Mark(head, moment(int(found["at"])), found["file"] != _file(self._path))
+            return Mark(head, moment(int(found["at"])), found["file"] != _file(path))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError):
             _log.error("memory_unreadable")
             return None
 
-    def keep(self, head: Checkpoint, at: datetime) -> None:
-        """Write what is to be remembered.
+    def keep(self, database: str, head: Checkpoint, at: datetime) -> None:
+        """Write what is to be remembered of a database.
 
         Raises:
             OSError: it cannot be written.
         """
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
+        path = self._path(database)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
         try:
-            found = {"seq": head.seq, "hash": head.hash, "at": micros(at), "file": _file(self._path)}
+            found = {"seq": head.seq, "hash": head.hash, "at": micros(at), "file": _file(path)}
             os.pwrite(file, orjson.dumps(found).ljust(ROOM), 0)
             os.fsync(file)
         finally:
             os.close(file)
+
+    def _path(self, database: str) -> Path:
+        return self._folder / f"memory-{database}"
 
 
 def _file(path: Path) -> str:
@@ -104,7 +110,7 @@ class Guard:
 
     def __init__(self, database: Database, folder: Path, clock: Clock) -> None:
         self._database = database
-        self._memory = Memory(folder / "memory")
+        self._memory = Memory(folder)
         self._clock = clock
         self._began = clock.now()
         self._known = False  # this process has found all well once: its own memory is the file's
@@ -115,14 +121,14 @@ class Guard:
     def look(self, tx: Tx) -> None:
         """Halt everything if this is not the database we knew. Runs in the writer, before any other operation."""
         identity = _identity(tx)
-        row = tx.one("SELECT identity, restored_at FROM installation")
+        row = tx.one("SELECT id, identity, restored_at FROM installation")
         if row is None:
-            sql = "INSERT INTO installation (one, identity, restored_at) VALUES (1, :id, 0) ON CONFLICT DO NOTHING"
-            tx.run(sql, id=identity)
+            sql = "INSERT INTO installation (one, id, identity, restored_at) VALUES (1, :id, :identity, 0)"
+            tx.run(f"{sql} ON CONFLICT DO NOTHING", id=secrets.token_hex(8), identity=identity)
             self._known = True
             return
-        mark = self._memory.recall()
-        if row[0] == identity and not self._why(tx, identity, mark, *row):
+        mark = self._memory.recall(row[0])
+        if row[1] == identity and not self._why(tx, identity, mark, *row[1:]):
             self._known = True
             return
         audit.take_turn(tx)  # of several processes one notices, and the others find it noticed
@@ -163,17 +169,17 @@ class Guard:
             StoreDown: the database is away.
         """
 
-        def operation(tx: Tx) -> Checkpoint:
+        def operation(tx: Tx) -> tuple[str, Checkpoint]:
             self.look(tx)
-            return audit.head(tx)
+            return tx.all("SELECT id FROM installation")[0][0], audit.head(tx)
 
         now = self._clock.now()
-        head = await self._database.write(operation, PATIENCE_S)
+        database, head = await self._database.write(operation, PATIENCE_S)
         if head == self._kept:
             return
         self._kept = head
         try:
-            await asyncio.to_thread(self._memory.keep, head, now)
+            await asyncio.to_thread(self._memory.keep, database, head, now)
         except OSError as error:  # sending goes on; a restore might not be noticed
             _log.error("memory_not_kept", code=error.errno)
 

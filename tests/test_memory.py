@@ -307,11 +307,23 @@ async def test_any_database_user_can_be_asked_which_database_it_is(database_url:
             connection.execute("DROP ROLE plain")
 
 
+async def test_a_new_database_on_a_machine_that_served_another_is_not_held(
+    machine: Machine, tmp_path: Path, hand: HandClock
+) -> None:
+    """From one process to a cluster is three URLs, and a fresh database is not an old one."""
+    before = Machine(f"sqlite:///{tmp_path}/before.db", machine.folder, hand)
+    await before.warn()
+    await before.send()
+    await machine.warn()
+    assert not await machine.holds()
+
+
 async def test_a_memory_that_cannot_be_read_is_none(tmp_path: Path, hand: HandClock) -> None:
     """A file somebody has edited proves nothing; the database is held as if there were none."""
     machine = Machine(f"sqlite:///{tmp_path}/mingluo.db", tmp_path / "data", hand)
     await machine.warn()
-    (machine.folder / "memory").write_text("{}")
+    for memory in machine.folder.glob("memory-*"):
+        memory.write_text("{}")
     assert await machine.holds()
 
 

@@ -8,7 +8,8 @@ down_revision = "0004"
 TABLES = """
 CREATE TABLE outage (
   channel TEXT PRIMARY KEY, since BIGINT NOT NULL, until BIGINT NOT NULL, code TEXT NOT NULL);
-CREATE TABLE installation (one BIGINT PRIMARY KEY, identity TEXT NOT NULL, restored_at BIGINT NOT NULL);
+CREATE TABLE installation (
+  one BIGINT PRIMARY KEY, id TEXT NOT NULL, identity TEXT NOT NULL, restored_at BIGINT NOT NULL);
 """
 
 
