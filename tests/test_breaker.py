@@ -147,6 +147,18 @@ async def test_what_waits_for_a_carrier_that_is_down_moves_to_the_fallback(store
     assert sum(number for (_, _, state), number in counts.items() if state == "skipped") == 2
 
 
+async def test_what_a_dead_worker_may_have_sent_moves_as_unknown(store: Store, hand: HandClock) -> None:
+    """Its people are in doubt, and there is another road for them; nothing waits for a carrier that may not return."""
+    draft, [batch] = fallbacks(alert(), (1, 2))
+    await store.outbox.accept(draft)
+    await store.outbox.claim(batch.id, 0, "dead", 1)
+    await down(store, hand)
+    await plan_through(planner_of(store, (), hand))
+    assert sorted(await told(store, draft.alert, step=2)) == list(batch.persons)
+    counts = await store.ledger.counts(draft.alert.id)
+    assert counts["noop", "officials", "unknown"] == counts["noop", "officials", "skipped"] == 2
+
+
 async def test_nothing_moves_while_another_worker_still_gets_through(store: Store, hand: HandClock) -> None:
     """One machine without a network must not divert everybody's texts."""
     draft, _ = fallbacks(alert(), (1, 2))

@@ -44,7 +44,7 @@ def outages(tx: Tx, now: datetime) -> list[Outage]:
 def give_up(tx: Tx, alert: str, step: int, now: datetime) -> int:
     """End batches of a step whose carrier is down as not sent, so that its fallback serves them; return how many.
 
-    Nothing is given up while another worker still gets something through, nor what a lease may be sending. One call
+    Nothing is given up while another worker still gets something through, nor what a live lease may be sending. One call
     ends `AT_ONCE` batches at most, for claims of the alert wait meanwhile.
     """
     # Claims share this lock: each stands either before this, and keeps its slice, or behind it, and finds it settled.
@@ -79,11 +79,12 @@ def _end(tx: Tx, batch: str, size: int, slice_size: int, at: int) -> bool:
     facts, numbers = list[tuple[int, State]](), list[int]()
     for number in range(-(-size // slice_size)):
         lease_until, done, packed = claims.get(number, (0, 0, None))
-        if done or lease_until:  # a lapsed lease is for a claim to judge
+        if done or lease_until > at:
             continue
         positions = tuple(range(number * slice_size, min(size, (number + 1) * slice_size)))
         fresh, *unsure = unpack_pending(packed) if packed is not None else (positions,)
-        facts += [(position, State.SKIPPED) for position in fresh]
+        # Whoever held a lease that lapsed may have sent what it had.
+        facts += [(position, State.UNKNOWN if lease_until else State.SKIPPED) for position in fresh]
         facts += [(position, State.UNKNOWN) for part in unsure for position in part]
         numbers.append(number)
     if numbers:
