@@ -44,8 +44,8 @@ def outages(tx: Tx, now: datetime) -> list[Outage]:
 def give_up(tx: Tx, alert: str, step: int, now: datetime) -> int:
     """End batches of a step whose carrier is down as not sent, so that its fallback serves them; return how many.
 
-    Nothing is given up while another worker still gets something through, nor what a live lease may be sending. One call
-    ends `AT_ONCE` batches at most, for claims of the alert wait meanwhile.
+    Nothing is given up while another worker still gets something through, nor what a live lease may be sending. One
+    call ends `AT_ONCE` batches at most, for claims of the alert wait meanwhile.
     """
     # Claims share this lock: each stands either before this, and keeps its slice, or behind it, and finds it settled.
     lock = " FOR UPDATE" if tx.postgresql else ""
