@@ -109,7 +109,9 @@ class SqlOutbox:
     async def around(self, alert: Alert, likeness: str, now: datetime, alike_within: timedelta) -> Around:
         """What bears on a message that has just come in."""
         since, hour_ago = now - alike_within, now - timedelta(hours=1)
-        return await self._database.look(lambda tx: around(tx, alert, likeness, now, since, hour_ago))
+        return await self._database.look(
+            lambda tx: around(tx, alert, likeness, now, since, hour_ago), ACCEPT_PATIENCE_S
+        )
 
     async def _rows(self, tail: str, **values: object) -> list[AlertRow]:
         return await self._database.read(lambda tx: alert_rows(tx, tail, **values))
