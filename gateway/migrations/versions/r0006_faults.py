@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0041"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 
 TABLES = """
 CREATE TABLE outage (
