@@ -132,13 +132,13 @@ class SmsSimulator:
 
     async def stop(self) -> None:
         """Stop listening and drop what was not called back yet."""
+        if self._runner is not None:
+            await self._runner.cleanup()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
 
     async def _create(self, request: web.Request) -> web.StreamResponse:
         form = {name: str(value) for name, value in (await request.post()).items()}
