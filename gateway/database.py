@@ -4,7 +4,8 @@ Writes go through one thread with group commit: whatever waits (up to 64 operati
 transaction and one fsync. Reads have a small pool of threads; in SQLite the loop itself may `look` a few
 rows up, which waits for nobody. An operation is a plain function of a `Tx`. It may run twice (a failed
 group is repeated one by one; a lost connection is retried), so it must be idempotent and touch nothing
-but its `Tx`.
+but its `Tx`. What many callers ask for at once (claims, settles) is `share`d: one function works off all such
+items of a group, so that PostgreSQL is asked a handful of times per group and not per item.
 
 Failures: an operation that raises fails alone. While the database is away (unreachable, failing over,
 its disk full), operations wait; each fails with `StoreDown` when its own patience ends (accepting waits
@@ -37,6 +38,7 @@ from gateway import log
 from gateway.errors import ConfigError, StoreDown
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 Row = tuple[Any, ...]
 
 GROUP = 64  # operations that may share one transaction
@@ -67,6 +69,7 @@ MAPPED_BYTES = 1 << 30  # of a SQLite file, read without a system call per page
 PARAMETER = re.compile(r"(?<![:\w]):(\*?)([a-z_]+)")
 LISTED = re.compile(r"(NOT )?IN :\*([a-z_]+)")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_KINDS: dict[tuple[str, str], list[int]] = {}
 
 _log = log.get("database")
 
@@ -119,14 +122,24 @@ class Tx:
         return rows[0] if rows else None
 
     def many(self, sql: str, rows: Sequence[dict[str, Any]]) -> None:
-        """Execute once per row."""
+        """Execute once per row, on PostgreSQL without waiting in between."""
         if not rows:
             return
-        if self.dialect == "sqlite":
+        if len(rows) == 1:
+            self.run(sql, **rows[0])
+        elif self.dialect == "sqlite":
             self._connection.executemany(sql, rows)
         else:
             with self._connection.cursor() as cursor:
                 cursor.executemany(_for_psycopg(sql), rows)
+
+    def counts(self, sql: str, rows: Sequence[dict[str, Any]]) -> list[int]:
+        """Execute once per row, on PostgreSQL without waiting in between; return the number of rows each changed."""
+        if self.dialect == "sqlite" or len(rows) < 2:
+            return [self.run(sql, **row) for row in rows]
+        with self._connection.cursor() as cursor:
+            cursor.executemany(_for_psycopg(sql), rows, returning=True)
+            return [one.rowcount for one in cursor.results()]
 
     def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Bulk insert of rows known to be new: COPY on PostgreSQL, a prepared insert on SQLite."""
@@ -135,7 +148,10 @@ class Tx:
             marks = ", ".join("?" * len(columns))
             self._connection.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)
             return
-        with self._connection.cursor() as cursor, cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
+        kinds = _kinds(self._connection, table, names)
+        sql = f"COPY {table} ({names}) FROM STDIN (FORMAT BINARY)"
+        with self._connection.cursor() as cursor, cursor.copy(sql) as copy:
+            copy.set_types(kinds)
             for row in rows:
                 copy.write_row(row)
 
@@ -173,6 +189,14 @@ def _arrays(sql: str, values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 def _with_arrays(sql: str) -> tuple[str, frozenset[str]]:
     names = frozenset(match[2] for match in LISTED.finditer(sql))
     return LISTED.sub(lambda match: f"{'<> ALL' if match[1] else '= ANY'} (:{match[2]})", sql), names
+
+
+def _kinds(connection: Any, table: str, names: str) -> list[int]:
+    """Return the types of a table's columns, which a binary COPY must name; asked once, only migrations change them."""
+    if (kinds := _KINDS.get((table, names))) is None:
+        described = connection.execute(f"SELECT {names} FROM {table} LIMIT 0").description
+        kinds = _KINDS[table, names] = [column.type_code for column in described]
+    return kinds
 
 
 def _expand(sql: str, values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -233,12 +257,16 @@ class _Operation(Generic[T]):
     """One queued write: its function, its future, and when its patience ends (monotonic seconds).
 
     `turn` is taken once: by the writer that begins, or by the caller that gives up. `doubtful`: a COMMIT got no answer.
+    `item` is what a shared function is to work off for this one; None: the function is its own.
     """
 
-    __slots__ = ("answered", "deadline", "doubtful", "future", "order", "run", "turn")
+    __slots__ = ("answered", "deadline", "doubtful", "future", "item", "order", "run", "turn")
 
-    def __init__(self, run: Callable[[Tx], T], future: asyncio.Future[T], deadline: float, order: str) -> None:
+    def __init__(
+        self, run: Callable[..., Any], future: asyncio.Future[T], deadline: float, order: str, item: Any = None
+    ) -> None:
         self.run = run
+        self.item = item
         self.future = future
         self.deadline = deadline
         self.order = order
@@ -256,6 +284,22 @@ class _Operation(Generic[T]):
 
 
 Result = tuple[_Operation[Any], Any, Exception | None]
+
+
+def _run(tx: Tx, group: Sequence[_Operation[Any]]) -> list[Result]:
+    """Run a group in order; items of one shared function together, where its first one stands."""
+    shared: dict[Callable[..., Any], list[_Operation[Any]]] = {}
+    for operation in group:
+        if operation.item is not None:
+            shared.setdefault(operation.run, []).append(operation)
+    results: list[Result] = []
+    for operation in group:
+        if operation.item is None:
+            results.append((operation, operation.run(tx), None))
+        elif together := shared.pop(operation.run, None):
+            answers = operation.run(tx, [one.item for one in together])
+            results += [(one, answer, None) for one, answer in zip(together, answers, strict=True)]
+    return results
 
 
 class Database:
@@ -356,11 +400,28 @@ class Database:
         Raises:
             StoreDown: no commit in time; the text says whether it may have been stored.
         """
+        return cast(T, await self._queued(operation, None, patience_s, order))
+
+    async def share(
+        self,
+        operation: Callable[[Tx, Sequence[Item]], Sequence[T]],
+        item: Item,
+        patience_s: float | None = None,
+        order: str = "",
+    ) -> T:
+        """As `write`, but one call of `operation` works off all of a group's items for it, and answers each in turn.
+
+        Raises:
+            StoreDown: as `write`.
+        """
+        return cast(T, await self._queued(operation, item, patience_s, order))
+
+    async def _queued(self, operation: Callable[..., Any], item: Any, patience_s: float | None, order: str) -> Any:
         if not self._opened:
             raise StoreDown("the database is closed")
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         patience = float("inf") if patience_s is None else patience_s
-        queued = _Operation(operation, future, time.monotonic() + patience, order)
+        queued = _Operation(operation, future, time.monotonic() + patience, order, item)
         self._queue.put(queued)
         if patience_s is None:
             return await future
@@ -552,7 +613,7 @@ class Database:
         committing = False
         try:
             self._connection.execute("BEGIN IMMEDIATE" if self.dialect == "sqlite" else "BEGIN")
-            results: list[Result] = [(operation, operation.run(tx), None) for operation in group]
+            results = _run(tx, group)
             committing = True
             self._connection.execute("COMMIT")
         except Exception as error:

@@ -14,6 +14,8 @@ from gateway.store import Store
 from gateway.store.codec import unpack_persons
 from gateway.store.rows import UNENDED
 
+SEALED = 50  # digests in one transaction: whoever accepts an alert meanwhile waits for the chain
+
 
 class Lifecycle:
     """Handler of the timer `expire`, and the appender of batch digests."""
@@ -37,8 +39,12 @@ class Lifecycle:
         """Append one digest per newly settled batch, over person ids and states, to the audit chain (rule 9)."""
         now = self._clock.now()
         settled = await self._store.ledger.unsealed(200)
-        for batch, body, states in settled:
-            digest = hashlib.sha256(array("q", unpack_persons(body)).tobytes() + states).hexdigest()
-            await self._store.ledger.seal(batch, Record(now, "ledger", "settled", batch, digest))
+        records = [Record(now, "ledger", "settled", batch, _digest(body, states)) for batch, body, states in settled]
+        for start in range(0, len(records), SEALED):
+            await self._store.ledger.seal(records[start : start + SEALED])
         if settled:
             await observe_settled(self._store, [batch for batch, _, _ in settled])
+
+
+def _digest(body: bytes, states: bytes) -> str:
+    return hashlib.sha256(array("q", unpack_persons(body)).tobytes() + states).hexdigest()

@@ -1,8 +1,15 @@
 """Turn plan steps into batches: freeze each audience page by page.
 
-One transaction writes a page's batches and the step's cursor, so a restart continues behind it and
-two planners cannot write the same page. Officials and loudspeakers come first (lane order); alerts of
-one lane take turns. `first` gives intake the opening batches that are stored with the alert itself.
+One transaction writes some pages' batches and the step's cursor, so a restart continues behind it and
+two planners cannot write the same page. While it is written, the next ones are read and decrypted in a
+thread. `first` gives intake the opening batches that are stored with the alert itself.
+
+Order: the most urgent lane that comes further is served alone, so that no resident's page is read before the
+officials and loudspeakers are on their way, and none of a blue warning while a red one is frozen. Alerts of one
+lane take turns of `TURN` recipients: one of 7 townships does not wait for one of 200.
+
+Memory: of `AHEAD` steps the next turn's pages are held, and `relay.ROOM` batches of each alert wait for the
+publishers of a lane; an alert that has no room there is passed over. All else lies in the outbox.
 """
 
 from __future__ import annotations
@@ -11,6 +18,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from itertools import groupby
+from typing import NamedTuple
 
 from gateway import log, metrics
 from gateway.errors import StoreDown
@@ -21,7 +29,9 @@ from gateway.store import Store
 
 BATCH = 1000  # recipients of a full batch
 FIRST = 50  # recipients of the opening batch, so that it leaves before the rest is resolved
-PAGES = 4  # pages written in one transaction
+TURN = 4 * BATCH  # recipients of one turn: frozen in one transaction, while the next ones are read ahead
+AHEAD = 8  # steps whose next pages may be held
+FRESH = timedelta(seconds=2)  # how long; whoever has opted out or was erased meanwhile must not be told
 IDLE_S = 0.25
 ENDS = frozenset({Notice.ALL_CLEAR, Notice.PARTIAL_ALL_CLEAR, Notice.CORRECTION})
 WORK = 64  # steps looked at in one round
@@ -31,6 +41,23 @@ ON_THE_WAY = frozenset({State.QUEUED, State.SUBMITTED})
 MISSED = frozenset({State.FAILED, State.UNKNOWN, State.SKIPPED})
 
 Cursor = tuple[str, str, int] | None
+
+
+class Pages(NamedTuple):
+    """Pages read in a row, and where the step continues behind them; None: nowhere."""
+
+    pages: list[Page]
+    after: Cursor
+
+
+class _Ahead(NamedTuple):
+    """A read under way: since when, behind which cursor, and what it will return."""
+
+    since: datetime
+    behind: Cursor
+    reading: asyncio.Task[Pages]
+
+
 _log = log.get("planner")
 
 
@@ -53,6 +80,21 @@ def cut(alert: str, step: Step, sequence: int, page: Page, slice_: int) -> Batch
         places=dict(page.places),
         slice=slice_,
     )
+
+
+def split(page: Page) -> list[Page]:
+    """Return the page as pages that fill a batch each, the last one with what is left."""
+    return [
+        Page(
+            page.township,
+            page.persons[start : start + BATCH],
+            page.addresses[start : start + BATCH],
+            page.villages[start : start + BATCH],
+            {at - start: codes for at, codes in page.places.items() if start <= at < start + BATCH},
+            page.after,
+        )
+        for start in range(0, len(page.persons), BATCH)
+    ]
 
 
 def only(page: Page, people: Collection[int]) -> Page:
@@ -91,6 +133,8 @@ class Planner:
         self._woken = asyncio.Event()
         self._plans: dict[str, Plan] = {}
         self._look: dict[tuple[str, int], datetime] = {}
+        self._ahead: dict[tuple[str, int], _Ahead] = {}
+        relay.when_room(self.wake)
 
     def wake(self) -> None:
         """Look for work now."""
@@ -100,7 +144,7 @@ class Planner:
         """Opening batches of the steps that start at once in the green lane, and where each step continues."""
         now = self._clock.now()
         due = [step for step in plan.steps if step.lane is Lane.GREEN and step.start <= now]
-        pages = await asyncio.gather(*(self._page(step, None, first=True) for step in due))
+        pages = await asyncio.gather(*(self._opening(step) for step in due))
         batches = [
             cut(alert.id, step, 0, page, self._slices[step.audience.channel])
             for step, page in zip(due, pages, strict=True)
@@ -111,9 +155,9 @@ class Planner:
         nobody = {step.number for step in due if step.notice in ENDS and cursors[step.number] is None}
         return batches, {number: after for number, after in cursors.items() if number not in nobody}
 
-    async def _page(self, step: Step, after: Cursor, *, first: bool = False) -> Page:
-        small = first and self._slices[step.audience.channel] > 0
-        return await self._directory.page(step.audience, after, FIRST if small else BATCH)
+    async def _opening(self, step: Step) -> Page:
+        small = self._slices[step.audience.channel] > 0
+        return await self._directory.page(step.audience, None, FIRST if small else BATCH)
 
     async def run(self) -> None:
         """Work for ever."""
@@ -132,48 +176,79 @@ class Planner:
                     continue
 
     async def round(self) -> bool:
-        """Give every due step one turn; False if none of them came further.
+        """Give every due step of the most urgent lane that comes further one turn; False if no step comes further.
 
-        A step that fails holds up no other; a lane whose publishers are behind is passed over, and so are steps that
+        A step that fails holds up no other; one whose publishers are behind is passed over, and so are steps that
         wait, however many: behind them may stand a red one.
         """
+        await asyncio.sleep(0)  # whoever was offered a batch publishes it before the next page is read
         skip, busy = 0, False
         while not busy and (found := await self._outbox.work(WORK, skip)):
             busy = await self._turns(found)
             skip += len(found)
         return busy
 
-    async def _turns(self, found: Iterable[StepWork]) -> bool:
-        busy = False
+    async def _turns(self, found: Collection[StepWork]) -> bool:
+        due = {(item.alert, item.step) for item in found}
+        for ended in self._ahead.keys() - due:
+            self._ahead.pop(ended).reading.cancel()
+        busy: Lane | None = None
         for item in found:
             try:
-                busy = await self._turn(item) or busy
+                step = await self._step(item)
+                if busy is not None and step.lane is not busy:
+                    break
+                if await self._turn(item, step):
+                    busy = step.lane
             except StoreDown:
                 raise
             except Exception:
                 _log.exception("step_failed", alert=item.alert, step=item.step)
                 metrics.alarms.labels("step_failed").inc()
-        return busy
+        return busy is not None
 
-    async def _turn(self, work: StepWork) -> bool:
-        step = await self._step(work)
+    async def _turn(self, work: StepWork, step: Step) -> bool:
         if step.audience.channel not in self._slices:
             _log.error("channel_missing", channel=step.audience.channel, alert=work.alert)
             return False  # it stays open until the channel is back or the alert is over
-        if not self._relay.has_room(step.lane):
+        if not self._relay.has_room(step.lane, work.alert):
             return False
         if step.fallback_of is not None:
             return await self._stand_in(work, step)
+        pages, after = await self._next(work, step)
+        if after is None:
+            pages += await self._departed(work.alert, step)
+        else:
+            self._read_ahead(work, step, after)
+        return await self._write(work, step, pages, after)
+
+    async def _next(self, work: StepWork, step: Step) -> Pages:
+        """Return the step's next pages: those read ahead, unless too old or not what comes next."""
+        ahead = self._ahead.pop((work.alert, work.step), None)
+        if ahead is not None:
+            if ahead.behind == work.after and self._clock.now() - ahead.since <= FRESH:
+                return await ahead.reading
+            ahead.reading.cancel()
+        return await self._pages(step, work.after)
+
+    def _read_ahead(self, work: StepWork, step: Step, after: Cursor) -> None:
+        if len(self._ahead) >= AHEAD:
+            return  # it is read when its turn comes
+        reading = asyncio.create_task(self._pages(step, after))
+        reading.add_done_callback(lambda task: task.cancelled() or task.exception())  # told to whoever asks, if anybody
+        self._ahead[work.alert, work.step] = _Ahead(self._clock.now(), after, reading)
+
+    async def _pages(self, step: Step, after: Cursor) -> Pages:
         pages: list[Page] = []
-        after = work.after
-        for _ in range(PAGES):
-            page = await self._page(step, after)
-            pages.append(page)
+        left = TURN
+        while left > 0:
+            page = await self._directory.page(step.audience, after, left)
+            pages += split(page)
+            left -= len(page.persons)
             after = page.after
             if after is None:
-                pages += await self._departed(work.alert, step)
                 break
-        return await self._write(work, step, pages, after)
+        return Pages(pages, after)
 
     async def _write(self, work: StepWork, step: Step, pages: Iterable[Page], after: Cursor) -> bool:
         filled = [page for page in pages if page.persons]

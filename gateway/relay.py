@@ -3,30 +3,34 @@
 `offer` takes freshly committed batches from memory; the sweeper offers what was left over. Green has
 publishers of its own and waits at most 250 ms for a confirm; when the broker does not confirm, the batch
 simply stays in the outbox, where the workers pick green and urgent work up directly and the sweeper offers the
-rest again. A message is acked after its batch is settled (see `sender`); one that cannot be read, or whose
+rest again. Publishers take one batch of each alert in turn: the few of a small alert do not wait for the many
+of a large one. A message is acked after its batch is settled (see `sender`); one that cannot be read, or whose
 work fails in an unforeseen way, is dead-lettered: the outbox still has it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import NamedTuple
 
 from gateway import log, metrics
 from gateway.channel import Channel
 from gateway.errors import BrokerDown, StoreDown
 from gateway.model import Batch, Lane
 from gateway.ports import Broker, Message, Outbox
+from gateway.rotation import Rotation
 from gateway.sender import Sender, Stopping
 from gateway.store.codec import pack, unpack_batch
 
 GREEN_TIMEOUT_S = 0.24  # with the loop's own time a quarter of a second
 TIMEOUT_S = 5.0
 PUBLISHERS = {Lane.GREEN: 4, Lane.URGENT: 8, Lane.BULK: 8, Lane.SERVICE: 2}
-ROOM = 64  # batches of one lane waiting for a publisher before the planner pauses
+ROOM = 64  # batches of one alert waiting in a lane for a publisher before the planner turns to another one
+LANE_ROOM = 4 * ROOM  # of all alerts in a lane
+REFILL = ROOM // 2  # so few of one alert waiting again: the planner goes on
 PREFETCH = {Lane.GREEN: 4, Lane.URGENT: 2, Lane.BULK: 1, Lane.SERVICE: 1}  # times the channel's concurrency
-FLUSH_S = 0.02
+FLUSH_S = 0.2  # most batches are settled by then, and need no note that they were published
 
 _log = log.get("relay")
 
@@ -36,16 +40,34 @@ def queue(channel: str, lane: Lane) -> str:
     return f"{channel}.{lane.value}"
 
 
+class Offer(NamedTuple):
+    """A packed batch that waits for a publisher."""
+
+    batch: str
+    queue: str
+    body: bytes
+
+    @property
+    def alert(self) -> str:
+        """Whose batch it is."""
+        return self.batch.partition(".")[0]
+
+
 class Relay:
     """Publishes offered batches with confirms. `run` keeps its publishers alive."""
 
     def __init__(self, broker: Broker, outbox: Outbox) -> None:
         self._broker = broker
         self._outbox = outbox
-        self._waiting: dict[Lane, deque[tuple[str, str, bytes]]] = {lane: deque() for lane in Lane}
+        self._waiting: dict[Lane, Rotation[Offer]] = {lane: Rotation() for lane in Lane}
         self._offered: set[str] = set()
         self._work = {lane: asyncio.Event() for lane in Lane}
         self._confirmed: list[str] = []
+        self._on_room: Callable[[], None] | None = None
+
+    def when_room(self, call: Callable[[], None]) -> None:
+        """Call back whenever there is room again for an alert that may have had none."""
+        self._on_room = call
 
     def offer(self, batches: Iterable[Batch]) -> None:
         """Queue batches for publishing; returns at once. Desired-state batches are the hubs' business."""
@@ -58,12 +80,14 @@ class Relay:
         if batch in self._offered:
             return
         self._offered.add(batch)
-        self._waiting[lane].append((batch, queue(channel, lane), body))
+        offer = Offer(batch, queue(channel, lane), body)
+        self._waiting[lane].add(offer.alert, offer)
         self._work[lane].set()
 
-    def has_room(self, lane: Lane) -> bool:
-        """Whether the lane's publishers keep up; if not, the planner turns to another lane."""
-        return len(self._waiting[lane]) < ROOM
+    def has_room(self, lane: Lane, alert: str) -> bool:
+        """Whether the lane's publishers keep up with this alert; if not, the planner turns to another one."""
+        waiting = self._waiting[lane]
+        return waiting.of(alert) < ROOM and len(waiting) < LANE_ROOM
 
     async def run(self) -> None:
         """Publish for ever."""
@@ -80,16 +104,18 @@ class Relay:
             while not waiting:
                 self._work[lane].clear()
                 await self._work[lane].wait()
-            batch, name, body = waiting.popleft()
+            offer = waiting.take()
+            if self._on_room is not None and (waiting.of(offer.alert) == REFILL or len(waiting) == LANE_ROOM - 1):
+                self._on_room()
             try:
-                await self._broker.publish(name, body, timeout_s, patient=patient)
+                await self._broker.publish(offer.queue, offer.body, timeout_s, patient=patient)
             except BrokerDown:
                 metrics.publishes.labels(lane.value, "unconfirmed").inc()
             else:
                 metrics.publishes.labels(lane.value, "confirmed").inc()
-                self._confirmed.append(batch)
+                self._confirmed.append(offer.batch)
             finally:
-                self._offered.discard(batch)
+                self._offered.discard(offer.batch)
 
     async def _flush(self) -> None:
         """Note confirms in the store, many at a time."""

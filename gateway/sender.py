@@ -6,7 +6,8 @@ slice of its batch is settled or provably brought up again by the store (a lease
 its time on the batch row), never before.
 
 A slice waits for its account's rate before it is claimed, so that a process that dies while it waits makes
-nobody doubtful. Tokens of a slice that turned out not to be ours serve the next one of the batch.
+nobody doubtful. One slice per lane waits at a time, and the alerts take turns (see `rotation`). Tokens of a
+slice that turned out not to be ours serve the next one of the batch.
 
 What happens on each failure:
 - the account's rate is used up for longer than a slice should wait, or the carrier is down (see `breaker`): the
@@ -27,8 +28,10 @@ import asyncio
 import random
 import secrets
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import NamedTuple, Protocol, TypeVar
 
 from gateway import log, metrics
@@ -37,6 +40,7 @@ from gateway.channel import BUG, Channel, Link
 from gateway.errors import Ambiguous, ChannelError, MingluoError, Permanent, Temporary, Throttled, Unusable
 from gateway.model import NEVER_SENT, Batch, ClaimResult, Document, Lane, Level, Message, Receipt, Slice, State
 from gateway.ports import Clock, Ledger, Outbox, Settled
+from gateway.rotation import Turnstile
 
 ATTEMPTS = 5
 BACKOFF_S = (1.0, 3.0, 10.0, 30.0)
@@ -46,6 +50,7 @@ YIELD_S = 0.02  # how long bulk work steps aside at a time
 YIELD_AT_MOST_S = 2.0
 
 T = TypeVar("T")
+_STATE = attrgetter("state")
 _log = log.get("sender")
 
 
@@ -119,6 +124,7 @@ class Sender:
         self._stopping = False
         self._breakers = {name: Breaker(name, clock) for name in channels}
         self._gate = gate or Gate()
+        self._turnstiles = {(name, lane): Turnstile() for name in channels for lane in Lane}
 
     def stop(self) -> None:
         """Claim nothing more: slices under way settle, the rest is left to others."""
@@ -160,7 +166,10 @@ class Sender:
             return shut_until
         if units:
             try:
-                await self._links[batch.channel].pace(batch.channel, units, batch.lane)
+                async with self._turnstiles[batch.channel, batch.lane].turn(batch.alert):
+                    if self._stopping:
+                        raise Stopping
+                    await self._links[batch.channel].pace(batch.channel, units, batch.lane)
             except Throttled as error:
                 metrics.retries.labels(batch.channel, "throttled").inc(units)
                 return self._clock.now() + timedelta(seconds=error.after_s)
@@ -209,8 +218,9 @@ class Sender:
         if not await self._ledger.settle(settled):
             _log.warning("lease_lost", batch=batch.id, slice=number)
         _count(channel.name, ordered)
-        if gone := [batch.persons[at] for at, one in zip(positions, ordered, strict=True) if one.code == GONE]:
-            await self._gone(gone)
+        if any(one.code == GONE for one in distinct(ordered)):
+            here = zip(positions, ordered, strict=True)
+            await self._gone([batch.persons[at] for at, one in here if one.code == GONE])
 
     async def _send(
         self, channel: Channel, batch: Batch, number: int, attempt: int, positions: Sequence[int],
@@ -248,7 +258,7 @@ class Sender:
         except Exception as error:
             _bug(channel.name, slice_.batch, error)
             return [Receipt(State.FAILED, BUG, error=Temporary(BUG))] * len(slice_)
-        for bug in dict.fromkeys(map(_unforeseen, receipts)):
+        for bug in dict.fromkeys(map(_unforeseen, distinct(receipts))):
             if bug is not None:
                 _bug(channel.name, slice_.batch, bug)
         if len(receipts) != len(slice_):
@@ -259,7 +269,7 @@ class Sender:
     def _decide(
         self, channel: Channel, receipts: Sequence[Receipt], attempt: int, *, again: bool, repeatable: bool
     ) -> Outcome:
-        if all(receipt.error is None for receipt in receipts):
+        if all(receipt.error is None for receipt in distinct(receipts)):
             return Outcome(list(receipts), None, False)
         decided: list[Receipt] = []
         waits: list[float] = []
@@ -342,11 +352,13 @@ def _at(values: Sequence[T], positions: Sequence[int]) -> Sequence[T]:
     return [values[position] for position in positions]
 
 
+def distinct(receipts: Iterable[Receipt]) -> Collection[Receipt]:
+    """Return each object once: most slices end with one receipt for all, and a thousand of it need no look each."""
+    return {id(receipt): receipt for receipt in receipts}.values()
+
+
 def _count(channel: str, receipts: Sequence[Receipt]) -> None:
-    totals: dict[State, int] = {}
-    for receipt in receipts:
-        totals[receipt.state] = totals.get(receipt.state, 0) + 1
-    for state, number in totals.items():
+    for state, number in Counter(map(_STATE, receipts)).items():
         metrics.deliveries.labels(channel, state.name.lower()).inc(number)
 
 

@@ -1,9 +1,10 @@
 """The safety net: what is due in the store and on nobody's mind.
 
 Every 250 ms: green batches unclaimed for a second are worked off directly by processes that have their
-channel, and so are urgent ones that a broker of its own has not confirmed for three seconds; whatever else is
-due (never confirmed, a retry, a lapsed lease, an ended halt) is offered to the broker again; due timers fire.
-Claims make every double offer harmless.
+channel, and so are urgent ones that a broker of its own has not confirmed for three seconds, and a share of
+each urgent alert where several wait: a broker's queue serves first who came first, and seven townships must not
+wait for two hundred. Whatever else is due (never confirmed, a retry, a lapsed lease, an ended halt) is offered to
+the broker again; due timers fire. Claims make every double offer harmless.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ DIRECT_AFTER_S = 1.0
 URGENT_AFTER_S = 3.0
 REPUBLISH_AFTER_S = {Lane.GREEN: 2.0, Lane.URGENT: 30.0, Lane.BULK: 120.0, Lane.SERVICE: 120.0}
 LIMIT = 200
+EACH = 4  # urgent batches of one alert picked up at a time
 
 _log = log.get("sweeper")
 
@@ -40,7 +42,7 @@ async def forever(work: Callable[[], Awaitable[None]], every_s: float, clock: Cl
 
 
 class Pickup:
-    """In every worker: green work straight from the store, and urgent work while the broker takes none.
+    """In every worker: green work straight from the store, each urgent alert's share, and all while the broker is down.
 
     Embedded there is no broker that could be down: `urgent` is False.
     """
@@ -57,6 +59,8 @@ class Pickup:
         if self._urgent:
             found += await self._outbox.unconfirmed([Lane.URGENT], self._channels, URGENT_AFTER_S, LIMIT)
         for ready in found:
+            self._worker.direct(ready.body)
+        for ready in await self._outbox.in_line(Lane.URGENT, self._channels, DIRECT_AFTER_S, EACH):
             self._worker.direct(ready.body)
 
 

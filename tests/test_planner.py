@@ -30,7 +30,7 @@ from gateway.model import (
 )
 from gateway.planner import WORK, Planner, only
 from gateway.ports import Draft, Page, Settled
-from gateway.relay import ROOM, Relay
+from gateway.relay import LANE_ROOM, Relay
 from gateway.store import Store
 
 
@@ -173,7 +173,7 @@ async def test_a_lane_without_room_is_passed_over(store: Store) -> None:
     plan = Plan(one.id, "green", (), audience.targets, (), steps)
     await store.outbox.accept(Draft(one, "d", plan, (), {}, (), {}, NOW))
     planner = planner_of(store, (100,))
-    for at in range(ROOM):
+    for at in range(LANE_ROOM):
         planner._relay.offer_packed("noop", Lane.BULK, f"other.{at}", b"")
     await plan_through(planner)
     assert await told(store, one, step=1) == {}

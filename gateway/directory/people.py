@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -25,8 +26,16 @@ ORDER = (Group.OFFICIALS.value, Group.RESIDENTS.value, Group.SUBSCRIBERS.value)
 RANK = {group: rank for rank, group in enumerate(ORDER)}
 EVERYONE = 1 << 40
 ASKED = 10_000  # ids in one query; databases bound the number of parameters
+PERSON = itemgetter(1)
 FEW = 8  # townships that are looked through for anybody without leaving the loop
 PROBE = 8  # rows at once, where one who counts is enough
+
+
+class Counted(NamedTuple):
+    """Rows (village, id, sealed or name, several), and the codes of all places of those at some positions."""
+
+    rows: Sequence[Row]
+    places: dict[int, tuple[str, ...]]
 
 
 class Secret(msgspec.Struct, array_like=True):
@@ -53,26 +62,12 @@ class SqlDirectory:
         return await self._database.read(lambda tx: self._page(tx, audience, after, limit), 30.0)
 
     def _page(self, tx: Tx, audience: Audience, after: Cursor | None, limit: int) -> Page:
-        for township, counted, behind in _runs(tx, audience, after, limit):
-            return self._columns(audience, township, counted, behind)
+        for township, (rows, places), behind in _runs(tx, audience, after, limit):
+            villages, persons, addresses, _ = zip(*rows, strict=True)
+            if audience.group is not Group.LOUDSPEAKERS:
+                addresses = tuple([_decode(plain).address for plain in self._vault.open_all(addresses)])
+            return Page(township, persons, addresses, villages, places, behind)
         return Page("")
-
-    def _columns(
-        self, audience: Audience, township: str, counted: Sequence[tuple[Row, tuple[str, ...]]], behind: Cursor
-    ) -> Page:
-        rows = [row for row, _ in counted]
-        if audience.group is Group.LOUDSPEAKERS:
-            addresses = tuple([row[2] for row in rows])
-        else:
-            addresses = tuple([_decode(plain).address for plain in self._vault.open_all([row[2] for row in rows])])
-        return Page(
-            township,
-            tuple([row[1] for row in rows]),
-            addresses,
-            tuple([row[0] for row in rows]),
-            {position: codes for position, (_, codes) in enumerate(counted) if codes},
-            behind,
-        )
 
     async def count(self, audience: Audience) -> dict[str, int]:
         """Return recipients per township, counted as `page` would give them."""
@@ -88,7 +83,7 @@ class SqlDirectory:
         totals: dict[str, int] = {}
         for target in merged(audience.targets):
             rows = _rows(tx, audience, target, (target.township, "", 0), EVERYONE, light=True)
-            totals[target.township] = len(_counted(tx, audience, target.township, rows))
+            totals[target.township] = len(_counted(tx, audience, target.township, rows).rows)
         return totals
 
     async def opted_out(self, targets: Collection[Target]) -> dict[str, int]:
@@ -229,7 +224,7 @@ class SqlDirectory:
 
 def _runs(
     tx: Tx, audience: Audience, after: Cursor | None, limit: int, *, light: bool = False
-) -> Iterator[tuple[str, Sequence[tuple[Row, tuple[str, ...]]], Cursor]]:
+) -> Iterator[tuple[str, Counted, Cursor]]:
     """Those who count behind a cursor, at most `limit` rows at a time: (township, rows, cursor behind them)."""
     start = after or ("", "", 0)
     for target in merged(audience.targets):
@@ -238,7 +233,7 @@ def _runs(
         behind = start if target.township == start[0] else (target.township, "", 0)
         while rows := _rows(tx, audience, target, behind, limit, light=light):
             behind = (target.township, rows[-1][0], rows[-1][1])
-            if counted := _counted(tx, audience, target.township, rows):
+            if (counted := _counted(tx, audience, target.township, rows)).rows:
                 yield target.township, counted, behind
 
 
@@ -269,7 +264,9 @@ def _rows(tx: Tx, audience: Audience, target: Target, behind: Cursor, limit: int
         **values,
     )
     # Two roles in one village are two rows; the page goes on behind the person, so they never meet again.
-    return rows if len(rows) < 2 else [rows[0], *(b for a, b in pairwise(rows) if a[:2] != b[:2])]
+    if len(set(map(PERSON, rows))) == len(rows):
+        return rows
+    return [rows[0], *(b for a, b in pairwise(rows) if a[:2] != b[:2])]
 
 
 def _opted_out(tx: Tx, target: Target) -> int:
@@ -314,29 +311,32 @@ def _reaches(villages: Mapping[str, Collection[str]], township: str, village: st
     return wanted is not None and (not wanted or not village or village in wanted)
 
 
-def _counted(tx: Tx, audience: Audience, township: str, rows: Sequence[Row]) -> list[tuple[Row, tuple[str, ...]]]:
+def _counted(tx: Tx, audience: Audience, township: str, rows: Sequence[Row]) -> Counted:
     """Return the rows that count here and now, with the codes of all targeted places where there are several."""
     before = {target.township: frozenset(target.villages) for target in merged(audience.before)}
     places = _places(tx, [row[1] for row in rows if row[3]])
     if township not in before and not places:  # the ordinary page: everybody lives in one place
-        return [(row, ()) for row in rows]
+        return Counted(rows, {})
     targets = {target.township: frozenset(target.villages) for target in merged(audience.targets)}
     group = audience.group.value
     told_before = (group, ORDER[0])
-    counted: list[tuple[Row, tuple[str, ...]]] = []
+    counted: list[Row] = []
+    codes: dict[int, tuple[str, ...]] = {}
     for row in rows:
         village, person, _, several = row
         if not several:
             if not _reaches(before, township, village):
-                counted.append((row, ()))
+                counted.append(row)
             continue
         everywhere = places.get(person, [])
         if any(where[0] in told_before and _reaches(before, *where[1:]) for where in everywhere):
             continue
         here = _targeted(everywhere, targets)
         if here is not None and here[0] == (group, township, village):
-            counted.append((row, here[1] if len(here[1]) > 1 else ()))
-    return counted
+            if len(here[1]) > 1:
+                codes[len(counted)] = here[1]
+            counted.append(row)
+    return Counted(counted, codes)
 
 
 def _targeted(

@@ -48,21 +48,18 @@ def append(tx: Tx, records: Sequence[Record]) -> None:
         return
     take_turn(tx)
     seq, previous = head(tx)
+    rows: list[dict[str, object]] = []
     for record in records:
         seq += 1
         fields = (record.actor, record.action, record.subject, record.detail)
         previous = _hash(previous, seq, micros(record.at), fields)
-        tx.run(
-            "INSERT INTO audit (seq, at, actor, action, subject, detail, hash)"
-            " VALUES (:seq, :at, :actor, :action, :subject, :detail, :hash)",
-            seq=seq,
-            at=micros(record.at),
-            actor=record.actor,
-            action=record.action,
-            subject=record.subject,
-            detail=record.detail,
-            hash=previous,
-        )
+        names = ("actor", "action", "subject", "detail")
+        rows.append({"seq": seq, "at": micros(record.at), "hash": previous, **dict(zip(names, fields, strict=True))})
+    tx.many(
+        "INSERT INTO audit (seq, at, actor, action, subject, detail, hash)"
+        " VALUES (:seq, :at, :actor, :action, :subject, :detail, :hash)",
+        rows,
+    )
     tx.run("UPDATE audit_head SET seq = :seq, hash = :hash", seq=seq, hash=previous)
 
 

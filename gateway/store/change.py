@@ -6,6 +6,8 @@ reader only sees rows older than every running transaction; on SQLite there is o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gateway.database import Tx
 from gateway.model import Change
 
@@ -14,11 +16,14 @@ VISIBLE = " AND xid < (pg_snapshot_xmin(pg_current_snapshot())::text::bigint)"
 
 def note(tx: Tx, kind: str, alert: str, subject: str = "") -> None:
     """Add one change inside an operation."""
-    tx.run(
+    note_all(tx, [(kind, alert, subject)])
+
+
+def note_all(tx: Tx, changes: Sequence[tuple[str, str, str]]) -> None:
+    """Add changes (kind, alert, subject) inside an operation."""
+    tx.many(
         "INSERT INTO change (kind, alert, subject) VALUES (:kind, :alert, :subject)",
-        kind=kind,
-        alert=alert,
-        subject=subject,
+        [{"kind": kind, "alert": alert, "subject": subject} for kind, alert, subject in changes],
     )
 
 

@@ -1,10 +1,16 @@
-"""The claim: who may send a slice, decided in one transaction. See `outbox` for what rests on it."""
+"""The claim: who may send a slice, decided in one transaction. See `outbox` for what rests on it.
+
+`claim` decides on one slice and knows every case. On PostgreSQL `claim_all` first takes, in one statement, those that
+are plain: nobody has begun them, and nothing stands in the way. A row that another claimant writes meanwhile makes
+that statement skip the slice, and `claim` then finds it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from gateway.database import Tx, micros, moment
 from gateway.model import Claim, ClaimResult, State
@@ -14,6 +20,62 @@ from gateway.store.rows import fold_states
 HALT_LOOK = timedelta(seconds=2)
 UNBEGUN_LOOK_US = 500_000  # when to look at slices nobody has begun
 STALE = timedelta(seconds=10)  # how long after a stop its running slices may hold up the version that came instead
+
+PLAIN = """
+WITH free AS (
+  SELECT w.batch, w.slice, w.owner, w.until, b.size, b.slice_size
+  FROM unnest(:batches::text[], :slices::bigint[], :owners::text[], :untils::bigint[]) AS w (batch, slice, owner, until)
+  JOIN batch b ON b.id = w.batch JOIN alert a ON a.id = b.alert
+  WHERE a.standing = 'active' AND b.deadline > :at
+    AND NOT EXISTS (SELECT 1 FROM claim c WHERE c.batch = w.batch AND c.slice = w.slice)
+    AND NOT EXISTS (SELECT 1 FROM halt h WHERE h.scope IN ('*', b.county, b.channel))
+    AND (b.created_at <= :stale OR NOT EXISTS (SELECT 1 FROM reference r WHERE r.alert = b.alert))
+  FOR SHARE OF a),
+taken AS (
+  INSERT INTO claim (batch, slice, owner, lease_until, attempt, retry_at, done)
+  SELECT batch, slice, owner, until, 1, 0, 0 FROM free ORDER BY batch, slice ON CONFLICT DO NOTHING RETURNING owner)
+SELECT owner, slice, size, slice_size FROM free JOIN taken USING (owner)"""
+
+
+class Wanted(NamedTuple):
+    """A slice that somebody wants to claim. `owner` is new for every call."""
+
+    batch: str
+    slice: int
+    owner: str
+    lease_s: float
+
+
+def claim_all(tx: Tx, wanted: Sequence[Wanted], now: datetime) -> list[Claim]:
+    """Claim each slice for its owner, or say why not; see `claim`."""
+    untils = {one.owner: now + timedelta(seconds=one.lease_s) for one in wanted}
+    taken = _plain(tx, wanted, untils, now) if tx.postgresql else {}
+    return [
+        taken.get(one.owner) or claim(tx, one.batch, one.slice, one.owner, now, untils[one.owner]) for one in wanted
+    ]
+
+
+def _plain(
+    tx: Tx, wanted: Sequence[Wanted], untils: Mapping[str, datetime], now: datetime
+) -> dict[str, Claim]:  # fmt: skip
+    """Take the slices that nobody has begun and nothing stands in the way of; return their claims by owner."""
+    rows = tx.all(
+        PLAIN,
+        batches=[one.batch for one in wanted],
+        slices=[one.slice for one in wanted],
+        owners=[one.owner for one in wanted],
+        untils=[micros(untils[one.owner]) for one in wanted],
+        at=micros(now),
+        stale=micros(now - STALE),
+    )
+    return {
+        owner: Claim(ClaimResult.GRANTED, 1, _positions(number, size, slice_size), until=untils[owner])
+        for owner, number, size, slice_size in rows
+    }
+
+
+def _positions(number: int, size: int, slice_size: int) -> tuple[int, ...]:
+    return tuple(range(number * slice_size, min(size, (number + 1) * slice_size)))
 
 
 def claim(tx: Tx, batch: str, slice_: int, owner: str, now: datetime, until: datetime) -> Claim:
@@ -27,7 +89,7 @@ def claim(tx: Tx, batch: str, slice_: int, owner: str, now: datetime, until: dat
     if found is None:
         return Claim(ClaimResult.SETTLED)
     deadline, county, channel, size, slice_size, standing, reason, created_at = found
-    positions = tuple(range(slice_ * slice_size, min(size, (slice_ + 1) * slice_size)))
+    positions = _positions(slice_, size, slice_size)
     at = micros(now)
     standing_claim = _standing_claim(tx, batch, slice_, positions, owner, at)
     ended = standing != "active" or deadline <= at

@@ -22,7 +22,7 @@ from gateway.ports import Clock, Settled
 from gateway.store import audit, change, fact, history
 from gateway.store.claim import put_off
 from gateway.store.codec import pack, pack_outcome, unpack_alert, unpack_batch, unpack_persons
-from gateway.store.rows import Run, fold_states, person_key
+from gateway.store.rows import Fold, Run, fold_all, person_key
 
 
 class Pace(NamedTuple):
@@ -42,6 +42,15 @@ TOGETHER = 2_000  # reports in one transaction: more of them gain little and hol
 TOLD = frozenset({State.SUBMITTED, State.UNKNOWN, State.DELIVERED, State.PLAYED, State.CONFIRMED})
 
 
+OUTCOME = {
+    "batch": "text", "slice": "bigint", "attempt": "bigint", "account": "text", "at": "bigint", "record": "bytea",
+}  # fmt: skip
+SUBMITTED = {
+    "account": "text", "reference": "text", "number": "text", "batch": "text", "position": "bigint",
+    "attempt": "bigint",
+}  # fmt: skip
+
+
 class SqlLedger:
     """The `Ledger` facet."""
 
@@ -55,7 +64,7 @@ class SqlLedger:
         Waits for ever for a database that is away: the broker's copy is not acked before. False if the
         lease was lost; the facts are kept all the same.
         """
-        return await self._database.write(lambda tx: _settle(tx, settled), order=settled.batch)
+        return await self._database.share(_settle, settled, order=settled.batch)
 
     async def commit(self, reports: Sequence[Report], replies: Sequence[tuple[Reply, bytes, str]] = ()) -> None:
         """Write later facts; unmatched reports are kept until their submit shows up.
@@ -208,12 +217,13 @@ class SqlLedger:
             for since, (channel, lane, submitted, settled, _, _, first) in zip(due, rows, strict=True)
         ]
 
-    async def seal(self, batch: str, record: Record) -> None:
-        """Write a batch's digest into the audit chain, once."""
+    async def seal(self, records: Sequence[Record]) -> None:
+        """Write the digests of batches (each record's subject) into the audit chain, each once."""
 
         def operation(tx: Tx) -> None:
-            if tx.run("UPDATE batch SET sealed = 1 WHERE id = :batch AND sealed = 0", batch=batch):
-                audit.append(tx, [record])
+            rows = [{"batch": record.subject} for record in records]
+            sealed = tx.counts("UPDATE batch SET sealed = 1 WHERE id = :batch AND sealed = 0", rows)
+            audit.append(tx, [record for record, new in zip(records, sealed, strict=True) if new])
 
         await self._database.write(operation)
 
@@ -231,77 +241,89 @@ def _one_receipt(settled: Settled) -> Receipt | None:
     return first if all(map(is_, settled.receipts, repeat(first))) else None
 
 
-def _settle(tx: Tx, settled: Settled) -> bool:
-    at = micros(settled.at)
-    shared = _one_receipt(settled)
-    facts: Run | list[tuple[int, State]]
-    queued: list[tuple[int, Receipt]] = []
-    if shared is not None and shared.state is not State.QUEUED:
-        facts = Run(settled.positions[0], settled.positions[-1] + 1, shared.state)
-    else:
-        pairs = list(zip(settled.positions, settled.receipts, strict=True))
-        queued = [(position, receipt) for position, receipt in pairs if receipt.state is State.QUEUED]
-        facts = [(position, receipt.state) for position, receipt in pairs if receipt.state is not State.QUEUED]
-    doubtful = tuple(position for position, receipt in queued if isinstance(receipt.error, Ambiguous))
-    fresh = tuple(position for position, receipt in queued if not isinstance(receipt.error, Ambiguous))
-    retry_at = micros(settled.retry_at or settled.at)
-    owned = tx.run(
+class _Outcome:
+    """What a settled slice means for its claim and its batch."""
+
+    def __init__(self, settled: Settled) -> None:
+        self.settled = settled
+        self.at = micros(settled.at)
+        shared = _one_receipt(settled)
+        self.facts: Run | list[tuple[int, State]]
+        queued: list[tuple[int, Receipt]] = []
+        if shared is not None and shared.state is not State.QUEUED:
+            self.facts = Run(settled.positions[0], settled.positions[-1] + 1, shared.state)
+        else:
+            pairs = list(zip(settled.positions, settled.receipts, strict=True))
+            queued = [(position, receipt) for position, receipt in pairs if receipt.state is State.QUEUED]
+            self.facts = [(position, receipt.state) for position, receipt in pairs if receipt.state is not State.QUEUED]
+        self.queued = bool(queued)
+        doubtful = tuple(position for position, receipt in queued if isinstance(receipt.error, Ambiguous))
+        fresh = tuple(position for position, receipt in queued if not isinstance(receipt.error, Ambiguous))
+        self.pending = pack((fresh, doubtful)) if queued else None
+        self.receipts = [shared] if shared is not None else settled.receipts
+
+    def claim(self) -> dict[str, object]:
+        """What its claim becomes."""
+        settled = self.settled
+        return {
+            "done": int(not self.queued),
+            "retry_at": micros(settled.retry_at or settled.at),
+            "pending": self.pending,
+            "counted": int(self.queued and settled.count_attempt),
+            "batch": settled.batch,
+            "slice": settled.slice,
+            "owner": settled.owner,
+        }
+
+    def row(self) -> tuple[object, ...]:
+        """Its row among the outcomes; see `OUTCOME`."""
+        one = self.settled
+        packed = pack_outcome(one.positions, self.receipts)
+        return one.batch, one.slice, one.attempt, one.account, self.at, packed
+
+
+def _settle(tx: Tx, many: Sequence[Settled]) -> list[bool]:
+    """Settle slices; False where the lease was lost."""
+    outcomes = [_Outcome(settled) for settled in many]
+    owned = tx.counts(
         "UPDATE claim SET done = :done, lease_until = 0, retry_at = :retry_at, pending = :pending,"
         " attempt = attempt + :counted WHERE batch = :batch AND slice = :slice AND owner = :owner AND done = 0"
         " AND lease_until > 0",
-        done=int(not queued),
-        retry_at=retry_at,
-        pending=pack((fresh, doubtful)) if queued else None,
-        counted=int(bool(queued) and settled.count_attempt),
-        batch=settled.batch,
-        slice=settled.slice,
-        owner=settled.owner,
+        [one.claim() for one in outcomes],
     )
-    fold_states(tx, settled.batch, facts, at, finished=int(bool(owned) and not queued))
-    if owned:
-        _record(tx, settled, at, [shared] if shared is not None else settled.receipts)
-    # A lost lease undoes no submit: the provider will report under this reference all the same.
-    for position, receipt in zip(settled.positions, settled.receipts, strict=True):
-        if receipt.reference:
-            _submit_reference(tx, settled, position, receipt.reference)
-    if owned and queued:
-        put_off(tx, settled.batch, at)
-    return bool(owned)
+    both = list(zip(outcomes, owned, strict=True))
+    folds = [Fold(one.settled.batch, one.facts, one.at, int(bool(own) and not one.queued)) for one, own in both]
+    fold_all(tx, folds)
+    tx.upsert("outcome", OUTCOME, [one.row() for one, own in both if own], "DO NOTHING")
+    for one, own in both:
+        # A lost lease undoes no submit: the provider will report under this reference all the same.
+        if any(receipt.reference for receipt in one.receipts):
+            _submit_references(tx, one.settled)
+        if own and one.queued:
+            put_off(tx, one.settled.batch, one.at)
+    return [bool(own) for own in owned]
 
 
-def _record(tx: Tx, settled: Settled, at: int, receipts: Sequence[Receipt]) -> None:
-    """Write the slice's packed record."""
-    tx.run(
-        "INSERT INTO outcome (batch, slice, attempt, account, at, record) VALUES"
-        " (:batch, :slice, :attempt, :account, :at, :record) ON CONFLICT DO NOTHING",
-        batch=settled.batch,
-        slice=settled.slice,
-        attempt=settled.attempt,
-        account=settled.account,
-        at=at,
-        record=pack_outcome(settled.positions, receipts),
-    )
-
-
-def _submit_reference(tx: Tx, settled: Settled, position: int, reference: str) -> None:
-    """Upsert the row that submit and report share; whoever comes second completes the match."""
-    tx.run(
-        "INSERT INTO provider_ref (account, reference, number, batch, position, attempt) VALUES"
-        " (:account, :reference, '', :batch, :position, :attempt) ON CONFLICT (account, reference, number)"
+def _submit_references(tx: Tx, settled: Settled) -> None:
+    """Upsert the rows that submit and report share; whoever comes second completes the match."""
+    pairs = zip(settled.positions, settled.receipts, strict=True)
+    positions = {receipt.reference: position for position, receipt in pairs if receipt.reference}
+    shared = tx.upsert(
+        "provider_ref",
+        SUBMITTED,
+        [(settled.account, one, "", settled.batch, positions[one], settled.attempt) for one in sorted(positions)],
+        "(account, reference, number)"
         " DO UPDATE SET batch = excluded.batch, position = excluded.position, attempt = excluded.attempt",
-        account=settled.account,
-        reference=reference,
-        batch=settled.batch,
-        position=position,
-        attempt=settled.attempt,
+        "reference, state, code, at",
     )
-    row = tx.one(
-        "SELECT state, code, at FROM provider_ref WHERE account = :account AND reference = :reference AND number = ''",
-        account=settled.account,
-        reference=reference,
+    fact.write(
+        tx,
+        [
+            fact.Fact(settled.batch, positions[reference], settled.attempt, State(state), code, at)
+            for reference, state, code, at in shared
+            if state is not None
+        ],
     )
-    if row is not None and row[0] is not None:
-        fact.write(tx, [fact.Fact(settled.batch, position, settled.attempt, State(row[0]), row[1], row[2])])
 
 
 def _keep(tx: Tx, replies: Sequence[tuple[Reply, bytes, str]]) -> None:

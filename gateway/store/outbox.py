@@ -12,19 +12,24 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
-from gateway.database import Database, Tx, micros, moment
+from gateway.database import Database, Row, Tx, micros, moment
 from gateway.model import Alert, Batch, Claim, Decision, Lane, Record
 from gateway.ports import Accepted, AlertRow, Clock, Draft, Outage, Ready, StepWork
 from gateway.standing import LIVE, WAITING
 from gateway.store import acceptance, audit
 from gateway.store.around import SUCCESSORS, Around, alert_rows, around
 from gateway.store.change import note
-from gateway.store.claim import claim, defer
+from gateway.store.claim import Wanted, claim_all, defer
 from gateway.store.codec import LANE_RANK, LANES
 from gateway.store.outage import give_up, note_outage, outages
 from gateway.store.rows import add_batches, stop_alert
 
 HELD = "held"
+DUE = (
+    "FROM batch b JOIN outbox o ON o.batch = b.id WHERE b.unfinished > 0 AND b.lane IN :*lanes"
+    " AND b.channel IN :*channels AND b.not_before <= :now AND b.published_at <= :published AND NOT EXISTS"
+    " (SELECT 1 FROM claim c WHERE c.batch = b.id AND c.done = 0 AND c.lease_until > :now)"
+)
 ACCEPT_PATIENCE_S = 2.0  # accepting answers 503 rather than wait longer for a database that is away
 
 
@@ -169,42 +174,57 @@ class SqlOutbox:
         self, lanes: Collection[Lane], channels: Collection[str], unpublished_for_s: float, limit: int
     ) -> list[Ready]:
         """Unfinished batches that are due, not under a live lease, and not published for that long."""
-        return await self._ready(lanes, channels, "b.not_before <= :now", unpublished_for_s, limit)
+        return await self._ready(lanes, channels, DUE, unpublished_for_s, limit)
 
     async def unconfirmed(
         self, lanes: Collection[Lane], channels: Collection[str], for_s: float, limit: int
     ) -> list[Ready]:
         """Those that have been due for that long, and the broker has not confirmed them: it is down or cut off."""
-        condition = "b.not_before <= :published AND b.published_at IN (0, b.created_at)"
-        return await self._ready(lanes, channels, condition, for_s, limit)
+        unconfirmed = f"{DUE} AND b.not_before <= :published AND b.published_at IN (0, b.created_at)"
+        return await self._ready(lanes, channels, unconfirmed, for_s, limit)
 
     async def _ready(
-        self, lanes: Collection[Lane], channels: Collection[str], condition: str, unpublished_for_s: float, limit: int
+        self, lanes: Collection[Lane], channels: Collection[str], due: str, unpublished_for_s: float, limit: int
     ) -> list[Ready]:
+        found = await self._due(
+            f"SELECT o.body, b.id, b.channel, b.lane {due} ORDER BY b.lane, b.not_before, b.id LIMIT :limit",
+            lanes, channels, unpublished_for_s, limit=limit,
+        )  # fmt: skip
+        return [Ready(bytes(body), batch, channel, LANES[lane]) for body, batch, channel, lane in found]
+
+    async def in_line(self, lane: Lane, channels: Collection[str], unpublished_for_s: float, each: int) -> list[Ready]:
+        """Of `ready` the first `each` of every alert, one of each in turn; none where only one alert has any."""
+        found = await self._due(
+            "SELECT o.body, d.id, d.channel, d.alert FROM (SELECT b.id, b.channel, b.alert, ROW_NUMBER() OVER"
+            f" (PARTITION BY b.alert ORDER BY b.not_before, b.id) AS place {DUE}) d JOIN outbox o ON o.batch = d.id"
+            " WHERE d.place <= :each ORDER BY d.place, d.id",
+            [lane], channels, unpublished_for_s, each=each,
+        )  # fmt: skip
+        alone = len({alert for *_, alert in found}) < 2
+        return [] if alone else [Ready(bytes(body), batch, channel, lane) for body, batch, channel, _ in found]
+
+    async def _due(
+        self, sql: str, lanes: Collection[Lane], channels: Collection[str], unpublished_for_s: float, **values: int
+    ) -> list[Row]:
         now = self._clock.now()
-        rows = await self._database.read(
+        return await self._database.read(
             lambda tx: tx.all(
-                "SELECT o.body, b.id, b.channel, b.lane FROM batch b JOIN outbox o ON o.batch = b.id"
-                " WHERE b.unfinished > 0 AND b.lane IN :*lanes AND b.channel IN :*channels"
-                f" AND {condition}"
-                " AND b.published_at <= :published AND NOT EXISTS"
-                " (SELECT 1 FROM claim c WHERE c.batch = b.id AND c.done = 0 AND c.lease_until > :now)"
-                " ORDER BY b.lane, b.not_before, b.id LIMIT :limit",
+                sql,
                 lanes=[LANE_RANK[lane] for lane in lanes],
                 channels=sorted(channels),
                 now=micros(now),
                 published=micros(now - timedelta(seconds=unpublished_for_s)),
-                limit=limit,
+                **values,
             )
         )
-        return [Ready(bytes(body), batch, channel, LANES[lane]) for body, batch, channel, lane in rows]
 
     async def published(self, batches: Sequence[str]) -> None:
         """Note the publish confirm, but not where a claim has meanwhile put the batch off: that is offered anew."""
         now = micros(self._clock.now())
         await self._database.write(
             lambda tx: tx.run(
-                "UPDATE batch SET published_at = :now WHERE id IN :*batches AND not_before <= :now",
+                # What is settled already needs no note, and each note writes a row of all its states anew.
+                "UPDATE batch SET published_at = :now WHERE id IN :*batches AND not_before <= :now AND unfinished > 0",
                 now=now,
                 batches=batches,
             )
@@ -225,13 +245,12 @@ class SqlOutbox:
 
         Waits for ever for a database that is away, and is then judged by the time it is by then.
         """
-
-        def operation(tx: Tx) -> Claim:
-            now = self._clock.now()
-            return claim(tx, batch, slice_, owner, now, now + timedelta(seconds=lease_s))
-
         # Nobody sends for a cancelled caller: the slice must not be locked for it.
-        return await self._database.write(operation, float("inf"), order=batch)
+        wanted = Wanted(batch, slice_, owner, lease_s)
+        return await self._database.share(self._claim, wanted, float("inf"), order=batch)
+
+    def _claim(self, tx: Tx, wanted: Sequence[Wanted]) -> list[Claim]:
+        return claim_all(tx, wanted, self._clock.now())
 
     async def defer(self, batch: str, until: datetime) -> bool:
         """Put a batch off unclaimed until `until`. False where its alert or its time has ended: a claim settles it."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
 from gateway.database import Tx, micros
 from gateway.model import Batch, Decision, State
 from gateway.standing import OPEN, Standing
-from gateway.store.change import note
+from gateway.store.change import note, note_all
 from gateway.store.codec import LANE_RANK, counts_of, pack
 
 BATCH_COLUMNS = (
@@ -111,32 +112,77 @@ def _shows_submit(state: State) -> bool:
     return state is State.SUBMITTED or state >= State.FAILED
 
 
+class Fold(NamedTuple):
+    """Facts (position, state) of one batch, when they became known (µs), and how many slices they finish."""
+
+    batch: str
+    facts: Run | Iterable[tuple[int, State]]
+    at: int
+    finished: int = 0
+
+
+@dataclass(slots=True)
+class _Folding:
+    """A batch's row while facts are folded into it."""
+
+    states: bytearray
+    alert: str
+    unfinished: int
+    finished: int = 0
+    submitted_at: int | None = None
+    settled_at: int | None = None
+    moved: bool = False
+
+    def take(self, fold: Fold) -> None:
+        """Fold facts in and count their slices off."""
+        before = bytes(self.states)
+        if _raised(self.states, fold.facts) and self.submitted_at is None:
+            self.submitted_at = fold.at
+        self.finished += fold.finished
+        if fold.finished and self.finished == self.unfinished:
+            self.settled_at = fold.at
+        self.moved = self.moved or bool(fold.finished) or self.states != before
+
+
 def fold_states(
     tx: Tx, batch: str, facts: Run | Iterable[tuple[int, State]], at: int, *, finished: int = 0
 ) -> bool:  # fmt: skip
     """Fold facts (position, state) into the batch's states; count `finished` slices off. True if anything moved."""
+    return bool(fold_all(tx, [Fold(batch, facts, at, finished)]))
+
+
+def fold_all(tx: Tx, folds: Sequence[Fold]) -> list[str]:
+    """Fold the facts of many batches, each in order; return the batches of which anything moved."""
     lock = " FOR UPDATE" if tx.postgresql else ""
-    row = tx.one(f"SELECT states, alert, unfinished FROM batch WHERE id = :batch{lock}", batch=batch)
-    if row is None:
-        return False
-    before, alert, unfinished = bytes(row[0]), row[1], int(row[2])
-    states = bytearray(before)
-    submitted = _raised(states, facts)
-    if states == before and not finished:
-        return False
-    tx.run(
+    found = tx.all(
+        f"SELECT id, states, alert, unfinished FROM batch WHERE id IN :*batches ORDER BY id{lock}",
+        batches=sorted({fold.batch for fold in folds}),
+    )
+    rows = {batch: _Folding(bytearray(states), alert, unfinished) for batch, states, alert, unfinished in found}
+    for fold in folds:
+        if fold.batch in rows:
+            rows[fold.batch].take(fold)
+    moved = {batch: row for batch, row in rows.items() if row.moved}
+    tx.many(
         "UPDATE batch SET states = :states, counts = :counts, unfinished = unfinished - :finished,"
         " submitted_at = COALESCE(submitted_at, :submitted_at), settled_at = COALESCE(settled_at, :settled_at)"
         " WHERE id = :batch",
-        states=bytes(states),
-        counts=counts_of(bytes(states)),
-        finished=finished,
-        batch=batch,
-        submitted_at=at if submitted else None,
-        settled_at=at if finished and unfinished == finished else None,
+        [_columns(batch, row) for batch, row in moved.items()],
     )
-    note(tx, "settled" if finished else "moved", alert, batch)
-    return True
+    note_all(tx, [("settled" if row.finished else "moved", row.alert, batch) for batch, row in moved.items()])
+    return list(moved)
+
+
+def _columns(batch: str, row: _Folding) -> dict[str, object]:
+    states = bytes(row.states)
+    return {
+        "batch": batch,
+        "states": states,
+        "counts": counts_of(states),
+        "finished": row.finished,
+        "submitted_at": row.submitted_at,
+        "settled_at": row.settled_at,
+    }
 
 
 def decide(tx: Tx, alert: str, decision: Decision) -> None:
