@@ -45,6 +45,28 @@ class Spread(msgspec.Struct, frozen=True):
         return f"{_shown(self.median)} ({_shown(self.low)} to {_shown(self.high)})"
 
 
+class Round(msgspec.Struct, frozen=True):
+    """What it took once to bring something to a number of recipients. Seconds from the order to the last and the first.
+
+    `cpu_s` is that of the processes measured, `machine_cpu_s` that of everything on the machine, servers included;
+    `peak_mib` the largest resident size so far of any one process, by role.
+    """
+
+    recipients: int
+    seconds: float
+    first_s: float
+    cpu_s: float
+    machine_cpu_s: float
+    peak_mib: dict[str, float]
+    planned_s: float = 0.0
+    """Until the whole audience was frozen; 0 where there is no such thing."""
+
+    @property
+    def rate(self) -> float:
+        """Recipients per second."""
+        return self.recipients / self.seconds
+
+
 def _round(value: float) -> float:
     """Keep four significant digits: more of them would be noise."""
     return float(f"{value:.4g}")
