@@ -19,8 +19,8 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-bench: setup
-	$(BIN)/mingluo bench
+bench: setup servers
+	$(BIN)/python -m tests.servers -- ops/bench/run.sh
 
 servers:
 	@ops/install-servers.sh
@@ -29,4 +29,4 @@ lock:
 	@ops/lock.sh
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist ops/bench/*/.venv

@@ -1,235 +1,250 @@
-"""Recipients per second through the no-op channel: freezing, claim, render, expiry, pacing and settle all run.
+"""A warning to many residents through the no-op channel, beside named peers and the limit of the transport.
 
-The parent writes the residents into a fresh embedded database; the gateway then runs as a process of its own
-(`python -m gateway.bench.fanout`), so that CPU time and memory are the gateway's alone. Two figures per round:
+Ours is a whole gateway in processes of its own (`gateway.bench.installation`), embedded and, where servers are given,
+as a cluster. One alert at a time in the bulk lane: it is posted over HTTP, its audience frozen page by page, and every
+batch claimed, rendered, paced, sent through the ordinary no-op channel and settled; the clock stops when no step and no
+batch is open. Peers are those of `gateway.bench.peer`, over the same RabbitMQ.
 
-- `fanout`: an alert is accepted, its audience is frozen page by page and delivered at the same time;
-- `delivery`: the batches were frozen while the channel was halted, so only the delivery pipeline counts.
+Every round measures everything once, one after the other and each time beginning with another, so that a machine that
+drifts hits all; ratios are taken within a round. Processes are started for their turn and ended after it: nobody's
+idle processes share the cores with others.
 """
 
 from __future__ import annotations
 
-import asyncio
-import resource
-import sys
-import tempfile
 import time
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from itertools import pairwise
+from typing import Any
 
 import msgspec
-import uvloop
 
-from gateway import cap, log
-from gateway.app import App
-from gateway.bench.measure import COUNTY, ISSUER, Spread, answer, configuration, red_rain
-from gateway.bench.people import write_people
-from gateway.database import micros
-from gateway.model import Batch, Record
-from gateway.policy import Principal
-from gateway.settings import Settings
+from gateway import cap
+from gateway.bench import usage
+from gateway.bench.installation import Crowd, Installation, Running, inhabited, installation
+from gateway.bench.measure import Round, Spread, yellow_rain
+from gateway.bench.peer import PEERS, install, measure
+from gateway.demo.stage import Servers
 
-POLL_S = 0.02
-QUIET_S = 0.5  # after a halt: what the broker still had has been refused by then
-PATIENCE_S = 300.0
-CHANNEL = "noop"
+SIZES = (10_000, 100_000)  # measured besides the one that is asked for, where that is at least twice as large
+GROWN_FROM = 100_000
+WARM = 200  # residents of the alert that opens connections and loads templates
+BOUNDS = (1, 2, 6)  # of the townships: the warm one, those of each size; the largest has all
+NO_SERVERS = "set MINGLUO_AMQP_URL, MINGLUO_DATABASE_URL and MINGLUO_REDIS_URL, or run: make bench"
+_MOMENTS = "SELECT MIN(submitted_at), MAX(created_at) FROM batch WHERE alert = :alert"
 
-
-class Task(msgspec.Struct, frozen=True):
-    """What the child is to do."""
-
-    folder: str
-    recipients: int
-    rounds: int
-    delivery: bool
+Say = Callable[[str], None]
+Turn = Callable[[int], Awaitable[list[Round]]]
+"""Measure something once, in a round of that number; one `Round` per size, smallest first."""
 
 
-class Round(msgspec.Struct, frozen=True):
-    """One alert. Seconds from its acceptance; `planned_s` and `first_s` only where planning was measured."""
-
-    settled_s: float
-    cpu_s: float
-    planned_s: float = 0.0
-    first_s: float = 0.0
-
-
-class Measured(msgspec.Struct, frozen=True):
-    """What the child found."""
-
-    fanout: list[Round]
-    delivery: list[Round]
-    peak_rss_mib: float
-
-
-class Delivery(msgspec.Struct, frozen=True):
-    """The pipeline alone: the batches were frozen before the clock started."""
-
-    recipients_s: Spread
-    cpu_s_per_million: Spread
-
-
-class Fanout(msgspec.Struct, frozen=True):
-    """The result, as printed with --json."""
+class Size(msgspec.Struct, frozen=True):
+    """What one number of recipients took, over the rounds."""
 
     recipients: int
-    rounds: int
-    recipients_s: Spread
-    planned_s: Spread
-    plan_to_settle_s: Spread
+    recipients_per_s: float
+    """The median; `low` and `high` are its range."""
+    low: float
+    high: float
     first_s: Spread
+    planned_s: Spread
+    """Until the whole audience was frozen; 0 for peers."""
     cpu_s_per_million: Spread
-    peak_rss_mib: float
-    delivery: Delivery | None
+    machine_cpu_s_per_million: Spread
+    """Of everything that ran meanwhile: RabbitMQ, PostgreSQL and the bench itself as well."""
+    peak_mib: dict[str, float]
+    """The largest process of each role, the highest over the rounds."""
+
+    @classmethod
+    def of(cls, rounds: Sequence[Round]) -> Size:
+        """Return the figures of at least one round of one size."""
+        number = rounds[0].recipients
+        rate = Spread.of(one.rate for one in rounds)
+        peaks = {role: max(one.peak_mib[role] for one in rounds) for role in rounds[0].peak_mib}
+        return cls(
+            number,
+            rate.median,
+            rate.low,
+            rate.high,
+            Spread.of(one.first_s for one in rounds),
+            Spread.of(one.planned_s for one in rounds),
+            Spread.of(one.cpu_s / number * 1e6 for one in rounds),
+            Spread.of(one.machine_cpu_s / number * 1e6 for one in rounds),
+            {role: round(peak, 1) for role, peak in peaks.items()},
+        )
+
+    @property
+    def rate(self) -> Spread:
+        """Recipients per second."""
+        return Spread(self.recipients_per_s, self.low, self.high)
+
+
+class Contender(Size, frozen=True):
+    """The figures of the largest size; `growth` has all sizes of ours, and none of a peer."""
+
+    growth: list[Size] = []
+
+
+class Fanout(msgspec.Struct, frozen=True, kw_only=True):
+    """The result, as printed with --json. `ratios`: medians of our cluster to the one named, within one round."""
+
+    recipients: int
+    rounds: int
+    embedded: Contender
+    cluster: Contender | None = None
+    raw: Contender | None = None
+    celery: Contender | None = None
+    celery_confirms: Contender | None = None
+    celery_chunks: Contender | None = None
+    dramatiq: Contender | None = None
+    taskiq: Contender | None = None
+    faststream: Contender | None = None
+    ratios: dict[str, float]
+    """Besides: `embedded_to_cluster`; `…_cpu_growth`: CPU per recipient to that at 100,000."""
+    ratio_ranges: dict[str, tuple[float, float]]
+    left_out: dict[str, str]
+    """What was not measured, and why."""
     bench: str = "fanout"
 
 
-async def fanout(recipients: int = 100_000, rounds: int = 3, *, delivery: bool = True) -> Fanout:
-    """Measure in child processes.
+async def fanout(
+    recipients: int = 1_000_000,
+    rounds: int = 5,
+    *,
+    servers: Servers | None = None,
+    peers: bool = False,
+    say: Say = lambda _: None,
+) -> Fanout:
+    """Measure with child processes: embedded, and with servers the cluster, the raw limit, and peers if asked for.
 
     Raises:
-        RuntimeError: the child failed; its log is on standard error.
+        RuntimeError: a process failed, or somebody was not reached.
     """
-    with tempfile.TemporaryDirectory(prefix="mingluo-bench-", ignore_cleanup_errors=True) as temporary:
-        folder = Path(temporary)
-        configuration(folder)
-        (folder / "channels.toml").write_text(f"[{CHANNEL}]\n", encoding="utf8")
-        await write_people(folder / "data", recipients)
-        task = Task(temporary, recipients, rounds, delivery)
-        found = msgspec.json.decode(
-            await answer("gateway.bench.fanout", msgspec.json.encode(task).decode()), type=Measured
-        )
-    return result(recipients, found)
+    sizes = [*(size for size in SIZES if 2 * size <= recipients), recipients]
+    left_out = await _left_out(servers, peers=peers)
+    async with AsyncExitStack() as stack:
+        turns: dict[str, Turn] = {}
+        for name, where in [("embedded", None), *([("cluster", servers)] if servers else ())]:
+            say(f"{name}: writing {recipients:,} residents")
+            place = await stack.enter_async_context(installation(where, _crowds(sizes)))
+            turns[name] = partial(_ours, place, sizes)
+        if servers:
+            for peer in PEERS:
+                if peer.name not in left_out:
+                    turns[peer.name] = partial(_peer, peer.name, servers.amqp, recipients)
+        found = await _rounds(turns, rounds, say)
+    return result(recipients, found, left_out)
 
 
-def result(recipients: int, found: Measured) -> Fanout:
+async def _left_out(servers: Servers | None, *, peers: bool) -> dict[str, str]:
+    """Return whom this run cannot or shall not measure, after making what can be made."""
+    if servers is None:
+        return dict.fromkeys(["cluster", *(peer.name for peer in PEERS)], NO_SERVERS)
+    foreign = [peer for peer in PEERS if peer.environment is not None]
+    if not peers:
+        return {peer.name: "not asked for: --peers" for peer in foreign}
+    failed = await install()
+    return {peer.name: failed or why for peer in PEERS if (why := peer.missing())}
+
+
+async def _rounds(turns: Mapping[str, Turn], rounds: int, say: Say) -> dict[str, list[list[Round]]]:
+    """Return by name what every round found, one list of sizes per round."""
+    names = list(turns)
+    found: dict[str, list[list[Round]]] = {name: [] for name in names}
+    for number in range(rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            one = await turns[name](number)
+            found[name].append(one)
+            say(f"round {number + 1} of {rounds}: {name} {one[-1].rate:,.0f}/s")
+    return found
+
+
+def result(recipients: int, found: Mapping[str, list[list[Round]]], left_out: Mapping[str, str]) -> Fanout:
     """Return the figures of a run."""
-    whole, pipeline = found.fanout, found.delivery
-    million = recipients / 1e6
+    contenders: dict[str, Any] = {name: _contender(rounds) for name, rounds in found.items()}
+    ratios = _ratios(found)
     return Fanout(
-        recipients,
-        len(whole),
-        Spread.of(recipients / one.settled_s for one in whole),
-        Spread.of(one.planned_s for one in whole),
-        Spread.of(one.settled_s - one.planned_s for one in whole),
-        Spread.of(one.first_s for one in whole),
-        Spread.of(one.cpu_s / million for one in whole),
-        round(found.peak_rss_mib, 1),
-        Delivery(
-            Spread.of(recipients / one.settled_s for one in pipeline),
-            Spread.of(one.cpu_s / million for one in pipeline),
-        )
-        if pipeline
-        else None,
+        recipients=recipients,
+        rounds=len(found["embedded"]),
+        **contenders,
+        ratios={name: ratio.median for name, ratio in ratios.items()},
+        ratio_ranges={name: (ratio.low, ratio.high) for name, ratio in ratios.items()},
+        left_out=dict(left_out),
     )
 
 
-# --- in the child ---------------------------------------------------------------------------------
+def _contender(rounds: Sequence[Sequence[Round]]) -> Contender:
+    sizes = [Size.of(same) for same in zip(*rounds, strict=True)]
+    return Contender(**msgspec.structs.asdict(sizes[-1]), growth=sizes if len(sizes) > 1 else [])
 
 
-async def measure(task: Task) -> Measured:
-    """Run the gateway and all rounds."""
-    folder = Path(task.folder)
-    settings = Settings(
-        data=folder / "data", config=folder / "config", channels=folder / "channels.toml", port=0, log_level="warning"
-    )
-    whole, pipeline = [], []
-    async with App(settings) as app:
-        bench = _Bench(app, task.recipients)
-        for _ in range(task.rounds):
-            whole.append(await bench.fanout())
-            if task.delivery:
-                pipeline.append(await bench.delivery())
-    return Measured(whole, pipeline, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+def _ratios(found: Mapping[str, list[list[Round]]]) -> dict[str, Spread]:
+    rates = {name: [one[-1].rate for one in rounds] for name, rounds in found.items()}
+    ratios: dict[str, Spread] = {}
+    if cluster := rates.get("cluster"):
+        for name in found.keys() - {"cluster", "embedded"}:
+            ratios[name] = _ratio(cluster, rates[name])
+        ratios["embedded_to_cluster"] = _ratio(rates["embedded"], cluster)
+    for name in found.keys() & {"cluster", "embedded"}:
+        pairs = [{one.recipients: one.cpu_s / one.recipients for one in rounds} for rounds in found[name]]
+        largest = found[name][0][-1].recipients
+        if largest > GROWN_FROM:
+            ratios[f"{name}_cpu_growth"] = _ratio([one[largest] for one in pairs], [one[GROWN_FROM] for one in pairs])
+    return dict(sorted(ratios.items()))
 
 
-class _Bench:
-    """Rounds in a running gateway."""
-
-    def __init__(self, app: App, recipients: int) -> None:
-        self._app = app
-        self._recipients = recipients
-        self._townships = [one.code for one in app.core.regions.children(COUNTY)]
-        self._count = 0
-
-    async def fanout(self) -> Round:
-        """Accept an alert and wait until everybody is settled."""
-        cpu, started, received = time.process_time(), time.perf_counter(), datetime.now(UTC)
-        alert = await self._submit()
-        await self._settled(alert)
-        settled_s, cpu_s = time.perf_counter() - started, time.process_time() - cpu
-        planned, first = await self._moments(alert)
-        return Round(settled_s, cpu_s, (planned - micros(received)) / 1e6, (first - micros(received)) / 1e6)
-
-    async def delivery(self) -> Round:
-        """Freeze the audience behind a halt, lift it, and wait until everybody is settled."""
-        await self._halt(on=True)
-        alert = await self._submit()
-        batches = await self._frozen(alert)
-        await self._halt(on=False)
-        cpu, started = time.process_time(), time.perf_counter()
-        self._app.relay.offer(batches)  # from memory, as after the commit of a page
-        await self._settled(alert)
-        return Round(time.perf_counter() - started, time.process_time() - cpu)
-
-    async def _submit(self) -> str:
-        self._count += 1
-        data = cap.write(red_rain(str(self._count), self._townships))
-        outcome = await self._app.core.intake.submit(data, Principal("bench", "issuer", ISSUER, True))
-        if outcome.result != "accepted" or outcome.route != "green":
-            raise RuntimeError(f"the alert was {outcome.result} by the route {outcome.route}: {outcome.held}")
-        return outcome.alert
-
-    async def _settled(self, alert: str) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while await self._delivered(alert) < self._recipients:
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"not settled in {PATIENCE_S:.0f} s")
-            await asyncio.sleep(POLL_S)
-
-    async def _delivered(self, alert: str) -> int:
-        """Recipients delivered; asked of the ledger's cheap sums until those say that nothing is open."""
-        done = await self._app.core.store.database.read(
-            lambda tx: tx.one(
-                "SELECT COALESCE(SUM(size), 0) FROM batch WHERE alert = :alert AND unfinished = 0", alert=alert
-            )
-        )
-        if done is None or int(done[0]) < self._recipients:
-            return 0
-        counts = await self._app.core.store.ledger.counts(alert)
-        return sum(number for (_, _, state), number in counts.items() if state == "delivered")
-
-    async def _moments(self, alert: str) -> tuple[int, int]:
-        """When the last batch was frozen and the first slice settled, in microseconds since the epoch."""
-        row = await self._app.core.store.database.read(
-            lambda tx: tx.one("SELECT MAX(created_at), MIN(submitted_at) FROM batch WHERE alert = :alert", alert=alert)
-        )
-        assert row is not None
-        return int(row[0]), int(row[1])
-
-    async def _halt(self, *, on: bool) -> None:
-        record = Record(datetime.now(UTC), "bench", "halt" if on else "release", CHANNEL)
-        await self._app.core.store.outbox.halt(CHANNEL, on, record)
-
-    async def _frozen(self, alert: str) -> list[Batch]:
-        """Wait until every step is exhausted and the broker is empty; return the batches."""
-        store, deadline = self._app.core.store, time.monotonic() + PATIENCE_S
-        while await store.outbox.work(1) or any((await self._app.core.broker.depths()).values()):
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"not frozen in {PATIENCE_S:.0f} s")
-            await asyncio.sleep(POLL_S)
-        await asyncio.sleep(QUIET_S)
-        batches: list[Batch] = []
-        while page := await store.ledger.batches(alert, after=batches[-1].id if batches else ""):
-            batches += [batch for batch, _ in page]
-        return batches
+def _ratio(ours: Iterable[float], theirs: Iterable[float]) -> Spread:
+    return Spread.of(one / other for one, other in zip(ours, theirs, strict=True))
 
 
-def main() -> None:
-    """Do what the argument says; the result is one line."""
-    log.configure("warning")
-    task = msgspec.json.decode(sys.argv[1], type=Task)
-    sys.stdout.write(msgspec.json.encode(uvloop.run(measure(task))).decode() + "\n")
+# --- one round -------------------------------------------------------------------------------------
 
 
-if __name__ == "__main__":
-    main()
+async def _peer(name: str, amqp: str, most: int, _: int) -> list[Round]:
+    peer = next(peer for peer in PEERS if peer.name == name)
+    return [await measure(peer, amqp, most)]
+
+
+def _crowds(sizes: Sequence[int]) -> list[Crowd]:
+    """Return the people: each size is that of the one before and some more, in townships of their own."""
+    towns = inhabited()
+    bounds = [*BOUNDS[: len(sizes)], len(towns)]
+    more = [size - before for size, before in zip(sizes, [0, *sizes], strict=False)]
+    parts = [towns[low:high] for low, high in pairwise(bounds)]
+    return [Crowd(WARM, towns[:1]), *map(Crowd, more, parts)]
+
+
+async def _ours(place: Installation, sizes: Sequence[int], number: int) -> list[Round]:
+    """Start the gateway, warm it, and send one alert to each size."""
+    crowds = _crowds(sizes)
+    found: list[Round] = []
+    reached: list[str] = []
+    async with place.running() as gateway:
+        await gateway.settled(await gateway.submit(_alert(f"{number}", crowds[0].townships)), WARM)
+        for size, crowd in zip(sizes, crowds[1:], strict=True):
+            reached += crowd.townships
+            found.append(await _alert_to(gateway, _alert(f"{number}0{len(found)}", reached), size))
+    return found
+
+
+def _alert(number: str, townships: Sequence[str]) -> bytes:
+    return cap.write(yellow_rain(number, townships))
+
+
+async def _alert_to(gateway: Running, data: bytes, recipients: int) -> Round:
+    """Send one alert, and wait until everybody is settled."""
+    pids = gateway.pids
+    cpu, machine = usage.cpu_s(pids.values()), usage.machine_cpu_s()
+    posted, started = time.time(), time.perf_counter()
+    alert = await gateway.submit(data)
+    await gateway.settled(alert, recipients)
+    seconds = time.perf_counter() - started
+    cpu, machine = usage.cpu_s(pids.values()) - cpu, usage.machine_cpu_s() - machine
+    ((first, planned),) = gateway.rows(_MOMENTS, alert=alert)
+    return Round(
+        recipients, seconds, first / 1e6 - posted, cpu, machine,
+        {role: usage.peak_mib(pid) for role, pid in pids.items()}, planned / 1e6 - posted,
+    )  # fmt: skip

@@ -36,6 +36,7 @@ from gateway.bench.people import add_people
 from gateway.database import Database, Tx
 from gateway.demo.stage import Servers, Stage
 from gateway.directory.vault import Vault
+from gateway.errors import ConfigError
 from gateway.model import Group, Lane
 from gateway.regions import Regions
 from gateway.relay import queue
@@ -48,7 +49,10 @@ PATIENCE_S = 300.0
 POLL_S = 0.01
 DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
 _MAY = "SELECT rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_user"
-_SETTLED = "SELECT COALESCE(SUM(size), 0) FROM batch WHERE alert = :alert AND unfinished = 0"
+_OPEN = (
+    "SELECT EXISTS (SELECT 1 FROM step WHERE alert = :alert AND finished = 0)"
+    " OR EXISTS (SELECT 1 FROM batch WHERE alert = :alert AND unfinished > 0)"
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ async def installation(servers: Servers | None, crowds: Iterable[Crowd]) -> Asyn
     """Make an installation, embedded where there are no servers, and remove it again.
 
     Raises:
-        RuntimeError: the database server may not make databases, or does not sync its commits.
+        ConfigError: the database does not answer, does not sync its commits, or may not be added to.
     """
     with tempfile.TemporaryDirectory(prefix="mingluo-bench-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
@@ -114,15 +118,15 @@ async def _administrator(url: str) -> psycopg.AsyncConnection[Any]:
     try:
         connection = await psycopg.AsyncConnection.connect(url, autocommit=True)
     except psycopg.OperationalError:
-        raise RuntimeError("MINGLUO_DATABASE_URL: PostgreSQL does not answer there, or refuses the user") from None
+        raise ConfigError("MINGLUO_DATABASE_URL: PostgreSQL does not answer there, or refuses the user") from None
     may = await (await connection.execute(_MAY)).fetchone()
     lax = [one for one in DURABLE if await (await connection.execute(f"SHOW {one}")).fetchone() != ("on",)]
     if may == (True,) and not lax:
         return connection
     await connection.close()
     if lax:
-        raise RuntimeError(f"PostgreSQL runs with {lax[0]} off: what it settles would not be durable; switch it on")
-    raise RuntimeError("MINGLUO_DATABASE_URL: the bench makes a database of its own; give a user with CREATEDB")
+        raise ConfigError(f"PostgreSQL runs with {lax[0]} off: what it settles would not be durable; switch it on")
+    raise ConfigError("MINGLUO_DATABASE_URL: the bench makes a database of its own; give a user with CREATEDB")
 
 
 async def _forget(servers: Servers, namespace: str) -> None:
@@ -216,7 +220,7 @@ class Running:
             RuntimeError: it took too long, or somebody's outcome is another.
         """
         deadline = time.monotonic() + patience_s
-        while self.rows(_SETTLED, alert=alert) < [(recipients,)]:
+        while self.rows(_OPEN, alert=alert)[0][0]:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"alert {alert} was not settled in {patience_s:.0f} s")
             await asyncio.sleep(POLL_S)

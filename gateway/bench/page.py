@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 
-from gateway.bench.fanout import Fanout
+from gateway.bench.fanout import Contender, Fanout
 from gateway.bench.first import First
 from gateway.bench.frozen import Cost, Frozen
 from gateway.bench.intake import Intake
 from gateway.bench.ledger import Found, Ledger
-from gateway.bench.measure import machine
+from gateway.bench.measure import Spread, machine
+from gateway.bench.peer import PEERS
 from gateway.bench.roster import Brought, Import
 from gateway.bench.signed import Signed
 from gateway.bench.sms import Sms
@@ -25,14 +26,15 @@ Written by `{command}` on {day}; do not edit by hand.
 Machine: {machine}. It is a shared virtual machine: such figures drift by half within an hour and by more between
 machines. Compare ratios within one run, and measure on your own hardware before you promise anything.
 
-Everything is one embedded gateway on SQLite with every commit synced to the disk; counterparts are processes of
-their own on the same cores. Figures are the median of the rounds, the lowest and the highest in brackets. Where other
-work shares the cores, latencies are mostly its: the raw figures of the same run say how busy the machine was.
+Where a section names no cluster, it is one embedded gateway on SQLite with every commit synced to the disk;
+counterparts are processes of their own on the same cores. Figures are the median of the rounds, the lowest and the
+highest in brackets. Where other work shares the cores, latencies are mostly its: the raw figures of the same run say
+how busy the machine was.
 
 """
 
 TITLES = {
-    "fanout": "Fan-out through the no-op channel",
+    "fanout": "Fan-out through the no-op channel, beside others",
     "ledger": "The ledger full of receipts",
     "sms": "HTTP SMS channel against a bare loop of the same SDK call",
     "frozen": "What a frozen neighbour costs",
@@ -41,6 +43,44 @@ TITLES = {
     "import": "Bringing a roster in",
     "first": "Last byte of the request read to the first loudspeaker",
 }
+
+OURS = frozenset({"embedded", "cluster"})
+TARGETS = {
+    "raw": "≥ 0.4 (goal 0.6)",
+    "celery": "≥ 100 (goal 250)",
+    "celery_chunks": "≥ 3 (goal 10)",
+    "taskiq": "≥ 50",
+    "faststream": "≥ 50",
+    "embedded_to_cluster": "≥ 0.7",
+    "embedded_cpu_growth": "≤ 1.2",
+    "cluster_cpu_growth": "≤ 1.2",
+}
+"""Of the fan-out's ratios."""
+NOTES = {
+    "fanout": """One yellow warning to all residents in the bulk lane: posted over HTTP, frozen page by page, claimed,
+rendered, paced, sent through the ordinary no-op channel and settled; the clock stops when no step and no batch is open.
+The cluster is one process of each role with RabbitMQ quorum queues, PostgreSQL with `fsync` and `synchronous_commit`
+on, and Redis. Person ids lie as scattered as an import makes them.
+
+Rules, the same for all: one machine, one RabbitMQ, every message persistent, a sink that does nothing for each
+recipient, everybody connected and warm before the clock starts, nobody else's processes running meanwhile, and every
+round in another order. A peer has one producer and two worker processes, sends one message per recipient of an id and
+an address (less than a real warning needs), reads no directory, renders nothing and keeps no ledger. Rates of peers are
+of fewer recipients, named beside them; they do not depend on the number. What is acknowledged:
+
+| system | publish confirmed | message acked |
+| --- | --- | --- |
+| ours | yes, after outbox and cursor are committed | after the outcome is committed |
+| raw limit | yes | after the sink |
+| Celery; chunks of 1,000 | no | before the task |
+| Celery, publisher confirms, late ack | yes | after the task |
+| Dramatiq | no | after the actor |
+| taskiq (quorum queue), FastStream (classic queue) | yes, 32 at a time | after the task |
+
+Programs, settings and pinned versions are in `ops/bench/`.
+"""
+}
+"""What a reader must know before the figures."""
 
 
 def rows(result: Result) -> list[Row]:
@@ -86,20 +126,20 @@ def rows(result: Result) -> list[Row]:
 
 
 def _fanout(result: Fanout) -> list[Row]:
-    found = [
-        ("recipients, rounds", f"{result.recipients:,}, {result.rounds}", ""),
-        ("accepted to all settled, recipients/s", str(result.recipients_s), "≥ 100,000"),
-        ("accepted to audience frozen, s", str(result.planned_s), ""),
-        ("audience frozen to all settled, s", str(result.plan_to_settle_s), ""),
-        ("accepted to first settled, s", str(result.first_s), ""),
-        ("CPU seconds per million", str(result.cpu_s_per_million), ""),
-        ("peak memory of the gateway, MiB", f"{result.peak_rss_mib:,.0f}", ""),
-    ]
-    if result.delivery is not None:
-        found += [
-            ("delivery of frozen batches alone, recipients/s", str(result.delivery.recipients_s), ""),
-            ("its CPU seconds per million", str(result.delivery.cpu_s_per_million), ""),
-        ]
+    named = [("embedded", "embedded", result.embedded), ("cluster", "cluster", result.cluster)]
+    named += [(peer.name, peer.title, getattr(result, peer.name)) for peer in PEERS]
+    found = [("residents, rounds", f"{result.recipients:,}, {result.rounds}", "")]
+    found += [(f"{title} ({one.recipients:,}), recipients/s", str(one.rate), "") for _, title, one in named if one]
+    for why in dict.fromkeys(result.left_out.values()):
+        left = "; ".join(title for name, title, _ in named if result.left_out.get(name) == why)
+        found.append((f"left out: {left}", why, ""))
+    for name, title, _ in named[2:]:
+        found += _ratio(result, name, f"cluster : {title}")
+    found += _ratio(result, "embedded_to_cluster", "embedded : cluster")
+    for name in ("embedded", "cluster"):
+        found += _ratio(result, f"{name}_cpu_growth", f"{name}: CPU per recipient to that at 100,000")
+    for name, title, one in named:
+        found += _cost_of(title, one, ours=name in OURS) if one else []
     return found
 
 
@@ -117,6 +157,27 @@ def _import(result: Import) -> list[Row]:
             found.append((f"{name}: seconds, of these CPU", f"{one.seconds}, {one.cpu_s}", "≤ 60 for a million"))
             found.append((f"{name}: peak memory, MiB", f"{one.peak_rss_mib:,.0f}", "≤ 300"))
     return found
+
+
+def _ratio(result: Fanout, name: str, title: str) -> list[Row]:
+    if name not in result.ratios:
+        return []
+    low, high = result.ratio_ranges[name]
+    return [(title, str(Spread(result.ratios[name], low, high)), TARGETS.get(name, ""))]
+
+
+def _cost_of(title: str, one: Contender, *, ours: bool) -> list[Row]:
+    found = []
+    for size in one.growth or [one]:
+        at = f"{title}, {size.recipients:,}"
+        if ours:
+            found.append((f"{at}: recipients/s", str(size.rate), ""))
+            found.append((f"{at}: accepted to first settled, s", str(size.first_s), ""))
+            found.append((f"{at}: accepted to audience frozen, s", str(size.planned_s), ""))
+        found.append((f"{at}: CPU s per million, and of the whole machine",
+                      f"{size.cpu_s_per_million}, {size.machine_cpu_s_per_million}", ""))  # fmt: skip
+    peaks = ", ".join(f"{role} {peak:,.0f}" for role, peak in one.peak_mib.items())
+    return [*found, (f"{title}: largest process, MiB", peaks, "≤ 300" if ours else "")]
 
 
 def _intake(result: Intake) -> list[Row]:
@@ -165,5 +226,6 @@ def page(results: Sequence[Result], command: str, day: date) -> str:
         table = ["| figure | measured | target |", "| --- | --- | --- |"]
         table += [f"| {' | '.join(row)} |" for row in rows(result)]
         again = f"Again: `mingluo bench {result.bench}`."
-        parts.append(f"## {TITLES[result.bench]}\n\n" + "\n".join(table) + f"\n\n{again}\n\n")
+        note = f"{NOTES[result.bench]}\n" if result.bench in NOTES else ""
+        parts.append(f"## {TITLES[result.bench]}\n\n{note}" + "\n".join(table) + f"\n\n{again}\n\n")
     return "".join(parts).rstrip("\n") + "\n"

@@ -45,30 +45,37 @@ def bench(
         typer.Option(min=1, help="Residents (fanout, import, intake's recall), texts (sms), receipts (ledger)."),
     ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds; alerts for first.")] = None,
+    peers: Annotated[
+        bool, typer.Option(help="Also Celery, Dramatiq, taskiq, FastStream (fanout), in environments of their own.")
+    ] = True,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Of each part of a round (intake).")] = None,
     write: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the page of the figures.")] = None,
 ) -> None:
     """Measure intake, the first loudspeaker, SMS, the fan-out, the ledger, bringing a roster in, frozen neighbours.
 
-    Nothing real is sent and nothing of an installation is touched. Without options: about six minutes on two cores.
-    A frozen RabbitMQ is measured on the one MINGLUO_AMQP_URL names, with queues of its own; ledger and import also on
-    the PostgreSQL MINGLUO_DATABASE_URL names, in a database of their own.
+    Nothing real is sent and nothing of an installation is touched. Without options: about eight minutes on two cores.
+    The fan-out's cluster and its peers need MINGLUO_AMQP_URL, MINGLUO_DATABASE_URL and MINGLUO_REDIS_URL; ledger and
+    import are also measured on that PostgreSQL, and a frozen neighbour on that RabbitMQ. Databases, queues and keys
+    are the bench's own and removed. `make bench` starts private servers.
 
     Example: mingluo bench fanout --recipients 100000 --rounds 3 --json
     """
     import uvloop
 
     names = ORDER if name is Name.ALL else (name,)
-    results = [uvloop.run(_measure(one, recipients, rounds, seconds)) for one in names]
+    results = [uvloop.run(_measure(one, recipients, rounds, seconds, peers=peers)) for one in names]
     _show(results, as_json=as_json)
     if write is not None:
         _write(results, write)
 
 
-async def _measure(name: Name, recipients: int | None, rounds: int | None, seconds: float | None) -> Result:
+async def _measure(
+    name: Name, recipients: int | None, rounds: int | None, seconds: float | None, *, peers: bool
+) -> Result:
     from gateway.bench.fanout import fanout
     from gateway.bench.first import first
     from gateway.bench.frozen import frozen
+    from gateway.bench.installation import given
     from gateway.bench.intake import intake
     from gateway.bench.ledger import ledger
     from gateway.bench.roster import roster
@@ -87,7 +94,7 @@ async def _measure(name: Name, recipients: int | None, rounds: int | None, secon
     if name is Name.IMPORT:
         return await roster(recipients or 50_000, rounds or 1)
     if name is Name.FANOUT:
-        return await fanout(recipients or 100_000, rounds or 3)
+        return await fanout(recipients or 1_000_000, rounds or 5, servers=given(), peers=peers, say=tell)
     if name is Name.SMS:
         return await sms(recipients or 2_000, rounds or 7)
     return await first(rounds or 40)

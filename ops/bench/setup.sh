@@ -15,7 +15,7 @@ for peer in "${@%/requirements.lock}"; do
   echo "bench: installing $peer into ops/bench/$peer/.venv (once)" >&2
   "$python" -m venv --clear "$peer/.venv"
   # No isolation from pip's own configuration: a site's index is known there.
-  "$peer/.venv/bin/python" -m pip --disable-pip-version-check install --quiet --require-hashes \
+  "$peer/.venv/bin/python" -m pip --disable-pip-version-check install -qq --require-hashes \
     -r "$peer/requirements.lock" >&2
   echo "$want" >"$stamp"
 done
