@@ -1,4 +1,4 @@
-"""The lock file installs the same bytes everywhere and names no place to get them from."""
+"""The lock files install the same bytes everywhere and name no place to get them from."""
 
 from __future__ import annotations
 
@@ -34,10 +34,14 @@ def parse(lock: str) -> dict[str, list[str]]:
     return found
 
 
-@pytest.fixture(scope="module")
-def lock() -> str:
-    """The lock file's text."""
-    return (ROOT / "requirements.lock").read_text()
+PEERS = sorted(path.parent for path in ROOT.glob("ops/bench/*/requirements.lock"))
+
+
+@pytest.fixture(params=[ROOT, *PEERS], ids=lambda folder: folder.name)
+def lock(request: pytest.FixtureRequest) -> str:
+    """The text of our lock file, and of each peer's that the fan-out bench compares with."""
+    text: str = (request.param / "requirements.lock").read_text()
+    return text
 
 
 def test_the_lock_names_no_registry(lock: str) -> None:
@@ -50,8 +54,18 @@ def test_every_requirement_is_pinned_with_hashes(lock: str) -> None:
     assert [name for name, hashes in parse(lock).items() if not hashes] == []
 
 
-def test_every_direct_dependency_is_locked(lock: str) -> None:
+@pytest.mark.parametrize("folder", PEERS, ids=lambda folder: folder.name)
+def test_every_peer_is_the_version_that_was_asked_for(folder: Path) -> None:
+    """Whoever repeats a comparison compares with the very same releases."""
+    lock = (folder / "requirements.lock").read_text()
+    wanted = (folder / "requirements.in").read_text().split()
+    pinned = [re.sub(r"\[.*\]", "", line) for line in wanted]  # a lock has no extras, but what they need
+    assert [line for line in pinned if "==" not in line or f"\n{line} " not in f"\n{lock}"] == []
+
+
+def test_every_direct_dependency_is_locked() -> None:
     """A dependency added to pyproject.toml without `make lock` would be missing after `make setup`."""
+    lock = (ROOT / "requirements.lock").read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
     for extra in project["project"]["optional-dependencies"].values():

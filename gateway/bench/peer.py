@@ -93,15 +93,15 @@ async def install() -> str:
     return "" if await process.wait() == 0 else f"ops/bench/setup.sh ended with {process.returncode}"
 
 
-async def measure(peer: Peer, amqp: str, most: int) -> Round:
-    """Run a peer once over the broker at `amqp`, to at most `most` recipients.
+async def measure(peer: Peer, amqp: str, most: int, queue: str = "") -> Round:
+    """Run a peer once over the broker at `amqp`, to at most `most` recipients; its names begin with `queue`.
 
     Raises:
         RuntimeError: a process ended or took too long; the end of its output is in the text.
     """
     number = min(peer.recipients, most)
     with tempfile.TemporaryDirectory(prefix="mingluo-bench-", ignore_cleanup_errors=True) as temporary:
-        run = _Run(peer, amqp, Path(temporary))
+        run = _Run(peer, amqp, queue or f"bench-{secrets.token_hex(4)}", Path(temporary))
         try:
             async with run.process(peer.worker), run.process(PRODUCER) as producer:
                 return await run.measure(producer, number)
@@ -112,11 +112,11 @@ async def measure(peer: Peer, amqp: str, most: int) -> Round:
 class _Run:
     """Worker and producer of one round."""
 
-    def __init__(self, peer: Peer, amqp: str, folder: Path) -> None:
+    def __init__(self, peer: Peer, amqp: str, queue: str, folder: Path) -> None:
         self._peer = peer
         self._amqp = amqp
         self._folder = folder
-        self._queue = f"bench-{secrets.token_hex(4)}"
+        self._queue = queue
         self._processes: list[asyncio.subprocess.Process] = []
         (folder / "counts").mkdir()
 
