@@ -24,17 +24,12 @@ _mine = threading.local()
 
 
 def deliver(person: int, address: str) -> None:
-    """Take one recipient, as the gateway's no-op channel does: nothing is done and one more is counted."""
-    count(1)
-
-
-def count(number: int) -> None:
-    """Count recipients that were taken."""
+    """Take one recipient: nothing is done with it, and one more is counted."""
     try:
-        _mine.count[0] += number
+        _mine.count[0] += 1
     except AttributeError:
         _mine.count = _opened()
-        _mine.count[0] += number
+        _mine.count[0] += 1
 
 
 def _opened() -> memoryview:

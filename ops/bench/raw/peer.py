@@ -18,12 +18,11 @@ import sink
 import uvloop
 from aio_pika.abc import AbstractIncomingMessage
 
-from gateway.model import Batch, Group, Lane, Notice, Receipt, State
+from gateway.model import Batch, Group, Lane, Notice
 from gateway.store.codec import pack, unpack_batch
 
 BATCH = 1000
 WINDOW = 32
-DELIVERED = Receipt(State.DELIVERED)
 
 
 def batches(number: int) -> Iterator[Batch]:
@@ -54,8 +53,8 @@ async def consume() -> None:
 
     async def take(message: AbstractIncomingMessage) -> None:
         batch = unpack_batch(message.body)
-        receipts = [DELIVERED] * len(batch)
-        sink.count(len(receipts))
+        for person, address in zip(batch.persons, batch.addresses, strict=True):
+            sink.deliver(person, address)
         await message.ack()
 
     await (await channel.get_queue(sink.QUEUE, ensure=False)).consume(take)
