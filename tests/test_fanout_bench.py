@@ -104,6 +104,18 @@ async def test_a_user_who_may_not_make_databases_is_told_so(amqp_url: str, redis
             connection.execute(f"DROP ROLE {role}")
 
 
+@pytest.mark.parametrize("wrong", ["amqp", "redis", "database"])
+async def test_a_server_that_is_not_there_is_named(
+    amqp_url: str, redis_url: str, database_url: str, wrong: str
+) -> None:
+    """Without it the cluster would wait for the end of its patience, and nobody knew for what."""
+    dead = {"amqp": "amqp://127.0.0.1:9/", "redis": "redis://127.0.0.1:9", "database": "postgresql://127.0.0.1:9/x"}
+    urls = {"amqp": amqp_url, "redis": redis_url, "database": database_url} | {wrong: dead[wrong]}
+    with pytest.raises(ConfigError, match=f"MINGLUO_{wrong.upper()}_URL"):
+        async with installation(Servers(**urls), [Crowd(1, inhabited())]):
+            raise AssertionError
+
+
 @pytest.mark.parametrize("peer", [peer for peer in PEERS if not peer.missing()], ids=lambda peer: peer.name)
 async def test_a_peer_takes_everybody_over_the_real_broker_and_leaves_nothing(
     amqp_url: str, namespace: str, peer: Peer

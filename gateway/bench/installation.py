@@ -30,6 +30,7 @@ import psycopg
 from aiohttp import ClientSession
 from psycopg import sql
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from gateway.bench.measure import COUNTY, configuration, environment
 from gateway.bench.people import add_people
@@ -47,6 +48,7 @@ HEADERS = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/cap+
 CHANNELS = "[noop]\n"
 PATIENCE_S = 300.0
 POLL_S = 0.01
+ANSWER_S = 5.0
 DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
 _MAY = "SELECT rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_user"
 _OPEN = (
@@ -101,6 +103,7 @@ async def _nothing() -> AsyncIterator[tuple[Servers, str]]:
 @asynccontextmanager
 async def _of_its_own(servers: Servers) -> AsyncIterator[tuple[Servers, str]]:
     """Make a database and a namespace, and remove both with what they hold."""
+    await _answering(servers)
     namespace = f"bench-{secrets.token_hex(4)}"
     name = sql.Identifier(namespace)
     async with await _administrator(servers.database) as connection:
@@ -111,6 +114,20 @@ async def _of_its_own(servers: Servers) -> AsyncIterator[tuple[Servers, str]]:
         finally:
             await connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
             await _forget(servers, namespace)
+
+
+async def _answering(servers: Servers) -> None:
+    """Find out now what would otherwise show as a cluster that does not come to its end."""
+    try:
+        async with asyncio.timeout(ANSWER_S), await aio_pika.connect(servers.amqp):
+            pass
+    except (*aio_pika.exceptions.CONNECTION_EXCEPTIONS, TimeoutError):
+        raise ConfigError("MINGLUO_AMQP_URL: RabbitMQ does not answer there, or refuses the user") from None
+    try:
+        async with asyncio.timeout(ANSWER_S), Redis.from_url(servers.redis) as redis:
+            await redis.ping()
+    except (RedisError, OSError):
+        raise ConfigError("MINGLUO_REDIS_URL: Redis does not answer there, or refuses the user") from None
 
 
 async def _administrator(url: str) -> psycopg.AsyncConnection[Any]:

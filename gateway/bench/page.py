@@ -62,20 +62,22 @@ rendered, paced, sent through the ordinary no-op channel and settled; the clock 
 The cluster is one process of each role with RabbitMQ quorum queues, PostgreSQL with `fsync` and `synchronous_commit`
 on, and Redis. Person ids lie as scattered as an import makes them.
 
-Rules, the same for all: one machine, one RabbitMQ, every message persistent, a sink that does nothing for each
-recipient, everybody connected and warm before the clock starts, nobody else's processes running meanwhile, and every
-round in another order. A peer has one producer and two worker processes, sends one message per recipient of an id and
-an address (less than a real warning needs), reads no directory, renders nothing and keeps no ledger. Rates of peers are
-of fewer recipients, named beside them; they do not depend on the number. What is acknowledged:
+Rules, the same for all: one machine, one RabbitMQ, durable queues and persistent messages, a sink that does nothing
+for a recipient, everybody connected and warm before the clock starts, nobody else's processes running meanwhile; every
+round begins with another. A peer has one producer and two worker processes, sends one message per recipient of an id
+and an address (less than a real warning needs), reads no directory, renders nothing and keeps no ledger; to how many
+is named beside its rate. The raw limit has one producer and one consumer, as ours has one planner and one worker.
+What is acknowledged:
 
-| system | publish confirmed | message acked |
-| --- | --- | --- |
-| ours | yes, after outbox and cursor are committed | after the outcome is committed |
-| raw limit | yes | after the sink |
-| Celery; chunks of 1,000 | no | before the task |
-| Celery, publisher confirms, late ack | yes | after the task |
-| Dramatiq | no | after the actor |
-| taskiq (quorum queue), FastStream (classic queue) | yes, 32 at a time | after the task |
+| system | queue | publish confirmed | message acked |
+| --- | --- | --- | --- |
+| ours | quorum | yes, once outbox and cursor are committed | after the outcome is committed |
+| raw limit | quorum | yes, 32 at a time | after the sink |
+| Celery, and its chunks of 1,000 | classic | no | before the task |
+| Celery, publisher confirms, late ack | classic | yes, one by one | after the task |
+| Dramatiq | classic | no | after the actor |
+| taskiq | quorum | yes, 32 at a time | after the task |
+| FastStream | classic | yes, 32 at a time | after the task |
 
 Programs, settings and pinned versions are in `ops/bench/`.
 """

@@ -124,9 +124,8 @@ class _Run:
     async def process(self, command: Sequence[str]) -> AsyncIterator[asyncio.subprocess.Process]:
         """Run one program of the peer in its environment and end it with its children."""
         home, own = FOLDER / self._peer.folder, self._peer.environment
-        programs = own / "bin" if own else Path(sys.executable).parent
+        program = own / "bin" / command[0] if own else Path(sys.executable)
         variables = environment() | {
-            "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}",
             "PYTHONPATH": os.pathsep.join([str(home), str(FOLDER), *([] if own else [str(FOLDER.parents[1])])]),
             "BENCH_AMQP_URL": self._amqp,
             "BENCH_QUEUE": self._queue,
@@ -135,7 +134,7 @@ class _Run:
         }
         with (self._folder / "output").open("ab") as output:
             process = await asyncio.create_subprocess_exec(
-                programs / command[0], *command[1:], cwd=home, env=variables,
+                program, *command[1:], cwd=home, env=variables,
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE if command is PRODUCER else output,
                 stderr=output, start_new_session=True,
             )  # fmt: skip
