@@ -126,7 +126,8 @@ async def fanout(
     left_out = await _left_out(servers, peers=peers)
     async with AsyncExitStack() as stack:
         turns: dict[str, Turn] = {}
-        for name, where in [("embedded", None), *([("cluster", servers)] if servers else ())]:
+        # The cluster first: a server that does not answer shows before anything is written.
+        for name, where in [*([("cluster", servers)] if servers else ()), ("embedded", None)]:
             say(f"{name}: writing {recipients:,} residents")
             place = await stack.enter_async_context(installation(where, _crowds(sizes)))
             turns[name] = partial(_ours, place, sizes)
