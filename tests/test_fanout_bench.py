@@ -19,11 +19,11 @@ import pytest
 from aio_pika.exceptions import ChannelClosed
 
 from gateway.bench import usage
-from gateway.bench.fanout import Fanout, result
+from gateway.bench.fanout import Fanout, result, take_turns
 from gateway.bench.installation import Crowd, inhabited, installation
 from gateway.bench.measure import Round
 from gateway.bench.page import rows
-from gateway.bench.peer import PEERS, Peer, measure
+from gateway.bench.peer import PEERS, Peer, PeerError, measure
 from gateway.demo.stage import Servers
 from gateway.errors import ConfigError
 
@@ -134,8 +134,29 @@ async def test_a_peer_takes_everybody_over_the_real_broker_and_leaves_nothing(
 async def test_a_peer_that_ends_is_said_with_its_own_words(amqp_url: str) -> None:
     """A bench that waits for a dead worker would tell nobody why."""
     broken = Peer("raw", "", "raw", ("python", "-c", "raise SystemExit('no such broker')"), 10)
-    with pytest.raises(RuntimeError, match="a process of raw ended\nno such broker"):
+    with pytest.raises(PeerError, match="a process of raw ended\nno such broker"):
         await measure(broken, amqp_url, 10)
+
+
+async def test_a_peer_that_fails_is_left_out_and_the_others_go_on() -> None:
+    """Twenty minutes of figures must not be lost because one library does not get along with this RabbitMQ."""
+    order: list[str] = []
+
+    async def ours(_: int) -> list[Round]:
+        order.append("cluster")
+        return [one(1_000, 1.0)]
+
+    async def peer(number: int) -> list[Round]:
+        order.append("celery")
+        if number == 2:
+            raise PeerError("a process of celery ended\nsecrets of its log")
+        return [one(1_000, 2.0)]
+
+    left_out: dict[str, str] = {}
+    found = await take_turns({"cluster": ours, "celery": peer}, 4, left_out, lambda _: None)
+    assert order == ["cluster", "celery", "celery", "cluster", "cluster", "celery", "cluster"]
+    assert {name: len(rounds) for name, rounds in found.items()} == {"cluster": 4}
+    assert left_out == {"celery": "failed: a process of celery ended"}
 
 
 def test_ratios_are_of_one_round_each_and_growth_is_per_recipient() -> None:

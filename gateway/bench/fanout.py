@@ -25,7 +25,7 @@ from gateway import cap
 from gateway.bench import usage
 from gateway.bench.installation import Crowd, Installation, Running, inhabited, installation
 from gateway.bench.measure import Round, Spread, yellow_rain
-from gateway.bench.peer import PEERS, install, measure
+from gateway.bench.peer import PEERS, PeerError, install, measure
 from gateway.demo.stage import Servers
 
 SIZES = (10_000, 100_000)  # measured besides the one that is asked for, where that is at least twice as large
@@ -120,7 +120,7 @@ async def fanout(
     """Measure with child processes: embedded, and with servers the cluster, the raw limit, and peers if asked for.
 
     Raises:
-        RuntimeError: a process failed, or somebody was not reached.
+        RuntimeError: a process of ours failed, or somebody was not reached.
     """
     sizes = [*(size for size in SIZES if 2 * size <= recipients), recipients]
     left_out = await _left_out(servers, peers=peers)
@@ -135,7 +135,7 @@ async def fanout(
             for peer in PEERS:
                 if peer.name not in left_out:
                     turns[peer.name] = partial(_peer, peer.name, servers.amqp, recipients)
-        found = await _rounds(turns, rounds, say)
+        found = await take_turns(turns, rounds, left_out, say)
     return result(recipients, found, left_out)
 
 
@@ -150,16 +150,29 @@ async def _left_out(servers: Servers | None, *, peers: bool) -> dict[str, str]:
     return {peer.name: failed or why for peer in PEERS if (why := peer.missing())}
 
 
-async def _rounds(turns: Mapping[str, Turn], rounds: int, say: Say) -> dict[str, list[list[Round]]]:
-    """Return by name what every round found, one list of sizes per round."""
+async def take_turns(
+    turns: Mapping[str, Turn], rounds: int, left_out: dict[str, str], say: Say
+) -> dict[str, list[list[Round]]]:
+    """Return by name what every round found, one list of sizes per round.
+
+    A peer that fails is left out, also of the rounds it was in: its figures would be of fewer rounds than others'.
+    """
     names = list(turns)
     found: dict[str, list[list[Round]]] = {name: [] for name in names}
     for number in range(rounds):
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            one = await turns[name](number)
-            found[name].append(one)
-            say(f"round {number + 1} of {rounds}: {name} {one[-1].rate:,.0f}/s")
+            if name not in found:
+                continue
+            try:
+                one = await turns[name](number)
+            except PeerError as error:
+                left_out[name] = f"failed: {str(error).splitlines()[0]}"
+                del found[name]
+                say(f"{name} is left out: {error}")
+            else:
+                found[name].append(one)
+                say(f"round {number + 1} of {rounds}: {name} {one[-1].rate:,.0f}/s")
     return found
 
 

@@ -33,6 +33,10 @@ POLL_S = 0.005
 PRODUCER = ("python", "peer.py")
 
 
+class PeerError(Exception):
+    """A peer did not start, ended, or did not get done; holds the end of what it wrote."""
+
+
 @dataclass(frozen=True)
 class Peer:
     """One way to send: its name in the result and in tables, its folder, its worker's command, to how many it sends.
@@ -97,7 +101,7 @@ async def measure(peer: Peer, amqp: str, most: int, queue: str = "") -> Round:
     """Run a peer once over the broker at `amqp`, to at most `most` recipients; its names begin with `queue`.
 
     Raises:
-        RuntimeError: a process ended or took too long; the end of its output is in the text.
+        PeerError: a process ended or took too long.
     """
     number = min(peer.recipients, most)
     with tempfile.TemporaryDirectory(prefix="mingluo-bench-", ignore_cleanup_errors=True) as temporary:
@@ -148,9 +152,11 @@ class _Run:
         """Warm up, send, and wait until everybody was taken."""
         assert producer.stdin is not None
         assert producer.stdout is not None
-        async with asyncio.timeout(START_S):
-            if await producer.stdout.readline() != b"ready\n":
-                raise RuntimeError(f"{self._peer.name} did not start\n{self._said()}")
+        ready = b""
+        with contextlib.suppress(TimeoutError):
+            ready = await asyncio.wait_for(producer.stdout.readline(), START_S)
+        if ready != b"ready\n":
+            raise PeerError(f"{self._peer.name} did not start\n{self._said()}")
         await self._send(producer.stdin, WARM)
         await self._until(WARM, START_S)
         pids = [process.pid for process in self._processes]
@@ -172,9 +178,9 @@ class _Run:
         deadline = time.monotonic() + patience_s
         while (taken := self._taken()) < number:
             if any(process.returncode is not None for process in self._processes):
-                raise RuntimeError(f"a process of {self._peer.name} ended\n{self._said()}")
+                raise PeerError(f"a process of {self._peer.name} ended\n{self._said()}")
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{self._peer.name} took {taken} of {number} in {patience_s:.0f} s\n{self._said()}")
+                raise PeerError(f"{self._peer.name} took {taken} of {number} in {patience_s:.0f} s\n{self._said()}")
             await asyncio.sleep(POLL_S)
 
     def _taken(self) -> int:
