@@ -174,6 +174,13 @@ def test_ratios_are_of_one_round_each_and_growth_is_per_recipient() -> None:
     shown(found)
 
 
+def test_growth_needs_a_hundred_thousand_to_compare_with() -> None:
+    """A run to fewer than twice as many measures no second size near it."""
+    found = result(150_000, {"embedded": [[one(10_000, 1.0), one(150_000, 10.0)]]}, {})
+    assert found.ratios == {}
+    assert [size.recipients for size in found.embedded.growth] == [10_000, 150_000]
+
+
 def shown(found: Fanout) -> None:
     """Every contender, ratio and reason has its row."""
     table = {figure: (measured, target) for figure, measured, target in rows(found)}

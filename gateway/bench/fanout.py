@@ -205,7 +205,7 @@ def _ratios(found: Mapping[str, list[list[Round]]]) -> dict[str, Spread]:
     for name in found.keys() & {"cluster", "embedded"}:
         pairs = [{one.recipients: one.cpu_s / one.recipients for one in rounds} for rounds in found[name]]
         largest = found[name][0][-1].recipients
-        if largest > GROWN_FROM:
+        if GROWN_FROM in pairs[0] and largest > GROWN_FROM:
             ratios[f"{name}_cpu_growth"] = _ratio([one[largest] for one in pairs], [one[GROWN_FROM] for one in pairs])
     return dict(sorted(ratios.items()))
 
