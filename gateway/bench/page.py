@@ -79,7 +79,7 @@ What is acknowledged:
 | taskiq | quorum | yes, 32 at a time | after the task |
 | FastStream | classic | yes, 32 at a time | after the task |
 
-Programs, settings and pinned versions are in `ops/bench/`.
+Programs, settings and pinned versions are in `ops/bench/`; `make bench` starts the servers and measures all of it.
 """
 }
 """What a reader must know before the figures."""
