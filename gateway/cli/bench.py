@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import Coroutine
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -63,10 +65,24 @@ def bench(
     import uvloop
 
     names = ORDER if name is Name.ALL else (name,)
-    results = [uvloop.run(_measure(one, recipients, rounds, seconds, peers=peers)) for one in names]
+    results = [uvloop.run(_whole(_measure(one, recipients, rounds, seconds, peers=peers))) for one in names]
     _show(results, as_json=as_json)
     if write is not None:
         _write(results, write)
+
+
+async def _whole(measured: Coroutine[Any, Any, Result]) -> Result:
+    """Await a bench; a signal ends it in order, for its child processes would outlive this one."""
+    from gateway.demo.run import ended_by_signals
+
+    with ended_by_signals() as got:
+        try:
+            return await measured
+        except asyncio.CancelledError:
+            if not got:
+                raise
+            tell(f"ended by {got[0].name}: every process is stopped")
+            raise typer.Exit(128 + got[0]) from None
 
 
 async def _measure(
