@@ -20,7 +20,18 @@ CHINA = timezone(timedelta(hours=8))
 
 def stamp(at: datetime) -> str:
     """Return MMDDHHMMSS on the carriers' clock: always ten characters. `at` must be aware."""
+    assert at.tzinfo is not None
     return f"{at.astimezone(CHINA):%m%d%H%M%S}"
+
+
+def validity(until: datetime) -> str:
+    """Return the absolute time YYMMDDhhmmsstnnp after which a gateway drops what it could not deliver.
+
+    A phone that is switched on at noon must not receive last night's warning. Tenths of a second and the distance
+    from UTC in quarters of an hour end the text (SMPP 3.3, to which CMPP and SMGP refer; SGIP fixes that end).
+    """
+    assert until.tzinfo is not None
+    return f"{until.astimezone(CHINA):%y%m%d%H%M%S}032+"
 
 
 def minute(text: str) -> datetime | None:

@@ -1,6 +1,6 @@
-"""What a carrier's code means and what the gateway does about it: the shape of the tables in `_cmpp`, `_sgip`, `_smgp`.
+"""What a carrier's code means and what the gateway does about it: the shape of the tables.
 
-Read by the sessions, and by the docs' table of error codes.
+The tables are `_cmpp_code`, `_sgip_code` and `_smgp_code`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from channels._pdu import Fault, WireError
+from channels._field import Fault, WireError
 
 WRITE_CARD, BINARY, UCS2, GB = 3, 4, 8, 15
 OCTETS = 140

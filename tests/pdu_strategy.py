@@ -6,7 +6,8 @@ from typing import Any, get_type_hints
 
 from hypothesis import strategies as st
 
-from channels._pdu import Content, Group, Numbers, Octets, Pdu, Sized, Text, Tlvs, Uint
+from channels._field import Content, Numbers, Octets, Sized, Text, Tlvs, Uint
+from channels._pdu import Group, Pdu
 
 CHARACTERS = st.characters(min_codepoint=1, max_codepoint=0xFF)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from channels import _cmpp
+from channels import _cmpp_code
 from channels._cmpp import (
     CODECS,
     V2,
@@ -35,14 +35,13 @@ from channels._cmpp import (
     nth,
     pack_msg_id,
     read_report,
-    result_meaning,
-    stat_meaning,
-    status_meaning,
     unpack_msg_id,
 )
-from channels._login import CHINA, minute
+from channels._cmpp_code import result_meaning, stat_meaning, status_meaning
+from channels._field import Fault, WireError
+from channels._login import CHINA, minute, validity
 from channels._meaning import Blame, Decision
-from channels._pdu import Fault, Layout, Pdu, WireError
+from channels._pdu import Layout, Pdu
 
 REPORTED = datetime(2026, 11, 23, 15, 30, 58, tzinfo=CHINA)
 
@@ -279,6 +278,11 @@ def test_an_odd_time_makes_no_report_worthless(text: str) -> None:
     assert minute(text) is None
 
 
+def test_validity_ends_on_the_carriers_clock() -> None:
+    """A phone switched on at noon must not receive last night's warning (rule 4)."""
+    assert validity(datetime(2026, 7, 19, 18, 30, 5, tzinfo=UTC)) == "260720023005032+"
+
+
 @given(st.builds(ReportContent, st.integers(0, 2**64 - 1), st.just("UNDELIV"), st.just("2611260530"),
                  st.just(""), st.text("0123456789", max_size=21), st.integers(0, 2**32 - 1)))  # fmt: skip
 def test_reports_come_back(report: ReportContent) -> None:
@@ -321,7 +325,7 @@ def test_results_say_what_to_do() -> None:
     assert result_meaning(150).decision is Decision.TEMPORARY
     assert status_meaning(3).decision is Decision.UNUSABLE
     assert status_meaning(77).decision is Decision.TEMPORARY
-    assert [code for code in range(14) if code not in _cmpp.RESULTS] == []
+    assert [code for code in range(14) if code not in _cmpp_code.RESULTS] == []
 
 
 def test_states_say_what_became_of_a_person() -> None:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from channels._field import WireError
 from channels._meaning import Decision
-from channels._pdu import Pdu, WireError
+from channels._pdu import Pdu
 from channels._sgip import (
     CODEC,
     SMG_TO_SP,
@@ -32,9 +33,8 @@ from channels._sgip import (
     UserRptResp,
     admitted,
     node_id,
-    report_meaning,
-    result_meaning,
 )
+from channels._sgip_code import report_meaning, result_meaning
 
 SEQUENCE = Sequence(3039612345, 301053801, 7)
 # 3039612345 = 0xB52CCDB9; 0301053801, 1 March, is the integer 301053801 = 0x11F1B769.

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from channels._field import Fault, WireError
 from channels._login import CHINA
 from channels._meaning import Decision
-from channels._pdu import Fault, Pdu, WireError
+from channels._pdu import Pdu
 from channels._smgp import (
     CODEC,
     ActiveTest,
@@ -34,9 +35,8 @@ from channels._smgp import (
     long_text,
     read_report,
     reference,
-    report_meaning,
-    result_meaning,
 )
+from channels._smgp_code import report_meaning, result_meaning
 
 MSG_ID = bytes.fromhex("90010111260538000042")  # gateway 900101, 11-26 05:38, sequence 000042
 DIGEST = bytes.fromhex("39e22adb6444b5c059b24a07a2b8e3ab")

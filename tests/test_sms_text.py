@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from channels._pdu import Fault, WireError
+from channels._field import Fault, WireError
 from channels._sms_text import Part, contents, decoded, split_header
 from gateway.render import segments
 
