@@ -36,9 +36,9 @@ class Pdu(msgspec.Struct, frozen=True, gc=False):
         """Return the name only: passwords, numbers and texts stay out of logs and tracebacks."""
         return f"<{type(self).__name__}>"
 
-    def __rich_repr__(self) -> Iterator[object]:
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
         """Tell rich's tracebacks no more."""
-        return iter(())
+        return []
 
 
 class Unknown(Pdu, frozen=True):

@@ -242,7 +242,7 @@ def test_a_pdu_does_not_show_what_it_holds() -> None:
     bind = _sgip.Bind(2, "smg", "sample-secret")
     assert repr(bind) == "<Bind>"
     assert "secret" not in repr(Frame(1, bind))
-    assert list(bind.__rich_repr__()) == []
+    assert bind.__rich_repr__() == []
 
 
 def test_another_protocols_pdu_is_not_written() -> None:
