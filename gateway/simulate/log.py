@@ -7,6 +7,7 @@ with the ledger, so a line must be whole or absent whatever happens to the proce
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,20 @@ class Log:
         Raises:
             OSError: the line was not written whole (disk full).
         """
-        entry = {"kind": kind, "at": datetime.now(UTC).isoformat(), **fields}
-        line = orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
-        if os.write(self._fd, line) != len(line):
+        self.extend([(kind, fields)])
+
+    def extend(self, entries: Iterable[tuple[str, Mapping[str, object]]]) -> None:
+        """Append a line for each kind and its fields, in one write; they share the time.
+
+        Raises:
+            OSError: not all was written (disk full).
+        """
+        at = datetime.now(UTC).isoformat()
+        lines = b"".join(
+            orjson.dumps({"kind": kind, "at": at, **fields}, option=orjson.OPT_APPEND_NEWLINE)
+            for kind, fields in entries
+        )
+        if os.write(self._fd, lines) != len(lines):
             raise OSError(f"{self.path.name}: only part of a line was written")
 
     def close(self) -> None:

@@ -1,0 +1,404 @@
+"""One connection to a simulated carrier: framing, login, submits, and reports under a window.
+
+What the protocols have in common. Each protocol's file subclasses `Session` with its commands, its codes and its
+bytes. Lines of the log are written before the answers they belong to leave, so a message the client was told of
+is never missing there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, cast
+
+from gateway.simulate.carrier.text import Part, decode
+
+if TYPE_CHECKING:
+    from gateway.simulate.carrier.scenario import Account, Fault
+    from gateway.simulate.carrier.server import Carrier
+
+LARGEST_PDU = 16_384
+TRIES = 3
+LENGTH = struct.Struct("!I")
+NUMBER = re.compile(r"(86)?1[0-9]{10}")
+RESET = struct.pack("ii", 1, 0)
+
+Refusal = Literal["version", "unknown", "secret", "full", "kind", "repeated"]
+
+
+class MalformedError(ValueError):
+    """A PDU that cannot be what its command says."""
+
+
+class Submit(NamedTuple):
+    """A submit as it came. `content` has no user data header any more; `code` is what its fields deserve, 0 if none."""
+
+    sequence: int
+    source: str
+    numbers: list[str]
+    coding: int
+    part: Part | None
+    content: bytes
+    wanted: Literal["always", "failure", "never"]
+    code: int
+    fields: dict[str, object]
+    """More for the log."""
+
+
+class Outgoing(NamedTuple):
+    """A report or reply on its way to the client. `id` is the message a report speaks of, as logged."""
+
+    kind: Literal["report", "reply"]
+    number: str
+    id: str
+    stat: str
+    command: int
+    body: bytes
+
+
+class Session(asyncio.Protocol):
+    """A connection. Subclasses say what the bytes mean."""
+
+    HEADER_BYTES: ClassVar[int] = 12
+    FLOW_CONTROL: ClassVar[int]
+    BAD_NUMBER: ClassVar[int]
+    LOGIN_CODES: ClassVar[dict[Refusal, int]]
+    FAILING: ClassVar[str] = "UNDELIV"
+    COUNTED_IDS: ClassVar[bool] = False
+    """Whether the reports of a bulk have the answered id + n."""
+    DIALS: ClassVar[bool] = False
+    """Whether reports and replies travel on connections the carrier makes."""
+
+    def __init__(self, carrier: Carrier, caller: Account | None = None) -> None:
+        self.carrier = carrier
+        self.caller = caller
+        """The account the carrier calls on this connection; None where the client connected."""
+        self.account: Account | None = None
+        self.receives = True
+        self.sends = True
+        self.queue: deque[Outgoing] = deque()
+        self.in_flight: dict[int, tuple[Outgoing, float, int]] = {}
+        self.name = carrier.next_connection()
+        self._loop = asyncio.get_running_loop()
+        self.closed = asyncio.Event()
+        self._open = False
+        self._transport: asyncio.Transport | None = None
+        self._rest = b""
+        self._out: list[bytes] = []
+        self._unanswered = 0
+        self._blocked = False
+        self.heard = self._asked = self._filled = self._loop.time()
+        self._tokens = -1.0
+        self._questions = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    # -- what a protocol says ----------------------------------------------------------------------------------------
+
+    def receive(self, pdu: bytes) -> None:
+        """Act on one whole PDU."""
+        raise NotImplementedError
+
+    def frame(self, command: int, sequence: int, body: bytes) -> bytes:
+        """Return a request of the carrier."""
+        raise NotImplementedError
+
+    def take_sequence(self) -> int:
+        """Return a sequence number for a request of the carrier."""
+        return self.carrier.next_sequence()
+
+    def submit_answer(self, submit: Submit, code: int, key: int) -> bytes:
+        """Return the response to a submit; `key` is the first id, 0 if refused."""
+        raise NotImplementedError
+
+    def take_key(self, submit: Submit) -> int:
+        """Return a new id as a number; the n-th number of a bulk may have this + n."""
+        raise NotImplementedError
+
+    def show(self, key: int) -> str:
+        """Return an id as the log has it."""
+        raise NotImplementedError
+
+    def report(self, submit: Submit, number: str, key: int, stat: str, at: int) -> tuple[int, bytes]:
+        """Return command and body of a delivery report; `stat` is "" for delivered, `at` the submit's Unix time."""
+        raise NotImplementedError
+
+    def reply(self, number: str, to: str, coding: int, content: bytes, *, udhi: bool) -> tuple[int, bytes]:
+        """Return command and body of one part of what a person sent."""
+        raise NotImplementedError
+
+    def heartbeat(self) -> bytes:
+        """Return a question whether the client is there; b"" if the protocol has none."""
+        return b""
+
+    def farewell(self) -> bytes:
+        """Return the request that ends the connection."""
+        raise NotImplementedError
+
+    # -- bytes in and out --------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start the timers."""
+        self._transport, self._open = cast("asyncio.Transport", transport), True
+        self.carrier.connected.add(self)
+        self._tick()
+
+    def data_received(self, data: bytes) -> None:
+        """Cut the stream into PDUs and act on each."""
+        self.heard, self._questions = self._loop.time(), 0
+        if self._rest:
+            data = self._rest + data
+        at, size = 0, len(data)
+        while size - at >= self.HEADER_BYTES and self._open:
+            length: int = LENGTH.unpack_from(data, at)[0]
+            if not self.HEADER_BYTES <= length <= LARGEST_PDU:
+                self.note("garbage", length=length)
+                self.close()
+                return
+            if size - at < length:
+                break
+            self._take(data[at : at + length])
+            at += length
+        self._rest = data[at:]
+
+    def _take(self, pdu: bytes) -> None:
+        if self.carrier.scenario.silent:
+            self.note("ignored", pdu=pdu[: self.HEADER_BYTES].hex())
+            return
+        try:
+            self.receive(pdu)
+        except (MalformedError, struct.error, IndexError) as error:
+            self.note("malformed", pdu=pdu[:64].hex(), why=str(error))
+            self.close()
+
+    def send(self, data: bytes) -> None:
+        """Send after everything noted so far is in the log."""
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(data)
+
+    def _flush(self) -> None:
+        self.carrier.flush()
+        if self._out and self._open and self._transport is not None:
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+
+    def pause_writing(self) -> None:
+        """Stop reading from a client that does not read."""
+        self._blocked = True
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._blocked = False
+        if self._transport is not None:
+            self._transport.resume_reading()
+        self.pump()
+
+    def close(self) -> None:
+        """Close once everything is sent."""
+        self._flush()
+        self._open = False
+        if self._transport is not None:
+            self._transport.close()
+
+    def reset(self) -> None:
+        """Cut the connection as a broken line does: what is not sent yet is lost."""
+        self._out.clear()
+        self._open = False
+        if self._transport is not None:
+            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            self._transport.abort()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """Hand what the client did not acknowledge to another connection."""
+        self._open, self._transport = False, None
+        if self._timer is not None:
+            self._timer.cancel()
+        left = [item for item, _, _ in self.in_flight.values()] + list(self.queue)
+        self.in_flight.clear()
+        self.queue.clear()
+        self.note("closed", unacknowledged=len(left))
+        self.carrier.left(self, left)
+        self.closed.set()
+
+    def note(self, kind: str, **fields: object) -> None:
+        """Add a line about this connection to the log."""
+        self.carrier.note(kind, connection=self.name, account=self.account.name if self.account else "", **fields)
+
+    # -- login -------------------------------------------------------------------------------------------------------
+
+    def enter(self, name: str, genuine: Callable[[str], bool], answer: Callable[[int], bytes], why: str = "") -> None:
+        """Decide on a login and answer it: `genuine` judges the secret, `why` refuses for the protocol's reasons."""
+        line = self.carrier.lines.get(name)
+        if self.account is not None:
+            why = "repeated"
+        elif not why and line is None:
+            why = "unknown"
+        elif not why and line is not None and not genuine(line.account.secret):
+            why = "secret"
+        elif not why and line is not None and line.incoming() >= line.account.connections:
+            why = "full"
+        code = self.carrier.scenario.login or (self.LOGIN_CODES[cast("Refusal", why)] if why else 0)
+        self.note("login", name=name, code=code, why=why)
+        self.send(answer(code))
+        if code or line is None:
+            self.close()
+        else:
+            self.account = line.account
+            self.carrier.entered(self)
+
+    def need_login(self) -> None:
+        """Refuse anything before a login.
+
+        Raises:
+            MalformedError: nobody logged in.
+        """
+        if self.account is None:
+            raise MalformedError("not logged in")
+
+    # -- submits -----------------------------------------------------------------------------------------------------
+
+    def submitted(self, submit: Submit) -> None:
+        """Take or refuse a submit, answer it, and let its reports and replies follow."""
+        carrier, scenario = self.carrier, self.carrier.scenario
+        fault = carrier.draw_fault()
+        code = submit.code or self._flow_code(len(submit.numbers), fault) or scenario.result
+        if not code and not scenario.bad.isdisjoint(submit.numbers):
+            code = self.BAD_NUMBER
+        facts: dict[str, object] = {
+            "numbers": submit.numbers, "source": submit.source, "part": list(submit.part or ()), "coding": submit.coding,
+            "text": decode(submit.content, submit.coding), **submit.fields,
+        }  # fmt: skip
+        if code:
+            self.note("refused", code=code, **facts)
+            self._answer(self.submit_answer(submit, code, 0), None)
+            return
+        key = self.take_key(submit)
+        self.note("submit", id=self.show(key), fault=fault, **facts)
+        carrier.take(self, submit)
+        if scenario.reports == "before":
+            carrier.report(self, submit, key)
+        delay = self._answer(self.submit_answer(submit, 0, key), fault)
+        if scenario.reports == "after":
+            carrier.report(self, submit, key, delay + scenario.report_after_s)
+
+    def fields_code(self, submit_numbers: list[str]) -> int:
+        """Return the code for numbers that cannot be a mobile phone's, 0 if all can."""
+        return 0 if all(map(NUMBER.fullmatch, submit_numbers)) else self.BAD_NUMBER
+
+    def _flow_code(self, messages: int, fault: Fault | None) -> int:
+        scenario = self.carrier.scenario
+        if fault == "throttle" or 0 < scenario.window <= self._unanswered:
+            return self.FLOW_CONTROL
+        if not scenario.rate:
+            return 0
+        now, depth = self._loop.time(), max(scenario.rate, 100.0)
+        held = depth if self._tokens < 0 else min(depth, self._tokens + (now - self._filled) * scenario.rate)
+        self._filled, self._tokens = now, held
+        if held < messages:
+            return self.FLOW_CONTROL
+        self._tokens -= messages
+        return 0
+
+    def _answer(self, answer: bytes, fault: Fault | None) -> float:
+        """Answer now or later; return the delay."""
+        delay = self.carrier.draw_delay()
+        if delay:
+            self._unanswered += 1
+            self._loop.call_later(delay, self._answer_late, answer, fault)
+        else:
+            self._give(answer, fault)
+        return delay
+
+    def _answer_late(self, answer: bytes, fault: Fault | None) -> None:
+        self._unanswered -= 1
+        self._give(answer, fault)
+
+    def _give(self, answer: bytes, fault: Fault | None) -> None:
+        if fault == "drop":
+            self.reset()
+        elif fault == "cut":
+            self.send(answer[: len(answer) // 2])
+            self._flush()
+            self.reset()
+        elif fault == "garbage":
+            self.send(self.carrier.random.randbytes(len(answer)))
+        elif fault == "huge":
+            self.send(LENGTH.pack(0xFFFF_FFFF) + answer[4:])
+        elif fault != "unanswered":
+            self.send(answer)
+            if fault == "logout":
+                self.leave()
+
+    # -- reports and replies -----------------------------------------------------------------------------------------
+
+    def pump(self) -> None:
+        """Send reports and replies as far as the window allows."""
+        limit, now = self.carrier.scenario.report_window, self._loop.time()
+        if not self._open or self.account is None:
+            return
+        while self.queue and not self._blocked and not 0 < limit <= len(self.in_flight):
+            item = self.queue.popleft()
+            sequence = self.take_sequence()
+            self.in_flight[sequence] = (item, now, 1)
+            self.send(self.frame(item.command, sequence, item.body))
+            self.note(item.kind, number=item.number, id=item.id, stat=item.stat, sequence=sequence)
+
+    def acknowledged(self, sequence: int, code: int) -> None:
+        """Note that the client took a report or reply."""
+        item, _, _ = self.in_flight.pop(sequence, (None, 0.0, 0))
+        if item is None:
+            self.note("stray", sequence=sequence)
+        else:
+            self.note("ack", of=item.kind, number=item.number, id=item.id, sequence=sequence, code=code)
+        self.pump()
+
+    def leave(self) -> None:
+        """Ask the client to go; the connection closes with its answer."""
+        self.note("logout")
+        self.send(self.farewell())
+
+    # -- timers ------------------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        if not self._open:
+            return
+        scenario = self.carrier.scenario
+        self.look(self._loop.time())
+        waits = [s for s in (scenario.heartbeat_s, scenario.patience_s, scenario.idle_s, scenario.linger_s) if s]
+        self._timer = self._loop.call_later(max(0.01, min(1.0, min(waits) / 4)), self._tick)
+
+    def look(self, now: float) -> None:
+        """Do what is due: close what never logged in, ask whether the client is there, send again."""
+        scenario = self.carrier.scenario
+        if self.account is None:
+            if now - self.heard > scenario.patience_s:
+                self.close()
+            return
+        if scenario.heartbeat_s and now - self.heard > scenario.heartbeat_s and now - self._asked > scenario.patience_s:
+            self._ask(now)
+        for sequence, (item, sent, tries) in list(self.in_flight.items()):
+            if now - sent <= scenario.patience_s:
+                break
+            if tries >= TRIES:
+                self.close()
+                return
+            del self.in_flight[sequence]
+            self.in_flight[sequence] = (item, now, tries + 1)
+            self.note("again", of=item.kind, number=item.number, id=item.id, sequence=sequence)
+            self.send(self.frame(item.command, sequence, item.body))
+
+    def _ask(self, now: float) -> None:
+        question = self.heartbeat()
+        if not question or self.carrier.scenario.silent:
+            return
+        if self._questions >= TRIES:
+            self.close()
+            return
+        self._asked, self._questions = now, self._questions + 1
+        self.send(question)
