@@ -96,27 +96,9 @@ class Cmpp30(Session):
         self.enter(name, genuine, answer, "" if version == self.VERSION else "version")
 
     def _read_submit(self, pdu: bytes, sequence: int) -> Submit:
-        (
-            _,
-            pk_total,
-            pk_number,
-            registered,
-            level,
-            service,
-            _,
-            _,
-            _,
-            udhi,
-            coding,
-            sp,
-            _,
-            _,
-            _,
-            _,
-            _,
-            source,
-            count,
-        ) = self.SUBMIT_HEAD.unpack_from(pdu, HEADER.size)
+        (_, pk_total, pk_number, registered, level, service, _, _, _, udhi, coding, sp, _, _, _, _, source, count) = (
+            self.SUBMIT_HEAD.unpack_from(pdu, HEADER.size)
+        )
         width, at = self.NUMBER_BYTES, HEADER.size + self.SUBMIT_HEAD.size
         end = at + width * count
         raw = pdu[at:end].decode("latin-1")

@@ -186,8 +186,8 @@ class Carrier:
 
     # -- what the carrier does with messages -------------------------------------------------------------------------
 
-    def take(self, session: Session, submit: Submit) -> None:
-        """Count a submit; put long messages together; let people reply."""
+    def take(self, session: Session, submit: Submit, delay_s: float) -> None:
+        """Count a submit; put long messages together; let people reply, `delay_s` being its answer's."""
         assert session.account is not None
         line = self.lines[session.account.name]
         line.source = submit.source
@@ -203,7 +203,9 @@ class Carrier:
             share, text = self.scenario.answering, self.scenario.answer_text
             for number in answered:
                 if falls_in(share, "reply", number):
-                    self._later(self.scenario.answering_after_s, self.reply, number, text, submit.source, line)
+                    self._later(
+                        delay_s + self.scenario.answering_after_s, self.reply, number, text, submit.source, line
+                    )
 
     def report(self, session: Session, submit: Submit, key: int, delay_s: float = 0.0) -> None:
         """Send the delivery reports of a submit after a while, each as the scenario has it."""

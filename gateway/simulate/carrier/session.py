@@ -271,19 +271,19 @@ class Session(asyncio.Protocol):
         if not code and not scenario.bad.isdisjoint(submit.numbers):
             code = self.BAD_NUMBER
         facts: dict[str, object] = {
-            "numbers": submit.numbers, "source": submit.source, "part": list(submit.part or ()), "coding": submit.coding,
-            "text": decode(submit.content, submit.coding), **submit.fields,
+            "numbers": submit.numbers, "source": submit.source, "part": list(submit.part or ()),
+            "coding": submit.coding, "text": decode(submit.content, submit.coding), **submit.fields,
         }  # fmt: skip
         if code:
             self.note("refused", code=code, **facts)
-            self._answer(self.submit_answer(submit, code, 0), None)
+            self.send(self.submit_answer(submit, code, 0))
             return
         key = self.take_key(submit)
         self.note("submit", id=self.show(key), fault=fault, **facts)
-        carrier.take(self, submit)
         if scenario.reports == "before":
             carrier.report(self, submit, key)
         delay = self._answer(self.submit_answer(submit, 0, key), fault)
+        carrier.take(self, submit, delay)
         if scenario.reports == "after":
             carrier.report(self, submit, key, delay + scenario.report_after_s)
 
@@ -347,15 +347,15 @@ class Session(asyncio.Protocol):
             sequence = self.take_sequence()
             self.in_flight[sequence] = (item, now, 1)
             self.send(self.frame(item.command, sequence, item.body))
-            self.note(item.kind, number=item.number, id=item.id, stat=item.stat, sequence=sequence)
+            self.note(item.kind, number=item.number, id=item.id, stat=item.stat, sequence=sequence & 0xFFFF_FFFF)
 
     def acknowledged(self, sequence: int, code: int) -> None:
         """Note that the client took a report or reply."""
         item, _, _ = self.in_flight.pop(sequence, (None, 0.0, 0))
         if item is None:
-            self.note("stray", sequence=sequence)
+            self.note("stray", sequence=sequence & 0xFFFF_FFFF)
         else:
-            self.note("ack", of=item.kind, number=item.number, id=item.id, sequence=sequence, code=code)
+            self.note("ack", of=item.kind, number=item.number, id=item.id, sequence=sequence & 0xFFFF_FFFF, code=code)
         self.pump()
 
     def leave(self) -> None:
@@ -390,7 +390,7 @@ class Session(asyncio.Protocol):
                 return
             del self.in_flight[sequence]
             self.in_flight[sequence] = (item, now, tries + 1)
-            self.note("again", of=item.kind, number=item.number, id=item.id, sequence=sequence)
+            self.note("again", of=item.kind, number=item.number, id=item.id, sequence=sequence & 0xFFFF_FFFF)
             self.send(self.frame(item.command, sequence, item.body))
 
     def _ask(self, now: float) -> None:

@@ -21,7 +21,7 @@ BINDS = {BIND_RECEIVER, BIND_TRANSMITTER, BIND_TRANSCEIVER}
 WRONG_LENGTH, WRONG_COMMAND, NOT_BOUND, WRONG_SOURCE = 0x01, 0x03, 0x04, 0x0A
 UDHI, RECEIPT = 0x40, 0x04
 SAR_REF, SAR_TOTAL, SAR_NUMBER, MESSAGE_PAYLOAD = 0x020C, 0x020E, 0x020F, 0x0424
-WANTED: dict[int, Literal["always", "failure"]] = {1: "always", 2: "failure"}
+WANTED: dict[int, Literal["always", "failure", "never"]] = {1: "always", 2: "failure"}
 VERSION_TAG = struct.pack("!HHB", 0x0210, 1, 0x34)
 
 HEADER = struct.Struct("!IIII")  # command_length, command_id, command_status, sequence_number
