@@ -6,14 +6,19 @@ import asyncio
 import csv
 import os
 import signal
+import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gateway.cli.client import DEFAULT_URL
 from gateway.cli.frame import tell
+
+if TYPE_CHECKING:
+    from gateway.simulate.carrier import Carrier
 
 SENDER = "+15005550006"
 """The number a sample configuration sends from."""
@@ -71,6 +76,80 @@ def sms(
         typer.echo(f'base_url = "{address}"\naccount_sid = "{account.sid}"\nauth_token = "{account.token}"')
         typer.echo(f'sender = "{SENDER}"\npublic_url = "{os.environ.get("MINGLUO_URL") or DEFAULT_URL}"')
         tell(f"SMS carrier on {address}; messages in {log}")
+
+    _until_told(start, server.stop)
+
+
+def _at_lines(obey: Callable[[str], None]) -> None:
+    """Hand over each line of standard input as it comes, from a thread: a pipe, a terminal or a file will do."""
+    loop = asyncio.get_running_loop()
+
+    def read() -> None:
+        # Not sys.stdin: its lock, held in a read that never ends, would make the interpreter's exit fail.
+        rest = b""
+        with suppress(OSError, RuntimeError):  # no standard input; the loop has ended
+            while chunk := os.read(0, 65_536):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    loop.call_soon_threadsafe(obey, line.decode(errors="replace").strip())
+
+    threading.Thread(target=read, daemon=True).start()
+
+
+def _obey_aloud(carrier: Carrier, line: str) -> None:
+    from gateway.errors import ConfigError
+    from gateway.simulate.carrier import obey
+
+    try:
+        obey(carrier, line)
+    except ConfigError as error:
+        tell(str(error))
+
+
+def carrier(
+    protocol: Annotated[str, typer.Option(help="cmpp20, cmpp30, sgip, smgp or smpp.")],
+    port: Annotated[int | None, typer.Option(min=0, max=65_535, help="The protocol's own unless given.")] = None,
+    log: LogFile = Path("carrier.jsonl"),
+    account: Annotated[
+        list[str] | None, typer.Option(metavar="NAME:SECRET", help="An account; may be repeated.")
+    ] = None,
+    connections: Annotated[int, typer.Option(min=1, help="Most connections of an account.")] = 4,
+    source: Annotated[str, typer.Option(metavar="NUMBER", help="What a sender's number begins with.")] = "",
+    listener: Annotated[str, typer.Option(metavar="HOST:PORT", help="SGIP: where the gateway listens.")] = "",
+    rate: Annotated[float, typer.Option(min=0.0, help="Messages a second and connection; 0 lifts it.")] = 0.0,
+    window: Annotated[int, typer.Option(min=0, help="Unanswered submits of a connection; 0 lifts it.")] = 16,
+    fault: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=SHARE", help="What befalls submits; may be repeated.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any setting of the scenario.")
+    ] = None,
+    seed: Seed = 0,
+) -> None:
+    """Run the gateway of a carrier, or an SMPP aggregator. Ctrl-C ends it; docs/carrier-simulator.md has the settings.
+
+    Lines on standard input: reply NUMBER TEXT · set NAME=VALUE · logout · cut.
+
+    Example: mingluo simulate carrier --protocol cmpp30 --rate 300 --fault cut=0.01 --set late=0.1
+    """
+    from gateway.errors import ConfigError
+    from gateway.simulate.carrier import PORTS, PROTOCOLS, Account, Carrier, Scenario, revise, settings
+    from gateway.simulate.log import Log
+
+    if protocol not in PROTOCOLS:
+        raise ConfigError(f"--protocol {protocol}: must be one of {', '.join(PROTOCOLS)}")
+    limits = {"rate": rate, "window": window, "faults": settings(fault or [])}
+    scenario = revise(Scenario(), {**limits, **settings(setting or [])})
+    pairs = [each.partition(":")[::2] for each in account or ["901234:simulated"]]
+    accounts = [Account(name, secret, connections, source, listener) for name, secret in pairs]
+    server = Carrier(PROTOCOLS[protocol], Log(log), accounts, scenario, seed)
+
+    async def start() -> None:
+        listening = await server.start(PORTS[protocol] if port is None else port)
+        names = ", ".join(server.lines)
+        typer.echo(f"127.0.0.1:{listening}")
+        tell(f"{protocol} carrier on 127.0.0.1:{listening} for {names}; messages in {log}")
+        _at_lines(lambda line: _obey_aloud(server, line))
 
     _until_told(start, server.stop)
 
@@ -148,7 +227,7 @@ def speakers(
 
 def add(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(help="Run counterparts: an SMS carrier, a push service, loudspeakers.", no_args_is_help=True)
-    for command in (sms, push, speakers):
+    group = typer.Typer(help="Run counterparts: SMS carriers, a push service, loudspeakers.", no_args_is_help=True)
+    for command in (sms, carrier, push, speakers):
         group.command()(command)
     app.add_typer(group, name="simulate", rich_help_panel="Without a gateway")

@@ -11,7 +11,8 @@ import time
 from typing import ClassVar, Literal
 
 from gateway.simulate.carrier.clock import Counter, moment, stamp
-from gateway.simulate.carrier.session import MalformedError, Session, Submit
+from gateway.simulate.carrier.connection import MalformedError
+from gateway.simulate.carrier.session import Session, Submit
 from gateway.simulate.carrier.text import split_header
 
 CONNECT, TERMINATE, SUBMIT, DELIVER, QUERY, CANCEL, ACTIVE_TEST = 1, 2, 4, 5, 6, 7, 8

@@ -1,4 +1,4 @@
-"""One connection to a simulated carrier: framing, login, submits, and reports under a window.
+"""One session with a simulated carrier: login, submits, and reports under a window.
 
 What the protocols have in common. Each protocol's file subclasses `Session` with its commands, its codes and its
 bytes. Lines of the log are written before the answers they belong to leave, so a message the client was told of
@@ -9,29 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
-import struct
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, cast
 
+from gateway.simulate.carrier.connection import LENGTH, Connection, MalformedError
 from gateway.simulate.carrier.text import Part, decode
 
 if TYPE_CHECKING:
     from gateway.simulate.carrier.scenario import Account, Fault
     from gateway.simulate.carrier.server import Carrier
 
-LARGEST_PDU = 16_384
 TRIES = 3
-LENGTH = struct.Struct("!I")
+COUNTER = 0xFFFF_FFFF
+"""What a log line has of a sequence: of SGIP's three numbers the last."""
 NUMBER = re.compile(r"(86)?1[0-9]{10}")
-RESET = struct.pack("ii", 1, 0)
 
 Refusal = Literal["version", "unknown", "secret", "full", "kind", "repeated"]
-
-
-class MalformedError(ValueError):
-    """A PDU that cannot be what its command says."""
 
 
 class Submit(NamedTuple):
@@ -60,10 +54,9 @@ class Outgoing(NamedTuple):
     body: bytes
 
 
-class Session(asyncio.Protocol):
-    """A connection. Subclasses say what the bytes mean."""
+class Session(Connection):
+    """A connection with its login, window and timers. Subclasses say what the bytes mean."""
 
-    HEADER_BYTES: ClassVar[int] = 12
     FLOW_CONTROL: ClassVar[int]
     BAD_NUMBER: ClassVar[int]
     LOGIN_CODES: ClassVar[dict[Refusal, int]]
@@ -74,7 +67,7 @@ class Session(asyncio.Protocol):
     """Whether reports and replies travel on connections the carrier makes."""
 
     def __init__(self, carrier: Carrier, caller: Account | None = None) -> None:
-        self.carrier = carrier
+        super().__init__(carrier)
         self.caller = caller
         """The account the carrier calls on this connection; None where the client connected."""
         self.account: Account | None = None
@@ -83,24 +76,13 @@ class Session(asyncio.Protocol):
         self.queue: deque[Outgoing] = deque()
         self.in_flight: dict[int, tuple[Outgoing, float, int]] = {}
         self.name = carrier.next_connection()
-        self._loop = asyncio.get_running_loop()
-        self.closed = asyncio.Event()
-        self._open = False
-        self._transport: asyncio.Transport | None = None
-        self._rest = b""
-        self._out: list[bytes] = []
         self._unanswered = 0
-        self._blocked = False
-        self.heard = self._asked = self._filled = self._loop.time()
+        self._asked = self._filled = self.heard
         self._tokens = -1.0
         self._questions = 0
         self._timer: asyncio.TimerHandle | None = None
 
     # -- what a protocol says ----------------------------------------------------------------------------------------
-
-    def receive(self, pdu: bytes) -> None:
-        """Act on one whole PDU."""
-        raise NotImplementedError
 
     def frame(self, command: int, sequence: int, body: bytes) -> bytes:
         """Return a request of the carrier."""
@@ -138,85 +120,26 @@ class Session(asyncio.Protocol):
         """Return the request that ends the connection."""
         raise NotImplementedError
 
-    # -- bytes in and out --------------------------------------------------------------------------------------------
+    # -- the connection ----------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the timers."""
-        self._transport, self._open = cast("asyncio.Transport", transport), True
+        super().connection_made(transport)
         self.carrier.connected.add(self)
         self._tick()
 
     def data_received(self, data: bytes) -> None:
-        """Cut the stream into PDUs and act on each."""
-        self.heard, self._questions = self._loop.time(), 0
-        if self._rest:
-            data = self._rest + data
-        at, size = 0, len(data)
-        while size - at >= self.HEADER_BYTES and self._open:
-            length: int = LENGTH.unpack_from(data, at)[0]
-            if not self.HEADER_BYTES <= length <= LARGEST_PDU:
-                self.note("garbage", length=length)
-                self.close()
-                return
-            if size - at < length:
-                break
-            self._take(data[at : at + length])
-            at += length
-        self._rest = data[at:]
-
-    def _take(self, pdu: bytes) -> None:
-        if self.carrier.scenario.silent:
-            self.note("ignored", pdu=pdu[: self.HEADER_BYTES].hex())
-            return
-        try:
-            self.receive(pdu)
-        except (MalformedError, struct.error, IndexError) as error:
-            self.note("malformed", pdu=pdu[:64].hex(), why=str(error))
-            self.close()
-
-    def send(self, data: bytes) -> None:
-        """Send after everything noted so far is in the log."""
-        if not self._out:
-            self._loop.call_soon(self._flush)
-        self._out.append(data)
-
-    def _flush(self) -> None:
-        self.carrier.flush()
-        if self._out and self._open and self._transport is not None:
-            self._transport.write(b"".join(self._out))
-        self._out.clear()
-
-    def pause_writing(self) -> None:
-        """Stop reading from a client that does not read."""
-        self._blocked = True
-        if self._transport is not None:
-            self._transport.pause_reading()
+        """Whatever comes is a sign of life."""
+        self._questions = 0
+        super().data_received(data)
 
     def resume_writing(self) -> None:
-        """Go on."""
-        self._blocked = False
-        if self._transport is not None:
-            self._transport.resume_reading()
+        """Go on with what waits."""
+        super().resume_writing()
         self.pump()
 
-    def close(self) -> None:
-        """Close once everything is sent."""
-        self._flush()
-        self._open = False
-        if self._transport is not None:
-            self._transport.close()
-
-    def reset(self) -> None:
-        """Cut the connection as a broken line does: what is not sent yet is lost."""
-        self._out.clear()
-        self._open = False
-        if self._transport is not None:
-            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            self._transport.abort()
-
-    def connection_lost(self, _error: Exception | None) -> None:
+    def lost(self) -> None:
         """Hand what the client did not acknowledge to another connection."""
-        self._open, self._transport = False, None
         if self._timer is not None:
             self._timer.cancel()
         left = [item for item, _, _ in self.in_flight.values()] + list(self.queue)
@@ -224,7 +147,6 @@ class Session(asyncio.Protocol):
         self.queue.clear()
         self.note("closed", unacknowledged=len(left))
         self.carrier.left(self, left)
-        self.closed.set()
 
     def note(self, kind: str, **fields: object) -> None:
         """Add a line about this connection to the log."""
@@ -324,7 +246,7 @@ class Session(asyncio.Protocol):
             self.reset()
         elif fault == "cut":
             self.send(answer[: len(answer) // 2])
-            self._flush()
+            self.flush()
             self.reset()
         elif fault == "garbage":
             self.send(self.carrier.random.randbytes(len(answer)))
@@ -340,22 +262,22 @@ class Session(asyncio.Protocol):
     def pump(self) -> None:
         """Send reports and replies as far as the window allows."""
         limit, now = self.carrier.scenario.report_window, self._loop.time()
-        if not self._open or self.account is None:
+        if not self.is_open or self.account is None:
             return
-        while self.queue and not self._blocked and not 0 < limit <= len(self.in_flight):
+        while self.queue and not self.is_blocked and not 0 < limit <= len(self.in_flight):
             item = self.queue.popleft()
             sequence = self.take_sequence()
             self.in_flight[sequence] = (item, now, 1)
             self.send(self.frame(item.command, sequence, item.body))
-            self.note(item.kind, number=item.number, id=item.id, stat=item.stat, sequence=sequence & 0xFFFF_FFFF)
+            self.note(item.kind, number=item.number, id=item.id, stat=item.stat, sequence=sequence & COUNTER)
 
     def acknowledged(self, sequence: int, code: int) -> None:
         """Note that the client took a report or reply."""
         item, _, _ = self.in_flight.pop(sequence, (None, 0.0, 0))
         if item is None:
-            self.note("stray", sequence=sequence & 0xFFFF_FFFF)
+            self.note("stray", sequence=sequence & COUNTER)
         else:
-            self.note("ack", of=item.kind, number=item.number, id=item.id, sequence=sequence & 0xFFFF_FFFF, code=code)
+            self.note("ack", of=item.kind, number=item.number, id=item.id, sequence=sequence & COUNTER, code=code)
         self.pump()
 
     def leave(self) -> None:
@@ -366,7 +288,7 @@ class Session(asyncio.Protocol):
     # -- timers ------------------------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        if not self._open:
+        if not self.is_open:
             return
         scenario = self.carrier.scenario
         self.look(self._loop.time())
@@ -390,7 +312,7 @@ class Session(asyncio.Protocol):
                 return
             del self.in_flight[sequence]
             self.in_flight[sequence] = (item, now, tries + 1)
-            self.note("again", of=item.kind, number=item.number, id=item.id, sequence=sequence & 0xFFFF_FFFF)
+            self.note("again", of=item.kind, number=item.number, id=item.id, sequence=sequence & COUNTER)
             self.send(self.frame(item.command, sequence, item.body))
 
     def _ask(self, now: float) -> None:

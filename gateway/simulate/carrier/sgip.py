@@ -11,13 +11,14 @@ import time
 from typing import ClassVar, Literal
 
 from gateway.simulate.carrier.clock import moment
-from gateway.simulate.carrier.session import MalformedError, Session, Submit
+from gateway.simulate.carrier.connection import MalformedError
+from gateway.simulate.carrier.session import Session, Submit
 from gateway.simulate.carrier.text import split_header
 
 BIND, UNBIND, SUBMIT, DELIVER, REPORT = 1, 2, 3, 4, 5
 RESPONSE = 0x8000_0000
 SP_TO_SMG, SMG_TO_SP = 1, 2
-PARAMETER, WRONG_ID, LENGTH = 5, 7, 8
+PARAMETER, WRONG_ID, LENGTH, SYSTEM = 5, 7, 8, 32
 NODE = 1_0396_0
 MOST_NUMBERS, NUMBER_BYTES, MOST_BYTES = 100, 21, 160
 
@@ -151,7 +152,7 @@ class Sgip(Session):
 
     def report(self, submit: Submit, number: str, key: int, stat: str, at: int) -> tuple[int, bytes]:
         """Report: State 0 delivered, 1 waiting, 2 failed with an error code."""
-        state, error = {"": (0, 0), "ACCEPTD": (1, 0)}.get(stat) or (2, int(stat))
+        state, error = {"": (0, 0), "ACCEPTD": (1, 0)}.get(stat) or (2, int(stat) if stat.isdecimal() else SYSTEM)
         return REPORT, REPORT_BODY.pack(key.to_bytes(12, "big"), 0, b"86" + number.encode(), state, error)
 
     def reply(self, number: str, to: str, coding: int, content: bytes, *, udhi: bool) -> tuple[int, bytes]:

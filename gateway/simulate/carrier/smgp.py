@@ -11,7 +11,8 @@ import time
 from typing import ClassVar, Literal
 
 from gateway.simulate.carrier.clock import Counter, moment, stamp
-from gateway.simulate.carrier.session import MalformedError, Session, Submit
+from gateway.simulate.carrier.connection import MalformedError
+from gateway.simulate.carrier.session import Session, Submit
 from gateway.simulate.carrier.text import split_header
 
 LOGIN, SUBMIT, DELIVER, ACTIVE_TEST, EXIT, QUERY = 1, 2, 3, 4, 6, 7

@@ -11,7 +11,8 @@ import time
 from typing import ClassVar, Literal
 
 from gateway.simulate.carrier.clock import stamp
-from gateway.simulate.carrier.session import MalformedError, Session, Submit
+from gateway.simulate.carrier.connection import MalformedError
+from gateway.simulate.carrier.session import Session, Submit
 from gateway.simulate.carrier.text import Part, split_header
 
 GENERIC_NACK, BIND_RECEIVER, BIND_TRANSMITTER, SUBMIT_SM, DELIVER_SM, UNBIND = 0x8000_0000, 1, 2, 4, 5, 6
