@@ -154,6 +154,65 @@ def carrier(
     _until_told(start, server.stop)
 
 
+def sms_http(
+    port: Port = 8093,
+    log: LogFile = Path("sms-http.jsonl"),
+    callback: Annotated[str, typer.Option(metavar="URL", help="Where reports and replies go; none: polled.")] = "",
+    signature: Annotated[list[str] | None, typer.Option(help="A registered 【signature】; may be repeated.")] = None,
+    answering: Annotated[float, Share] = 0.0,
+    failing: Annotated[float, Share] = 0.0,
+    lost: Annotated[float, Share] = 0.0,
+    throttled: Annotated[float, Share] = 0.0,
+    broken: Annotated[float, Share] = 0.0,
+    dropped: Annotated[float, Share] = 0.0,
+    seed: Seed = 0,
+) -> None:
+    """Run an SMS provider with a JSON API; shares are 0 to 1. Ctrl-C ends it.
+
+    Example: mingluo simulate sms-http --failing 0.05 --signature 【泌阳县气象局】
+    """
+    from gateway.simulate.log import Log
+    from gateway.simulate.sms_http import HttpProvider, HttpScenario
+
+    server = HttpProvider(Log(log), seed=seed)
+    server.scenario = HttpScenario(
+        signatures=frozenset(signature or ()), callback_url=callback, answering=answering, failing=failing,
+        lost=lost, throttled=throttled, broken=broken, dropped=dropped,
+    )  # fmt: skip
+
+    async def start() -> None:
+        address = await server.start(port)
+        typer.echo(f'base_url = "{address}"\ntoken = "{server.token}"')
+        tell(f"SMS provider on {address}; messages in {log}")
+
+    _until_told(start, server.stop)
+
+
+def sms_area(
+    port: Port = 8094,
+    log: LogFile = Path("sms-area.jsonl"),
+    within: Annotated[str, typer.Option(metavar="CODE", help="Area codes it serves begin with this.")] = "4117",
+    approval: Annotated[list[str] | None, typer.Option(help="An approval number it knows; may be repeated.")] = None,
+    rate: Annotated[float, typer.Option(min=0.0, help="Phones a second.")] = 5_000.0,
+) -> None:
+    """Run a carrier's platform for area messages: jobs by place, progress as counts, stop. Ctrl-C ends it.
+
+    Example: mingluo simulate sms-area --approval 2026-0720-01
+    """
+    from gateway.simulate.log import Log
+    from gateway.simulate.sms_area import AreaPlatform, AreaScenario
+
+    server = AreaPlatform(Log(log))
+    server.scenario = AreaScenario(within=within, approvals=frozenset(approval or ()), rate=rate)
+
+    async def start() -> None:
+        address = await server.start(port)
+        typer.echo(f'base_url = "{address}"\ntoken = "{server.token}"')
+        tell(f"area platform on {address}; jobs in {log}")
+
+    _until_told(start, server.stop)
+
+
 def push(
     port: Port = 8092,
     log: LogFile = Path("push.jsonl"),
@@ -228,6 +287,6 @@ def speakers(
 def add(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(help="Run counterparts: SMS carriers, a push service, loudspeakers.", no_args_is_help=True)
-    for command in (sms, carrier, push, speakers):
+    for command in (sms, sms_http, sms_area, carrier, push, speakers):
         group.command()(command)
     app.add_typer(group, name="simulate", rich_help_panel="Without a gateway")
