@@ -13,6 +13,7 @@ import pytest
 from carrier_support import (
     CMPP20_LOGIN,
     CMPP_LOGIN,
+    LOGINS,
     NUMBER,
     SGIP_BIND,
     SGIP_SEQUENCE,
@@ -81,6 +82,23 @@ async def test_cmpp_a_refused_login_ends_the_connection(bench: Bench, login: byt
     client = await bench.connect()
     assert int.from_bytes((await client.ask(login))[12:16], "big") == status
     assert await client.gone() == b""
+
+
+@pytest.mark.parametrize(
+    ("protocol", "secret", "full"),
+    [("cmpp20", 3, 5), ("cmpp30", 3, 5), ("sgip", 1, 3), ("smgp", 21, 2), ("smpp", 14, 13)],
+)
+async def test_each_protocol_has_codes_for_a_wrong_secret_and_too_many_connections(
+    bench: Bench, protocol: str, secret: int, full: int
+) -> None:
+    """The operator is told which of the two to mend."""
+    await bench.start(protocol, (Account("901234", "4321"), Account("00001234", "4321")))
+    end = 12 if protocol == "smpp" else 21 if protocol == "sgip" else 13 if protocol == "cmpp20" else 16
+    assert (await (await bench.connect()).ask(LOGINS[protocol]))[end - 1] == secret
+    await bench.carrier.stop()
+    await bench.start(protocol, (Account("901234", "1234", 1), Account("00001234", "1234", 1)))
+    await bench.login()
+    assert (await (await bench.connect()).ask(LOGINS[protocol]))[end - 1] == full
 
 
 async def test_an_account_has_so_many_connections(bench: Bench) -> None:

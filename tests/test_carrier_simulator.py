@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
-from carrier_support import CMPP_LOGIN, LOGINS, NUMBER, SUBMITS, Bench, Client, cmpp_submit, pad
+from carrier_support import ACCOUNTS, CMPP_LOGIN, LOGINS, NUMBER, SUBMITS, Bench, Client, cmpp_submit, pad
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.errors import ConfigError
-from gateway.simulate.carrier import PROTOCOLS, Scenario, obey, revise, settings
+from gateway.simulate.carrier import PROTOCOLS, Carrier, Scenario, obey, revise, settings
 from gateway.simulate.carrier.text import Assembly, Part, decode, encode, split_header
-from gateway.simulate.log import read
+from gateway.simulate.log import Log, read
 
 
 @pytest.fixture
@@ -92,6 +97,57 @@ async def test_noise_ends_one_connection_and_no_other(bench: Bench, protocol: st
         await bench.until("closed", 1 + logged_in)
     assert await good.ask(SUBMITS[protocol]())
     assert len(bench.entries("submit")) == 1
+
+
+class Wire(asyncio.Transport):
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__({"socket": socket.socket()})
+        self.written = b""
+        self.is_closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.is_closed = True
+        self.get_extra_info("socket").close()
+
+
+# Fields where a lie does most: lengths, counts, commands, parameters; then anything anywhere.
+VALUES = st.sampled_from([0, 1, 2, 4, 5, 8, 0x7F, 0x80, 0xFF]) | st.integers(0, 255)
+LIES = st.lists(st.tuples(st.integers(0, 700), VALUES))
+
+
+@given(protocol=st.sampled_from(sorted(PROTOCOLS)), lies=LIES, tail=st.binary(max_size=80), told=st.booleans())
+def test_no_bytes_break_a_carrier(protocol: str, lies: list[tuple[int, int]], tail: bytes, *, told: bool) -> None:
+    """Whatever a client sends is answered, logged or ends its connection; nothing is raised into the loop."""
+
+    async def talk(path: Path) -> None:
+        failures: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+        scenario = Scenario(answering=1.0, accepted=True, stats={NUMBER: "UNDELIV" if told else "27"})
+        log = Log(path / "log.jsonl")
+        carrier = Carrier(PROTOCOLS[protocol], log, ACCOUNTS, scenario)
+        await carrier.start()
+        session, wire = PROTOCOLS[protocol](carrier), Wire()
+        session.connection_made(wire)
+        session.data_received(LOGINS[protocol])
+        submit = bytearray(SUBMITS[protocol]())
+        for at, value in lies:
+            submit[4 + at % (len(submit) - 4)] = value
+        session.data_received(bytes(submit) + (len(tail) + 4).to_bytes(4, "big") + tail + bytes(submit))
+        await asyncio.sleep(0)
+        session.connection_lost(None)
+        wire.close()
+        await carrier.stop()
+        log.close()
+        assert failures == []
+        assert {"login", "closed"} <= {each["kind"] for each in read(log.path)}
+
+    with TemporaryDirectory() as directory:
+        asyncio.run(talk(Path(directory)))
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

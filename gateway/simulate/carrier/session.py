@@ -11,6 +11,7 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Callable
+from itertools import takewhile
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, cast
 
 from gateway.simulate.carrier.connection import LENGTH, Connection, MalformedError
@@ -304,9 +305,9 @@ class Session(Connection):
             return
         if scenario.heartbeat_s and now - self.heard > scenario.heartbeat_s and now - self._asked > scenario.patience_s:
             self._ask(now)
-        for sequence, (item, sent, tries) in list(self.in_flight.items()):
-            if now - sent <= scenario.patience_s:
-                break
+        # In the order they were sent, so the first that is not due ends the search.
+        due = list(takewhile(lambda each: now - each[1][1] > scenario.patience_s, self.in_flight.items()))
+        for sequence, (item, _, tries) in due:
             if tries >= TRIES:
                 self.close()
                 return

@@ -115,7 +115,7 @@ class Smgp(Session):
         parameters = parameters or {}
         udhi = parameters.get(TP_UDHI, b"") == b"\1"
         part, text = split_header(content, udhi=udhi)
-        pk = [int.from_bytes(parameters.get(tag, b""), "big") for tag in (PK_TOTAL, PK_NUMBER)]
+        pk = [int.from_bytes(parameters.get(tag, b"")[:1], "big") for tag in (PK_TOTAL, PK_NUMBER)]
         fields = {"pk": pk, "udhi": int(udhi), "priority": priority, "service": _text(service)}
         return Submit(sequence, _text(source), numbers, coding, part, text, WANTED.get(report, "never"), code, fields)
 

@@ -100,7 +100,7 @@ class Smpp(Session):
         content = parameters.get(MESSAGE_PAYLOAD, content)
         part, text = split_header(content, udhi=bool(esm_class & UDHI))
         if part is None and {SAR_REF, SAR_TOTAL, SAR_NUMBER} <= parameters.keys():
-            sar = [int.from_bytes(parameters[tag], "big") for tag in (SAR_REF, SAR_TOTAL, SAR_NUMBER)]
+            sar = [int.from_bytes(parameters[tag][:2], "big") for tag in (SAR_REF, SAR_TOTAL, SAR_NUMBER)]
             part = Part(*sar) if 1 <= sar[2] <= sar[1] else None
         fields = {"esm_class": esm_class, "priority": priority, "service": service}
         wanted = WANTED.get(registered & 3, "never")
