@@ -113,7 +113,7 @@ class Cmpp30(Session):
         elif size > (159 if coding == 0 else 140):
             code = TOO_LONG
         else:
-            code = self._code_of(sp, source) or self.fields_code(numbers)
+            code = self._code_of(sp, source) or self.numbers_code(numbers)
         part, rest = split_header(content, udhi=udhi == 1)
         fields = {"pk": [pk_total, pk_number], "udhi": udhi, "level": level, "service": _text(service)}
         wanted = WANTED.get(registered, "never")

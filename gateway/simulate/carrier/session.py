@@ -210,9 +210,9 @@ class Session(Connection):
         if scenario.reports == "after":
             carrier.report(self, submit, key, delay + scenario.report_after_s)
 
-    def fields_code(self, submit_numbers: list[str]) -> int:
+    def numbers_code(self, numbers: list[str]) -> int:
         """Return the code for numbers that cannot be a mobile phone's, 0 if all can."""
-        return 0 if all(map(NUMBER.fullmatch, submit_numbers)) else self.BAD_NUMBER
+        return 0 if all(map(NUMBER.fullmatch, numbers)) else self.BAD_NUMBER
 
     def _flow_code(self, messages: int, fault: Fault | None) -> int:
         scenario = self.carrier.scenario

@@ -122,7 +122,7 @@ class Sgip(Session):
         elif size > MOST_BYTES or start + size + 8 != len(pdu):
             code = LENGTH
         else:
-            code = self._code_of(source) or self.fields_code(numbers)
+            code = self._code_of(source) or self.numbers_code(numbers)
         if not code:
             numbers = [number[2:] for number in numbers]
         part, text = split_header(content, udhi=udhi == 1)
@@ -134,9 +134,9 @@ class Sgip(Session):
         assert self.account is not None
         return 0 if _text(source).startswith(self.account.source) else WRONG_ID
 
-    def fields_code(self, submit_numbers: list[str]) -> int:
+    def numbers_code(self, numbers: list[str]) -> int:
         """Numbers without 86 are wrong."""
-        return super().fields_code(submit_numbers) if all(n[:2] == "86" for n in submit_numbers) else self.BAD_NUMBER
+        return super().numbers_code(numbers) if all(n[:2] == "86" for n in numbers) else self.BAD_NUMBER
 
     def submit_answer(self, submit: Submit, code: int, key: int) -> bytes:
         """Submit_Resp: Result."""

@@ -111,7 +111,7 @@ class Smgp(Session):
         elif size > (159 if coding == 0 else 140):
             code = TOO_LONG
         else:
-            code = self._code_of(source) or self.fields_code(numbers)
+            code = self._code_of(source) or self.numbers_code(numbers)
         parameters = parameters or {}
         udhi = parameters.get(TP_UDHI, b"") == b"\1"
         part, text = split_header(content, udhi=udhi)

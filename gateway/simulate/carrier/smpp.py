@@ -95,7 +95,7 @@ class Smpp(Session):
         if parameters is None or len(content) != size or size == 255:
             code = WRONG_LENGTH
         else:
-            code = self._code_of(source) or self.fields_code([number.removeprefix("+")])
+            code = self._code_of(source) or self.numbers_code([number.removeprefix("+")])
         parameters = parameters or {}
         content = parameters.get(MESSAGE_PAYLOAD, content)
         part, text = split_header(content, udhi=bool(esm_class & UDHI))
