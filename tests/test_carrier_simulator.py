@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import ConfigError
-from gateway.simulate.carrier import PROTOCOLS, Carrier, Scenario, obey, revise, settings
+from gateway.simulate.carrier import PROTOCOLS, Carrier, Scenario, obey, parts, revise, settings, texts
 from gateway.simulate.carrier.text import Assembly, Part, decode, encode, split_header
 from gateway.simulate.log import Log, read
 
@@ -293,9 +293,10 @@ async def test_people_reply_to_the_number_that_wrote_to_them(bench: Bench) -> No
     reply = await client.pdu()
     assert (reply[20:41], reply[54:65], reply[87:90]) == (pad("106590001", 21), NUMBER.encode(), b"\0\x011")
     carrier.reply(NUMBER, "𠮷" * 40, "10659000188")
-    parts = [await client.pdu() for _ in range(2)]
-    assert {part[20:31] for part in parts} == {b"10659000188"}
-    contents = [part[89 : 89 + part[88]] for part in parts]
+    pieces = [await client.pdu() for _ in range(2)]
+    assert {part[20:31] for part in pieces} == {b"10659000188"}
+    assert {each["text"] for each in bench.entries("reply")} == {"1", "𠮷" * 40}
+    contents = [part[89 : 89 + part[88]] for part in pieces]
     assert [content[:3] + content[4:6] for content in contents] == [b"\5\0\3\2\1", b"\5\0\3\2\2"]
     assert "".join(content[6:].decode("utf-16-be") for content in contents) == "𠮷" * 40
 
@@ -314,6 +315,9 @@ async def test_the_log_has_each_part_and_the_whole_of_a_long_message(bench: Benc
     await client.ask(cmpp_submit(numbers[1:], 4, first, 8, 1))
     assert bench.entries("message")[1]["numbers"] == numbers[1:]
     assert [each["part"] for each in bench.entries("submit")] == [[65, 2, 2], [65, 2, 1], [65, 2, 1]]
+    await client.ask(cmpp_submit(numbers[:1], 5, b"single"))
+    assert texts(bench.path) == {(NUMBER, text): 1, ("10000000002", text): 1, (NUMBER, "single"): 1}
+    assert parts(bench.path)[NUMBER, text[:67], (65, 2, 1)] == 1
 
 
 async def test_the_last_part_may_fail_alone(bench: Bench) -> None:

@@ -50,7 +50,8 @@ class Outgoing(NamedTuple):
     kind: Literal["report", "reply"]
     number: str
     id: str
-    stat: str
+    told: str
+    """A report's status, "" for delivered; a reply's text."""
     command: int
     body: bytes
 
@@ -270,7 +271,8 @@ class Session(Connection):
             sequence = self.take_sequence()
             self.in_flight[sequence] = (item, now, 1)
             self.send(self.frame(item.command, sequence, item.body))
-            self.note(item.kind, number=item.number, id=item.id, stat=item.stat, sequence=sequence & COUNTER)
+            told = {"stat" if item.kind == "report" else "text": item.told}
+            self.note(item.kind, number=item.number, id=item.id, sequence=sequence & COUNTER, **told)
 
     def acknowledged(self, sequence: int, code: int) -> None:
         """Note that the client took a report or reply."""
