@@ -410,9 +410,10 @@ async def test_the_command_runs_until_it_is_told(tmp_path: Path) -> None:
     assert [each["kind"] for each in read(log)] == ["login", "submit", "reply", "closed"]
 
 
-async def test_the_command_refuses_a_fault_it_does_not_know(tmp_path: Path) -> None:
-    """A misspelt one would make a trial that proves nothing."""
-    process = await command("--protocol", "sgip", "--fault", "vanish=1", "--log", str(tmp_path / "log"))
+@pytest.mark.parametrize("wrong", [("--fault", "vanish=1"), ("--listener", "127.0.0.1")])
+async def test_the_command_refuses_what_it_cannot_do(tmp_path: Path, wrong: tuple[str, str]) -> None:
+    """A misspelt fault would make a trial that proves nothing."""
+    process = await command("--protocol", "sgip", *wrong, "--log", str(tmp_path / "log"))
     _, told = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 2
-    assert b"vanish" in told
+    assert wrong[1].partition("=")[0].encode() in told

@@ -138,6 +138,8 @@ def carrier(
 
     if protocol not in PROTOCOLS:
         raise ConfigError(f"--protocol {protocol}: must be one of {', '.join(PROTOCOLS)}")
+    if listener and not listener.rpartition(":")[2].isdecimal():
+        raise ConfigError(f"--listener {listener}: must be HOST:PORT")
     limits = {"rate": rate, "window": window, "faults": settings(fault or [])}
     scenario = revise(Scenario(), {**limits, **settings(setting or [])})
     pairs = [each.partition(":")[::2] for each in account or ["901234:simulated"]]
