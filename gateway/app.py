@@ -14,7 +14,7 @@ import tomllib
 import traceback
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from types import ModuleType
@@ -38,6 +38,7 @@ from gateway.decision import Decisions
 from gateway.directory.people import SqlDirectory
 from gateway.directory.vault import Vault
 from gateway.errors import ConfigError
+from gateway.gate import Gate
 from gateway.gauge import Gauges
 from gateway.hub import Hub
 from gateway.intake import Intake
@@ -47,7 +48,7 @@ from gateway.memory import Guard
 from gateway.model import Batch, DeviceEvent, Lane
 from gateway.national import Nationals
 from gateway.obligation import Obligations
-from gateway.planner import Planner
+from gateway.planner import AT_ONCE, LEFT_S, Planner
 from gateway.policy import Policy
 from gateway.pool import ParsePool, Places
 from gateway.ports import Broker, Clock, State
@@ -65,6 +66,9 @@ from gateway.sweeper import POLL_S, Pickup, Sweeper, forever
 
 ROLES = frozenset({"api", "planner", "worker", "hub", "scheduler"})
 WAKE = "alerts"
+COMMANDS = "commands"
+BUSY = "busy"
+SAY_S = 0.1
 SEAL_S = 1.0
 MEMORY_S = 1.0
 GAUGES_S = 2.0
@@ -194,11 +198,21 @@ def bare_app() -> web.Application:
 
 
 class App:
-    """One process of the gateway. `async with App(settings, roles) as app: await app.serve()`."""
+    """One process of the gateway. `async with App(settings, roles) as app: await app.serve()`.
 
-    def __init__(self, settings: Settings, roles: Collection[str] = ROLES, clock: Clock | None = None) -> None:
+    `lanes`: those a worker consumes.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        roles: Collection[str] = ROLES,
+        clock: Clock | None = None,
+        lanes: Collection[Lane] = tuple(Lane),
+    ) -> None:
         self.settings = settings
         self.roles = frozenset(roles)
+        self.lanes = frozenset(lanes)
         if unknown := self.roles - ROLES:
             raise ConfigError(f"no such role: {', '.join(sorted(unknown))}; there are {', '.join(sorted(ROLES))}")
         if settings.embedded and self.roles != ROLES:
@@ -250,7 +264,10 @@ class App:
         }
         self.relay = Relay(self.broker, self.store.outbox)
         slices = {name: 0 if isinstance(one, Sockets) else one.slice for name, one in self.channels.items()}
-        self.planner = Planner(self.store, directory, self.relay, slices, self.clock)
+        self.gate = Gate()
+        self.planner = Planner(
+            self.store, directory, self.relay, slices, self.clock, self.gate, self._on_commands, self._planned()
+        )
         pool = ParsePool(Places(settings.config / "regions", settings.geometry))
         self._stack.callback(pool.close)
         cases = Cases(self.store, regions, lambda: policy, self.channels, self.clock)
@@ -283,19 +300,20 @@ class App:
             await channel.open(links[name])
             self._stack.push_async_callback(channel.close)
         await self._serve_http(mine, links)
-        self._run("wakes", self._listen())
+        self._listen_to_others()
         self._run("memory", forever(self.guard.keep, MEMORY_S, self.clock))
         plain = {name: one for name, one in mine.items() if not isinstance(one, Sockets)}
         if "worker" in self.roles:
             await self._start_worker(plain, composer, links)
         if self.roles & {"api", "planner"}:
             self._run("relay", self.relay.run())
+        if self.roles & {"api", "planner"}:
+            self._run("planner", self.planner.run())
         if "planner" in self.roles:
             if self.settings.embedded:
                 await self.store.outbox.forget_published()
             else:
                 await self.store.outbox.forget_unconfirmed()
-            self._run("planner", self.planner.run())
             sweeper = self._sweeper()
             self._run("sweeper", forever(sweeper.sweep, POLL_S, self.clock))
         if "scheduler" in self.roles:
@@ -313,13 +331,21 @@ class App:
         self, plain: Mapping[str, Channel], composer: GatewayComposer, links: Mapping[str, GatewayLink]
     ) -> None:
         sender = Sender(
-            plain, self.store.outbox, self.store.ledger, composer, links, self.clock, self.core.directory.retire
-        )
+            plain, self.store.outbox, self.store.ledger, composer, links, self.clock, self.core.directory.retire,
+            self.gate,
+        )  # fmt: skip
         worker = Worker(self.broker, sender, plain)
         self._stack.push_async_callback(worker.stop)
-        await worker.start()
-        pickup = Pickup(self.store.outbox, worker, tuple(plain), urgent=not self.settings.embedded)
-        self._run("pickup", forever(pickup.sweep, POLL_S, self.clock))
+        await worker.start(self.lanes)
+        if Lane.GREEN in self.lanes:
+            pickup = Pickup(self.store.outbox, worker, tuple(plain), urgent=not self.settings.embedded)
+            self._run("pickup", forever(pickup.sweep, POLL_S, self.clock))
+
+    def _planned(self) -> Mapping[Lane, timedelta]:
+        """Whoever accepts plans the green steps; a planner process all others, and green ones that were left."""
+        if "planner" not in self.roles:
+            return {Lane.GREEN: timedelta()}
+        return AT_ONCE if "api" in self.roles else {**AT_ONCE, Lane.GREEN: LEFT_S}
 
     def _sweeper(self) -> Sweeper:
         plain = [name for name, one in self.channels.items() if not isinstance(one, Sockets)]
@@ -398,6 +424,12 @@ class App:
         if not self.settings.embedded:
             self._run("wake", self.state.wake(WAKE, alert))
 
+    def _on_commands(self) -> None:
+        """Tell the hubs that devices have something to play."""
+        self._wake_hubs()
+        if not self.settings.embedded:
+            self._run("wake", self.state.wake(COMMANDS))
+
     def _wake_hubs(self) -> None:
         for hub in self.hubs.values():
             hub.wake()
@@ -406,10 +438,39 @@ class App:
         for hub in self.hubs.values():
             hub.on_device(event)
 
+    def _listen_to_others(self) -> None:
+        self._run("wakes", self._listen())
+        if self.settings.embedded:
+            return
+        if "hub" in self.roles:
+            self._run("commands", self._listen_hubs())
+        if self.roles & {"planner", "worker"}:
+            self._run("busy", self._listen_busy())
+        if "worker" in self.roles:
+            self._run("say busy", self._say_busy())
+
     async def _listen(self) -> None:
+        """What was accepted has something green: hubs play, planners plan, and what is less urgent steps aside."""
         async for _ in self.state.wakes(WAKE):
-            self.planner.wake()
+            self.gate.hold()
             self._wake_hubs()
+            if "planner" in self.roles:  # whoever accepted it plans what is green
+                self.planner.wake()
+
+    async def _listen_hubs(self) -> None:
+        async for _ in self.state.wakes(COMMANDS):
+            self._wake_hubs()
+
+    async def _listen_busy(self) -> None:
+        async for _ in self.state.wakes(BUSY):
+            self.gate.hold()
+
+    async def _say_busy(self) -> None:
+        """Tell the other processes, again and again, that something urgent is under way here."""
+        while True:
+            if self.gate.urgent():
+                await self.state.wake(BUSY)
+            await asyncio.sleep(SAY_S)
 
     # --- tasks ------------------------------------------------------------------------------------
 

@@ -10,18 +10,22 @@ lane take turns of `TURN` recipients: one of 7 townships does not wait for one o
 
 Memory: of `AHEAD` steps the next turn's pages are held, and `relay.ROOM` batches of each alert wait for the
 publishers of a lane; an alert that has no room there is passed over. All else lies in the outbox.
+
+In a cluster the process that accepted an alert plans its green steps, at its own priority and at once; the planner
+process takes over those that are still open after `LEFT_S`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import NamedTuple
 
 from gateway import log, metrics
 from gateway.errors import StoreDown
+from gateway.gate import Gate
 from gateway.model import NEVER_SENT, Alert, Batch, Group, Lane, Notice, Plan, State, Step
 from gateway.ports import Clock, Directory, Page, StepWork
 from gateway.relay import Relay
@@ -30,6 +34,8 @@ from gateway.store import Store
 BATCH = 1000  # recipients of a full batch
 FIRST = 50  # recipients of the opening batch, so that it leaves before the rest is resolved
 TURN = 4 * BATCH  # recipients of one turn: frozen in one transaction, while the next ones are read ahead
+AT_ONCE: Mapping[Lane, timedelta] = dict.fromkeys(Lane, timedelta())
+LEFT_S = timedelta(seconds=1)  # until a green step counts as left by the process that accepted its alert
 AHEAD = 8  # steps whose next pages may be held
 FRESH = timedelta(seconds=2)  # how long; whoever has opted out or was erased meanwhile must not be told
 IDLE_S = 0.25
@@ -119,10 +125,29 @@ def page_of(batch: Batch) -> Page:
 
 
 class Planner:
-    """Works through the steps of active plans."""
+    """Works through the steps of active plans.
+
+    Args:
+        store: plans, cursors and batches.
+        directory: people and devices.
+        relay: takes what has been frozen.
+        slices: recipients of a slice by channel; 0 where hubs carry out what is written.
+        clock: now.
+        gate: what is more urgent and under way.
+        on_commands: called once commands for devices have been written.
+        lanes: those it plans, and how long after its start it leaves a step to others.
+    """
 
     def __init__(
-        self, store: Store, directory: Directory, relay: Relay, slices: Mapping[str, int], clock: Clock
+        self,
+        store: Store,
+        directory: Directory,
+        relay: Relay,
+        slices: Mapping[str, int],
+        clock: Clock,
+        gate: Gate | None = None,
+        on_commands: Callable[[], None] = lambda: None,
+        lanes: Mapping[Lane, timedelta] = AT_ONCE,
     ) -> None:
         self._outbox = store.outbox
         self._ledger = store.ledger
@@ -130,6 +155,9 @@ class Planner:
         self._relay = relay
         self._slices = slices
         self._clock = clock
+        self._gate = gate or Gate()
+        self._on_commands = on_commands
+        self._lanes = lanes
         self._woken = asyncio.Event()
         self._plans: dict[str, Plan] = {}
         self._look: dict[tuple[str, int], datetime] = {}
@@ -183,7 +211,7 @@ class Planner:
         """
         await asyncio.sleep(0)  # whoever was offered a batch publishes it before the next page is read
         skip, busy = 0, False
-        while not busy and (found := await self._outbox.work(WORK, skip)):
+        while not busy and (found := await self._outbox.work(WORK, skip, self._lanes)):
             busy = await self._turns(found)
             skip += len(found)
         return busy
@@ -194,12 +222,11 @@ class Planner:
             self._ahead.pop(ended).reading.cancel()
         busy: Lane | None = None
         for item in found:
+            if busy is not None and item.lane is not busy:
+                break
             try:
-                step = await self._step(item)
-                if busy is not None and step.lane is not busy:
-                    break
-                if await self._turn(item, step):
-                    busy = step.lane
+                if await self._turn(item):
+                    busy = item.lane
             except StoreDown:
                 raise
             except Exception:
@@ -207,11 +234,14 @@ class Planner:
                 metrics.alarms.labels("step_failed").inc()
         return busy is not None
 
-    async def _turn(self, work: StepWork, step: Step) -> bool:
+    async def _turn(self, work: StepWork) -> bool:
+        step = await self._step(work)
         if step.audience.channel not in self._slices:
             _log.error("channel_missing", channel=step.audience.channel, alert=work.alert)
             return False  # it stays open until the channel is back or the alert is over
-        if not self._relay.has_room(step.lane, work.alert):
+        if not self._relay.has_room(step.lane, work.alert) or not self._gate.passes(step.lane):
+            return False
+        if step.start + self._lanes[step.lane] > self._clock.now():
             return False
         if step.fallback_of is not None:
             return await self._stand_in(work, step)
@@ -239,16 +269,8 @@ class Planner:
         self._ahead[work.alert, work.step] = _Ahead(self._clock.now(), after, reading)
 
     async def _pages(self, step: Step, after: Cursor) -> Pages:
-        pages: list[Page] = []
-        left = TURN
-        while left > 0:
-            page = await self._directory.page(step.audience, after, left)
-            pages += split(page)
-            left -= len(page.persons)
-            after = page.after
-            if after is None:
-                break
-        return Pages(pages, after)
+        pages = await self._directory.pages(step.audience, after, TURN)
+        return Pages([part for page in pages for part in split(page)], pages[-1].after)
 
     async def _write(self, work: StepWork, step: Step, pages: Iterable[Page], after: Cursor) -> bool:
         filled = [page for page in pages if page.persons]
@@ -256,6 +278,8 @@ class Planner:
         batches = [cut(work.alert, step, work.sequence + at, page, slice_) for at, page in enumerate(filled)]
         if await self._outbox.add_page(work, batches, after):
             self._relay.offer(batches)
+            if not slice_:
+                self._on_commands()
         return True
 
     async def _stand_in(self, work: StepWork, step: Step) -> bool:

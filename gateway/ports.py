@@ -98,6 +98,9 @@ class Directory(Protocol):
         resident where it is an official (rule 6); `places` names all its targeted places.
         """
 
+    async def pages(self, audience: Audience, after: tuple[str, str, int] | None, limit: int) -> Sequence[Page]:
+        """Return the next pages, at least one, until they hold `limit` people or more; each at most `limit`."""
+
     async def count(self, audience: Audience) -> dict[str, int]:
         """Recipients per township."""
 
@@ -239,6 +242,7 @@ class StepWork(NamedTuple):
     step: int
     after: tuple[str, str, int] | None
     sequence: int
+    lane: Lane
 
 
 class AlertRow(NamedTuple):
@@ -310,7 +314,7 @@ class Outbox(Protocol):
     async def find(self, sender: str, identifier: str) -> list[AlertRow]:
         """Versions with this sender and identifier."""
 
-    async def work(self, limit: int, skip: int = 0) -> list[StepWork]:
+    async def work(self, limit: int, skip: int = 0, lanes: Collection[Lane] = tuple(Lane)) -> list[StepWork]:
         """Steps of active plans that are due and not exhausted, most urgent lane first."""
 
     async def add_page(self, work: StepWork, batches: Sequence[Batch], after: tuple[str, str, int] | None) -> bool:

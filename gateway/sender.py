@@ -38,6 +38,7 @@ from gateway import log, metrics
 from gateway.breaker import Breaker
 from gateway.channel import BUG, Channel, Link
 from gateway.errors import Ambiguous, ChannelError, MingluoError, Permanent, Temporary, Throttled, Unusable
+from gateway.gate import Gate
 from gateway.model import NEVER_SENT, Batch, ClaimResult, Document, Lane, Level, Message, Receipt, Slice, State
 from gateway.ports import Clock, Ledger, Outbox, Settled
 from gateway.rotation import Turnstile
@@ -46,8 +47,6 @@ ATTEMPTS = 5
 BACKOFF_S = (1.0, 3.0, 10.0, 30.0)
 LEASE_MARGIN_S = 5.0  # a lease exceeds the longest send by this much
 GONE = "gone"  # an address that no longer exists: its person is taken out of later audiences
-YIELD_S = 0.02  # how long bulk work steps aside at a time
-YIELD_AT_MOST_S = 2.0
 
 T = TypeVar("T")
 _STATE = attrgetter("state")
@@ -62,30 +61,6 @@ class Composer(Protocol):
 
     async def repeatable(self, batch: Batch) -> bool:
         """Whether doubtful recipients are sent once more: red and evacuation only (rule 2)."""
-
-
-class Gate:
-    """Lets bulk work of this process step aside while more urgent work is under way (rule 5)."""
-
-    def __init__(self) -> None:
-        self._busy = dict.fromkeys(Lane, 0)
-
-    def enter(self, lane: Lane) -> None:
-        """Count a batch of `lane` in."""
-        self._busy[lane] += 1
-
-    def leave(self, lane: Lane) -> None:
-        """Count it out."""
-        self._busy[lane] -= 1
-
-    async def step_aside(self, lane: Lane) -> None:
-        """Wait, a bounded time, while a more urgent lane is busy."""
-        order = tuple(Lane)
-        above = order[: order.index(lane)]
-        waited = 0.0
-        while waited < YIELD_AT_MOST_S and any(self._busy[other] for other in above):
-            await asyncio.sleep(YIELD_S)
-            waited += YIELD_S
 
 
 class Stopping(MingluoError):

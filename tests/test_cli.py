@@ -437,6 +437,13 @@ def test_a_database_in_use_says_what_to_do_instead(
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_a_worker_of_an_unknown_lane_is_refused_and_the_lanes_are_named(run: Run) -> None:
+    """A worker that consumed nothing, for a typing error, would leave officials waiting in silence."""
+    result = run("worker", "--lanes", "gren,urgent")
+    assert result.exit_code == 2
+    assert "green,urgent,bulk,service" in result.stderr
+
+
 def test_a_role_alone_asks_for_the_clusters_servers(run: Run) -> None:
     """Separate roles on one SQLite file would corrupt each other's work."""
     result = run("worker")

@@ -38,6 +38,7 @@ from gateway.directory.table import Roster
 from gateway.directory.vault import Vault, normal_phone
 from gateway.errors import ConfigError
 from gateway.model import Group, Recipient, Target
+from gateway.ports import Page
 
 COUNTY = (FLOWER, WATER, OLD)
 
@@ -81,6 +82,23 @@ async def test_the_cursor_goes_on_without_gaps_or_repeats_whatever_the_limit(
     assert all(one.village.startswith(township) or not one.village for township, one in expected)
     for limit in (1, 2, 3, 7, 50):
         assert await here.all(audience(group), limit) == expected
+
+
+@pytest.mark.parametrize("group", list(Group))
+@pytest.mark.parametrize("limit", [1, 7, 10_000])
+async def test_several_pages_at_once_hold_the_same_people_in_the_same_order(
+    here: Town, tmp_path: Path, group: Group, limit: int
+) -> None:
+    """All officials of a county are asked for at once: none may be told twice or left out for it."""
+    await sampled(here, tmp_path / "roster")
+    for asked in (audience(group), audience(group, Target(WATER, (WATER_2,)), Target(OLD))):
+        found: list[Page] = []
+        while not found or found[-1].after is not None:
+            more = await here.directory.pages(asked, found[-1].after if found else None, limit)
+            assert all(len(page.persons) <= limit for page in more)
+            found += more
+        people = [(page.township, one) for page in found for one in page.recipients]
+        assert people == await here.all(asked, 10_000)
 
 
 @pytest.mark.parametrize("group", list(Group))

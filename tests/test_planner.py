@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -28,7 +28,7 @@ from gateway.model import (
     Step,
     Target,
 )
-from gateway.planner import WORK, Planner, only
+from gateway.planner import AT_ONCE, LEFT_S, WORK, Planner, only
 from gateway.ports import Draft, Page, Settled
 from gateway.relay import LANE_ROOM, Relay
 from gateway.store import Store
@@ -49,6 +49,10 @@ class Roster:
             ("411726204", "411726204201", people[-1]),
         )  # fmt: skip
 
+    async def pages(self, audience: Audience, after: tuple[str, str, int] | None, limit: int) -> list[Page]:
+        page = await self.page(audience, after, limit)
+        return [page, Page("")] if page.persons else [page]
+
     async def present(self, audience: Audience, people: tuple[int, ...]) -> frozenset[int]:
         return frozenset(people) & frozenset(self.here)
 
@@ -61,9 +65,11 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
     await database.close()
 
 
-def planner_of(store: Store, here: tuple[int, ...], clock: HandClock | None = None) -> Planner:
+def planner_of(
+    store: Store, here: tuple[int, ...], clock: HandClock | None = None, lanes: Mapping[Lane, timedelta] = AT_ONCE
+) -> Planner:
     relay = Relay(LocalBroker(), store.outbox)
-    return Planner(store, Roster(here), relay, {"noop": 2}, clock or HandClock())  # type: ignore[arg-type]  # two of its methods are asked for
+    return Planner(store, Roster(here), relay, {"noop": 2}, clock or HandClock(), lanes=lanes)  # type: ignore[arg-type]  # three of its methods are asked for
 
 
 async def told(store: Store, one: Alert, *, step: int) -> dict[int, str]:
@@ -250,6 +256,31 @@ async def test_steps_that_wait_hold_up_none_behind_them(store: Store) -> None:
     await store.database.write(lambda tx: tx.run("UPDATE step SET lane = 1 WHERE alert = :a", a=red.id))
     await plan_through(planner_of(store, (100,)))
     assert list(await told(store, red, step=1)) == [100]
+
+
+async def test_whoever_accepts_plans_green_and_a_planner_takes_over_what_was_left(store: Store) -> None:
+    """Officials are planned at once where their warning came in; if that process dies, they wait a second more."""
+    await store.outbox.accept(draft_of(alert(), batch_of(alert())))
+    one, draft = cancel_of(alert())
+    await store.outbox.accept(draft)
+    clock = HandClock()
+    late = {**AT_ONCE, Lane.GREEN: LEFT_S}
+    rest = planner_of(store, (100,), clock, late)
+    assert not await rest.round()
+    clock.advance(LEFT_S.total_seconds())
+    assert await rest.round()
+    assert 100 in await told(store, one, step=1)
+
+
+async def test_a_planner_of_green_alone_leaves_residents_to_the_others(store: Store) -> None:
+    """The process that takes warnings in must not be busy with a million residents when the next one comes."""
+    await store.outbox.accept(draft_of(alert(), batch_of(alert())))
+    one, draft = cancel_of(alert())
+    bulk = replace(draft.plan.steps[0], lane=Lane.BULK)
+    await store.outbox.accept(replace(draft, plan=replace(draft.plan, steps=(bulk,))))
+    assert not await planner_of(store, (100,), lanes={Lane.GREEN: timedelta()}).round()
+    assert await told(store, one, step=1) == {}
+    assert await planner_of(store, (100,)).round()
 
 
 def test_a_page_cut_down_keeps_its_columns_together() -> None:

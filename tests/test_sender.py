@@ -19,7 +19,7 @@ from gateway.database import Database
 from gateway.errors import Ambiguous, ChannelError, Permanent, Temporary, Throttled, Unusable
 from gateway.metrics import REGISTRY
 from gateway.model import Batch, ClaimResult, Lane, Level, Message, Notice, Receipt, Record, Slice, State, Status
-from gateway.sender import ATTEMPTS, LEASE_MARGIN_S, Gate, Sender, Stopping
+from gateway.sender import ATTEMPTS, LEASE_MARGIN_S, Sender, Stopping
 from gateway.store import Store
 
 SENT = Receipt(State.SUBMITTED)
@@ -276,18 +276,6 @@ async def test_a_process_that_ends_claims_nothing_more(desk: Desk) -> None:
         await sender.send(desk.batch)
     assert channel.calls == [((0, 1), False)]
     assert await desk.work(Scripted(always(SENT))) == {"submitted": 4}
-
-
-async def test_bulk_steps_aside_while_green_is_under_way() -> None:
-    """Rule 5: a blue notice waits while a red one is on its way, and not for ever."""
-    gate = Gate()
-    gate.enter(Lane.GREEN)
-    bulk = asyncio.create_task(gate.step_aside(Lane.BULK))
-    green = asyncio.create_task(gate.step_aside(Lane.GREEN))
-    await asyncio.wait([green])
-    assert not bulk.done()
-    gate.leave(Lane.GREEN)
-    await asyncio.wait_for(bulk, 1)
 
 
 async def test_a_refused_account_is_left_alone_before_it_is_asked_again(desk: Desk) -> None:

@@ -15,22 +15,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.cli.frame import load_channels, load_settings, owned_elsewhere, tell
+from gateway.model import Lane
 
 if TYPE_CHECKING:
     from gateway.app import App
     from gateway.settings import Settings
 
 DEMO_TOKEN = "demo-411726-qxj-issuer"  # noqa: S105 - public; opens simulations only
-PLANNER_NICE = 15  # bulk planning gives way to whatever is urgent on the same machine
+BULK_NICE = 15  # bulk work gives way to whatever is urgent on the same machine
+ALL_LANES = ",".join(Lane)
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on; default MINGLUO_HOST or 127.0.0.1.")]
 Port = Annotated[int | None, typer.Option(help="TCP port of its own; default MINGLUO_PORT or 8080; 0: a free one.")]
+Lanes = Annotated[str, typer.Option(metavar="LANES", help="Lanes it takes from, comma between; default: all four.")]
 
 
-def run(settings: Settings, roles: Collection[str], announce: Callable[[App], None]) -> None:
+def run(
+    settings: Settings, roles: Collection[str], announce: Callable[[App], None], lanes: Collection[Lane] = tuple(Lane)
+) -> None:
     """Run roles until SIGTERM or SIGINT, then end in order; a second signal ends at once.
 
-    `announce` is called once everything has started.
+    `announce` is called once everything has started; a worker takes from `lanes` only.
     """
     import uvloop
 
@@ -50,7 +55,7 @@ def run(settings: Settings, roles: Collection[str], announce: Callable[[App], No
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end)
         with suppress(asyncio.CancelledError):
-            async with App(settings, roles) as app:
+            async with App(settings, roles, lanes=lanes) as app:
                 # What stands from the start (places, templates, code) is never garbage: looking through it again and
                 # again would hold the loop up for 0.1 s each time.
                 gc.collect()
@@ -100,7 +105,7 @@ def _announce(app: App) -> None:
     typer.echo("Rosters are imported while it is stopped: mingluo import officials FILE")
 
 
-def _role(role: str, settings: Settings) -> None:
+def _role(role: str, settings: Settings, lanes: Collection[Lane] = tuple(Lane)) -> None:
     if settings.embedded:
         from gateway.errors import ConfigError
 
@@ -108,7 +113,12 @@ def _role(role: str, settings: Settings) -> None:
             f"{role} is one process of a cluster: set MINGLUO_AMQP_URL, MINGLUO_DATABASE_URL and MINGLUO_REDIS_URL, "
             "or run everything in one process with: mingluo serve"
         )
-    run(settings, [role], lambda app: tell(f"{role} runs on {settings.host}:{app.port}"))
+    run(settings, [role], lambda app: tell(f"{role} runs on {settings.host}:{app.port}"), lanes)
+
+
+def _give_way() -> None:
+    with suppress(PermissionError):  # already nicer than we may ask for
+        os.nice(BULK_NICE - os.nice(0))
 
 
 def api(host: Host = None, port: Port = None) -> None:
@@ -125,17 +135,32 @@ def planner(host: Host = None, port: Port = None) -> None:
     Example: mingluo planner --port 8082
     """
     settings = load_settings(host=host, port=port)
-    with suppress(PermissionError):  # already nicer than we may ask for
-        os.nice(PLANNER_NICE - os.nice(0))
+    _give_way()
     _role("planner", settings)
 
 
-def worker(host: Host = None, port: Port = None) -> None:
+def worker(host: Host = None, port: Port = None, lanes: Lanes = ALL_LANES) -> None:
     """Run a worker of a cluster: claims batches and sends them through the HTTP channels.
 
-    Example: mingluo worker --port 8083
+    Run one for green,urgent and one for bulk,service, so that a red warning never waits for the processor behind a
+    million blue ones; a worker without green and urgent runs at nice 15.
+
+    Example: mingluo worker --port 8083 --lanes green,urgent
     """
-    _role("worker", load_settings(host=host, port=port))
+    taken = _lanes(lanes)
+    settings = load_settings(host=host, port=port)
+    if taken.isdisjoint({Lane.GREEN, Lane.URGENT}):
+        _give_way()
+    _role("worker", settings, taken)
+
+
+def _lanes(text: str) -> frozenset[Lane]:
+    from gateway.errors import ConfigError
+
+    try:
+        return frozenset(Lane(name.strip()) for name in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--lanes {text}: name one or more of {ALL_LANES}, comma between") from None
 
 
 def hub(host: Host = None, port: Port = None) -> None:

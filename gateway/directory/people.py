@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -24,6 +24,8 @@ from gateway.ports import Clock, Page
 Cursor = tuple[str, str, int]
 ORDER = (Group.OFFICIALS.value, Group.RESIDENTS.value, Group.SUBSCRIBERS.value)
 RANK = {group: rank for rank, group in enumerate(ORDER)}
+TOGETHER = frozenset({Group.OFFICIALS, Group.LOUDSPEAKERS})
+"""Few in a township and wanted at once: all townships are asked about together."""
 EVERYONE = 1 << 40
 ASKED = 10_000  # ids in one query; databases bound the number of parameters
 PERSON = itemgetter(1)
@@ -61,13 +63,29 @@ class SqlDirectory:
         """Return the next page; see `gateway.ports.Directory`."""
         return await self._database.read(lambda tx: self._page(tx, audience, after, limit), 30.0)
 
+    async def pages(self, audience: Audience, after: Cursor | None, limit: int) -> list[Page]:
+        """Return the next pages in one visit to the database; see `gateway.ports.Directory`."""
+        return await self._database.read(lambda tx: self._pages(tx, audience, after, limit), 30.0)
+
+    def _pages(self, tx: Tx, audience: Audience, after: Cursor | None, limit: int) -> list[Page]:
+        found, number = list[Page](), 0
+        for run in _runs(tx, audience, after, limit):
+            found.append(self._columns(audience, *run))
+            number += len(found[-1].persons)
+            if number >= limit:
+                return found
+        return [*found, Page("")]
+
     def _page(self, tx: Tx, audience: Audience, after: Cursor | None, limit: int) -> Page:
-        for township, (rows, places), behind in _runs(tx, audience, after, limit):
-            villages, persons, addresses, _ = zip(*rows, strict=True)
-            if audience.group is not Group.LOUDSPEAKERS:
-                addresses = tuple([_decode(plain).address for plain in self._vault.open_all(addresses)])
-            return Page(township, persons, addresses, villages, places, behind)
+        for run in _runs(tx, audience, after, limit):
+            return self._columns(audience, *run)
         return Page("")
+
+    def _columns(self, audience: Audience, township: str, counted: Counted, behind: Cursor) -> Page:
+        villages, persons, addresses, _ = zip(*counted.rows, strict=True)
+        if audience.group is not Group.LOUDSPEAKERS:
+            addresses = tuple([_decode(plain).address for plain in self._vault.open_all(addresses)])
+        return Page(township, persons, addresses, villages, counted.places, behind)
 
     async def count(self, audience: Audience) -> dict[str, int]:
         """Return recipients per township, counted as `page` would give them."""
@@ -227,14 +245,57 @@ def _runs(
 ) -> Iterator[tuple[str, Counted, Cursor]]:
     """Those who count behind a cursor, at most `limit` rows at a time: (township, rows, cursor behind them)."""
     start = after or ("", "", 0)
-    for target in merged(audience.targets):
-        if target.township < start[0]:
-            continue
+    targets = [target for target in merged(audience.targets) if target.township >= start[0]]
+    if audience.group in TOGETHER and not any(target.villages for target in targets):
+        yield from _together(tx, audience, targets, start, limit, light=light)
+        return
+    for target in targets:
         behind = start if target.township == start[0] else (target.township, "", 0)
         while rows := _rows(tx, audience, target, behind, limit, light=light):
             behind = (target.township, rows[-1][0], rows[-1][1])
             if (counted := _counted(tx, audience, target.township, rows)).rows:
                 yield target.township, counted, behind
+
+
+def _together(
+    tx: Tx, audience: Audience, targets: Sequence[Target], behind: Cursor, limit: int, *, light: bool
+) -> Iterator[tuple[str, Counted, Cursor]]:
+    """As `_runs`, of all whole townships at once: a question for each would keep the last official waiting."""
+    townships = [target.township for target in targets]
+    while rows := _rows_of_all(tx, audience, townships, behind, limit, light=light):
+        for township, run in groupby(rows, itemgetter(4)):
+            own = _distinct([row[:4] for row in run])
+            behind = (township, own[-1][0], own[-1][1])
+            if (counted := _counted(tx, audience, township, own)).rows:
+                yield township, counted, behind
+        if len(rows) < limit:
+            return
+
+
+def _rows_of_all(
+    tx: Tx, audience: Audience, townships: Sequence[str], behind: Cursor, limit: int, *, light: bool
+) -> list[Row]:
+    """(village, id, sealed or name, several, township) of officials or loudspeakers, in order, behind a cursor."""
+    place = dict(zip(("township", "village", "person"), behind, strict=True))
+    if audience.group is Group.LOUDSPEAKERS:
+        return tx.all(
+            "SELECT village, id, name, 0, township FROM device WHERE township IN :*townships AND standing = 'service'"
+            " AND (township, village, id) > (:township, :village, :person)"
+            " ORDER BY township, village, id LIMIT :limit",
+            townships=townships,
+            limit=limit,
+            **place,
+        )
+    return tx.all(
+        f"SELECT p.village, p.person, {'NULL' if light else 'r.secret'}, r.several, p.township FROM place p"
+        " JOIN person r ON r.id = p.person WHERE p.township IN :*townships AND p.audience = :audience"
+        " AND p.until IS NULL AND (p.township, p.village, p.person) > (:township, :village, :person)"
+        " AND r.standing = 'active' ORDER BY p.township, p.village, p.person LIMIT :limit",
+        townships=townships,
+        audience=audience.group.value,
+        limit=limit,
+        **place,
+    )
 
 
 def _rows(tx: Tx, audience: Audience, target: Target, behind: Cursor, limit: int, *, light: bool = False) -> list[Row]:
@@ -263,7 +324,11 @@ def _rows(tx: Tx, audience: Audience, target: Target, behind: Cursor, limit: int
         language=audience.language if audience.group is Group.SUBSCRIBERS else "",
         **values,
     )
-    # Two roles in one village are two rows; the page goes on behind the person, so they never meet again.
+    return _distinct(rows)
+
+
+def _distinct(rows: list[Row]) -> list[Row]:
+    """Two roles in one village are two rows; the page goes on behind the person, so they never meet again."""
     if len(set(map(PERSON, rows))) == len(rows):
         return rows
     return [rows[0], *(b for a, b in pairwise(rows) if a[:2] != b[:2])]

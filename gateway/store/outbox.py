@@ -121,20 +121,21 @@ class SqlOutbox:
     async def _rows(self, tail: str, **values: object) -> list[AlertRow]:
         return await self._database.read(lambda tx: alert_rows(tx, tail, **values))
 
-    async def work(self, limit: int, skip: int = 0) -> list[StepWork]:
+    async def work(self, limit: int, skip: int = 0, lanes: Collection[Lane] = LANES) -> list[StepWork]:
         """Steps of active plans that are due and not exhausted, most urgent lane first."""
         now = micros(self._clock.now())
         rows = await self._database.look(
             lambda tx: tx.all(
-                "SELECT s.alert, s.number, s.township, s.village, s.person, s.sequence FROM step s"
+                "SELECT s.alert, s.number, s.township, s.village, s.person, s.sequence, s.lane FROM step s"
                 " JOIN alert a ON a.id = s.alert WHERE s.finished = 0 AND s.start <= :now AND a.standing = 'active'"
-                " ORDER BY s.lane, s.start, s.sequence, s.number LIMIT :limit OFFSET :skip",
+                " AND s.lane IN :*lanes ORDER BY s.lane, s.start, s.sequence, s.number LIMIT :limit OFFSET :skip",
                 now=now,
+                lanes=[LANE_RANK[lane] for lane in lanes],
                 limit=limit,
                 skip=skip,
             )
         )
-        return [StepWork(r[0], r[1], (r[2], r[3], r[4]) if r[2] else None, r[5]) for r in rows]
+        return [StepWork(r[0], r[1], (r[2], r[3], r[4]) if r[2] else None, r[5], LANES[r[6]]) for r in rows]
 
     async def add_page(self, work: StepWork, batches: Sequence[Batch], after: tuple[str, str, int] | None) -> bool:
         """Write a page's batches and the cursor in one transaction; `after` None: the step is exhausted.
