@@ -27,6 +27,7 @@ from gateway.store.command import Wanted
 
 POLL_S = 0.25
 RESEND_S = 60.0  # a command a device neither reported on nor refused is written again
+KEEP = 4096  # batches; beyond them those without an open command are forgotten
 COMPOSE_AGAIN_S = 5.0  # a batch that could not be composed is tried again
 
 _log = log.get("hub")
@@ -87,9 +88,15 @@ class Hub:
         if not held:
             return 0
         now = self._clock.now().timestamp()
+        found = await self._store.commands.wanted(held, self._batches.keys())
+        self._batches |= found.batches
+        if len(self._batches) > KEEP:
+            still = {item.batch for item in found.items}
+            self._batches = {name: batch for name, batch in self._batches.items() if name in still}
+            self._messages = {key: message for key, message in self._messages.items() if key[0] in still}
         due = [
             item
-            for item in await self._store.commands.wanted(held)
+            for item in found.items
             if now - self._written[item.device].get(_Written(item.batch, item.stop), 0.0) >= RESEND_S
         ]
         messages = await self._compose(due, now)
@@ -153,18 +160,16 @@ class Hub:
             self._timed.add(alert)
             row = await self._store.outbox.alert(alert)
             if row is not None and row.plan.route == "green" and row.accepted_at >= self._since:
-                metrics.first_socket_seconds.observe((at - row.accepted_at).total_seconds())
+                took_s = (at - row.accepted_at).total_seconds()
+                metrics.first_socket_seconds.observe(took_s)
+                _log.info("first_write", alert=alert, took_ms=round(took_s * 1000, 2))
 
     async def _message(self, item: Wanted) -> Message:
         key = (item.batch, item.stop)
         if key not in self._messages:
-            batch = self._batches.get(item.batch) or await self._store.commands.batch(item.batch)
+            batch = self._batches.get(item.batch)
             if batch is None:
                 raise LookupError(f"no batch {item.batch}")
-            if len(self._messages) > 4096:
-                self._messages.clear()
-                self._batches.clear()
-            self._batches[item.batch] = batch
             self._messages[key] = await self._composer.message(batch, range(len(batch)), again=False)
         return self._messages[key]
 

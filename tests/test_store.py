@@ -447,12 +447,12 @@ async def test_a_page_is_written_once_whoever_plans(store: Store) -> None:
     one = alert()
     await store.outbox.accept(replace(draft_of(one), cursors={}))
     work = (await store.outbox.work(10))[0]
-    assert work == StepWork(one.id, 1, None, 0)
+    assert work == StepWork(one.id, 1, None, 0, Lane.GREEN)
     after = ("411726204", "411726204201", 103)
     assert await store.outbox.add_page(work, [batch_of(one)], after)
     assert not await store.outbox.add_page(work, [batch_of(one)], after)
-    assert await store.outbox.work(10) == [StepWork(one.id, 1, after, 1)]
-    assert await store.outbox.add_page(StepWork(one.id, 1, after, 1), [], None)
+    assert await store.outbox.work(10) == [StepWork(one.id, 1, after, 1, Lane.GREEN)]
+    assert await store.outbox.add_page(StepWork(one.id, 1, after, 1, Lane.GREEN), [], None)
     assert await store.outbox.work(10) == []
 
 
@@ -602,18 +602,18 @@ async def test_an_answer_to_a_drill_confirms_no_real_warning(store: Store, hand:
 async def test_a_recall_stops_what_was_taken_and_settles_what_was_not(store: Store) -> None:
     """There is no moment in which a recalled warning is written to a loudspeaker and never stopped."""
     batch = await opened(store, slice_=0, channel="loudspeaker_ws")
-    wanted = await store.commands.wanted(batch.persons)
+    wanted = (await store.commands.wanted(batch.persons)).items
     assert await store.commands.take(wanted[:2]) == frozenset(wanted[:2])
     await store.outbox.stop(batch.alert, "recalled", Record(NOW, "issuer", "recall", batch.alert))
     assert await store.commands.take(wanted[2:]) == frozenset()
-    left = await store.commands.wanted(batch.persons)
+    left = (await store.commands.wanted(batch.persons)).items
     assert [(item.device, item.stop) for item in left] == [(one.device, True) for one in wanted[:2]]
 
 
 async def test_a_halt_that_came_first_keeps_loudspeakers_silent(store: Store) -> None:
     """What was asked for a moment before the halt is not written a moment after it."""
     batch = await opened(store, slice_=0, channel="loudspeaker_ws")
-    wanted = await store.commands.wanted(batch.persons)
+    wanted = (await store.commands.wanted(batch.persons)).items
     await store.outbox.halt("loudspeaker_ws", True, Record(NOW, "duty", "halt", "loudspeaker_ws"))
     assert await store.commands.take(wanted) == frozenset()
     await store.outbox.halt("loudspeaker_ws", False, Record(NOW, "duty", "release", "loudspeaker_ws"))
@@ -623,8 +623,8 @@ async def test_a_halt_that_came_first_keeps_loudspeakers_silent(store: Store) ->
 async def test_a_command_of_another_process_costs_this_one_nothing(store: Store) -> None:
     """Only devices held here are asked about, and only those with something open."""
     batch = await opened(store, slice_=0, channel="loudspeaker_ws")
-    assert await store.commands.wanted([1, 2, 3]) == []
-    assert [item.device for item in await store.commands.wanted([1, *batch.persons[:1]])] == [100]
+    assert (await store.commands.wanted([1, 2, 3])).items == []
+    assert [item.device for item in (await store.commands.wanted([1, *batch.persons[:1]])).items] == [100]
 
 
 async def test_the_same_reply_twice_is_kept_once(store: Store) -> None:
@@ -639,11 +639,11 @@ async def test_device_commands_are_desired_state_until_reported_or_stopped(store
     """A loudspeaker that comes back after a power cut hears what is live, and nothing else."""
     batch = await opened(store, slice_=0, channel="loudspeaker_ws")
     devices = list(batch.persons)
-    assert [item.device for item in await store.commands.wanted(devices)] == devices
+    assert [item.device for item in (await store.commands.wanted(devices)).items] == devices
     await store.ledger.commit([Report("loudspeaker_ws", "", State.PLAYED, NOW, "", batch.id, 0)])
     await store.ledger.commit([Report("loudspeaker_ws", "", State.DELIVERED, NOW, "playing", batch.id, 1)])
     await store.outbox.stop(batch.alert, "cancelled", Record(NOW, "issuer", "recall", batch.alert))
-    left = await store.commands.wanted(devices)
+    left = (await store.commands.wanted(devices)).items
     assert [(item.device, item.stop) for item in left] == [(devices[1], True)]
     assert await store.ledger.unsealed(10) == []
     await store.ledger.commit([Report("loudspeaker_ws", "", State.FAILED, NOW, "stopped", batch.id, 1)])

@@ -30,6 +30,13 @@ class Wanted(NamedTuple):
     stop: bool
 
 
+class Open(NamedTuple):
+    """Unfinished commands, and the frozen batches they belong to, as far as they were not known."""
+
+    items: list[Wanted]
+    batches: dict[str, Batch]
+
+
 class Commands:
     """Unfinished commands of devices."""
 
@@ -37,11 +44,14 @@ class Commands:
         self._database = database
         self._clock = clock
 
-    async def wanted(self, devices: Collection[int]) -> list[Wanted]:
-        """Live, unfinished commands of these devices; nothing expired, halted or of an ended alert but its stops."""
+    async def wanted(self, devices: Collection[int], known: Collection[str] = ()) -> Open:
+        """Live, unfinished commands of these devices; nothing expired, halted or of an ended alert but its stops.
+
+        Batches that are not `known` come with them: another question would be another wait before the first byte.
+        """
         now = micros(self._clock.now())
 
-        def operation(tx: Tx) -> list[Wanted]:
+        def operation(tx: Tx) -> Open:
             # The ordinary hour: thousands of devices cost one look into a small index; so do a few broken ones.
             some = tx.all("SELECT device FROM device_command WHERE finished = 0 LIMIT :few", few=FEW)
             ids = sorted({row[0] for row in some}.intersection(devices) if len(some) < FEW else devices)
@@ -56,7 +66,10 @@ class Commands:
                     ids=ids[start : start + CHUNK],
                     now=now,
                 )
-            return [Wanted(row[0], row[1], row[2], row[3], row[4] == "stop") for row in rows]
+            items = [Wanted(row[0], row[1], row[2], row[3], row[4] == "stop") for row in rows]
+            new = sorted({item.batch for item in items}.difference(known))
+            found = tx.all("SELECT batch, body FROM outbox WHERE batch IN :*new", new=new) if new else []
+            return Open(items, {batch: unpack_batch(body) for batch, body in found})
 
         return await self._database.read(operation)
 
@@ -75,11 +88,6 @@ class Commands:
             return frozenset(item for batch in sorted(batches) for item in _take(tx, batch, batches[batch], at))
 
         return await self._database.write(operation, TAKE_PATIENCE_S)
-
-    async def batch(self, batch: str) -> Batch | None:
-        """The frozen batch a command belongs to."""
-        row = await self._database.read(lambda tx: tx.one("SELECT body FROM outbox WHERE batch = :b", b=batch))
-        return unpack_batch(row[0]) if row else None
 
 
 def _take(tx: Tx, batch: str, items: Mapping[int, Wanted], at: int) -> list[Wanted]:
