@@ -136,7 +136,7 @@ def test_an_unknown_bench_is_wrong_use() -> None:
 
 
 def test_a_figure_says_whether_its_target_was_met() -> None:
-    """The report shows a missed target as missed: 100 ms, four fifths of the loop, 100,000 a second."""
+    """The report shows a missed target as missed: 100 ms, nine tenths of the loop, 100,000 a second."""
     assert of_first(FIRST).met
     assert of_sms(SMS).met
     assert not of_fanout(FANOUT).met

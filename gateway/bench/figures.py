@@ -6,10 +6,10 @@ import msgspec
 
 from gateway.bench.fanout import Fanout, fanout
 from gateway.bench.first import First, first
+from gateway.bench.sms import RATIO as SMS_RATIO
 from gateway.bench.sms import Sms, sms
 
 FIRST_MS = 100.0
-SMS_RATIO = 0.8
 FANOUT_S = 100_000.0
 
 
