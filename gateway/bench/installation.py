@@ -46,6 +46,8 @@ from gateway.settings import data_folder
 TOKEN = "demo-411726-qxj-issuer"  # noqa: S105  # counts in simulation only
 HEADERS = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/cap+xml"}
 CHANNELS = "[noop]\n"
+WORKERS = {"worker": "green,urgent", "bulk": "bulk,service"}
+"""Workers where bulk work has one of its own, and the lanes they take from."""
 PATIENCE_S = 300.0
 POLL_S = 0.01
 ANSWER_S = 5.0
@@ -180,13 +182,16 @@ class Installation:
             await database.close()
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Running]:
-        """Run every process of the gateway; each starts anew."""
+    async def running(self, *, lanes: bool = False, log_level: str = "warning") -> AsyncIterator[Running]:
+        """Run every process of the gateway; each starts anew. `lanes`: bulk work of a cluster has its own worker."""
         stage = Stage(self.folder, self.servers, self.namespace, secret_key=self.secret_key)
-        own = {"MINGLUO_CONFIG": str(self.folder / "config"), "MINGLUO_LOG_LEVEL": "warning"}
+        own = {"MINGLUO_CONFIG": str(self.folder / "config"), "MINGLUO_LOG_LEVEL": log_level}
+        commands = {role: [role] for role in stage.roles}
+        if lanes and self.servers.cluster:
+            commands |= {name: ["worker", "--lanes", taken] for name, taken in WORKERS.items()}
         try:
-            for role in stage.roles:
-                stage.start(role, ["-m", "gateway.cli", role], environment() | stage.environment(role) | own)
+            for name, command in commands.items():
+                stage.start(name, ["-m", "gateway.cli", *command], environment() | stage.environment(name) | own)
             await stage.answering()
             with closing(self._connect()) as connection:
                 async with ClientSession(stage.api_url, headers=HEADERS) as session:

@@ -28,36 +28,36 @@ class Name(StrEnum):
     SIGNED = "signed"
     FROZEN = "frozen"
     LEDGER = "ledger"
+    ISOLATION = "isolation"
     IMPORT = "import"
 
 
 ORDER = (
-    Name.INTAKE, Name.SIGNED, Name.FIRST, Name.SMS, Name.FANOUT, Name.LEDGER, Name.IMPORT, Name.FROZEN,
+    Name.INTAKE, Name.SIGNED, Name.FIRST, Name.SMS, Name.FANOUT, Name.ISOLATION, Name.LEDGER, Name.IMPORT, Name.FROZEN,
 )  # fmt: skip
 
 
 def bench(
     name: Annotated[
-        Name,
-        typer.Argument(metavar="[NAME]", help="intake, signed, first, sms, fanout, ledger, import, frozen or all."),
+        Name, typer.Argument(metavar="[NAME]", help=f"{', '.join(Name)}.")
     ] = Name.ALL,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON line per bench.")] = False,
     recipients: Annotated[
         int | None,
-        typer.Option(min=1, help="Residents (fanout, import, intake's recall), texts (sms), receipts (ledger)."),
+        typer.Option(min=1, help="Residents (fanout, isolation, import, intake), texts (sms), receipts (ledger)."),
     ] = None,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds; alerts for first.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds; alerts for first and isolation.")] = None,
     peers: Annotated[
         bool, typer.Option(help="Also Celery, Dramatiq, taskiq, FastStream (fanout), in environments of their own.")
     ] = True,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Of each part of a round (intake).")] = None,
     write: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the page of the figures.")] = None,
 ) -> None:
-    """Measure intake, the first loudspeaker, SMS, the fan-out, the ledger, bringing a roster in, frozen neighbours.
+    """Measure intake, the first loudspeaker, SMS, the fan-out and what it costs others, ledger, import, frozen peers.
 
-    Nothing real is sent and nothing of an installation is touched. Without options: about eight minutes on two cores.
-    The fan-out's cluster and its peers need MINGLUO_AMQP_URL, MINGLUO_DATABASE_URL and MINGLUO_REDIS_URL; ledger and
-    import are also measured on that PostgreSQL, and a frozen neighbour on that RabbitMQ. Databases, queues and keys
+    Nothing real is sent and nothing of an installation is touched. Without options: about fifteen minutes on two cores.
+    The clusters of fanout and isolation, and peers, need MINGLUO_AMQP_URL, MINGLUO_DATABASE_URL and MINGLUO_REDIS_URL;
+    ledger and import are also measured on that PostgreSQL, a frozen neighbour on that RabbitMQ. Databases, queues, keys
     are the bench's own and removed. `make bench` starts private servers.
 
     Example: mingluo bench fanout --recipients 100000 --rounds 3 --json
@@ -93,6 +93,7 @@ async def _measure(
     from gateway.bench.frozen import frozen
     from gateway.bench.installation import given
     from gateway.bench.intake import intake
+    from gateway.bench.isolation import isolation
     from gateway.bench.ledger import ledger
     from gateway.bench.roster import roster
     from gateway.bench.signed import signed
@@ -111,6 +112,8 @@ async def _measure(
         return await roster(recipients or 50_000, rounds or 1)
     if name is Name.FANOUT:
         return await fanout(recipients or 1_000_000, rounds or 5, servers=given(), peers=peers, say=tell)
+    if name is Name.ISOLATION:
+        return await isolation(recipients or 1_000_000, rounds or 50, given(), tell)
     if name is Name.SMS:
         return await sms(recipients or 2_000, rounds or 7)
     return await first(rounds or 40)
