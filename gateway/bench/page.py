@@ -94,7 +94,7 @@ The cluster has a worker for green and urgent and one for bulk and service, and 
 One FIFO queue is a plain aio-pika layout on a durable quorum queue, consumed with a prefetch of 50 by a process that
 claims, sends and keeps nothing, where a red warning is one message: once with a message per recipient, as task queues
 work, behind at most 100,000 of them, and once with a message per thousand. Reds are published evenly over its drain.
-"""
+""",
 }
 """What a reader must know before the figures."""
 

@@ -38,9 +38,7 @@ ORDER = (
 
 
 def bench(
-    name: Annotated[
-        Name, typer.Argument(metavar="[NAME]", help=f"{', '.join(Name)}.")
-    ] = Name.ALL,
+    name: Annotated[Name, typer.Argument(metavar="[NAME]", help=f"{', '.join(Name)}.")] = Name.ALL,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON line per bench.")] = False,
     recipients: Annotated[
         int | None,
