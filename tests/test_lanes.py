@@ -118,6 +118,12 @@ class Watched:
             self._asked()
         return await self._directory.page(audience, after, limit)
 
+    async def pages(self, audience: Audience, after: tuple[str, str, int] | None, limit: int) -> list[Page]:
+        """As the real one."""
+        if audience.group is Group.RESIDENTS:
+            self._asked()
+        return await self._directory.pages(audience, after, limit)
+
 
 class Noted:
     """A broker that notes what it was given to publish."""
@@ -202,6 +208,10 @@ class Endless:
         return Page(
             FLOWER, persons, ("",) * limit, (FLOWER_1,) * limit, {}, (FLOWER, FLOWER_1, persons[-1])
         )  # fmt: skip
+
+    async def pages(self, audience: Audience, after: tuple[str, str, int] | None, limit: int) -> list[Page]:
+        """One, as large as it may be."""
+        return [await self.page(audience, after, limit)]
 
 
 async def test_what_the_planner_holds_is_bounded_however_many_there_are(store: Store) -> None:
