@@ -5,8 +5,8 @@ two planners cannot write the same page. While it is written, the next ones are 
 thread. `first` gives intake the opening batches that are stored with the alert itself.
 
 Order: the most urgent lane that comes further is served alone, so that no resident's page is read before the
-officials and loudspeakers are on their way, and none of a blue warning while a red one is frozen. Alerts of one
-lane take turns of `TURN` recipients: one of 7 townships does not wait for one of 200.
+officials and loudspeakers are on their way, whichever process freezes those, and none of a blue warning while a red
+one is frozen. Alerts of one lane take turns of `TURN` recipients: one of 7 townships does not wait for one of 200.
 
 Memory: of `AHEAD` steps the next turn's pages are held, and `relay.ROOM` batches of each alert wait for the
 publishers of a lane; an alert that has no room there is passed over. All else lies in the outbox.
@@ -39,6 +39,7 @@ LEFT_S = timedelta(seconds=1)  # until a green step counts as left by the proces
 AHEAD = 8  # steps whose next pages may be held
 FRESH = timedelta(seconds=2)  # how long; whoever has opted out or was erased meanwhile must not be told
 IDLE_S = 0.25
+LOOK_S = 0.02  # while another process freezes the officials and loudspeakers of an alert
 ENDS = frozenset({Notice.ALL_CLEAR, Notice.PARTIAL_ALL_CLEAR, Notice.CORRECTION})
 WORK = 64  # steps looked at in one round
 LOOK = timedelta(seconds=5)  # between two looks at whom a fallback is to serve
@@ -162,6 +163,7 @@ class Planner:
         self._plans: dict[str, Plan] = {}
         self._look: dict[tuple[str, int], datetime] = {}
         self._ahead: dict[tuple[str, int], _Ahead] = {}
+        self._left: set[str] = set()  # alerts whose green steps are under way where they were accepted
         relay.when_room(self.wake)
 
     def wake(self) -> None:
@@ -198,7 +200,7 @@ class Planner:
             if not busy:
                 self._woken.clear()
                 try:
-                    async with asyncio.timeout(IDLE_S):
+                    async with asyncio.timeout(LOOK_S if self._left else IDLE_S):
                         await self._woken.wait()
                 except TimeoutError:
                     continue
@@ -211,6 +213,7 @@ class Planner:
         """
         await asyncio.sleep(0)  # whoever was offered a batch publishes it before the next page is read
         skip, busy = 0, False
+        self._left.clear()
         while not busy and (found := await self._outbox.work(WORK, skip, self._lanes)):
             busy = await self._turns(found)
             skip += len(found)
@@ -224,6 +227,8 @@ class Planner:
         for item in found:
             if busy is not None and item.lane is not busy:
                 break
+            if item.alert in self._left:
+                continue
             try:
                 if await self._turn(item):
                     busy = item.lane
@@ -242,6 +247,7 @@ class Planner:
         if not self._relay.has_room(step.lane, work.alert) or not self._gate.passes(step.lane):
             return False
         if step.start + self._lanes[step.lane] > self._clock.now():
+            self._left.add(work.alert)
             return False
         if step.fallback_of is not None:
             return await self._stand_in(work, step)

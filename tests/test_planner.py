@@ -272,6 +272,21 @@ async def test_whoever_accepts_plans_green_and_a_planner_takes_over_what_was_lef
     assert 100 in await told(store, one, step=1)
 
 
+async def test_residents_wait_until_the_officials_are_planned_wherever_that_is(store: Store) -> None:
+    """Who has to lead a village out comes first, also while another process is at it, or has died over it."""
+    await store.outbox.accept(draft_of(alert(), batch_of(alert())))
+    one, draft = cancel_of(alert())
+    (green,) = draft.plan.steps
+    many = replace(green, number=2, lane=Lane.BULK)
+    await store.outbox.accept(replace(draft, plan=replace(draft.plan, steps=(green, many))))
+    rest = planner_of(store, (100,), lanes={**AT_ONCE, Lane.GREEN: LEFT_S})
+    assert not await rest.round()
+    assert await planner_of(store, (100,), lanes={Lane.GREEN: timedelta()}).round()
+    assert (await told(store, one, step=2)) == {}
+    assert await rest.round()
+    assert 100 in await told(store, one, step=2)
+
+
 async def test_a_planner_of_green_alone_leaves_residents_to_the_others(store: Store) -> None:
     """The process that takes warnings in must not be busy with a million residents when the next one comes."""
     await store.outbox.accept(draft_of(alert(), batch_of(alert())))
