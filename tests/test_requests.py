@@ -23,6 +23,7 @@ from api_support import (
     JIALOU,
     NAMES,
     NEIGHBOUR,
+    PHONES,
     SIGNER,
     TONGSHAN,
     VIEWER,
@@ -209,6 +210,17 @@ async def test_what_is_kept_holds_no_person_and_goes_after_a_day(desk: Desk, tmp
     response, _ = await desk.call("POST", "/v1/halt", ADMIN, {"scope": "all", "on": True}, **{KEY: "new"})
     assert response.status == 200
     assert len(rows()) == 1
+
+
+async def test_of_a_number_in_a_body_no_digest_is_kept_that_could_be_tried_out(desk: Desk, tmp_path: Path) -> None:
+    """A number has eleven digits: the digest of a body that holds one would name who was erased, within minutes."""
+    for given in ("4f1c", "9b07"):
+        body = {"phone": PHONES[1], "on": False}
+        response, _ = await desk.call("POST", "/v1/people/opt-out", CLERK, body, **{KEY: given})
+        assert response.status == 200
+    with sqlite3.connect(tmp_path / "api.db") as connection:
+        digests = [one for (one,) in connection.execute("SELECT digest FROM idempotency")]
+    assert len(set(digests)) == len(digests) == 2
 
 
 # --- ETag -----------------------------------------------------------------------------------------
