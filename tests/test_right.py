@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from manual_clock import ManualClock
 from test_pipeline import OFFICIALS, RESIDENTS, Desk, desk, ticking
-from town import FLOWER, FLOWER_1, WATER_1, Town, audience, phone, town
+from town import ABROAD, ABROAD_1, FLOWER, FLOWER_1, WATER_1, Town, audience, phone, town
 
 from gateway.directory.importer import How
 from gateway.directory.right import Rights
@@ -191,6 +191,30 @@ async def test_of_a_shared_number_the_name_says_who_is_erased_and_officials_are_
     assert await here.directory.people_at(phone(1)) == (here.person("赵丽", 1),)
     with pytest.raises(Refused, match="duty"):
         await rights(here).erase(phone(2), "", "admin", within=COUNTY)
+
+
+async def test_who_has_left_every_list_is_still_held_and_can_be_erased(here: Town) -> None:
+    """An official leaves the list first, as the refusal says, and is erased then; the neighbours erase nobody of us."""
+    other = ("孙军", phone(2), FLOWER_1, "monitor")
+    await here.officials(("王强", phone(1), WATER_1, "monitor"), other)
+    await here.bring(Roster.OFFICIALS, other, replace=True)
+    await here.residents(("周勇", phone(3), ABROAD_1), ("周勇", phone(3), FLOWER_1))
+    await here.bring(
+        Roster.RESIDENTS, ("赵丽", phone(4), FLOWER_1, "opted_in"), how=How(replace=True, within=COUNTY[0])
+    )
+    for number, within in ((1, (ABROAD,)), (3, COUNTY)):  # the second one lives there now
+        with pytest.raises(Refused) as refused:
+            await rights(here).erase(phone(number), "", "admin", within=within)
+        assert refused.value.code == "unknown_number"
+    assert (await rights(here).erase(phone(1), "", "admin", within=COUNTY)).person == here.person("王强", 1)
+    assert await here.directory.ever_at(phone(1)) == ()
+
+
+async def test_a_name_is_found_however_it_is_padded(here: Town) -> None:
+    """The list writes 张　伟 with the space of the form; who is asked for at the counter is 张 伟, or 张伟."""
+    await here.residents(("张　伟", phone(1), FLOWER_1), ("孙军", phone(1), FLOWER_1))
+    assert (await rights(here).erase(phone(1), "张 伟", "admin", within=COUNTY)).person == here.person("张伟", 1)
+    assert await rights(here).readmit(phone(1), " 张　伟", "admin") == here.person("张伟", 1)
 
 
 async def test_a_slice_under_way_is_waited_for_and_a_retry_leaves_the_person_out(

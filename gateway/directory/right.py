@@ -140,14 +140,18 @@ def _unknown() -> Refused:
 
 
 def _at_number(tx: Tx, phone_hash: bytes, within: tuple[str, ...]) -> list[tuple[int, bool]]:
-    """(id, whether an official) of everybody with a number who has a place below one of these codes."""
+    """(id, whether an official) of everybody with a number who has a place below one of these codes.
+
+    Whoever has left every list belongs to where they were: name and number are still held.
+    """
     rows = tx.all(
-        "SELECT r.id, p.township, p.audience FROM person r JOIN place p ON p.person = r.id"
-        " WHERE r.phone_hash = :hash AND r.standing <> 'erased' AND p.until IS NULL ORDER BY r.id",
+        "SELECT r.id, p.township, p.audience, p.until IS NULL FROM person r JOIN place p ON p.person = r.id"
+        " WHERE r.phone_hash = :hash AND r.standing <> 'erased' ORDER BY r.id",
         hash=phone_hash,
     )
-    mine = {one for one, township, _ in rows if township.startswith(within)}
-    officials = {one for one, _, audience in rows if audience == "officials"}
+    listed = {one for one, _, _, stands in rows if stands}
+    mine = {one for one, township, _, stands in rows if township.startswith(within) and (stands or one not in listed)}
+    officials = {one for one, _, audience, stands in rows if stands and audience == "officials"}
     return [(one, one in officials) for one in sorted(mine)]
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from gateway.directory.people import Secret, encode_secret
 from gateway.directory.table import Roster
-from gateway.directory.vault import Vault, normal_phone
+from gateway.directory.vault import Vault, normal_name, normal_phone
 from gateway.regions import Region, Regions
 
 NAME_LENGTH = 60
@@ -241,7 +241,7 @@ def _subscription(text: str) -> tuple[str, str]:
 
 
 def _person_name(text: str) -> str:
-    """Return a name as it is compared: composed, without the spaces that pad 张　伟 to three characters.
+    """Return a name in its normal form.
 
     Raises:
         Wrong: empty, too long, without a letter, or broken over lines.
@@ -256,8 +256,7 @@ def _person_name(text: str) -> str:
         raise Wrong("name", "holds a line break or control character")
     if not any(letter.isalpha() for letter in text):
         raise Wrong("name", "holds no letter; is it a number or a date?")
-    parts = unicodedata.normalize("NFC", text).split()
-    return ("" if all(ord(part[0]) >= 0x2E80 for part in parts) else " ").join(parts)
+    return normal_name(text)
 
 
 def _word(column: str, text: str, words: Mapping[str, tuple[str, ...]]) -> str:

@@ -13,6 +13,7 @@ import hmac
 import os
 import re
 import secrets
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -52,6 +53,12 @@ def normal_phone(text: str) -> str:
     if not MOBILE.fullmatch(digits):
         raise ValueError(f"not an 11-digit mobile number ({len(digits)} characters)")
     return "+86" + digits
+
+
+def normal_name(text: str) -> str:
+    """Return a name as it is compared: composed, without the spaces that pad 张　伟 to three characters."""
+    parts = unicodedata.normalize("NFC", text).split()
+    return ("" if all(ord(part[0]) >= 0x2E80 for part in parts) else " ").join(parts)
 
 
 class Vault:
@@ -124,10 +131,10 @@ class Vault:
 
         It is keyed: from the id, even beside the stored hash of the number, nobody can try out names or numbers.
         """
-        return self.identity(self.phone_hash(address), name)
+        return self.identity(self.phone_hash(address), normal_name(name))
 
     def identity(self, phone_hash: bytes, name: str) -> int:
-        """Return the id of the person whose address has this hash; see `person_id`."""
+        """Return the id of the person with this normal name whose address has this hash; see `person_id`."""
         digest = self._digest(b"id\0" + phone_hash + name.encode())
         return int.from_bytes(digest[:8], "big") >> (64 - ID_BITS)
 
