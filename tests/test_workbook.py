@@ -190,6 +190,35 @@ def test_a_damaged_workbook_is_refused_and_never_a_traceback(noise: bytes, at: i
         residents(io.BytesIO(bytes(data)))
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "whole"),
+    [
+        (b'<c r="A2"', b'<!-- a remark --><?by hand?><c r="A2"', True),  # no cell: what follows keeps its column
+        (b'r="B2"', b'r="A2"', False),
+        (b'r="C2"', b'r="B2"', False),
+        (b'<row r="2"', b'<row r="-2"', False),
+        (b'<row r="2"', b'<row r="99999999999999999999999"', False),
+    ],
+)
+def test_a_cell_stands_in_its_own_column_or_the_file_is_refused(
+    tmp_path: Path, old: bytes, new: bytes, whole: bool
+) -> None:
+    """A number read under another column's name would be a family nobody reaches, without a word about it."""
+    strange = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(shared(tmp_path))) as was, zipfile.ZipFile(strange, "w") as now:
+        for name in was.namelist():
+            text = was.read(name)
+            if name == "xl/worksheets/sheet1.xml":
+                assert old in text
+                text = text.replace(old, new)
+            now.writestr(name, text)
+    if whole:
+        assert [one.id for one in residents(strange)[0]] == [known("10012345671", "张伟")]
+        return
+    with pytest.raises(Refused, match="cannot be read"):
+        residents(strange)
+
+
 @pytest.mark.parametrize("part", ["xl/worksheets/sheet1.xml", "xl/sharedStrings.xml"])
 def test_a_bomb_ends_early_and_small(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few kilobytes that unpack to gigabytes must not push the machine into swapping while a warning is due."""

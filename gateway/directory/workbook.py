@@ -21,6 +21,7 @@ from gateway.errors import Refused
 
 LARGEST_PART = 2 << 30  # bytes, unpacked; a million residents are 0.3 GB
 LARGEST_ROW = 8 << 20
+LAST_ROW = 1 << 20
 LARGEST_TEXTS = 256 << 20
 SMALL_PART = 4 << 20
 RELATIONSHIP = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
@@ -109,7 +110,8 @@ class _Bounded:
 def _elements(part: _Bounded, *tags: str) -> Iterator[Any]:
     """Yield elements as they end, and forget them."""
     for _, element in etree.iterparse(
-        part, events=("end",), tag=tags, resolve_entities=False, no_network=True, huge_tree=False
+        part, events=("end",), tag=tags, resolve_entities=False, no_network=True, huge_tree=False,
+        remove_comments=True, remove_pis=True,
     ):  # fmt: skip
         part.passed()
         yield element
@@ -162,6 +164,8 @@ def _lines(book: zipfile.ZipFile, path: str, texts: _Texts, done: list[int]) -> 
                 if not element.tag.endswith("}row"):
                     return  # what follows the rows (merged cells, pictures) is of no use here
                 row = int(element.get("r") or row + 1)
+                if not 0 < row <= LAST_ROW:
+                    raise _damaged()
                 yield row, _cells(element, texts, columns)
     except DAMAGED:
         raise _damaged() from None
@@ -178,8 +182,9 @@ def _cells(row: Any, texts: _Texts, columns: dict[str, int]) -> list[str]:
                 at = columns[letters] = _index(letters)
             if at >= WIDEST:
                 break
-            if at > len(cells):
-                cells += [""] * (at - len(cells))
+            if at < len(cells):
+                raise _damaged()  # taken as they come, they would stand under other columns
+            cells += [""] * (at - len(cells))
         kind = cell.get("t")
         text = cell[0].text if len(cell) == 1 else None
         if text is None:
