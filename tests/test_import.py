@@ -479,6 +479,57 @@ async def test_a_list_that_was_cut_off_removes_nobody_unless_it_is_meant(here: T
     assert (result.removed, result.unchanged) == (20, 20)
 
 
+async def test_a_longer_list_of_other_people_removes_nobody_unasked(here: Town) -> None:
+    """The neighbour's file under the own name is longer than the own one: what it would add excuses nothing."""
+    await here.bring(Roster.RESIDENTS, *map(household, range(20)))
+    before = await standing(here)
+    with pytest.raises(Refused, match="remove 20 of 20 residents in 411726"):
+        await here.bring(Roster.RESIDENTS, *map(household, range(1000, 1300)), replace=True)
+    devices = [(f"lb-{number}", FLOWER_1, "k" * 16) for number in range(20)]
+    await here.bring(Roster.DEVICES, *devices)
+    others = [(f"new-{number}", FLOWER_1, "k" * 16) for number in range(300)]
+    with pytest.raises(Refused, match="remove 20 of 20 devices in 411726"):
+        await here.bring(Roster.DEVICES, *others, replace=True)
+    assert await standing(here) == before
+
+
+async def test_a_wrong_code_does_not_make_the_list_speak_for_a_small_county(here: Town) -> None:
+    """One mistyped village among thousands names the neighbouring county; its few people must not pay for it."""
+    large = list(map(household, range(300)))
+    small = [household(number, ABROAD_1) for number in range(1000, 1015)]
+    await here.bring(Roster.RESIDENTS, *large, *small)
+    with pytest.raises(Refused, match=f"remove 15 of 15 residents in {ABROAD_1[:6]}"):
+        await here.bring(Roster.RESIDENTS, *large, household(2000, ABROAD_1), replace=True)
+
+
+async def test_the_share_that_may_leave_is_of_people_not_of_their_roles(here: Town) -> None:
+    """Officials with three duties each are not three times as many, so that three tenths could leave unasked."""
+    duties = ("monitor", "grid_worker", "flood_warden")
+    people = [[(*household(number)[:3], duty) for duty in duties] for number in range(60)]
+    await here.officials(*(row for rows in people for row in rows))
+    kept = [row for rows in people[:48] for row in rows]
+    with pytest.raises(Refused, match="remove 12 of 60 officials"):
+        await here.bring(Roster.OFFICIALS, *kept, replace=True)
+
+
+async def test_an_opt_out_is_the_telephones_however_a_list_writes_the_name(here: Town) -> None:
+    """A clerk mends a misspelt name in the full list: another person by id, and the same wish on the same number."""
+    await here.bring(Roster.RESIDENTS, ("赵莉", phone(1), FLOWER_1, "opted_in"), household(1))
+    await here.database.write(
+        lambda tx: tx.run("UPDATE person SET opted_out = 1 WHERE id = :id", id=here.person("赵莉", 1))
+    )
+    await here.bring(Roster.RESIDENTS, ("赵丽", phone(1), FLOWER_1, "opted_in"), household(1), replace=True)
+    assert [one.person for _, one in await here.all(audience(Group.RESIDENTS))] == [here.person("住户1", 101)]
+
+
+def test_a_row_without_an_end_is_refused_before_it_fills_the_memory() -> None:
+    """A file of no lines at all, or with endless quoted cells, would otherwise be read whole."""
+    head = ",".join(HEADERS[Roster.RESIDENTS]).encode() + b"\n"
+    for body in (b"a" * (3 << 20), b'"a\n",' * (1 << 19)):
+        with pytest.raises(Refused, match="one row holds"):
+            list(Table.open(io.BytesIO(head + body), Roster.RESIDENTS))
+
+
 async def test_the_list_of_one_township_speaks_for_it_alone(here: Town) -> None:
     """A township clerk replaces the own list; the neighbours keep theirs, and a row of theirs is an error."""
     await here.residents(("赵丽", phone(1), FLOWER_1), ("孙军", phone(2), FLOWER_1), ("周勇", phone(3), WATER_1))

@@ -34,6 +34,9 @@ from gateway.directory.working import (
     MOVED,
     UNCHANGED,
     Scope,
+    devices_below,
+    people_below,
+    quiet_numbers,
     retire_devices,
     retire_people,
     write_devices,
@@ -91,7 +94,7 @@ class How:
     Args:
         replace: it is the full list of its scope.
         within: code of the county or township it speaks for; rows of other places are errors. "": any.
-        removable: share of those who stand in the scope that may leave without being asked about, 0 to 1.
+        removable: share of those who stood in a county of the scope that may leave without being asked about, 0 to 1.
         dry: only say what would change.
         progress: see `Progress`.
         found: see `Found`.
@@ -209,27 +212,31 @@ class _Run:
         outcome: Counter[str] = Counter()
         self._several, self._erased, self._sharing = set(), set(), {}  # it may run a second time
         scope = Scope(self._codes) if self._replaces else None
+        # Counted before anybody is added: a long list of strangers must not hide how many it removes.
+        stood = {code: self._below(tx, code) for code in self._codes} if self._replaces else {}
+        quiet = frozenset[bytes]() if self._devices else quiet_numbers(tx)
         listed = self.spool.people()
         while chunk := list(islice(listed, CHUNK)):
             if self._devices:
                 outcome += write_devices(tx, [rows[-1] for rows in chunk])
             else:
-                written = write_people(tx, self._vault, Group(self._table.kind), chunk, scope, at)
+                written = write_people(tx, self._vault, Group(self._table.kind), chunk, scope, quiet, at)
                 outcome += written.outcome
                 self._several |= written.several
                 self._erased |= written.erased
             self._how.progress("writing", outcome.total() / max(1, len(self._listed)), outcome.total())
-        stood, removed = self._retire(tx, at) if self._replaces else (0, 0)
-        if removed > max(REMOVED_FREELY, self._how.removable * stood):
-            return Refused(
-                409, "import_removes", f"this list would remove {removed} of {stood} {self._table.kind} in "
-                f"{', '.join(self._codes)}; is it cut off? Nothing was changed. If it is meant, allow that share",
-            )  # fmt: skip
+        removed = {code: self._retire(tx, code, at) for code in stood}
+        for code, left in removed.items():  # each county by itself: one wrong code must not silence a small one
+            if left > max(REMOVED_FREELY, self._how.removable * stood[code]):
+                return Refused(
+                    409, "import_removes", f"this list would remove {left} of {stood[code]} {self._table.kind} in "
+                    f"{code}; is it cut off? Nothing was changed. If it is meant, allow that share",
+                )  # fmt: skip
         if not self._devices:
             self._sharing = shared(tx)
         return Imported(
             self._table.kind, self._table.format, self._rows, self._failed, outcome[ADDED], outcome[CHANGED],
-            outcome[MOVED], outcome[UNCHANGED], removed, len(self._several),
+            outcome[MOVED], outcome[UNCHANGED], sum(removed.values()), len(self._several),
             sum(self._listed.holds(list(self._sharing))), tuple(self._errors), (), self._table.ignored, self._how.dry,
         )  # fmt: skip
 
@@ -241,20 +248,20 @@ class _Run:
     def _codes(self) -> tuple[str, ...]:
         return (self._how.within,) if self._how.within else tuple(sorted(self._counties))
 
-    def _retire(self, tx: Tx, at: int) -> tuple[int, int]:
-        """Let go whom the table does not name in its scope; return how many stood there and how many left."""
-        stood = removed = 0
-        for code in self._codes:
-            if self._devices:
-                there, left = retire_devices(tx, code, self._listed.holds)
-                stood, removed = stood + there, removed + left
-                continue
-            after: Row | None = (code, code, "", 0, "")
-            while after is not None:
-                group = Group(self._table.kind)
-                after, there, left = retire_people(tx, self._vault, group, after, self._listed.holds, at)
-                stood, removed = stood + there, removed + left
-        return stood, removed
+    def _below(self, tx: Tx, code: str) -> int:
+        """Return how many stand below a code."""
+        return devices_below(tx, code) if self._devices else people_below(tx, Group(self._table.kind), code)
+
+    def _retire(self, tx: Tx, code: str, at: int) -> int:
+        """Let go whom the table does not name below a code; return how many left."""
+        if self._devices:
+            return retire_devices(tx, code, self._listed.holds)
+        removed = 0
+        after: Row | None = (code, code, "", 0, "")
+        while after is not None:
+            after, left = retire_people(tx, self._vault, Group(self._table.kind), after, self._listed.holds, at)
+            removed += left
+        return removed
 
     def notes(self) -> tuple[RowError, ...]:
         """Tell what a person should look at, row by row; return the first. Called once, after the commit."""

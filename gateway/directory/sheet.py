@@ -18,6 +18,7 @@ from gateway.errors import Refused
 BLOCK = 1 << 16
 BROKEN = "\x00formula"  # in place of a cell that shows #N/A and the like
 WIDEST = 256  # columns looked at
+LARGEST_ROW = 1 << 20  # characters of a CSV's row, over however many lines
 EXACT = 1 << 53  # a spreadsheet's number has all its digits up to here
 
 Line = tuple[int, list[str] | str]
@@ -87,10 +88,20 @@ def _decodes(stream: BinaryIO, encoding: str) -> bool:
 
 def _csv_lines(stream: BinaryIO, encoding: str) -> Iterator[Line]:
     text = io.TextIOWrapper(io.BufferedReader(_Kept(stream), BLOCK), encoding=encoding, newline="")
-    reader = csv.reader(text)
+    taken = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal taken
+        while line := text.readline(LARGEST_ROW):
+            taken += len(line)
+            if taken >= LARGEST_ROW:
+                raise Refused(413, "import_size", f"one row holds more than {LARGEST_ROW >> 20} MiB; is it a CSV?")
+            yield line
+
+    reader = csv.reader(lines())
     row = 0
     while True:
-        row += 1
+        row, taken = row + 1, 0
         try:
             cells = next(reader)
         except StopIteration:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -73,10 +73,13 @@ def _by_id(tx: Tx, sql: str, ids: Sequence[int]) -> list[Row]:
 class People:
     """A working copy of some people and all their places; `save` writes what changed."""
 
-    def __init__(self, tx: Tx, vault: Vault, group: Group, ids: Sequence[int]) -> None:
+    def __init__(
+        self, tx: Tx, vault: Vault, group: Group, ids: Sequence[int], quiet: Collection[bytes] = frozenset()
+    ) -> None:
         self._tx = tx
         self._vault = vault
         self._group = group.value
+        self._quiet = quiet
         rows = _by_id(tx, f"SELECT id, {', '.join(PERSON)} FROM person WHERE id", ids)
         self._people: dict[int, _Person] = {row[0]: _Person._make(row[1:]) for row in rows}
         self._known = dict(self._people)
@@ -176,9 +179,10 @@ class People:
         """Let a place end."""
         self._set(key[0], key[1:], stands=False)
 
-    def stands(self, one: int) -> bool:
-        """Tell whether a person still has a place in the group."""
-        return any(stands and key[0] == self._group for key, stands in self._places[one].items())
+    def left(self, one: int) -> bool:
+        """Tell whether a person who was in the group has no place left there; a subscription may be gone long since."""
+        stands = any(stands and key[0] == self._group for key, stands in self._places[one].items())
+        return not stands and self._people[one].standing == ACTIVE
 
     def several(self) -> set[int]:
         """People with several places or roles; asked after `save`."""
@@ -191,7 +195,8 @@ class People:
         for one in self._touched:
             person = self._people[one] = self._settled(one, self._people[one])
             if one not in self._known:
-                new.append((one, *person, 0, at))
+                quiet = self._group == RESIDENTS and person.phone_hash in self._quiet
+                new.append((one, *person, int(quiet), at))
             elif person != self._known[one]:
                 changed.append(person._asdict() | {"id": one, "at": at})
         self._tx.copy("person", ["id", *PERSON, "opted_out", "updated_at"], sorted(new))
@@ -234,6 +239,12 @@ def _duty(role: str) -> str:
     return role.split(":", 1)[0]
 
 
+def quiet_numbers(tx: Tx) -> frozenset[bytes]:
+    """Return the hashes of numbers that opted out: it is the telephone's wish, however a list writes its owner."""
+    rows = tx.all("SELECT DISTINCT phone_hash FROM person WHERE opted_out = 1")
+    return frozenset(bytes(known) for (known,) in rows)
+
+
 class Written(NamedTuple):
     """What became of some people: how many were added, changed …; who has several places, and who was erased."""
 
@@ -243,10 +254,16 @@ class Written(NamedTuple):
 
 
 def write_people(
-    tx: Tx, vault: Vault, group: Group, listed: Sequence[Sequence[PersonRow]], scope: Scope | None, at: int
+    tx: Tx,
+    vault: Vault,
+    group: Group,
+    listed: Sequence[Sequence[PersonRow]],
+    scope: Scope | None,
+    quiet: Collection[bytes],
+    at: int,
 ) -> Written:
-    """Bring people in, each with all its rows."""
-    people = People(tx, vault, group, [rows[0].id for rows in listed])
+    """Bring people in, each with all its rows; `quiet` are the hashed numbers that opted out."""
+    people = People(tx, vault, group, [rows[0].id for rows in listed], quiet)
     outcome: Counter[str] = Counter()
     erased: set[int] = set()
     for rows in listed:
@@ -258,20 +275,42 @@ def write_people(
     return Written(outcome, people.several(), erased)
 
 
+def people_below(tx: Tx, group: Group, code: str) -> int:
+    """Return how many people stand in a group below a code."""
+    row = tx.one(
+        "SELECT COUNT(DISTINCT p.person) FROM place p JOIN person r ON r.id = p.person WHERE p.township >= :code"
+        " AND p.township < :beyond AND p.audience = :audience AND p.until IS NULL AND r.standing = 'active'",
+        code=code,
+        beyond=code + ":",  # the character behind 9
+        audience=group.value,
+    )
+    return int(row[0]) if row else 0
+
+
+def devices_below(tx: Tx, code: str) -> int:
+    """Return how many devices are in service below a code."""
+    row = tx.one(
+        "SELECT COUNT(*) FROM device WHERE township >= :code AND township < :beyond AND standing = 'service'",
+        code=code,
+        beyond=code + ":",
+    )
+    return int(row[0]) if row else 0
+
+
 def retire_people(
     tx: Tx, vault: Vault, group: Group, after: Row, listed: Callable[[Sequence[int]], Sequence[bool]], at: int
-) -> tuple[Row | None, int, int]:
+) -> tuple[Row | None, int]:
     """End the places of one page below a code whose people no table lists.
 
-    `after` is (code, township, village, person, role), `listed` tells who is listed. Returns where to go on, people
-    looked at who stood in the group, and how many of them left it.
+    `after` is (code, township, village, person, role), `listed` tells who is listed. Returns where to go on, and how
+    many people left the group.
     """
     code, township, village, person, role = after
     rows = tx.all(
         "SELECT township, village, person, role FROM place WHERE township < :beyond AND audience = :audience"
         " AND (township, audience, village, person, role) > (:township, :audience, :village, :person, :role)"
         " AND until IS NULL ORDER BY township, audience, village, person, role LIMIT :limit",
-        beyond=code + ":",  # the character behind 9
+        beyond=code + ":",
         audience=group.value,
         township=township,
         village=village,
@@ -285,9 +324,9 @@ def retire_people(
         people = People(tx, vault, group, sorted({key[0] for key in unlisted}))
         for key in unlisted:
             people.end(key)
-        left = sum(not people.stands(one) for one in {key[0] for key in unlisted})
+        left = sum(people.left(one) for one in {key[0] for key in unlisted})
         people.save(at)
-    return ((code, *rows[-1]) if rows else None), len(keys), left if unlisted else 0
+    return ((code, *rows[-1]) if rows else None), left if unlisted else 0
 
 
 def write_devices(tx: Tx, rows: Sequence[DeviceRow]) -> Counter[str]:
@@ -327,8 +366,8 @@ def _became(row: DeviceRow, village: str, key_hash: str, standing: str) -> str:
     return UNCHANGED if key_hash == row.key_hash else CHANGED
 
 
-def retire_devices(tx: Tx, code: str, listed: Callable[[Sequence[int]], Sequence[bool]]) -> tuple[int, int]:
-    """Take the devices below a code that no table lists out of service; return how many stood and how many went."""
+def retire_devices(tx: Tx, code: str, listed: Callable[[Sequence[int]], Sequence[bool]]) -> int:
+    """Take the devices below a code that no table lists out of service; return how many."""
     rows = tx.all(
         "SELECT id FROM device WHERE township >= :code AND township < :beyond AND standing = 'service'",
         code=code,
@@ -337,4 +376,4 @@ def retire_devices(tx: Tx, code: str, listed: Callable[[Sequence[int]], Sequence
     ids = [one for (one,) in rows]
     unlisted = [one for one, known in zip(ids, listed(ids), strict=True) if not known]
     tx.many("UPDATE device SET standing = 'retired', online = 0 WHERE id = :id", [{"id": one} for one in unlisted])
-    return len(ids), len(unlisted)
+    return len(unlisted)
