@@ -71,6 +71,22 @@ async def test_only_the_area_s_own_clerks_and_administrators_ask(desk: Desk) -> 
     assert [subject for _, subject in await audited(desk)] == ["nobody"]
 
 
+async def test_of_who_lives_in_two_counties_neither_learns_what_was_replied_in_the_other(desk: Desk) -> None:
+    """A reply is to a number, not to a county: told to both, each would learn the other's warnings and their times."""
+    await desk.delivered((await desk.issue())["id"])
+    reply = Reply("sms_twilio", "sms_twilio", "r1", PHONES[0], "1", desk.clock.now())
+    await desk.core.receipts.commit("sms_twilio", [reply])
+    insert = (
+        "INSERT INTO place (township, audience, village, person, role, since)"
+        " VALUES ('411728100', 'officials', '', :person, 'monitor', 1)"
+    )
+    await desk.database.write(lambda tx: tx.run(insert, person=desk.people[0]))
+    _, found = await desk.call("POST", ROUTE, CLERK, {"phone": PHONES[0]})
+    (one,) = found["people"]
+    assert len(one["told"]) == 2
+    assert one["replies"] == []
+
+
 async def test_who_left_is_found_by_number_and_who_was_erased_by_id_alone(desk: Desk) -> None:
     """Moving away ends no duty to answer; erasure ends the link to a number, and breaks nothing that was proven."""
     alert = (await desk.issue())["id"]

@@ -151,7 +151,9 @@ async def history(call: Call) -> Answer:
         places, phone_hash = await core.directory.ever_of(person)
         mine = [place for place in places if (place[1] or place[0]).startswith(within)]
         if within and mine:
-            past = await core.store.ledger.history(person, mine, phone_hash, form.since, form.until, form.limit)
+            # A reply stands at no place: it is told only where none of the person's lies in another area.
+            known = phone_hash if len(mine) == len(places) else b""
+            past = await core.store.ledger.history(person, mine, known, form.since, form.until, form.limit)
             found.append(PersonHistory.of(person, past, within))
     subject = ",".join(one.person for one in found) or "nobody"
     await core.store.audit.append(Record(core.clock.now(), actor(call.principal), "reveal_history", subject))

@@ -238,7 +238,7 @@ def _answered(tx: Tx, person: int, low: int, high: int) -> tuple[Answered, ...]:
 
 
 def _replied(tx: Tx, phone_hash: bytes, low: int, high: int) -> tuple[Replied, ...]:
-    if not phone_hash:  # erased: nobody can say any more which replies were this person's
+    if not phone_hash:  # erased, so that nobody can say any more which were this person's; or not for who asks
         return ()
     rows = tx.all(
         "SELECT channel, outcome, at FROM reply WHERE phone_hash = :hash AND at >= :low AND at < :high"
