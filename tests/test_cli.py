@@ -348,6 +348,23 @@ def test_wrong_rows_are_named_without_their_values_and_the_others_imported(run: 
     assert actions == ["import", "import"]
 
 
+def test_neither_the_list_is_overwritten_by_its_errors_nor_half_of_one_left_behind(run: Run, tmp_path: Path) -> None:
+    """The clerk's only copy of the list is the list; and half an export brought in again would remove the others."""
+    table, out = tmp_path / "officials.csv", tmp_path / "out.csv"
+    table.write_text("姓名,手机,村代码,职务\n张三,10012345678,411726204200,村支书\n", encoding="utf8")
+    before = table.read_bytes()
+    result = run("import", "officials", table, "--errors", table)
+    assert (result.exit_code, "--errors" in result.stderr) == (2, True)
+    assert table.read_bytes() == before
+    assert run("import", "officials", table).exit_code == 0
+    other = base64.b64encode(bytes(range(32))).decode()
+    exporting = ("roster", "export", "officials", "--within", "411726", "--out", out)
+    assert run(*exporting, MINGLUO_SECRET_KEY=other).exit_code == 2
+    assert out.read_bytes() == b""
+    assert run(*exporting).exit_code == 0
+    assert "张三" in out.read_text(encoding="utf8")
+
+
 def test_a_table_without_the_columns_is_refused_whole(run: Run, tmp_path: Path) -> None:
     """The wrong file is the commonest mistake of an import."""
     table = tmp_path / "other.csv"

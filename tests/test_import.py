@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from manual_clock import ManualClock
 from town import (
     ABROAD_1,
     FLOWER,
@@ -42,13 +43,14 @@ from town import (
 )
 
 from gateway.database import Tx
-from gateway.directory.importer import CHUNK, ERRORS_KEPT, How
+from gateway.directory.importer import CHUNK, ERRORS_KEPT, How, Imported
 from gateway.directory.roster import write_sample
 from gateway.directory.row import Reading, Wrong
 from gateway.directory.table import Roster, RowError, Table
 from gateway.directory.vault import Vault
 from gateway.errors import Refused
-from gateway.model import Group
+from gateway.model import Group, Record
+from gateway.store import Store
 
 TOWNSHIPS = ("411726001", "411726002", "411726003")
 OFFICIALS_ZH = ("姓名", "手机号", "区划代码", "职务", "序位")
@@ -108,6 +110,7 @@ def test_names_arrive_whole_in_every_encoding_offices_save(encoding: str) -> Non
         (b"\xd0\xcf\x11\xe0rest", ".xls cannot be read"),
         ("姓名,手机".encode("utf-16"), "UTF-16"),
         ("姓名,手机".encode() + b"\xff\xff\n", "neither UTF-8 nor GBK"),
+        (b"name,phone,village,role\n" + "王强,1\n李敏敏".encode()[:-1] + b",1\n", "neither UTF-8 nor GBK"),
         (b"", "no header"),
         ("姓名,手机号,区划代码\n王强,10000000001,411726001001\n".encode(), "missing role"),
         ("姓名;手机号;区划代码;职务\n".encode(), "commas"),
@@ -477,6 +480,26 @@ async def test_a_list_that_was_cut_off_removes_nobody_unless_it_is_meant(here: T
     assert await standing(here) == before
     result = await here.bring(Roster.RESIDENTS, *everyone[:20], how=How(replace=True, removable=0.5))
     assert (result.removed, result.unchanged) == (20, 20)
+
+
+async def test_a_list_and_its_record_come_in_together_or_not_at_all(here: Town) -> None:
+    """A list nobody can be asked about must not exist, whenever the process dies; one only tried leaves none."""
+    store, at = Store(here.database, ManualClock()), ManualClock().now()
+    before = await standing(here)
+
+    def failing(_done: Imported) -> Record:
+        raise OSError
+
+    with pytest.raises(OSError):  # noqa: PT011  # the very one above
+        await here.bring(Roster.RESIDENTS, household(1), how=How(record=failing))
+    assert await standing(here) == before
+
+    def record(done: Imported) -> Record:
+        return Record(at, "clerk", "import", "residents", f"{done.added} added")
+
+    await here.bring(Roster.RESIDENTS, household(1), how=How(record=record, dry=True))
+    await here.bring(Roster.RESIDENTS, household(1), how=How(record=record))
+    assert [one.detail for _, one, _ in await store.audit.records()] == ["1 added"]
 
 
 async def test_a_longer_list_of_other_people_removes_nobody_unasked(here: Town) -> None:

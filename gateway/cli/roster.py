@@ -78,14 +78,16 @@ def import_(
     settings = load_settings()
     for path in files:
         path.stat()  # all can be found, before anything is imported
+        if errors is not None and errors.exists() and errors.samefile(path):
+            raise ConfigError("--errors names the list itself, which it would overwrite; give another file")
     regions = Regions.load(settings.config / "regions")
     vault = vault_of(settings)
 
-    async def work(store: Store, database: Database) -> list[Imported]:
+    async def work(_store: Store, database: Database) -> list[Imported]:
         importer = Importer(database, vault, regions, Now())
         with _findings(errors) as note:
             return [
-                await _one(importer, store, path, kind, How(full, within, removing, dry_run, found=note(path)))
+                await _one(importer, path, kind, How(full, within, removing, dry_run, found=note(path)))
                 for path in files
             ]
 
@@ -112,19 +114,18 @@ def vault_of(settings: Settings) -> Vault:
     return Vault.of(key, settings.data)
 
 
-async def _one(importer: Importer, store: Store, path: Path, kind: Kind, how: How) -> Imported:
-    """Import one table, with a progress bar where somebody looks, and write the audit record."""
+async def _one(importer: Importer, path: Path, kind: Kind, how: How) -> Imported:
+    """Import one table, with a progress bar where somebody looks."""
     from gateway.directory.table import Roster
     from gateway.model import Record
 
-    with _bar(path.name) as progress, path.open("rb") as file:
-        result = await importer.read(file, Roster(kind.value), replace(how, progress=progress))
-    if not result.dry:
+    def record(result: Imported) -> Record:
         counts = ", ".join(f"{number} {name}" for name, number in _numbers(result).items() if name not in UNAUDITED)
         full = f"full list of {how.within or 'the counties it lists'}: " if how.replace else ""
-        actor = f"console/{getpass.getuser()}"
-        await store.audit.append(Record(datetime.now(UTC), actor, "import", kind.value, full + counts))
-    return result
+        return Record(datetime.now(UTC), f"console/{getpass.getuser()}", "import", kind.value, full + counts)
+
+    with _bar(path.name) as progress, path.open("rb") as file:
+        return await importer.read(file, Roster(kind.value), replace(how, progress=progress, record=record))
 
 
 @contextmanager
@@ -230,11 +231,18 @@ def export(
     typer.echo(f"{out}: {number} rows; delete it when it has served")
 
 
-def _created(path: Path) -> TextIO:
-    """Open a file for writing that only its owner may read, also where it was there before."""
+@contextmanager
+def _created(path: Path) -> Iterator[TextIO]:
+    """Write a file that only its owner may read, also where it was there before; half of a list is not left there."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWNER_ONLY)
     os.fchmod(descriptor, OWNER_ONLY)
-    return os.fdopen(descriptor, "w", encoding="utf8", newline="")
+    with os.fdopen(descriptor, "w", encoding="utf8", newline="") as file:
+        try:
+            yield file
+        except BaseException:  # an interrupt as well
+            if file.seekable():
+                file.truncate(file.seek(0))
+            raise
 
 
 def sample_roster(

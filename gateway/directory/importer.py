@@ -9,7 +9,7 @@ with the same name is one person with several places; another name with that num
 Without `replace` places are only added. With it the table is the full list of its scope (`within`, or the counties it
 lists): whoever it no longer names leaves there, but only if every row could be read, for a typing error must not
 silence a village; and more than `removable` of those who stood there never leave unasked, for a file that was cut off
-must not silence a county. The caller writes the audit record from `Imported`, which holds no personal data.
+must not silence a county. The audit record, made from `Imported`, which holds no personal data, is written with it.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ from gateway.directory.working import (
     write_people,
 )
 from gateway.errors import Refused
-from gateway.model import Group
+from gateway.model import Group, Record
 from gateway.ports import Clock
 from gateway.regions import Regions
+from gateway.store import audit
 
 CHUNK = 2_000
 ERRORS_KEPT = 1_000
@@ -98,6 +99,7 @@ class How:
         dry: only say what would change.
         progress: see `Progress`.
         found: see `Found`.
+        record: makes the audit record of what was done.
     """
 
     replace: bool = False
@@ -106,6 +108,7 @@ class How:
     dry: bool = False
     progress: Progress = field(default=lambda _stage, _share, _rows: None)
     found: Found = field(default=lambda _kind, _finding: None)
+    record: Callable[[Imported], Record] | None = None
 
 
 class Importer:
@@ -205,6 +208,8 @@ class _Run:
             result = self._bring(tx, at)
             if self._how.dry or isinstance(result, Refused):
                 tx.run("ROLLBACK TO SAVEPOINT import")
+            elif self._how.record is not None:
+                audit.append(tx, [self._how.record(result)])
         tx.run("RELEASE SAVEPOINT import")
         return result
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
@@ -18,6 +19,7 @@ from gateway.errors import Refused
 BLOCK = 1 << 16
 BROKEN = "\x00formula"  # in place of a cell that shows #N/A and the like
 WIDEST = 256  # columns looked at
+HAN = re.compile("[\u4e00-\u9fff]")
 LARGEST_ROW = 1 << 20  # characters of a CSV's row, over however many lines
 EXACT = 1 << 53  # a spreadsheet's number has all its digits up to here
 
@@ -62,28 +64,33 @@ def encoding_of(stream: BinaryIO, head: bytes) -> str:
     """Return the encoding every byte of the stream agrees with: utf-8-sig, utf-8 or gb18030 (which includes GBK).
 
     Raises:
-        Refused: none of them, or not a text at all.
+        Refused: none of them, not a text at all, or UTF-8 with a few bytes damaged.
     """
     for magic, what in OTHER_FORMATS.items():
         if head.startswith(magic):
             raise Refused(415, "import_format", f"the file is {what}; save it as CSV UTF-8 and import that")
     candidates = ("utf-8-sig",) if head.startswith(codecs.BOM_UTF8) else ("utf-8", "gb18030")
     for encoding in candidates:
-        if _decodes(stream, encoding):
+        whole, han = _decodes(stream, encoding)
+        if whole:
             return encoding
+        if han and encoding == "utf-8":  # as GBK its names would be other names, and nobody would be told
+            break
     raise Refused(415, "import_encoding", "the file is neither UTF-8 nor GBK/GB18030; save it as CSV UTF-8")
 
 
-def _decodes(stream: BinaryIO, encoding: str) -> bool:
+def _decodes(stream: BinaryIO, encoding: str) -> tuple[bool, bool]:
+    """Tell whether all of a stream is in an encoding, and whether Chinese stood before what is not."""
     decoder = codecs.getincrementaldecoder(encoding)("strict")
     stream.seek(0)
+    han = False
     try:
         while block := stream.read(BLOCK):
-            decoder.decode(block)
+            han = bool(HAN.search(decoder.decode(block))) or han
         decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return False
-    return True
+    except UnicodeDecodeError as error:
+        return False, han or bool(HAN.search(error.object[: error.start].decode(encoding)))
+    return True, han
 
 
 def _csv_lines(stream: BinaryIO, encoding: str) -> Iterator[Line]:
