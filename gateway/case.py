@@ -153,9 +153,11 @@ class Cases:
         made = plan(alert, route, targets, before, policy, now, enabled, self._regions.difference)
         if not parts:
             return made
-        ends = lapses(alert, parts)
         steps = tuple(
-            step if step.notice is Notice.PARTIAL_ALL_CLEAR else replace(step, lapses=ends) for step in made.steps
+            step
+            if step.notice is Notice.PARTIAL_ALL_CLEAR
+            else replace(step, lapses=lapses(alert, parts, step.audience.language))
+            for step in made.steps
         )
         return replace(made, steps=steps, parts=parts)
 

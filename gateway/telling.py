@@ -57,14 +57,24 @@ def divided(alert: Alert, parts: Parts) -> Parts:
     return tuple(map(merge, joined)) if several else ()
 
 
-def lapses(alert: Alert, parts: Parts) -> tuple[tuple[str, datetime], ...]:
-    """Return when the last words for each township end, where that is before the alert does (rule 4)."""
-    ends: dict[str, datetime] = {}
-    for info, part in zip(alert.infos, parts, strict=False):
-        if end := info.expires or alert.expires:
-            for target in part:
-                ends[target.township] = max(end, ends.get(target.township, end))
+def lapses(alert: Alert, parts: Parts, language: str) -> tuple[tuple[str, datetime], ...]:
+    """Return when the last words in a language end for each township, where that is before the alert does (rule 4).
+
+    Where no info of the language holds a place, it is another's words that end there; see `voices`.
+    """
+    own = tellings(alert, language)
+    others = [number for number in range(len(parts)) if number not in own]
+    ends = _ends(alert, parts, others) | _ends(alert, parts, own)
     return tuple((one, end) for one, end in sorted(ends.items()) if alert.expires is None or end < alert.expires)
+
+
+def _ends(alert: Alert, parts: Parts, numbers: Sequence[int]) -> dict[str, datetime]:
+    ends: dict[str, datetime] = {}
+    for number in numbers:
+        if end := alert.infos[number].expires or alert.expires:
+            for target in parts[number]:
+                ends[target.township] = max(end, ends.get(target.township, end))
+    return ends
 
 
 def voices(alert: Alert, parts: Parts, language: str, places: Sequence[str]) -> Voices:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from gateway.api.shape import EXAMPLE
 from gateway.case import lost
 from gateway.compose import spoken_of
 from gateway.model import Alert, Area, Code, Document, Group, Info, Kind, Level, Status, Target
-from gateway.telling import divided, tellings, voices
+from gateway.telling import divided, lapses, tellings, voices
 
 HUAYUAN = "411702001"
 FIRST, SECOND, THIRD = (one.code for one in REGIONS.villages(JIALOU)[:3])
@@ -235,6 +235,17 @@ def test_infos_that_say_the_same_are_one_and_need_no_parts() -> None:
     assert divided(two, parts)[0] == (Target(TONGSHAN), Target(JIALOU))
     assert divided(two, parts)[2] == ()
     assert tellings(two, "zh") == tellings(two, "fr") == (0, 1)
+
+
+def test_words_lapse_by_their_own_language() -> None:
+    """Rule 4: that the English words of a place hold two hours longer brings no Chinese ones after their end."""
+    noon = ManualClock().now()
+    soon, late, last = (noon + timedelta(hours=hours) for hours in (1, 3, 5))
+    english = Info("rain", language="en", description="rain", expires=late)
+    told = replace(alert(zh("一", expires=soon), zh("二", expires=last), english), expires=last)
+    parts = ((Target(JIALOU),), (Target(TONGSHAN),), (Target(JIALOU), Target(HUAYUAN)))
+    assert lapses(told, parts, "zh") == ((HUAYUAN, late), (JIALOU, soon))
+    assert lapses(told, parts, "en") == ((HUAYUAN, late), (JIALOU, late))
 
 
 def test_a_certain_match_speaks_before_one_that_was_only_touched() -> None:
