@@ -175,6 +175,10 @@ async def test_nothing_of_an_erased_person_is_left_and_no_list_brings_them_back(
     assert len(await here.all(audience(Group.RESIDENTS))) == 1
     with pytest.raises(Refused, match="registered"):
         await rights(here).erase(phone(1), "", "admin", within=COUNTY)
+    with pytest.raises(Refused, match="registered"):
+        await rights(here).erase(phone(1), "赵丽", "admin", within=("411702",))
+    # What was cut short is taken up again by number and name.
+    assert await rights(here).erase(phone(1), "赵丽", "admin", within=COUNTY) == (person, 0)
     assert await rights(here).readmit(phone(1), "赵丽", "admin") == person
     assert (await here.bring(Roster.RESIDENTS, row)).added == 1
     assert [action for _, action, _ in await actions(here)] == ["erase", "readmit"]

@@ -23,6 +23,7 @@ from gateway.store.erasure import SendingError, erase_frozen, forget_replies
 ONE_AT_A_TIME = 7_310_061  # key of PostgreSQL's lock: an import would write back what it read before
 LOOK_S = 1.0
 LOOKS = 30  # no slice is being sent for longer
+NOBODY = -1
 PLANNED_S = 2.0  # a page read before the erasure is written by then
 
 
@@ -83,14 +84,15 @@ class Rights:
     async def erase(self, address: str, name: str, actor: str, *, within: tuple[str, ...] = ("",)) -> Erased:
         """Erase the one person with this number, or of several the one with this name.
 
-        Takes some seconds while an alert is being planned or sent: what was read before is looked at again.
+        Takes some seconds while an alert is being planned or sent: what was read before is looked at again. Where that
+        was cut short, number and name find whoever is erased already, and it is looked at once more.
 
         Raises:
             Refused: nobody has the number, or several have and no name tells which; the person is an official.
         """
-        known = self._vault.phone_hash(address)
-        found = await self._database.read(lambda tx: _at_number(tx, known, within))
-        wanted = [one for one in found if not name or one[0] == self._vault.person_id(address, name)]
+        known, named = self._vault.phone_hash(address), self._vault.person_id(address, name) if name else NOBODY
+        found = await self._database.read(lambda tx: _at_number(tx, known, within, named))
+        wanted = [one for one in found if not name or one[0] == named]
         if not wanted:
             raise _unknown()
         if len(wanted) > 1:
@@ -114,7 +116,7 @@ class Rights:
                 if look == LOOKS - 1:
                     break
                 await self._clock.sleep(LOOK_S)
-        raise Refused(503, "being_sent", "a message to this person is being sent; ask again in a minute")
+        raise Refused(503, "being_sent", "a message to this person is being sent; ask again in a minute, with the name")
 
     async def readmit(self, address: str, name: str, actor: str) -> int:
         """Let tables list an erased person again; return the id.
@@ -139,15 +141,16 @@ def _unknown() -> Refused:
     return Refused(404, "unknown_number", "nobody with this number (and name) is registered in your area")
 
 
-def _at_number(tx: Tx, phone_hash: bytes, within: tuple[str, ...]) -> list[tuple[int, bool]]:
+def _at_number(tx: Tx, phone_hash: bytes, within: tuple[str, ...], erased: int = NOBODY) -> list[tuple[int, bool]]:
     """(id, whether an official) of everybody with a number who has a place below one of these codes.
 
-    Whoever has left every list belongs to where they were: name and number are still held.
+    Whoever has left every list belongs to where they were: name and number are still held. `erased` is found by id.
     """
     rows = tx.all(
         "SELECT r.id, p.township, p.audience, p.until IS NULL FROM person r JOIN place p ON p.person = r.id"
-        " WHERE r.phone_hash = :hash AND r.standing <> 'erased' ORDER BY r.id",
+        " WHERE (r.phone_hash = :hash AND r.standing <> 'erased') OR r.id = :erased ORDER BY r.id",
         hash=phone_hash,
+        erased=erased,
     )
     listed = {one for one, _, _, stands in rows if stands}
     mine = {one for one, township, _, stands in rows if township.startswith(within) and (stands or one not in listed)}
