@@ -248,6 +248,7 @@ class App:
         self.guard = Guard(database, settings.data, self.clock)
         await database.open()
         self._stack.push_async_callback(database.close)
+        await self.guard.keep()  # a start that fails behind this is no restore to the next one
         self.store = Store(database, self.clock)
         await self.store.keep_policy(policy.digest, policy.to_bytes())
         live = await self.store.live_channels()
@@ -307,7 +308,6 @@ class App:
             await self._start_worker(plain, composer, links)
         if self.roles & {"api", "planner"}:
             self._run("relay", self.relay.run())
-        if self.roles & {"api", "planner"}:
             self._run("planner", self.planner.run())
         if "planner" in self.roles:
             if self.settings.embedded:

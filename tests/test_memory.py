@@ -6,6 +6,7 @@ With real back-ups: SQLite's own, and `pg_dump` with `pg_restore`.
 from __future__ import annotations
 
 import shutil
+import socket
 import sqlite3
 import subprocess
 from collections.abc import AsyncIterator, Mapping
@@ -17,14 +18,17 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 from psycopg import sql
+from pydantic import SecretStr
 from servers import PostgreSQL
 from test_store import HandClock, alert, batch_of, draft_of
 
+from gateway.app import App
 from gateway.database import Database
 from gateway.memory import Guard, restored
 from gateway.metrics import REGISTRY
 from gateway.model import ClaimResult, Receipt, Record, State
 from gateway.ports import Settled
+from gateway.settings import Settings
 from gateway.store import Store
 
 WARNING = alert()
@@ -179,6 +183,20 @@ async def test_restarts_and_kills_hold_nothing(machine: Machine) -> None:
     await machine.send(remembers=False)  # killed: the memory is behind the database
     assert not await machine.holds()
     assert await machine.why() == ""
+
+
+async def test_a_first_start_that_failed_is_no_restore_to_the_next(tmp_path: Path, hand: HandClock) -> None:
+    """An upgrade finds old warnings, and its first start finds its port taken: the second one holds nothing."""
+    machine = Machine(f"sqlite:///{tmp_path}/mingluo.db", tmp_path, hand)
+    await machine.warn()
+    with closing(sqlite3.connect(tmp_path / "mingluo.db")) as before, before:
+        before.execute("DELETE FROM installation")
+    machine.folder = tmp_path / "data"  # where nothing is remembered yet
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = Settings(data=machine.folder, database_url=SecretStr(machine.url), port=taken.getsockname()[1])
+        with pytest.raises(OSError, match="address already in use"):
+            await App(settings, clock=hand).__aenter__()
+    assert not await machine.holds()
 
 
 async def test_a_machine_that_remembers_what_was_given_up_holds_nothing_more(
