@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from manual_clock import ManualClock
 from test_pipeline import OFFICIALS, RESIDENTS, Desk, desk, ticking
+from test_store import alert
 from town import ABROAD, ABROAD_1, FLOWER, FLOWER_1, WATER_1, Town, audience, phone, town
 
+from gateway.broker import LocalBroker
 from gateway.directory.importer import How
 from gateway.directory.right import Rights
 from gateway.directory.table import Roster
 from gateway.errors import Refused
-from gateway.model import Alert, ClaimResult, Group, Kind, Level, Receipt, Record, State
-from gateway.ports import Settled
+from gateway.model import Alert, ClaimResult, Group, Kind, Lane, Level, Notice, Plan, Receipt, Record, State, Step
+from gateway.planner import FRESH, Planner
+from gateway.ports import Draft, Settled
+from gateway.relay import Relay
 from gateway.store import Store
 
 COUNTY = ("411726",)
@@ -246,3 +251,28 @@ async def test_a_slice_under_way_is_waited_for_and_a_retry_leaves_the_person_out
         await ticking(clock, lambda: len(one.told(waits.alert)) == 2)
         assert (await one.settled(waits.alert, 3))["residents", "skipped"] == 1
         assert batch.persons[at] not in one.told(waits.alert)
+
+
+async def test_a_page_that_was_read_before_an_erasure_is_looked_at_once_it_is_written(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    """A planner holds what it has read for moments; nobody erased meanwhile may be left in a batch for good."""
+    async with town(f"sqlite:///{tmp_path}/town.db") as here:
+        await here.residents(("赵丽", phone(1), FLOWER_1), ("周勇", phone(2), FLOWER_1))
+        store, gone = Store(here.database, clock), here.person("赵丽", 1)
+        warning, planned = alert(), audience(Group.RESIDENTS)
+        step = Step(1, planned, Notice.ISSUE, Lane.URGENT, clock.now(), clock.now() + timedelta(hours=1))
+        plan = Plan(warning.id, "green", (), (), (), (step,))
+        await store.outbox.accept(Draft(warning, "d", plan, (), {}, (), {}, clock.now()))
+        planner = Planner(store, here.directory, Relay(LocalBroker(), store.outbox), {planned.channel: 50}, clock)
+        (work,) = await store.outbox.work(1)
+        planner._read_ahead(work, step, None)
+        await planner._ahead[work.alert, work.step].reading
+        erasing = asyncio.create_task(Rights(here.database, here.vault, clock).erase(phone(1), "", "x", within=COUNTY))
+        await clock.sleeping()
+        clock.advance(FRESH.total_seconds())  # the oldest page that is still written
+        assert await planner.round()
+        clock.advance(10)
+        assert (await erasing).batches == 1
+        ((batch, _),) = await store.ledger.batches(warning.id)
+        assert dict(zip(batch.persons, batch.addresses, strict=True))[gone] == ""

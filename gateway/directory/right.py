@@ -24,7 +24,7 @@ ONE_AT_A_TIME = 7_310_061  # key of PostgreSQL's lock: an import would write bac
 LOOK_S = 1.0
 LOOKS = 30  # no slice is being sent for longer
 NOBODY = -1
-PLANNED_S = 2.0  # a page read before the erasure is written by then
+PLANNED_S = 5.0  # a page read before the erasure is written by then: `planner.FRESH` and the time that takes
 
 
 class Answered(NamedTuple):
