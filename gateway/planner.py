@@ -41,7 +41,8 @@ FRESH = timedelta(seconds=2)  # how long; whoever has opted out or was erased me
 IDLE_S = 0.25
 LOOK_S = 0.02  # while another process freezes the officials and loudspeakers of an alert
 ENDS = frozenset({Notice.ALL_CLEAR, Notice.PARTIAL_ALL_CLEAR, Notice.CORRECTION})
-WORK = 64  # steps looked at in one round
+WORK = 64  # steps looked at in one go
+PLANS = 1024  # plans kept in memory
 LOOK = timedelta(seconds=5)  # between two looks at whom a fallback is to serve
 LOOKED = "~"  # in place of a township: the cursor of a fallback that goes on looking
 ON_THE_WAY = frozenset({State.QUEUED, State.SUBMITTED})
@@ -244,13 +245,15 @@ class Planner:
         if step.audience.channel not in self._slices:
             _log.error("channel_missing", channel=step.audience.channel, alert=work.alert)
             return False  # it stays open until the channel is back or the alert is over
-        if not self._relay.has_room(step.lane, work.alert) or not self._gate.passes(step.lane):
-            return False
         if step.start + self._lanes[step.lane] > self._clock.now():
             self._left.add(work.alert)
             return False
-        if step.fallback_of is not None:
+        if not self._relay.has_room(step.lane, work.alert):
+            return False
+        if step.fallback_of is not None:  # looks seldom; the gate's rare passes are for those that have something
             return await self._stand_in(work, step)
+        if not self._gate.passes(step.lane):
+            return False
         pages, after = await self._next(work, step)
         if after is None:
             pages += await self._departed(work.alert, step)
@@ -360,7 +363,7 @@ class Planner:
                 row = await self._outbox.alert(work.alert)
                 if row is None:
                     raise LookupError(f"no alert {work.alert}")
-                if len(self._plans) > 64:
+                if len(self._plans) >= PLANS:
                     self._plans.clear()
                 self._plans[work.alert] = row.plan
             for step in self._plans[work.alert].steps:

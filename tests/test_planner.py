@@ -12,6 +12,7 @@ from test_store import NOW, HandClock, alert, batch_of, draft_of
 
 from gateway.broker import LocalBroker
 from gateway.database import Database
+from gateway.gate import Gate
 from gateway.model import (
     Alert,
     Audience,
@@ -256,6 +257,52 @@ async def test_steps_that_wait_hold_up_none_behind_them(store: Store) -> None:
     await store.database.write(lambda tx: tx.run("UPDATE step SET lane = 1 WHERE alert = :a", a=red.id))
     await plan_through(planner_of(store, (100,)))
     assert list(await told(store, red, step=1)) == [100]
+
+
+class Pass(Gate):
+    """Under a red warning: one bulk step may go on now and then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = 1
+
+    def passes(self, lane: Lane) -> bool:
+        """Whoever asks first."""
+        self.left -= 1
+        return self.left >= 0
+
+
+async def test_a_fallback_that_only_looks_takes_no_pass_from_those_behind_it(store: Store) -> None:
+    """A night of red slows the blue warnings down; an old one's open fallback must not stop them altogether."""
+    draft, [batch] = fallbacks(alert("old"), (1, 2))
+    await store.outbox.accept(draft)
+    await settle(store, batch, [State.SUBMITTED] * 4)
+    new = alert("new")
+    await store.outbox.accept(replace(draft_of(new, digest="new"), cursors={}, now=NOW + timedelta(minutes=1)))
+    await store.database.write(lambda tx: tx.run("UPDATE step SET lane = 2"))
+    await store.database.write(lambda tx: tx.run("UPDATE step SET start = start - 9 WHERE alert <> :new", new=new.id))
+    gate = Pass()
+    planner = Planner(
+        store, Roster((100,)), Relay(LocalBroker(), store.outbox), {"noop": 2}, HandClock(), gate  # type: ignore[arg-type]  # three of its methods are asked for
+    )  # fmt: skip
+    for alert_id, plan in ((draft.alert.id, draft.plan), (new.id, draft_of(new).plan)):
+        planner._plans[alert_id] = replace(plan, steps=tuple(replace(one, lane=Lane.BULK) for one in plan.steps))
+    assert await planner.round()
+    assert list(await told(store, new, step=1)) == [100]
+
+
+async def test_plans_of_many_open_alerts_are_read_once(store: Store) -> None:
+    """A province's open fallbacks are looked over four times a second: not each time with the shapes of their areas."""
+    for at in range(WORK + 9):
+        draft, [batch] = fallbacks(alert(f"f{at}"), (1, 2))
+        await store.outbox.accept(draft)
+        await settle(store, batch, [State.SUBMITTED] * 4)
+    planner = planner_of(store, ())
+    await planner.round()
+    known = dict(planner._plans)
+    await planner.round()
+    assert len(known) == WORK + 9
+    assert all(planner._plans[one] is plan for one, plan in known.items())
 
 
 async def test_whoever_accepts_plans_green_and_a_planner_takes_over_what_was_left(store: Store) -> None:
