@@ -209,7 +209,7 @@ def _expand(sql: str, values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         members = list(single.pop(match[2]))
         letters = [f"{match[2]}_{_letters(index)}" for index in range(len(members))]
         single.update(zip(letters, members, strict=True))
-        return "(" + ", ".join(f":{name}" for name in letters) + ")" if members else "(NULL)"
+        return "(" + ", ".join(f":{name}" for name in letters) + ")"
 
     return PARAMETER.sub(list_of, sql), single
 
