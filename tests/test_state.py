@@ -154,6 +154,19 @@ async def test_processes_share_one_bucket(redis_url: str, namespace: str) -> Non
     await two.close()
 
 
+async def test_a_server_whose_clock_was_set_back_lets_an_account_go_on(valkey: Valkey, namespace: str) -> None:
+    """A bucket written in what is now the future must not be shut until that moment comes again."""
+    state = RedisState(valkey.url, namespace)
+    await state.take("b", 10, 100.0, 10, 0)
+    await state._redis.hset(f"{namespace}:b", "at", "9999999999.0")
+    await state._redis.persist(f"{namespace}:b")
+    wait_s = await state.take("b", 5, 100.0, 10, 0)
+    await asyncio.sleep(wait_s)
+    assert 0 < wait_s <= 1
+    assert await state.take("b", 5, 100.0, 10, 0) == 0
+    await state.close()
+
+
 async def test_a_local_share_scales_rate_burst_and_reserve() -> None:
     """Processes that cannot see each other must not add up to more than the account allows."""
     moment = 0.0

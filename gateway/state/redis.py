@@ -32,7 +32,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
 
 _FAILURES = (RedisError, OSError, TimeoutError)
 
-# tokens and time of the last change; a bucket that is not there is full
+# tokens and time of the last change; a bucket that is not there is full, and one from the future (the server's clock
+# was set back) counts from now
 _TAKE = """
 local units, rate, burst, reserve = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local time = redis.call('TIME')
@@ -41,6 +42,9 @@ local held = redis.call('HMGET', KEYS[1], 'tokens', 'at')
 local tokens = burst
 if held[1] then
   tokens = math.min(burst, tonumber(held[1]) + math.max(0, now - tonumber(held[2])) * rate)
+  if now < tonumber(held[2]) then
+    redis.call('HSET', KEYS[1], 'at', string.format('%.6f', now))
+  end
 end
 local needed = math.min(units + reserve, burst)
 if tokens < needed then
