@@ -21,15 +21,17 @@ RENEWED = timedelta(seconds=30)  # a probe comes at its time, or when there is s
 
 def note_outage(tx: Tx, channel: str, outage: Outage | None) -> None:
     """Write, renew or take back that a channel's carrier is down."""
-    tx.run("DELETE FROM outage WHERE channel = :channel", channel=channel)
-    if outage is not None:
-        tx.run(
-            "INSERT INTO outage (channel, since, until, code) VALUES (:channel, :since, :until, :code)",
-            channel=channel,
-            since=micros(outage.since),
-            until=micros(outage.until),
-            code=outage.code,
-        )
+    if outage is None:
+        tx.run("DELETE FROM outage WHERE channel = :channel", channel=channel)
+        return
+    tx.run(  # all workers notice an outage at once
+        "INSERT INTO outage (channel, since, until, code) VALUES (:channel, :since, :until, :code)"
+        " ON CONFLICT (channel) DO UPDATE SET since = excluded.since, until = excluded.until, code = excluded.code",
+        channel=channel,
+        since=micros(outage.since),
+        until=micros(outage.until),
+        code=outage.code,
+    )
 
 
 def outages(tx: Tx, now: datetime) -> list[Outage]:
