@@ -333,8 +333,8 @@ class Outbox(Protocol):
     ) -> list[Ready]:
         """Those that have been due for that long, and the broker has not confirmed them: it is down or cut off."""
 
-    async def in_line(self, lane: Lane, channels: Collection[str], unpublished_for_s: float, each: int) -> list[Ready]:
-        """Of `ready` the first `each` of every alert, one of each in turn; none where only one alert has any."""
+    async def in_line(self, channels: Collection[str], unpublished_for_s: float, each: int) -> list[Ready]:
+        """Of what is `ready` and urgent the first `each` of every alert, one of each in turn; none of one alone."""
 
     async def published(self, batches: Sequence[str]) -> None:
         """Note the publish confirm."""

@@ -60,7 +60,7 @@ class Pickup:
             found += await self._outbox.unconfirmed([Lane.URGENT], self._channels, URGENT_AFTER_S, LIMIT)
         for ready in found:
             self._worker.direct(ready.body)
-        for ready in await self._outbox.in_line(Lane.URGENT, self._channels, DIRECT_AFTER_S, EACH):
+        for ready in await self._outbox.in_line(self._channels, DIRECT_AFTER_S, EACH):
             self._worker.direct(ready.body)
 
 

@@ -328,6 +328,22 @@ async def test_what_the_broker_does_not_confirm_is_found_and_what_it_has_is_not(
     assert await store.outbox.unconfirmed([Lane.GREEN], ["noop"], 3, 10) == []
 
 
+async def test_of_several_urgent_alerts_each_has_its_first_batches_in_line(store: Store, hand: HandClock) -> None:
+    """Seven townships do not wait behind two hundred; whoever is alone needs no place of its own."""
+    large = [replace(batch_of(alert("large"), number=number), lane=Lane.URGENT) for number in range(5)]
+    small = replace(batch_of(alert("small")), lane=Lane.URGENT)
+    bulk = replace(batch_of(alert("bulk")), lane=Lane.BULK)
+    await store.outbox.accept(draft_of(alert("large"), *large, digest="l"))
+    await store.outbox.accept(draft_of(alert("bulk"), bulk, digest="b"))
+    hand.advance(2)
+    assert await store.outbox.in_line(["noop"], 1, 2) == []
+    await store.outbox.accept(draft_of(alert("small"), small, digest="s"))
+    found = [one.batch for one in await store.outbox.in_line(["noop"], 1, 2)]
+    assert found == [*sorted((large[0].id, small.id)), large[1].id]
+    await store.outbox.claim(small.id, 0, "me", 20)
+    assert await store.outbox.in_line(["noop"], 1, 2) == []
+
+
 async def due(store: Store) -> list[str]:
     return [ready.batch for ready in await store.outbox.ready([Lane.GREEN], ["noop"], 2, 10)]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
+from itertools import zip_longest
 
 from gateway.database import Database, Row, Tx, micros, moment
 from gateway.model import Alert, Batch, Claim, Decision, Lane, Record
@@ -25,11 +26,21 @@ from gateway.store.outage import give_up, note_outage, outages
 from gateway.store.rows import add_batches, stop_alert
 
 HELD = "held"
+URGENT = LANE_RANK[Lane.URGENT]  # as text in a statement, so that the index of this lane alone is found
 DUE = (
-    "FROM batch b JOIN outbox o ON o.batch = b.id WHERE b.unfinished > 0 AND b.lane IN :*lanes"
+    "FROM batch b JOIN outbox o ON o.batch = b.id WHERE b.unfinished > 0"
     " AND b.channel IN :*channels AND b.not_before <= :now AND b.published_at <= :published AND NOT EXISTS"
     " (SELECT 1 FROM claim c WHERE c.batch = b.id AND c.done = 0 AND c.lease_until > :now)"
 )
+# Hops from one alert to the next in the index `batch_line`, whose order it asks for: a hundred thousand may wait there.
+_FIRST = f"SELECT b.alert FROM batch b WHERE b.unfinished > 0 AND b.lane = {URGENT}"
+_HOP = "ORDER BY b.alert, b.not_before LIMIT 1"
+URGENT_ALERTS = f"""
+WITH RECURSIVE waiting (alert) AS (
+  SELECT ({_FIRST} {_HOP})
+  UNION ALL
+  SELECT ({_FIRST} AND b.alert > waiting.alert {_HOP}) FROM waiting WHERE waiting.alert IS NOT NULL)
+SELECT alert FROM waiting WHERE alert IS NOT NULL"""
 ACCEPT_PATIENCE_S = 2.0  # accepting answers 503 rather than wait longer for a database that is away
 
 
@@ -187,37 +198,38 @@ class SqlOutbox:
     async def _ready(
         self, lanes: Collection[Lane], channels: Collection[str], due: str, unpublished_for_s: float, limit: int
     ) -> list[Ready]:
-        found = await self._due(
-            f"SELECT o.body, b.id, b.channel, b.lane {due} ORDER BY b.lane, b.not_before, b.id LIMIT :limit",
-            lanes, channels, unpublished_for_s, limit=limit,
-        )  # fmt: skip
+        sql = (
+            f"SELECT o.body, b.id, b.channel, b.lane {due} AND b.lane IN :*lanes"
+            " ORDER BY b.lane, b.not_before, b.id LIMIT :limit"
+        )
+        ranks, values = [LANE_RANK[lane] for lane in lanes], self._due(channels, unpublished_for_s)
+        found = await self._database.read(lambda tx: tx.all(sql, lanes=ranks, limit=limit, **values))
         return [Ready(bytes(body), batch, channel, LANES[lane]) for body, batch, channel, lane in found]
 
-    async def in_line(self, lane: Lane, channels: Collection[str], unpublished_for_s: float, each: int) -> list[Ready]:
-        """Of `ready` the first `each` of every alert, one of each in turn; none where only one alert has any."""
-        found = await self._due(
-            "SELECT o.body, d.id, d.channel, d.alert FROM (SELECT b.id, b.channel, b.alert, ROW_NUMBER() OVER"
-            f" (PARTITION BY b.alert ORDER BY b.not_before, b.id) AS place {DUE}) d JOIN outbox o ON o.batch = d.id"
-            " WHERE d.place <= :each ORDER BY d.place, d.id",
-            [lane], channels, unpublished_for_s, each=each,
-        )  # fmt: skip
-        alone = len({alert for *_, alert in found}) < 2
-        return [] if alone else [Ready(bytes(body), batch, channel, lane) for body, batch, channel, _ in found]
-
-    async def _due(
-        self, sql: str, lanes: Collection[Lane], channels: Collection[str], unpublished_for_s: float, **values: int
-    ) -> list[Row]:
-        now = self._clock.now()
-        return await self._database.read(
-            lambda tx: tx.all(
-                sql,
-                lanes=[LANE_RANK[lane] for lane in lanes],
-                channels=sorted(channels),
-                now=micros(now),
-                published=micros(now - timedelta(seconds=unpublished_for_s)),
-                **values,
-            )
+    async def in_line(self, channels: Collection[str], unpublished_for_s: float, each: int) -> list[Ready]:
+        """Of what is `ready` and urgent the first `each` of every alert, one of each in turn; none of one alone."""
+        sql = (
+            f"SELECT o.body, b.id, b.channel {DUE} AND b.lane = {URGENT} AND b.alert = :alert"
+            " ORDER BY b.not_before, b.id LIMIT :each"
         )
+        values = self._due(channels, unpublished_for_s)
+
+        def operation(tx: Tx) -> list[list[Row]]:
+            alerts = tx.all(URGENT_ALERTS)
+            return [tx.all(sql, alert=alert, each=each, **values) for (alert,) in alerts] if len(alerts) > 1 else []
+
+        lines = [line for line in await self._database.read(operation) if line]
+        turns = [row for turn in zip_longest(*lines) for row in turn if row is not None] if len(lines) > 1 else []
+        return [Ready(bytes(body), batch, channel, Lane.URGENT) for body, batch, channel in turns]
+
+    def _due(self, channels: Collection[str], unpublished_for_s: float) -> dict[str, object]:
+        """Return the values of `DUE`."""
+        now = self._clock.now()
+        return {
+            "channels": sorted(channels),
+            "now": micros(now),
+            "published": micros(now - timedelta(seconds=unpublished_for_s)),
+        }
 
     async def published(self, batches: Sequence[str]) -> None:
         """Note the publish confirm, but not where a claim has meanwhile put the batch off: that is offered anew."""
