@@ -27,8 +27,8 @@ from gateway.core import Core
 from gateway.coverage import CoverageBook
 from gateway.database import Database, Tx
 from gateway.decision import Decisions
-from gateway.directory.people import Secret, SqlDirectory, encode_secret
-from gateway.directory.vault import Vault
+from gateway.directory.people import SqlDirectory
+from gateway.directory.vault import Secret, Vault, encode_secret
 from gateway.errors import StoreDown
 from gateway.intake import Intake
 from gateway.model import Lane, Message, Receipt, Slice, State

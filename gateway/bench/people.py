@@ -10,8 +10,7 @@ from pathlib import Path
 
 from gateway.bench.measure import COUNTY
 from gateway.database import Database, Tx
-from gateway.directory.people import Secret, encode_secret
-from gateway.directory.vault import Vault
+from gateway.directory.vault import Secret, Vault, encode_secret
 from gateway.model import Group
 from gateway.regions import Regions
 from gateway.settings import data_folder

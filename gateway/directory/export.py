@@ -13,13 +13,10 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TextIO
 
-import msgspec
-
 from gateway.database import Database, Row, Tx
-from gateway.directory.people import Secret
 from gateway.directory.row import BASES, ROLES
 from gateway.directory.table import COLUMNS, Roster
-from gateway.directory.vault import Vault
+from gateway.directory.vault import Vault, decode_secret
 
 BOM = "\ufeff"
 PAGE = 5_000
@@ -30,7 +27,6 @@ EXPORTED = {
     Roster.SUBSCRIBERS: ("name", "subscription", "area", "language"),
     Roster.DEVICES: ("name", "village", "key_hash"),
 }
-_secret = msgspec.msgpack.Decoder(Secret).decode
 _Place = tuple[str, str, int, str]
 
 
@@ -85,7 +81,7 @@ def _cells(kind: Roster, vault: Vault, rows: Iterable[Row]) -> Iterator[tuple[st
     found = list(rows)
     secrets = vault.open_all([row[4] for row in found])
     for (township, village, _, role, _, basis, helper, language), sealed in zip(found, secrets, strict=True):
-        secret = _secret(sealed)
+        secret = decode_secret(sealed)
         if kind is Roster.OFFICIALS:
             duty, _, rank = role.partition(":")
             yield secret.name, phone(secret.address), code(township), code(village), ROLES[duty][0], rank or "1"

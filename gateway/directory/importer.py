@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 from gateway.database import Database, Row, Tx, micros
 from gateway.directory.flag import Listed, shared
 from gateway.directory.row import DeviceRow, PersonRow, Reading, Wrong
+from gateway.directory.sealed import ONE_AT_A_TIME
 from gateway.directory.spool import Spool
 from gateway.directory.table import Roster, RowError, Table
 from gateway.directory.vault import Vault
@@ -51,7 +52,6 @@ from gateway.store import audit
 CHUNK = 2_000
 ERRORS_KEPT = 1_000
 COUNTY = 6  # digits
-ONE_AT_A_TIME = 7_310_061  # key of PostgreSQL's lock: two imports at once would add the same person twice
 REMOVABLE = 0.1
 REMOVED_FREELY = 10  # people; a tenth of a village's officials is nobody
 
@@ -203,6 +203,7 @@ class _Run:
         """Bring the spool in, inside one transaction; take it back where it is only tried, or removes too many."""
         tx.run("SAVEPOINT import")
         if tx.postgresql:
+            # Two imports at once would add the same person twice.
             tx.one("SELECT pg_advisory_xact_lock(:one)", one=ONE_AT_A_TIME)
         with _unmapped(tx):
             result = self._bring(tx, at)

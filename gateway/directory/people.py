@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-import msgspec
-
 from gateway.channel import Device
 from gateway.database import Database, Row, Tx, micros
-from gateway.directory.vault import Vault
+from gateway.directory import sealed
+from gateway.directory.vault import Vault, decode_secret
 from gateway.model import Audience, Group, Target
 from gateway.ports import Clock, Page
 
@@ -40,17 +40,6 @@ class Counted(NamedTuple):
     places: dict[int, tuple[str, ...]]
 
 
-class Secret(msgspec.Struct, array_like=True):
-    """What is sealed of a person: name and address (E.164 number, or a push subscription as JSON)."""
-
-    name: str
-    address: str
-
-
-_decode = msgspec.msgpack.Decoder(Secret).decode
-encode_secret = msgspec.msgpack.Encoder().encode
-
-
 class SqlDirectory:
     """People, subscribers and loudspeakers."""
 
@@ -65,26 +54,62 @@ class SqlDirectory:
 
     async def pages(self, audience: Audience, after: Cursor | None, limit: int) -> list[Page]:
         """Return the next pages in one visit to the database; see `gateway.ports.Directory`."""
-        return await self._database.read(lambda tx: self._pages(tx, audience, after, limit), 30.0)
+        pages, made = await self._database.read(lambda tx: self._pages(tx, audience, after, limit), 30.0)
+        for rows in made:
+            await self._database.write(partial(sealed.write, rows=rows), 30.0)
+        return pages
 
-    def _pages(self, tx: Tx, audience: Audience, after: Cursor | None, limit: int) -> list[Page]:
-        found, number = list[Page](), 0
-        for run in _runs(tx, audience, after, limit):
-            found.append(self._columns(audience, *run))
-            number += len(found[-1].persons)
+    def _pages(
+        self, tx: Tx, audience: Audience, after: Cursor | None, limit: int
+    ) -> tuple[list[Page], list[list[Row]]]:
+        """Return the pages, and the rows of those that were sealed on the way, by township."""
+        found, number, made = list[Page](), 0, list[list[Row]]()
+        for page in self._found(tx, audience, after, limit, made):
+            found.append(page)
+            number += len(page.persons)
             if number >= limit:
-                return found
-        return [*found, Page("")]
+                return found, made
+        return [*found, Page("")], made
 
     def _page(self, tx: Tx, audience: Audience, after: Cursor | None, limit: int) -> Page:
-        for run in _runs(tx, audience, after, limit):
-            return self._columns(audience, *run)
-        return Page("")
+        return next(self._found(tx, audience, after, limit, None), Page(""))
+
+    def _found(
+        self, tx: Tx, audience: Audience, after: Cursor | None, limit: int, made: list[list[Row]] | None
+    ) -> Iterator[Page]:
+        """Pages with somebody in them; those sealed on the way go to `made`, if it is given."""
+        if audience.group is not Group.RESIDENTS:
+            for run in _runs(tx, audience, after, limit):
+                yield self._columns(audience, *run)
+            return
+        for target, behind in _begun(audience.targets, after):
+            while not target.villages and (taken := self._taken(tx, audience, behind, limit, made)):
+                behind = (target.township, *taken.behind)
+                if page := _of_taken(tx, audience, behind, taken):
+                    yield page
+                if taken.ended:
+                    break
+            else:  # no pages, or no longer
+                for run in _runs_of(tx, audience, target, behind, limit):
+                    yield self._columns(audience, *run)
+
+    def _taken(
+        self, tx: Tx, audience: Audience, behind: Cursor, limit: int, made: list[list[Row]] | None
+    ) -> sealed.Taken | None:
+        """Return those next behind a cursor in its township from sealed pages, if there are any or may be made."""
+        township, place = behind[0], behind[1:]
+        taken = sealed.take(tx, self._vault, township, place, limit, anyone=audience.opted_out)
+        if taken is None and made is not None and place == ("", 0):
+            pages = sealed.make(tx, self._vault, township)
+            if pages is not None:
+                made.append(sealed.seal(self._vault, pages))
+                return sealed.take_made(pages, limit, anyone=audience.opted_out)
+        return taken
 
     def _columns(self, audience: Audience, township: str, counted: Counted, behind: Cursor) -> Page:
         villages, persons, addresses, _ = zip(*counted.rows, strict=True)
         if audience.group is not Group.LOUDSPEAKERS:
-            addresses = tuple([_decode(plain).address for plain in self._vault.open_all(addresses)])
+            addresses = tuple([decode_secret(plain).address for plain in self._vault.open_all(addresses)])
         return Page(township, persons, addresses, villages, counted.places, behind)
 
     async def count(self, audience: Audience) -> dict[str, int]:
@@ -244,17 +269,43 @@ def _runs(
     tx: Tx, audience: Audience, after: Cursor | None, limit: int, *, light: bool = False
 ) -> Iterator[tuple[str, Counted, Cursor]]:
     """Those who count behind a cursor, at most `limit` rows at a time: (township, rows, cursor behind them)."""
-    start = after or ("", "", 0)
-    targets = [target for target in merged(audience.targets) if target.township >= start[0]]
-    if audience.group in TOGETHER and not any(target.villages for target in targets):
-        yield from _together(tx, audience, targets, start, limit, light=light)
+    begun = _begun(audience.targets, after)
+    if audience.group in TOGETHER and not any(target.villages for target, _ in begun):
+        yield from _together(tx, audience, [target for target, _ in begun], after or ("", "", 0), limit, light=light)
         return
-    for target in targets:
-        behind = start if target.township == start[0] else (target.township, "", 0)
-        while rows := _rows(tx, audience, target, behind, limit, light=light):
-            behind = (target.township, rows[-1][0], rows[-1][1])
-            if (counted := _counted(tx, audience, target.township, rows)).rows:
-                yield target.township, counted, behind
+    for target, behind in begun:
+        yield from _runs_of(tx, audience, target, behind, limit, light=light)
+
+
+def _begun(targets: Iterable[Target], after: Cursor | None) -> list[tuple[Target, Cursor]]:
+    """Targets that are not behind us, in order, each with the cursor to start behind."""
+    start = after or ("", "", 0)
+    return [
+        (target, start if target.township == start[0] else (target.township, "", 0))
+        for target in merged(targets)
+        if target.township >= start[0]
+    ]
+
+
+def _runs_of(
+    tx: Tx, audience: Audience, target: Target, behind: Cursor, limit: int, *, light: bool = False
+) -> Iterator[tuple[str, Counted, Cursor]]:
+    """As `_runs`, of one township."""
+    while rows := _rows(tx, audience, target, behind, limit, light=light):
+        behind = (target.township, rows[-1][0], rows[-1][1])
+        if (counted := _counted(tx, audience, target.township, rows)).rows:
+            yield target.township, counted, behind
+
+
+def _of_taken(tx: Tx, audience: Audience, behind: Cursor, taken: sealed.Taken) -> Page | None:
+    """Return those of a township's sealed pages who count; None if nobody does."""
+    villages, persons, addresses = tuple(taken.villages), tuple(taken.persons), tuple(taken.addresses)
+    places: Mapping[int, tuple[str, ...]] = {}
+    if persons and (taken.several or audience.before):
+        counted = _counted(tx, audience, behind[0], list(taken.rows()))
+        villages, persons, addresses, _ = zip(*counted.rows, strict=True) if counted.rows else ((),) * 4
+        places = counted.places
+    return Page(behind[0], persons, addresses, villages, places, behind) if persons else None
 
 
 def _together(

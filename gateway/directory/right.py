@@ -13,6 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 from gateway.database import Database, Tx, micros
+from gateway.directory.sealed import ONE_AT_A_TIME, forget
 from gateway.directory.vault import Vault
 from gateway.errors import Refused
 from gateway.model import Record
@@ -20,7 +21,6 @@ from gateway.ports import Clock
 from gateway.store import audit
 from gateway.store.erasure import SendingError, erase_frozen, forget_replies
 
-ONE_AT_A_TIME = 7_310_061  # key of PostgreSQL's lock: an import would write back what it read before
 LOOK_S = 1.0
 LOOKS = 30  # no slice is being sent for longer
 NOBODY = -1
@@ -162,6 +162,7 @@ def _erase(tx: Tx, *, person: int, record: Record) -> int:
     """Erase a person; return how many frozen batches held an address. A second time it finds what came since."""
     at = micros(record.at)
     if tx.postgresql:
+        # An import would write back what it read before, and pages might be sealed with the address.
         tx.one("SELECT pg_advisory_xact_lock(:one)", one=ONE_AT_A_TIME)
     else:
         tx.run("PRAGMA secure_delete = ON")  # what is freed is overwritten
@@ -170,6 +171,7 @@ def _erase(tx: Tx, *, person: int, record: Record) -> int:
         return 0
     places = tx.all("SELECT DISTINCT township, village FROM place WHERE person = :id", id=person)
     batches = erase_frozen(tx, person, [(township, village) for township, village in places], at)
+    forget(tx, sorted({township for township, _ in places}))
     if row[1] != "erased":
         tx.run(
             "UPDATE person SET secret = :nothing, phone_hash = :nothing, needs_helper = 0, basis = '', several = 0,"

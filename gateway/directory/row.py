@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway.directory.people import Secret, encode_secret
 from gateway.directory.table import Roster
-from gateway.directory.vault import Vault, normal_name, normal_phone
+from gateway.directory.vault import Secret, Vault, encode_secret, normal_name, normal_phone
 from gateway.regions import Region, Regions
 
 NAME_LENGTH = 60

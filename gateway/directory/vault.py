@@ -17,6 +17,7 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -30,6 +31,17 @@ FULL_WIDTH = str.maketrans("０１２３４５６７８９＋－（）", "012345
 # Address books and chat programs wrap copied numbers in invisible direction marks.
 FILLING = re.compile(r"[\s()\-–—\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 ID_BITS = 62  # fits a signed 64-bit column and leaves room for a sign
+
+
+class Secret(msgspec.Struct, array_like=True):
+    """What is sealed of a person: name and address (E.164 number, or a push subscription as JSON)."""
+
+    name: str
+    address: str
+
+
+decode_secret = msgspec.msgpack.Decoder(Secret).decode
+encode_secret = msgspec.msgpack.Encoder().encode
 
 
 def normal_phone(text: str) -> str:

@@ -13,12 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
 from gateway.database import Row, Tx
-from gateway.directory.people import RANK, Secret
+from gateway.directory.people import RANK
 from gateway.directory.row import DeviceRow, PersonRow
-from gateway.directory.vault import Vault
+from gateway.directory.vault import Secret, Vault, decode_secret
 from gateway.model import Group
 
 ADDED, CHANGED, MOVED, UNCHANGED, ERASED = "added", "changed", "moved", "unchanged", "erased"
@@ -60,7 +58,6 @@ _UPDATE = f"UPDATE person SET {', '.join(f'{name} = :{name}' for name in PERSON)
 _WHERE = (
     " WHERE person = :person AND audience = :audience AND township = :township AND village = :village AND role = :role"
 )
-_secret = msgspec.msgpack.Decoder(Secret).decode
 
 
 def _by_id(tx: Tx, sql: str, ids: Sequence[int]) -> list[Row]:
@@ -160,7 +157,7 @@ class People:
         return person
 
     def _secret(self, sealed: bytes) -> Secret:
-        return _secret(self._vault.open(sealed))
+        return decode_secret(self._vault.open(sealed))
 
     def _stand(self, one: int, rows: Sequence[PersonRow]) -> None:
         """Let a person stand where the rows say; another rank of the same duty there ends."""
