@@ -138,14 +138,17 @@ def take_made(made: Made, limit: int, *, anyone: bool) -> Taken:
 
 
 def make(tx: Tx, vault: Vault, township: str) -> Made | None:
-    """Make the pages of a township from its people, read in one snapshot with the version; None where nobody lives."""
+    """Make the pages of a township from its people, read in one snapshot with the version.
+
+    None where nobody lives, and where a place has no person: the version would not tell when the person comes.
+    """
     rows = tx.all(
         f"SELECT p.village, p.person, r.secret, r.opted_out, r.several, {VERSION} FROM place p"
-        " JOIN person r ON r.id = p.person WHERE p.township = :township AND p.audience = 'residents'"
-        " AND p.until IS NULL AND r.standing = 'active' ORDER BY p.village, p.person",
+        " LEFT JOIN person r ON r.id = p.person WHERE p.township = :township AND p.audience = 'residents'"
+        " AND p.until IS NULL AND (r.id IS NULL OR r.standing = 'active') ORDER BY p.village, p.person",
         township=township,
     )
-    if not rows:
+    if not rows or any(row[2] is None for row in rows):
         return None
     people = [next(same) for _, same in groupby(rows, itemgetter(0, 1))]  # two roles in one village are one person
     parts = [people[start : start + SIZE] for start in range(0, len(people), SIZE)]

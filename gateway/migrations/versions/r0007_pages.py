@@ -29,8 +29,11 @@ NOTED_OF_PERSON = (
     " DELETE FROM sealed_page WHERE township IN"
     " (SELECT township FROM place WHERE person = {row}.id AND audience = 'residents');"
 )
-ROWS = {"INSERT": ("NEW",), "UPDATE": ("OLD", "NEW"), "DELETE": ("OLD",)}
-"""What an event has to tell: the row as it was, as it is, or both."""
+EVENTS = {
+    "place": {"INSERT": ("NEW",), "UPDATE": ("OLD", "NEW"), "DELETE": ("OLD",)},
+    "person": {"UPDATE": ("OLD",), "DELETE": ("OLD",)},
+}
+"""Which rows count: as they were, as they are, or both. No page is made while a place has no person yet."""
 
 POSTGRESQL = (
     'CREATE TABLE sealed_page (township TEXT COLLATE "C" NOT NULL, village TEXT COLLATE "C" NOT NULL,'
@@ -39,7 +42,8 @@ POSTGRESQL = (
     'CREATE TABLE roster_change (township TEXT COLLATE "C" NOT NULL, xid BIGINT NOT NULL, changes BIGINT NOT NULL,'
     " PRIMARY KEY (township, xid))",
 )
-# Pages that another transaction holds are passed over: it deletes them as well, or they are of an older version.
+# Pages that another transaction holds are passed over, for waiting could take as long as an import; if they stay, they
+# are of an older version.
 FUNCTION = """
 CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql{settings} AS $$
 DECLARE
@@ -53,13 +57,12 @@ BEGIN
   END IF;
   RETURN NULL;
 END $$"""
-# The plan is made once, perhaps for an empty table: it must not read the whole of it for every thousand people since.
-BY_KEY = " SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off"
+# The plan is made once, perhaps for an empty table: it must look each person up, however many there are by then.
+BY_KEY = " SET enable_seqscan = off"
+PLACES = "changed, LATERAL (SELECT township, audience FROM place WHERE person = changed.id OFFSET 0) AS place"
 FUNCTIONS = {
     "place": FUNCTION.format(name="note_place", settings="", changed="changed"),
-    "person": FUNCTION.format(
-        name="note_person", settings=BY_KEY, changed="changed JOIN place ON place.person = changed.id"
-    ),
+    "person": FUNCTION.format(name="note_person", settings=BY_KEY, changed=PLACES),
 }
 
 
@@ -74,7 +77,7 @@ def _sqlite() -> None:
     for statement in SQLITE:
         op.execute(statement)
     for table, noted in (("place", NOTED), ("person", NOTED_OF_PERSON)):
-        for event, rows in ROWS.items():
+        for event, rows in EVENTS[table].items():
             body = " ".join(noted.format(row=row) for row in rows)
             op.execute(f"CREATE TRIGGER {table}_{event.lower()} AFTER {event} ON {table} BEGIN {body} END")
 
@@ -84,7 +87,7 @@ def _postgresql() -> None:
         op.execute(statement)
     for table, function in FUNCTIONS.items():
         op.execute(function.replace(":", r"\:"))
-        for event, rows in ROWS.items():
+        for event, rows in EVENTS[table].items():
             for row in rows:
                 op.execute(
                     f"CREATE TRIGGER {table}_{event.lower()}_{row.lower()} AFTER {event} ON {table}"
