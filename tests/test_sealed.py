@@ -164,6 +164,14 @@ async def compare(database: str, rounds: Sequence[Sequence[Change]], limit: int,
             await together(here, asked[0], limit)  # the next changes find pages
 
 
+def _columns(tx: Tx) -> list[Row]:
+    if tx.postgresql:
+        return tx.all(
+            "SELECT column_name FROM information_schema.columns WHERE table_name = 'person' ORDER BY ordinal_position"
+        )
+    return tx.all("SELECT name FROM pragma_table_info('person') ORDER BY cid")
+
+
 def _empty(tx: Tx, table: str) -> None:
     tx.run(f"DELETE FROM {table}")
 
@@ -206,6 +214,18 @@ async def test_an_erasure_leaves_no_page_with_the_address(here: Town) -> None:
     await together(here, audience(Group.RESIDENTS), 5)
     await Rights(here.database, here.vault, ManualClock()).erase(phone(1), "赵丽", "clerk")
     assert [row[0] for row in await stored(here)] == [WATER]
+
+
+async def test_no_page_is_made_while_a_place_has_no_person(here: Town) -> None:
+    """Nothing would tell when the person comes, who then would never be warned."""
+    await peopled(here, FLOWER_1, FLOWER_2)
+    rows = await here.database.read(lambda tx: tx.all("SELECT * FROM person WHERE id = :p", p=here.person("赵丽", 2)))
+    await here.database.write(lambda tx: tx.run("DELETE FROM person WHERE id = :p", p=here.person("赵丽", 2)))
+    assert len(await together(here, audience(Group.RESIDENTS), 5)) == 1
+    assert await stored(here) == []
+    columns = [name for (name,) in await here.database.read(_columns)]
+    await here.database.write(lambda tx: tx.copy("person", columns, rows))
+    assert len(await together(here, audience(Group.RESIDENTS), 5)) == 2
 
 
 async def test_pages_are_sealed_with_the_vault(here: Town) -> None:

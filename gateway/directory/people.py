@@ -7,6 +7,7 @@ area (rule 6).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -55,8 +56,7 @@ class SqlDirectory:
     async def pages(self, audience: Audience, after: Cursor | None, limit: int) -> list[Page]:
         """Return the next pages in one visit to the database; see `gateway.ports.Directory`."""
         pages, made = await self._database.read(lambda tx: self._pages(tx, audience, after, limit), 30.0)
-        for rows in made:
-            await self._database.write(partial(sealed.write, rows=rows), 30.0)
+        await asyncio.gather(*(self._database.write(partial(sealed.write, rows=rows), 30.0) for rows in made))
         return pages
 
     def _pages(

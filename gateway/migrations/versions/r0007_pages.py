@@ -29,7 +29,7 @@ NOTED_OF_PERSON = (
     " DELETE FROM sealed_page WHERE township IN"
     " (SELECT township FROM place WHERE person = {row}.id AND audience = 'residents');"
 )
-EVENTS = {
+EVENTS: dict[str, dict[str, tuple[str, ...]]] = {
     "place": {"INSERT": ("NEW",), "UPDATE": ("OLD", "NEW"), "DELETE": ("OLD",)},
     "person": {"UPDATE": ("OLD",), "DELETE": ("OLD",)},
 }
