@@ -3,7 +3,7 @@
 Read by `people`; made by whoever plans, when a township's residents are wanted from the first one on and no pages are
 there. They are a cache and nothing else: every page counts only together with the version of its township that was
 read in the same snapshot as the people in it, and triggers raise the version with every change of a resident's place
-or particulars and delete the pages (migration 0007). So neither a page made from what was read before a change nor one
+or particulars and delete the pages (migration 0008). So neither a page made from what was read before a change nor one
 that is written after it can bring an old address back, or anybody who opted out.
 
 All pages of a township are written together. They are not written while an import, an erasure or another maker holds

@@ -7,8 +7,8 @@ change that is visible. Triggers do this, so that no way of writing can forget i
 
 from alembic import op
 
-revision = "0007"
-down_revision = "0006"
+revision = "0008"
+down_revision = "0007"
 
 # A page reaches to (village, person); the last one of a township to ("~", 0). Keys compare bytewise, as in `place`.
 SQLITE = (
