@@ -78,6 +78,7 @@ def test_a_cluster_is_measured_beside_the_limit_of_its_transport_and_leaves_noth
         MINGLUO_AMQP_URL=amqp_url, MINGLUO_REDIS_URL=redis_url, MINGLUO_DATABASE_URL=database_url,
     )  # fmt: skip
     assert found["cluster"]["peak_mib"].keys() == {"api", "planner", "worker", "hub", "scheduler"}
+    assert found["raw"] is not None, found["left_out"]
     assert found["raw"]["recipients"] == 300
     assert found["ratios"].keys() == {"raw", "embedded_to_cluster"}
     assert found["left_out"].keys() == CONTENDERS - {"embedded", "cluster", "raw"}

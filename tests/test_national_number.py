@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +19,8 @@ from test_store import NOW, HandClock, alert, draft_of, hand, store
 
 from gateway import cap, metrics
 from gateway.api.shape import EXAMPLE
-from gateway.database import Database, Tx
+from gateway.database import Database
+from gateway.migrations import upgrade
 from gateway.model import Alert, Record, Status
 from gateway.national import Listed, Nationals
 from gateway.policy import Policy
@@ -127,22 +130,19 @@ async def test_a_days_alerts_are_those_sent_on_it(store: Store) -> None:
 
 async def test_alerts_from_before_get_a_row_without_ringing(tmp_path: Path, hand: HandClock) -> None:
     """An installation that is brought up to date shows last night's alerts as pending, and wakes nobody for them."""
-    url = f"sqlite:///{tmp_path}/old.db"
-    database = Database(url)
+    database = Database(f"sqlite:///{tmp_path}/new.db")
     await database.open()
     store = Store(database, hand)
     for one in (alert("a1"), alert(NUMBER), replace(alert("a3"), status=Status.TEST)):
         await out(store, one)
-
-    def backward(tx: Tx) -> None:
-        for statement in (
-            "DROP TABLE national", "DROP INDEX alert_sent", "DELETE FROM timer WHERE kind = 'national'",
-            "UPDATE alembic_version SET version_num = '0003'",
-        ):  # fmt: skip
-            tx.run(statement)
-
-    await database.write(backward)
     await database.close()
+    url = f"sqlite:///{tmp_path}/old.db"
+    upgrade(url, "0003")
+    with closing(sqlite3.connect(tmp_path / "old.db")) as old:
+        old.execute("ATTACH ? AS new", (f"{tmp_path}/new.db",))
+        names = ", ".join(name for _, name, *_ in old.execute("PRAGMA main.table_info(alert)"))
+        old.execute(f"INSERT INTO alert ({names}) SELECT {names} FROM new.alert")
+        old.commit()
     database = Database(url)
     await database.open()
     rows = await Store(database, hand).outbox.alerts()
