@@ -139,7 +139,7 @@ async def test_a_peer_that_ends_is_said_with_its_own_words(amqp_url: str) -> Non
         await measure(broken, amqp_url, 10)
 
 
-async def test_a_peer_that_fails_is_left_out_and_the_others_go_on() -> None:
+async def test_a_peer_that_fails_twice_is_left_out_and_the_others_go_on() -> None:
     """Twenty minutes of figures must not be lost because one library does not get along with this RabbitMQ."""
     order: list[str] = []
 
@@ -149,13 +149,13 @@ async def test_a_peer_that_fails_is_left_out_and_the_others_go_on() -> None:
 
     async def peer(number: int) -> list[Round]:
         order.append("celery")
-        if number == 2:
+        if number == 2 or (number == 0 and order.count("celery") == 1):
             raise PeerError("a process of celery ended\nsecrets of its log")
         return [one(1_000, 2.0)]
 
     left_out: dict[str, str] = {}
     found = await take_turns({"cluster": ours, "celery": peer}, 4, left_out, lambda _: None)
-    assert order == ["cluster", "celery", "celery", "cluster", "cluster", "celery", "cluster"]
+    assert order == ["cluster", "celery", "celery", "celery", "cluster", "cluster", "celery", "celery", "cluster"]
     assert {name: len(rounds) for name, rounds in found.items()} == {"cluster": 4}
     assert left_out == {"celery": "failed: a process of celery ended"}
 
