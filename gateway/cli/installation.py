@@ -21,11 +21,13 @@ from gateway.cli.frame import AsJson, load_settings, owned_elsewhere, print_json
 
 if TYPE_CHECKING:
     from gateway.database import Database
+    from gateway.directory.vault import Vault
     from gateway.regions import Regions
     from gateway.settings import Settings
     from gateway.store import Store
     from gateway.store.audit import Checkpoint
 
+KEY_FILE = "secret.key"  # where an embedded gateway keeps its own
 T = TypeVar("T")
 EVERYTHING = "*"
 COUNTY = 6  # digits
@@ -45,6 +47,21 @@ class Now:
     async def sleep(self, wait_s: float) -> None:
         """Sleep."""
         await asyncio.sleep(wait_s)
+
+
+def vault_of(settings: Settings) -> Vault:
+    """Return the vault of an installation.
+
+    Raises:
+        ConfigError: one made on the spot would seal people for nobody.
+    """
+    from gateway.directory.vault import Vault
+    from gateway.errors import ConfigError
+
+    key = settings.secret_key.get_secret_value()
+    if not key and not settings.database().startswith("sqlite") and not (settings.data / KEY_FILE).exists():
+        raise ConfigError("set MINGLUO_SECRET_KEY to the key the gateway of this PostgreSQL database uses")
+    return Vault.of(key, settings.data)
 
 
 def with_store(settings: Settings, advice: str, work: Callable[[Store, Database], Awaitable[T]]) -> T:

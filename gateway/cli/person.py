@@ -13,7 +13,7 @@ import typer
 
 from gateway.cli.client import Gateway, Token, Url
 from gateway.cli.frame import AsJson, load_settings, print_json, tell
-from gateway.cli.installation import ASK, Now, with_store
+from gateway.cli.installation import ASK, Now, vault_of, with_store
 
 if TYPE_CHECKING:
     from gateway.directory.right import Rights
@@ -96,7 +96,6 @@ def readmit(json: AsJson = False) -> None:
 
 
 def _with_rights(work: Callable[[Rights, str], Awaitable[T]]) -> T:
-    from gateway.cli.roster import vault_of
     from gateway.directory.right import Rights
 
     settings = load_settings()

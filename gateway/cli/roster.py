@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from gateway.cli.frame import NO, AsJson, load_settings, print_json, print_table, tell
-from gateway.cli.installation import Now, with_store
+from gateway.cli.installation import Now, vault_of, with_store
 from gateway.cli.person import erase, opt_in, opt_out, readmit
 
 if TYPE_CHECKING:
@@ -25,11 +25,8 @@ if TYPE_CHECKING:
     from gateway.database import Database
     from gateway.directory.importer import Found, How, Imported, Importer, Progress
     from gateway.directory.table import RowError
-    from gateway.directory.vault import Vault
-    from gateway.settings import Settings
     from gateway.store import Store
 
-KEY_FILE = "secret.key"  # where an embedded gateway keeps its own
 SHOWN = 20  # row errors on the terminal
 OWNER_ONLY = 0o600
 UNAUDITED = frozenset({"unchanged", "several", "shared"})
@@ -97,21 +94,6 @@ def import_(
         _show(path, result, as_json=json)
     if any(result.errors for result in results):
         raise typer.Exit(NO)
-
-
-def vault_of(settings: Settings) -> Vault:
-    """Return the vault of an installation.
-
-    Raises:
-        ConfigError: one made on the spot would seal people for nobody.
-    """
-    from gateway.directory.vault import Vault
-    from gateway.errors import ConfigError
-
-    key = settings.secret_key.get_secret_value()
-    if not key and not settings.database().startswith("sqlite") and not (settings.data / KEY_FILE).exists():
-        raise ConfigError("set MINGLUO_SECRET_KEY to the key the gateway of this PostgreSQL database uses")
-    return Vault.of(key, settings.data)
 
 
 async def _one(importer: Importer, path: Path, kind: Kind, how: How) -> Imported:

@@ -11,31 +11,20 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator
-from typing import BinaryIO, NamedTuple
+from collections.abc import Iterator
+from typing import BinaryIO
 
+from gateway.directory.line import Line, Sheets
+from gateway.directory.workbook import open_workbook
+from gateway.directory.xls import open_xls
 from gateway.errors import Refused
 
 BLOCK = 1 << 16
-BROKEN = "\x00formula"  # in place of a cell that shows #N/A and the like
-WIDEST = 256  # columns looked at
 HAN = re.compile("[\u4e00-\u9fff]")
 LARGEST_ROW = 1 << 20  # characters of a CSV's row, over however many lines
-EXACT = 1 << 53  # a spreadsheet's number has all its digits up to here
 
-Line = tuple[int, list[str] | str]
-"""Row (1 is the first) and its cells, or why it cannot be read."""
 OTHER_FORMATS = {b"\xff\xfe": "UTF-16 text", b"\xfe\xff": "UTF-16 text"}
 XLSX, XLS = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
-ERRORS = frozenset({"#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A", "#GETTING_DATA", "#DATA!"})
-
-
-class Sheets(NamedTuple):
-    """An open file: what it is, its sheets with lines in them (0: the only one of a CSV), and how far it was read."""
-
-    format: str
-    sheets: Iterator[tuple[int, Iterator[Line]]]
-    share: Callable[[], float]
 
 
 def open_sheets(stream: BinaryIO) -> Sheets:
@@ -47,12 +36,8 @@ def open_sheets(stream: BinaryIO) -> Sheets:
     stream.seek(0)
     head = stream.read(4)
     if head == XLSX:
-        from gateway.directory.workbook import open_workbook
-
         return open_workbook(stream)
     if head == XLS:
-        from gateway.directory.xls import open_xls
-
         return open_xls(stream)
     encoding = encoding_of(stream, head)
     size = stream.seek(0, io.SEEK_END) or 1
@@ -134,14 +119,3 @@ class _Kept(io.RawIOBase):
         block = self._stream.read(len(buffer))
         buffer[: len(block)] = block
         return len(block)
-
-
-def number(text: str) -> str:
-    """Return the digits of a stored number where it has them all: 1.3912345678E10 is 13912345678; else the text."""
-    if text.isdigit():
-        return text
-    try:
-        value = float(text)
-    except ValueError:
-        return text
-    return str(int(value)) if value.is_integer() and abs(value) < EXACT else text

@@ -33,7 +33,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import BinaryIO, NamedTuple
 
-from gateway.directory.sheet import BROKEN, Line, open_sheets
+from gateway.directory.line import BROKEN, Line
+from gateway.directory.sheet import open_sheets
 from gateway.errors import Refused
 
 TITLES = 5  # the header may stand below a merged title

@@ -16,7 +16,7 @@ from typing import IO, Any, BinaryIO
 
 from lxml import etree
 
-from gateway.directory.sheet import BROKEN, WIDEST, Line, Sheets, number
+from gateway.directory.line import BROKEN, WIDEST, Line, Sheets, number
 from gateway.errors import Refused
 
 LARGEST_PART = 2 << 30  # bytes, unpacked; a million residents are 0.3 GB

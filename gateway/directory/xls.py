@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from gateway.directory.sheet import BROKEN, ERRORS, WIDEST, Line, Sheets, number
+from gateway.directory.line import BROKEN, ERRORS, WIDEST, Line, Sheets, number
 from gateway.errors import Refused
 
 LARGEST = 128 << 20  # bytes; it is read whole
