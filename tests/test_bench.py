@@ -16,7 +16,7 @@ from gateway.bench.frozen import Cost, Frozen
 from gateway.bench.intake import Intake
 from gateway.bench.ledger import Found, Latency, Ledger
 from gateway.bench.measure import Round, Spread, quantile
-from gateway.bench.page import Result, page
+from gateway.bench.page import TITLES, Result, page
 from gateway.bench.roster import Brought, Import
 from gateway.bench.signed import Signed
 from gateway.bench.sms import Sms
@@ -150,6 +150,19 @@ def test_the_page_names_machine_and_commands() -> None:
     assert "2026-07-01" in text
     assert "Python 3" in text
     assert all(f"`mingluo bench {one.bench}`" in text for one in results)
+
+
+def test_a_run_writes_its_own_sections_and_leaves_the_others() -> None:
+    """Measuring one thing again must not throw away, or date anew, what was measured of the rest."""
+    before = page([INTAKE, SMS], "mingluo bench all", date(2026, 7, 1))
+    after = page([SMS, FROZEN], "mingluo bench sms", date(2026, 8, 1), before)
+    kept, new = before.split("\n## ")[1], page([FROZEN], "mingluo bench sms", date(2026, 8, 1)).split("\n## ")[1]
+    assert [part.splitlines()[0] for part in after.split("\n## ")[1:]] == [
+        TITLES[one] for one in ("intake", "sms", "frozen")
+    ]
+    assert kept.strip() in after
+    assert new.strip() in after
+    assert after.count("2026-07-01") == 1
 
 
 def test_a_quantile_is_one_of_the_values() -> None:

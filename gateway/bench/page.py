@@ -23,9 +23,9 @@ Row = tuple[str, str, str]
 
 HEAD = """# Benchmarks
 
-Written by `{command}` on {day}; do not edit by hand.
+Each section is written by the command it ends with, the others stay as they were; do not edit by hand.
 
-Machine: {machine}. It is a shared virtual machine: such figures drift by half within an hour and by more between
+The machine named there is a shared virtual one: such figures drift by half within an hour and by more between
 machines. Compare ratios within one run, and measure on your own hardware before you promise anything.
 
 Where a section names no cluster, it is one embedded gateway on SQLite with every commit synced to the disk;
@@ -36,16 +36,17 @@ how busy the machine was.
 """
 
 TITLES = {
-    "fanout": "Fan-out through the no-op channel, beside others",
-    "ledger": "The ledger full of receipts",
-    "isolation": "Red warnings while bulk messages drain",
-    "sms": "HTTP SMS channel against a bare loop of the same SDK call",
-    "frozen": "What a frozen neighbour costs",
-    "signed": "Signed warnings against the signature library alone",
     "intake": "Taking warnings in: the whole way from the request to the 202",
-    "import": "Bringing a roster in",
+    "signed": "Signed warnings against the signature library alone",
     "first": "Last byte of the request read to the first loudspeaker",
+    "isolation": "Red warnings while bulk messages drain",
+    "fanout": "Fan-out through the no-op channel, beside others",
+    "sms": "HTTP SMS channel against a bare loop of the same SDK call",
+    "ledger": "The ledger full of receipts",
+    "import": "Bringing a roster in",
+    "frozen": "What a frozen neighbour costs",
 }
+"""In the order of the page."""
 
 NO_SERVERS = "MINGLUO_AMQP_URL, MINGLUO_DATABASE_URL and MINGLUO_REDIS_URL name no servers"
 OURS = frozenset({"embedded", "cluster"})
@@ -281,13 +282,20 @@ def _cost(name: str, cost: Cost) -> list[Row]:
     ]
 
 
-def page(results: Sequence[Result], command: str, day: date) -> str:
-    """Return the page of a run."""
-    parts = [HEAD.format(command=command, day=day.isoformat(), machine=machine())]
+def page(results: Sequence[Result], command: str, day: date, before: str = "") -> str:
+    """Return the page after a run: its sections anew, the others of the page `before` as they were."""
+    parts = dict(map(_titled, before.split("\n## ")[1:]))
+    measured = f"Measured on {day.isoformat()} ({machine()}) by `{command}`."
     for result in results:
         table = ["| figure | measured | target |", "| --- | --- | --- |"]
         table += [f"| {' | '.join(row)} |" for row in rows(result)]
-        again = f"Again: `mingluo bench {result.bench}`."
         note = f"{NOTES[result.bench]}\n" if result.bench in NOTES else ""
-        parts.append(f"## {TITLES[result.bench]}\n\n{note}" + "\n".join(table) + f"\n\n{again}\n\n")
-    return "".join(parts).rstrip("\n") + "\n"
+        table.append(f"\n{measured}\nAgain: `mingluo bench {result.bench}`.\n")
+        parts[TITLES[result.bench]] = note + "\n".join(table)
+    known = [title for title in TITLES.values() if title in parts]
+    return HEAD + "\n".join(f"## {title}\n\n{parts[title]}" for title in known)
+
+
+def _titled(section: str) -> tuple[str, str]:
+    title, _, text = section.partition("\n\n")
+    return title, text.rstrip("\n") + "\n"

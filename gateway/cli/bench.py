@@ -49,7 +49,7 @@ def bench(
         bool, typer.Option(help="Also Celery, Dramatiq, taskiq, FastStream (fanout), in environments of their own.")
     ] = True,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Of each part of a round (intake).")] = None,
-    write: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the page of the figures.")] = None,
+    write: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write these sections of a page.")] = None,
 ) -> None:
     """Measure intake, the first loudspeaker, SMS, the fan-out and what it costs others, ledger, import, frozen peers.
 
@@ -135,7 +135,8 @@ def _write(results: list[Result], path: Path) -> None:
     from gateway.bench.page import page
 
     command = shlex.join(["mingluo", *sys.argv[1:]])
-    path.write_text(page(results, command, datetime.now(UTC).date()), encoding="utf8")
+    before = path.read_text("utf8") if path.exists() else ""
+    path.write_text(page(results, command, datetime.now(UTC).date(), before), encoding="utf8")
     tell(f"{path} written")
 
 
