@@ -150,10 +150,10 @@ def test_no_path_of_the_building_machine_is_in_the_wheel(built: Built) -> None:
 
 
 def tracked(*folders: str) -> list[str]:
-    """Files of these folders as a clone has them: without caches."""
+    """Files of these folders as a clone has them: without caches and environments."""
     return [
         path.relative_to(ROOT).as_posix()
         for folder in folders
         for path in sorted((ROOT / folder).rglob("*"))
-        if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(".")
+        if path.is_file() and not {"__pycache__", ".venv"} & {*path.parts} and not path.name.startswith(".")
     ]

@@ -120,7 +120,11 @@ class SqlDirectory:
         """Whether `page` would give somebody; looks no further than to the first."""
         few = len(audience.targets) <= FEW and not audience.before
         ask = self._database.look if few else self._database.read
-        return await ask(lambda tx: any(_runs(tx, audience, None, PROBE, light=True)), 30.0)
+        return await ask(lambda tx: self._anybody(tx, audience), 30.0)
+
+    def _anybody(self, tx: Tx, audience: Audience) -> bool:
+        places = _begun(audience.targets, None)  # one after the other: most often there is somebody in the first
+        return any(True for place in places for _ in _runs_of(tx, audience, *place, PROBE, light=True))
 
     def _count(self, tx: Tx, audience: Audience) -> dict[str, int]:
         totals: dict[str, int] = {}
