@@ -97,8 +97,12 @@ class Channel(ABC):
     """Longest time one `send` call takes before its outcome is ambiguous; leases exceed it."""
     text_limit: ClassVar[int] = 500
     """Longest text in UTF-16 units."""
+    sessions: ClassVar[bool] = False
+    """True: keeps a limited number of connections to a carrier; runs in hubs, which consume all its lanes."""
     Settings: ClassVar[type[ChannelSettings]] = ChannelSettings
 
+    carriers: frozenset[str] = frozenset()
+    """Carriers whose numbers it serves (`config/carriers.csv`); empty: any number."""
     takes_replies: bool = False
     """Whether a person can answer on this channel; only then is an answer asked for."""
 
@@ -118,6 +122,10 @@ class Channel(ABC):
 
     async def close(self) -> None:
         """End sessions."""
+
+    def up(self) -> bool:
+        """Whether this process can send now; while it cannot, it leaves the channel's batches to others."""
+        return True
 
     def routes(self, link: Link) -> Sequence[Route]:
         """HTTP routes for callbacks or inbound sockets."""

@@ -38,6 +38,10 @@ class Permanent(ChannelError):
     """This recipient will never be reached this way; do not repeat."""
 
 
+class Elsewhere(Permanent):
+    """The number is another carrier's (ported, or not of this network): the others are tried, each once."""
+
+
 class Unusable(ChannelError):
     """The account is refused: switch it off, page a person, start the fallbacks."""
 

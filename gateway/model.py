@@ -453,6 +453,8 @@ class Receipt:
     code: str = ""
     reference: str = ""
     error: Exception | None = None
+    more: tuple[str, ...] = ()
+    """References of the further parts of a long text: its recipient has it when all are delivered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -467,6 +469,8 @@ class Report:
     batch: str = ""
     position: int = -1
     attempt: int = 1
+    elsewhere: bool = False
+    """The carrier says that the number is another one's."""
 
 
 @dataclass(frozen=True, slots=True)
