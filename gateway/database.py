@@ -121,6 +121,15 @@ class Tx:
         rows = self.all(sql, **values)
         return rows[0] if rows else None
 
+    def all_after(self, first: str, sql: str, **values: Any) -> list[Row]:
+        """Execute `first`, which takes locks, then `sql`, which sees what they had to wait for; return its rows.
+
+        PostgreSQL only: both go in one round trip.
+        """
+        with self._connection.pipeline():
+            self._execute(first, values)
+            return cast(list[Row], self._execute(sql, values).fetchall())
+
     def many(self, sql: str, rows: Sequence[dict[str, Any]]) -> None:
         """Execute once per row, on PostgreSQL without waiting in between."""
         if not rows:

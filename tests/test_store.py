@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from gateway.database import Database, Tx
@@ -315,6 +316,27 @@ async def test_a_halt_stops_claims_and_its_end_releases_them(store: Store, hand:
     hand.advance(3)
     assert len(await store.outbox.ready([Lane.GREEN], ["noop"], 2, 10)) == 1
     assert (await store.outbox.claim(batch.id, 0, "me", 20)).result is ClaimResult.GRANTED
+
+
+async def test_a_claim_that_waits_sees_the_halt_that_came_meanwhile(database_url: str, hand: HandClock) -> None:
+    """Whoever halts a county and is told so hears of no text that was claimed a moment later."""
+    ours, theirs = Database(database_url), Database(database_url)
+    await ours.open()
+    await theirs.open()
+    store, other = Store(ours, hand), Store(theirs, hand)
+    batch = await opened(store)
+    with psycopg.connect(database_url, autocommit=True) as locker:
+        locker.execute("BEGIN")
+        locker.execute("SELECT 1 FROM alert FOR UPDATE")
+        claiming = asyncio.create_task(store.outbox.claim(batch.id, 0, "me", 20))
+        waiting = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted"
+        while locker.execute(waiting).fetchone() == (0,):  # noqa: ASYNC110 - another connection's lock has no event
+            await asyncio.sleep(0.01)
+        await other.outbox.halt("*", True, Record(NOW, "leader", "halt", "*"))
+        locker.execute("COMMIT")
+    assert (await claiming).result is ClaimResult.HALTED
+    await ours.close()
+    await theirs.close()
 
 
 async def test_what_the_broker_does_not_confirm_is_found_and_what_it_has_is_not(store: Store, hand: HandClock) -> None:

@@ -21,6 +21,7 @@ HALT_LOOK = timedelta(seconds=2)
 UNBEGUN_LOOK_US = 500_000  # when to look at slices nobody has begun
 STALE = timedelta(seconds=10)  # how long after a stop its running slices may hold up the version that came instead
 
+LOCK = "SELECT id FROM alert WHERE id = ANY(:alerts::text[]) ORDER BY id FOR SHARE"
 PLAIN = """
 WITH free AS (
   SELECT w.batch, w.slice, w.owner, w.until, b.size, b.slice_size
@@ -29,8 +30,7 @@ WITH free AS (
   WHERE a.standing = 'active' AND b.deadline > :at
     AND NOT EXISTS (SELECT 1 FROM claim c WHERE c.batch = w.batch AND c.slice = w.slice)
     AND NOT EXISTS (SELECT 1 FROM halt h WHERE h.scope IN ('*', b.county, b.channel))
-    AND (b.created_at <= :stale OR NOT EXISTS (SELECT 1 FROM reference r WHERE r.alert = b.alert))
-  FOR SHARE OF a),
+    AND (b.created_at <= :stale OR NOT EXISTS (SELECT 1 FROM reference r WHERE r.alert = b.alert))),
 taken AS (
   INSERT INTO claim (batch, slice, owner, lease_until, attempt, retry_at, done)
   SELECT batch, slice, owner, until, 1, 0, 0 FROM free ORDER BY batch, slice ON CONFLICT DO NOTHING RETURNING owner)
@@ -59,8 +59,11 @@ def _plain(
     tx: Tx, wanted: Sequence[Wanted], untils: Mapping[str, datetime], now: datetime
 ) -> dict[str, Claim]:  # fmt: skip
     """Take the slices that nobody has begun and nothing stands in the way of; return their claims by owner."""
-    rows = tx.all(
+    # The locks in a statement before it: a halt or a stop they had to wait for is seen.
+    rows = tx.all_after(
+        LOCK,
         PLAIN,
+        alerts=sorted({one.batch.partition(".")[0] for one in wanted}),
         batches=[one.batch for one in wanted],
         slices=[one.slice for one in wanted],
         owners=[one.owner for one in wanted],
