@@ -37,7 +37,8 @@ class Alarm:
         if row is None or not (row.standing in RINGS or (row.standing == Standing.ACTIVE and row.plan.held)):
             return None
         now = self._clock.now()
-        waits = now - since(row.standing, await self._store.outbox.decisions(alert), row.accepted_at)
+        life = await self._store.outbox.decisions(alert) if row.revision else ()  # not moved since it came
+        waits = now - since(row.standing, life, row.accepted_at)
         call = self._call(row, waits)
         metrics.alarms.labels("held_leader" if waits >= LEADER_AFTER else "held").inc()
         # Codes only: an issuer's own words could name a person.

@@ -77,13 +77,13 @@ class Cases:
         resolution: Resolution,
         issuer: Issuer,
         now: datetime,
-        warnings: tuple[cap.Finding, ...] = (),
+        taken: cap.Taken | None = None,
         *,
         signer: bool = False,
         sealed: bool = False,
         again: bool = False,
     ) -> Prepared:
-        """Authorise, route and plan a message that has been read.
+        """Authorise, route and plan a message that has been read; `taken` is how it was read.
 
         `signer`: a signer hands it in, who corrects a mistake alone (D7). `sealed`: under a sealed code (D3).
         `again`: a person wants it said although a live alert says the same (D4).
@@ -117,9 +117,12 @@ class Cases:
         planned = self.plan(alert, route, targets, before, issuer, now, parts, authority)
         standing, needs = begin(alert, route, planned)
         ended = stops(alert.kind, references.live) | drills(alert, targets, around)
+        warnings = tuple(taken.findings) if taken else ()
         if parts and not any(finding.code == SHARED for finding in warnings):
             warnings += lost(alert, parts, self._regions.name)
-        return Prepared(alert, issuer, route, replace(planned, needs=needs), references, cut, standing, ended, warnings)
+        planned = replace(planned, needs=needs) if needs else planned
+        digest, who = (taken.digest, taken.signer) if taken else ("", "")
+        return Prepared(alert, issuer, route, planned, references, cut, standing, ended, warnings, digest, who)
 
     def plan(
         self,
@@ -144,8 +147,8 @@ class Cases:
         policy = self._policy()
         authority = authority or authorised(policy, issuer, alert, targets, now)
         enabled = frozenset(filter(authority.permits, self._enabled))
-        left_out = authority.left_out(sorted(self._enabled - enabled))
-        route = replace(route, reasons=(*route.reasons, *left_out))
+        if left_out := authority.left_out(sorted(self._enabled - enabled)):
+            route = replace(route, reasons=(*route.reasons, *left_out))
         if route.kind == "emergency":
             targets = named(targets)  # planned a second time, it must not grow by a second ring
             around = self._regions.around(targets)

@@ -95,6 +95,8 @@ class Tx:
     def __init__(self, connection: Any, dialect: str) -> None:
         self._connection = connection
         self.dialect = dialect
+        self.known: dict[str, Any] = {}
+        """What an operation has found out for those behind it in the same transaction."""
 
     @property
     def postgresql(self) -> bool:

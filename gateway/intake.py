@@ -54,6 +54,8 @@ class Outcome:
     needs: tuple[str, ...] = ()
     stored: tuple[Alert, Plan] | None = None
     """What stands in the store now, where the one who took it in still has it at hand."""
+    halts: tuple[str, ...] = ()
+    """Scopes that were halted then."""
 
 
 class Intake:
@@ -171,12 +173,11 @@ class Intake:
             alert, prepared.plan, standing, received, who,
             stops=prepared.stops if standing is Standing.ACTIVE else {},
             record=Record(received, who, "break_glass" if code else action, alert.id, said),
-            decision=Decision("", Event.SUBMIT, who, received),
+            decision=Decision("", Event.SUBMIT, who, received), digest=prepared.digest,
         )  # fmt: skip
         if code:
             countersign = received + timedelta(minutes=self._policy().procedure.clock.countersign_within_min)
             draft = replace(draft, seal=code, obligations={**draft.obligations, "countersign": countersign})
-        draft = replace(draft, content_digest=prepared.digest)
         accepted = await self._store.outbox.accept(draft)
         if accepted.result == "duplicate":
             row = await self._store.outbox.alert(accepted.alert)
@@ -199,6 +200,7 @@ class Intake:
             standing,
             plan.needs,
             (alert, plan),
+            accepted.halts,
         )
 
     async def _known(self, data: bytes, issuer: Issuer, now: datetime) -> Outcome | None:
@@ -227,6 +229,7 @@ class Intake:
         was: AlertRow | None = None,
         minute: Minute | None = None,
         reason: str = "",
+        digest: str = "",
     ) -> Draft:
         """Return everything one transaction writes; opening batches only for what becomes active now."""
         batches: list[Batch] = []
@@ -237,8 +240,8 @@ class Intake:
         if was is not None and was.standing == standing:
             timers.pop("partner", None)  # one of two partners has agreed: the other is not waited for longer (D9)
         return Draft(
-            alert, "", plan, batches, cursors, [record], dict(stops), now, writer, standing, reason, decision, timers,
-            owed, minute, likeness(alert),
+            alert, digest, plan, batches, cursors, [record], dict(stops), now, writer, standing, reason, decision,
+            timers, owed, minute, likeness(alert),
         )  # fmt: skip
 
     def announce(self, alert: str, batches: Sequence[Batch]) -> None:
@@ -269,13 +272,11 @@ class Intake:
         own: bool = False,
     ) -> Prepared:
         trust = self._policy().trust(issuer)
-        trust = replace(trust, required=trust.required and not (sealed or own))
+        if trust.required and (sealed or own):
+            trust = replace(trust, required=False)
         taken, resolution = await self._read(data, trust, now, issuer)
         alert = self._policy().adopt(sound(taken))
-        prepared = await self.cases.check(
-            alert, resolution, issuer, now, tuple(taken.findings), signer=signer, sealed=sealed
-        )
-        return replace(prepared, digest=taken.digest, signer=taken.signer)
+        return await self.cases.check(alert, resolution, issuer, now, taken, signer=signer, sealed=sealed)
 
     def issuer_of(self, principal: Principal) -> Issuer:
         """Return the body a person writes for.

@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 from gateway.errors import Refused
@@ -120,10 +121,14 @@ def likeness(alert: Alert) -> str:
     """
     if not alert.actual or alert.document not in COLOURED or alert.kind in ENDS:
         return ""
-    texts = (f"{info.description}|{info.instruction}|{info.parameter('short_text')}" for info in alert.infos)
+    texts = tuple(f"{info.description}|{info.instruction}|{info.parameter('short_text')}" for info in alert.infos)
+    return _digest((alert.sender, alert.document, alert.event_code, alert.event, alert.level.name), texts)
+
+
+@lru_cache(256)  # asked for when it is checked, and again when it is stored
+def _digest(subject: tuple[str, ...], texts: tuple[str, ...]) -> str:
     words = (_NUMBERS.sub("", text) for text in texts)
-    subject = (alert.sender, alert.document, alert.event_code, alert.event, alert.level.name, *words)
-    return hashlib.sha256("\0".join(subject).encode()).hexdigest()[:32]
+    return hashlib.sha256("\0".join((*subject, *words)).encode()).hexdigest()[:32]
 
 
 def repeated(alert: Alert, targets: Sequence[Target], around: Around, regions: Regions, within: timedelta) -> str:

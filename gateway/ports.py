@@ -198,11 +198,13 @@ class Settled(NamedTuple):
 class Accepted(NamedTuple):
     """Answer to `accept`: accepted; duplicate (same content, nothing done); conflict (same id, other content).
 
-    Or overtaken (what it was to end has just ended); or sealed (its code is unknown or used).
+    Or overtaken (what it was to end has just ended); or sealed (its code is unknown or used). `halts` are the scopes
+    that were halted when it was accepted.
     """
 
     result: str
     alert: str
+    halts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

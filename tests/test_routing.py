@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.model import Alert, Document, Group, Kind, Lane, Level, Notice, Plan, Status, Step, Target
 from gateway.policy import Policy, Route
+from gateway.policy.tables import Tables
 from gateway.routing import ORDER, complete, plan
 
 SAMPLE = Path(__file__).parent.parent / "config" / "policy"
@@ -70,7 +71,7 @@ def with_rows(**changes: Any) -> Policy:
     """The sample policy with its first plan row (officials) changed."""
     first, *rest = POLICY.tables.plan.row
     file = POLICY.tables.plan.model_copy(update={"row": (first.model_copy(update=changes), *rest)})
-    return Policy(POLICY.tables.model_copy(update={"plan": file}))
+    return Policy(Tables(**{**dict(POLICY.tables), "plan": file}))
 
 
 def test_a_red_warning_goes_to_officials_then_loudspeakers_then_everybody() -> None:
@@ -154,7 +155,7 @@ def test_residents_of_a_coarse_match_wait_for_a_person() -> None:
 def test_a_policy_may_let_coarse_matches_go() -> None:
     """The county decides which mistake it prefers."""
     defaults = POLICY.tables.defaults.model_copy(update={"coarse_area": "send"})
-    policy = Policy(POLICY.tables.model_copy(update={"defaults": defaults}))
+    policy = Policy(Tables(**{**dict(POLICY.tables), "defaults": defaults}))
     made_plan = made(warning(), targets=(Target(B.township, coarse=True),), policy=policy)
     assert of(made_plan, Group.RESIDENTS)
     assert made_plan.held == ()

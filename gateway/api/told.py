@@ -7,7 +7,7 @@ from gateway.api.endpoint import Answer, Call
 from gateway.api.shape import Accepted
 from gateway.errors import StoreDown
 from gateway.intake import Outcome
-from gateway.preview import Finding, halts, reach, text_findings
+from gateway.preview import Finding, concerning, halts, reach, text_findings
 from gateway.standing import Standing
 
 _log = log.get("api")
@@ -35,7 +35,8 @@ async def told(call: Call, outcome: Outcome) -> Accepted:
         if outcome.result != "duplicate":
             further = await reach(core, alert, plan)
             further += await text_findings(core, alert, plan) if outcome.standing == Standing.ACTIVE else []
-        return Accepted.of(outcome, await halts(core, plan), further)
+        stopped = concerning(plan, outcome.halts) if outcome.stored else await halts(core, plan)
+        return Accepted.of(outcome, stopped, further)
     except StoreDown:
         text = "the database stopped answering, so halts, reach and texts were not looked at: see its status"
     except Exception:  # whatever is wrong with looking, the alert is on its way

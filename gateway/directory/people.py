@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import groupby, pairwise
 from operator import itemgetter
@@ -31,6 +32,8 @@ EVERYONE = 1 << 40
 ASKED = 10_000  # ids in one query; databases bound the number of parameters
 PERSON = itemgetter(1)
 FEW = 8  # townships that are looked through for anybody without leaving the loop
+PRESENT = timedelta(seconds=5)
+REMEMBERED = 1024
 PROBE = 8  # rows at once, where one who counts is enough
 
 
@@ -48,6 +51,7 @@ class SqlDirectory:
         self._database = database
         self._vault = vault
         self._clock = clock
+        self._somebody: dict[tuple[object, ...], datetime] = {}  # where somebody was found, and when
 
     async def page(self, audience: Audience, after: Cursor | None, limit: int) -> Page:
         """Return the next page; see `gateway.ports.Directory`."""
@@ -117,14 +121,22 @@ class SqlDirectory:
         return await self._database.read(lambda tx: self._count(tx, audience), 30.0)
 
     async def anybody(self, audience: Audience) -> bool:
-        """Whether `page` would give somebody; looks no further than to the first."""
+        """Whether `page` would give somebody; looks no further than to the first.
+
+        Where somebody was found it is not asked again for some seconds: every acceptance asks.
+        """
+        if not audience.before:  # else who is there may be told by an earlier step
+            since = self._clock.now() - PRESENT
+            if any(self._somebody.get(_whole(audience, one), since) > since for one in audience.targets):
+                return True
         few = len(audience.targets) <= FEW and not audience.before
         ask = self._database.look if few else self._database.read
-        return await ask(lambda tx: self._anybody(tx, audience), 30.0)
-
-    def _anybody(self, tx: Tx, audience: Audience) -> bool:
-        places = _begun(audience.targets, None)  # one after the other: most often there is somebody in the first
-        return any(True for place in places for _ in _runs_of(tx, audience, *place, PROBE, light=True))
+        here = await ask(lambda tx: _anybody(tx, audience), 30.0)
+        if here is not None and not audience.before:
+            if len(self._somebody) >= REMEMBERED:
+                self._somebody.clear()
+            self._somebody[_whole(audience, here)] = self._clock.now()
+        return here is not None
 
     def _count(self, tx: Tx, audience: Audience) -> dict[str, int]:
         totals: dict[str, int] = {}
@@ -267,6 +279,19 @@ class SqlDirectory:
         sizes = dict.fromkeys((group.value for group in Group), 0)
         sizes |= {str(kind): int(number) for kind, number in people}
         return sizes | {"loudspeakers": int(device[0]) if device else 0}
+
+
+def _whole(audience: Audience, target: Target) -> tuple[object, ...]:
+    """Name those of an audience who are in one township, or in some of its villages."""
+    return target.township, target.villages, audience.group, audience.language, audience.opted_out
+
+
+def _anybody(tx: Tx, audience: Audience) -> Target | None:
+    """Return the first place with somebody in it: most often it is the first one."""
+    for target, behind in _begun(audience.targets, None):
+        if any(True for _ in _runs_of(tx, audience, target, behind, PROBE, light=True)):
+            return target
+    return None
 
 
 def _runs(

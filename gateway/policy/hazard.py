@@ -41,12 +41,13 @@ def versions(tables: Tables, table: str) -> list[Version]:
 def in_force(tables: Tables, table: str, at: datetime) -> Version | None:
     """Return the version in force on that day in China; None before the first."""
     day = at.astimezone(CHINA).date()
-    return next((one for one in reversed(versions(tables, table)) if one.since <= day), None)
+    newest_first = reversed(tables.level_versions.get(table, ()))
+    return next((Version(table, name, since, rows) for since, name, rows in newest_first if since <= day), None)
 
 
 def table_for(tables: Tables, code: str, areas: Sequence[str]) -> str | None:
     """Return the table that counts for a hazard in all of these areas, or None."""
-    return next((row.table for row in tables.defaults.levels if row.covers(code, tuple(areas))), None)
+    return tables.level_table(code, tuple(areas))
 
 
 def colours(tables: Tables, code: str, areas: Sequence[str], at: datetime) -> dict[Level, str] | None:

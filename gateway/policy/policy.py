@@ -248,7 +248,7 @@ class Policy:
 
     def plan_rows(self, document: Document, level: Level, group: Group) -> tuple[PlanRow, ...]:
         """Return the plan's rows for a group, in order."""
-        return tuple(row for row in self.tables.plan.row if row.group is group and row.covers(document, level))
+        return self.tables.plan_rows(document, level, group)
 
     def senders(self, alert: Alert, targets: Sequence[Target], now: datetime) -> list[tuple[Issuer, Authority]]:
         """Return every issuer that may send such an alert there and then, with the grants that let it."""

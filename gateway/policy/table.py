@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from datetime import date, time
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints, model_validator
@@ -57,6 +58,7 @@ WRITERS = frozenset({"issuer", "reviewer", "signer"})
 """Roles that may send a message in; who may decide on it says `gateway.standing`."""
 
 
+@lru_cache(4096)
 def hazard_matches(code: str, globs: tuple[str, ...]) -> bool:
     """Whether a hazard code is covered by one of the globs ("11B03", "11B*")."""
     return any(fnmatchcase(code, glob) for glob in globs)

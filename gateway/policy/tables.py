@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from pydantic import Field
 
 from gateway.cap.certificate import Trust
-from gateway.model import Document, Level
+from gateway.model import Document, Group, Level
 from gateway.policy.procedure import ProcedureFile
 from gateway.policy.table import (
     AuthorityFile,
@@ -20,6 +20,7 @@ from gateway.policy.table import (
     Issuer,
     LevelRow,
     PlanFile,
+    PlanRow,
     QuietFile,
     Table,
     Token,
@@ -77,6 +78,22 @@ class Tables(Table):
             table: tuple((since, name, colours) for (since, name), colours in sorted(versions.items()))
             for table, versions in found.items()
         }
+
+    @cached_property
+    def plan_rows(self) -> Callable[[Document, Level, Group], tuple[PlanRow, ...]]:
+        """Return the plan's rows for a document, a level and a group, in order."""
+        rows = self.plan.row
+        return lru_cache(1024)(
+            lambda document, level, group: tuple(
+                row for row in rows if row.group is group and row.covers(document, level)
+            )
+        )
+
+    @cached_property
+    def level_table(self) -> Callable[[str, tuple[str, ...]], str | None]:
+        """Return the table of levels that counts for a hazard in all of these areas, or None."""
+        rows = self.defaults.levels
+        return lru_cache(1024)(lambda code, areas: next((row.table for row in rows if row.covers(code, areas)), None))
 
     @cached_property
     def levelled(self) -> frozenset[str]:

@@ -5,11 +5,11 @@ so that a preview cannot promise another text than the one that leaves. Nothing 
 """
 
 from gateway.preview.audience import reach
-from gateway.preview.preview import halts, preview, scope_name
+from gateway.preview.preview import concerning, halts, preview, scope_name
 from gateway.preview.shape import EVERYTHING, Finding, Preview, Words, split_reasons
 from gateway.preview.words import gathered, text_findings, texts_of
 
 __all__ = [
-    "EVERYTHING", "Finding", "Preview", "Words", "gathered", "halts", "preview", "reach", "scope_name", "split_reasons",
-    "text_findings", "texts_of",
+    "EVERYTHING", "Finding", "Preview", "Words", "concerning", "gathered", "halts", "preview", "reach", "scope_name",
+    "split_reasons", "text_findings", "texts_of",
 ]  # fmt: skip

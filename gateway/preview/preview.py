@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from gateway.case import Prepared
@@ -99,10 +99,17 @@ async def preview(core: Core, data: bytes, principal: Principal, now: datetime |
 
 
 async def halts(core: Core, plan: Plan) -> list[str]:
-    """Return the halted scopes that concern a plan: "all", its counties, its channels."""
+    """Return the halted scopes that concern a plan now: "all", its counties, its channels."""
+    return concerning(plan, await core.store.outbox.halts())
+
+
+def concerning(plan: Plan, scopes: Collection[str]) -> list[str]:
+    """Return those of the halted scopes that concern a plan, as people write them."""
+    if not scopes:
+        return []
     mine = {EVERYTHING} | {target.township[:COUNTY] for target in (*plan.targets, *plan.leaving)}
     mine |= {step.audience.channel for step in plan.steps}
-    return [scope_name(scope) for scope in await core.store.outbox.halts() if scope in mine]
+    return [scope_name(scope) for scope in scopes if scope in mine]
 
 
 def scope_name(scope: str) -> str:

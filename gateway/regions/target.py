@@ -30,6 +30,8 @@ def named(targets: Iterable[Target]) -> tuple[Target, ...]:
 
 
 def _join(township: str, parts: list[Target]) -> Target:
+    if len(parts) == 1 and len(parts[0].villages) < 2:
+        return parts[0]
     certain = [part for part in parts if part.certain]
     deciding = certain or parts
     whole = any(not part.villages for part in parts)

@@ -15,7 +15,7 @@ from gateway.store.change import note
 from gateway.store.codec import LANE_RANK, pack
 from gateway.store.listing import place_alert
 from gateway.store.rows import add_batches, decide, stop_alert
-from gateway.store.timer import drop_timer, set_timer
+from gateway.store.timer import drop_timer, set_timers
 
 OVER = (Standing.REJECTED, Standing.STOPPED)
 
@@ -61,7 +61,7 @@ def accept(tx: Tx, draft: Draft) -> Accepted:
     _refer(tx, alert)
     place_alert(tx, alert.id, draft.plan)
     _written(tx, draft)
-    return Accepted("accepted", alert.id)
+    return Accepted("accepted", alert.id, tuple(scope for (scope,) in tx.all("SELECT scope FROM halt ORDER BY scope")))
 
 
 def move(tx: Tx, was: AlertRow, draft: Draft) -> Accepted:
@@ -96,6 +96,8 @@ def move(tx: Tx, was: AlertRow, draft: Draft) -> Accepted:
     if was.alert != alert:
         _renamed(tx, was.alert.id, alert)
     tx.run("DELETE FROM alert_county WHERE alert = :was", was=was.alert.id)
+    if "held" not in draft.timers:
+        drop_timer(tx, "held", alert.id)
     place_alert(tx, alert.id, draft.plan)
     _written(tx, draft)
     return Accepted("accepted", alert.id)
@@ -152,10 +154,7 @@ def _written(tx: Tx, draft: Draft) -> None:
         decide(tx, alert, draft.decision)
     if draft.minute is not None:
         minute.add(tx, alert, draft.minute)
-    if "held" not in draft.timers:
-        drop_timer(tx, "held", alert)
-    for kind, due in draft.timers.items():
-        set_timer(tx, kind, alert, due)  # here, so that no crash behind the answer leaves anything waiting in silence
+    set_timers(tx, alert, draft.timers)  # here, so that no crash behind the answer leaves anything waiting in silence
     for kind, due in draft.obligations.items():
         obligation.open_(tx, alert, kind, due, draft.now)
     audit.append(tx, draft.records)

@@ -22,6 +22,7 @@ from gateway.model import Record
 GENESIS = "0" * 64
 LOCK = 4_117_001
 PAGE = 5000
+HEAD = "audit head"
 
 
 class Checkpoint(NamedTuple):
@@ -46,8 +47,10 @@ def append(tx: Tx, records: Sequence[Record]) -> None:
     """Append records inside an operation."""
     if not records:
         return
-    take_turn(tx)
-    seq, previous = head(tx)
+    if HEAD not in tx.known:  # else this transaction has its turn, and nobody else moves the head
+        take_turn(tx)
+        tx.known[HEAD] = head(tx)
+    seq, previous = tx.known[HEAD]
     rows: list[dict[str, object]] = []
     for record in records:
         seq += 1
@@ -61,6 +64,7 @@ def append(tx: Tx, records: Sequence[Record]) -> None:
         rows,
     )
     tx.run("UPDATE audit_head SET seq = :seq, hash = :hash", seq=seq, hash=previous)
+    tx.known[HEAD] = Checkpoint(seq, previous)
 
 
 def head(tx: Tx) -> Checkpoint:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from gateway.database import Database, Tx, micros
 from gateway.ports import Clock
 
+SET = (
+    "INSERT INTO timer (kind, name, due) VALUES (:kind, :name, :due)"
+    " ON CONFLICT (kind, name) DO UPDATE SET due = excluded.due"
+)
 HANDLING = timedelta(seconds=30)
 
 
 def set_timer(tx: Tx, kind: str, name: str, due: datetime) -> None:
     """Set or move a timer inside an operation."""
-    tx.run(
-        "INSERT INTO timer (kind, name, due) VALUES (:kind, :name, :due)"
-        " ON CONFLICT (kind, name) DO UPDATE SET due = excluded.due",
-        kind=kind,
-        name=name,
-        due=micros(due),
-    )
+    set_timers(tx, name, {kind: due})
+
+
+def set_timers(tx: Tx, name: str, timers: Mapping[str, datetime]) -> None:
+    """Set or move timers of one name inside an operation: kind → due."""
+    tx.many(SET, [{"kind": kind, "name": name, "due": micros(due)} for kind, due in timers.items()])
 
 
 def drop_timer(tx: Tx, kind: str, name: str) -> None:
