@@ -67,11 +67,16 @@ def told(plan_: Plan, group: Group = Group.OFFICIALS) -> dict[Notice, set[str]]:
     return {step.notice: {t.township for t in step.audience.targets} for step in of(plan_, group)}
 
 
+def with_file(**changes: Any) -> Policy:
+    """The sample policy with another file; a copy would keep what was derived from the old one."""
+    return Policy(Tables(**{name: getattr(POLICY.tables, name) for name in Tables.model_fields} | changes))
+
+
 def with_rows(**changes: Any) -> Policy:
     """The sample policy with its first plan row (officials) changed."""
     first, *rest = POLICY.tables.plan.row
     file = POLICY.tables.plan.model_copy(update={"row": (first.model_copy(update=changes), *rest)})
-    return Policy(Tables(**{**dict(POLICY.tables), "plan": file}))
+    return with_file(plan=file)
 
 
 def test_a_red_warning_goes_to_officials_then_loudspeakers_then_everybody() -> None:
@@ -155,7 +160,7 @@ def test_residents_of_a_coarse_match_wait_for_a_person() -> None:
 def test_a_policy_may_let_coarse_matches_go() -> None:
     """The county decides which mistake it prefers."""
     defaults = POLICY.tables.defaults.model_copy(update={"coarse_area": "send"})
-    policy = Policy(Tables(**{**dict(POLICY.tables), "defaults": defaults}))
+    policy = with_file(defaults=defaults)
     made_plan = made(warning(), targets=(Target(B.township, coarse=True),), policy=policy)
     assert of(made_plan, Group.RESIDENTS)
     assert made_plan.held == ()
