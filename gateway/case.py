@@ -14,14 +14,14 @@ from datetime import datetime, timedelta
 from gateway import cap
 from gateway.errors import Refused
 from gateway.lineage import Lineage, References, check_drill, drills, likeness, overlap, overtaken, repeated, stops
-from gateway.model import Alert, Document, Info, Kind, Notice, Plan, Resolution, Status, Target
+from gateway.model import Alert, Document, Group, Info, Kind, Notice, Plan, Resolution, Status, Step, Target
 from gateway.policy import Authority, Issuer, Policy, Route, Succession
 from gateway.policy.route import ENDS
 from gateway.policy.table import area_covers
 from gateway.ports import AlertRow, Clock
 from gateway.regions import Regions
 from gateway.regions.target import named
-from gateway.routing import plan
+from gateway.routing import OF_EARLIER, plan
 from gateway.standing import RINGS, Standing, first
 from gateway.store import Store
 from gateway.store.around import Around
@@ -154,6 +154,7 @@ class Cases:
             around = self._regions.around(targets)
             targets += tuple(one for one in around if not policy.authority(issuer, alert, (one,), now).findings)
         made = plan(alert, route, targets, before, policy, now, enabled, self._regions.difference)
+        made = replace(made, steps=tuple(self._drawn(alert, step) for step in made.steps))
         if not parts:
             return made
         steps = tuple(
@@ -163,6 +164,14 @@ class Cases:
             for step in made.steps
         )
         return replace(made, steps=steps, parts=parts)
+
+    def _drawn(self, alert: Alert, step: Step) -> Step:
+        """Return the step; an area request asks for no more of a township than the issuer drew."""
+        if step.audience.group is not Group.AREA or step.notice in OF_EARLIER:
+            return step
+        return replace(
+            step, audience=replace(step.audience, rings=self._regions.clip(alert.areas, step.audience.targets))
+        )
 
     async def resolve(self, alert: Alert, issuer: Issuer) -> Resolution:
         """Return the townships a message means; many names or corners are read beside the loop, to delay nobody."""

@@ -18,9 +18,9 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
 from gateway.errors import Ambiguous, ChannelError, Unusable
-from gateway.model import DeviceEvent, Group, Lane, Message, Receipt, Reply, Report, Slice, State
+from gateway.model import DeviceEvent, Group, Job, Lane, Message, Progress, Receipt, Reply, Report, Slice, State
 
-Event = Report | Reply | DeviceEvent
+Event = Report | Reply | DeviceEvent | Progress
 BUG = "bug"  # code of a receipt whose error nobody foresaw; the error's cause is what was raised
 
 
@@ -47,6 +47,12 @@ class Link(Protocol):
 
     async def device(self, name: str) -> Device | None:
         """Look up a loudspeaker by the name it connects with; None if unknown or retired."""
+
+    async def jobs(self, each_s: float) -> Sequence[Job]:
+        """Take this channel's requests for places that are to be looked at now; all processes share them.
+
+        Each comes up every `each_s` seconds, and every second once it must run no longer.
+        """
 
     async def wake(self) -> None:
         """Say that a device this channel holds became ready, so its unfinished commands are looked up."""
@@ -99,6 +105,8 @@ class Channel(ABC):
     """Longest text in UTF-16 units."""
     sessions: ClassVar[bool] = False
     """True: keeps a limited number of connections to a carrier; runs in hubs, which consume all its lanes."""
+    idempotent: ClassVar[bool] = False
+    """True: the provider knows a repeated slice again and sends nothing twice: a doubtful one is simply sent again."""
     Settings: ClassVar[type[ChannelSettings]] = ChannelSettings
 
     carriers: frozenset[str] = frozenset()

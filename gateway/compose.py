@@ -49,13 +49,16 @@ class GatewayComposer:
                 for places, home in dict.fromkeys(wanted)
             }
             texts = [said[one] for one in wanted]
+        approval = row.alert.approval or (previous.approval if previous else "")
         return Message(
             batch.alert, batch.notice, row.alert.status, row.alert.level, batch.lane, batch.language, title, text,
-            batch.deadline, texts, again,
+            batch.deadline, texts, again, approval,
         )  # fmt: skip
 
     def _homes(self, row: AlertRow, batch: Batch) -> Sequence[str]:
         """Return the village each recipient's words are chosen by, where infos share the township; else nothing."""
+        if batch.group is Group.AREA:
+            return ()  # one request has one text
         sharing = sum(any(target.township == batch.township for target in part) for part in row.plan.parts)
         return [village or batch.township for village in batch.village_of()] if sharing > 1 else ()
 

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from gateway.cap.certificate import from_pem, load
 from gateway.channel import Channel
 from gateway.errors import ConfigError
-from gateway.model import Alert, Document, Group, Info, Kind, Level, Notice, Status
+from gateway.model import ROSTERS, Alert, Document, Group, Info, Kind, Level, Notice, Status
 from gateway.policy import Policy
 from gateway.policy.trust import TrustFile
 from gateway.regions import Regions
@@ -65,7 +65,7 @@ class Facts:
 
 def nothing() -> Facts:
     """Return the facts of an installation without a database."""
-    return Facts(dict.fromkeys((group.value for group in Group), 0))
+    return Facts(dict.fromkeys((group.value for group in ROSTERS), 0))
 
 
 def settings(found: Settings) -> Iterator[Verdict]:
@@ -210,7 +210,7 @@ def channels(
             "channels", "warning", f"{NOBODY} is on: it reaches nobody and calls everybody delivered",
             f"take [{NOBODY}] out of channels.toml; it is for benches only",
         )  # fmt: skip
-    for group in Group:
+    for group in ROSTERS:
         if any(group in groups for groups in planned.values()) and not _served(rules, group, enabled):
             severity: Severity = "error" if group is Group.OFFICIALS else "warning"
             yield Verdict(

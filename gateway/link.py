@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from gateway.channel import Device, Event
 from gateway.errors import StateDown, Throttled
-from gateway.model import Lane
+from gateway.model import Job, Lane
 from gateway.ports import Directory, State
 from gateway.receipts import Receipts
 
@@ -74,6 +74,10 @@ class GatewayLink:
     async def device(self, name: str) -> Device | None:
         """Look up a loudspeaker by the name it connects with; None if unknown or retired."""
         return await self._directory.device(name)
+
+    async def jobs(self, each_s: float) -> Sequence[Job]:
+        """Take this channel's requests for places that are to be looked at now; all processes share them."""
+        return await self._receipts.jobs(self._channel, each_s)
 
     async def wake(self) -> None:
         """Say that a device this channel holds became ready, so its unfinished commands are looked up."""

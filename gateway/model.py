@@ -66,6 +66,11 @@ class Group(StrEnum):
     LOUDSPEAKERS = "loudspeakers"
     RESIDENTS = "residents"
     SUBSCRIBERS = "subscribers"
+    AREA = "area"  # everybody in a place, known to nobody here: its recipients are places (area requests, D10)
+
+
+ROSTERS = (Group.OFFICIALS, Group.LOUDSPEAKERS, Group.RESIDENTS, Group.SUBSCRIBERS)
+"""The groups whose members are registered one by one."""
 
 
 class Lane(StrEnum):
@@ -215,6 +220,9 @@ class Partner(NamedTuple):
     en: str
 
 
+AREA_APPROVAL = "area_approval"
+
+
 @dataclass(frozen=True)
 class Alert:
     """What happened: one frozen, self-contained version of a warning. Key: (sender, identifier, sent).
@@ -257,6 +265,11 @@ class Alert:
     def areas(self) -> tuple[Area, ...]:
         """Areas of all infos, each once, in order."""
         return tuple(dict.fromkeys(area for info in self.infos for area in info.areas))
+
+    @property
+    def approval(self) -> str:
+        """Number under which an area request for it was approved (审批号): parameter `area_approval`; "": none."""
+        return next(filter(None, (info.parameter(AREA_APPROVAL) for info in self.infos)), "")
 
     @property
     def actual(self) -> bool:
@@ -311,6 +324,8 @@ class Audience:
     language: str = "zh"
     opted_out: bool = False
     before: tuple[Target, ...] = ()
+    rings: tuple[tuple[str, str], ...] = ()
+    """Of an area request: (township, ring) where the issuer drew less than the township; see `gateway.regions.clip`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -435,6 +450,8 @@ class Message:
     expires: datetime
     texts: Sequence[str] | None = None
     again: bool = False
+    approval: str = ""
+    """Number under which an area request was approved."""
 
     def text_at(self, index: int) -> str:
         """Return the text of the slice's recipient `index`."""
@@ -493,6 +510,44 @@ class DeviceEvent:
     kind: str
     at: datetime
     code: str = ""
+
+
+class JobState(IntEnum):
+    """Where an area request stands at its platform. The value is the rank of the fold, as in `State`."""
+
+    ASKED = 0  # about to be asked, and perhaps taken
+    LOST = 1  # the platform knows of none, and it is asked no more
+    RUNNING = 2
+    DONE = 3
+    STOPPED = 4
+    REFUSED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """An aggregate receipt: how far one request for places has come, in telephones and never in persons.
+
+    Counts only grow; a repeated or late one changes nothing. `source` is the request's own reference, `job` the
+    platform's number for it; after `last` nothing more is told of it, unless it is ASKED again.
+    """
+
+    batch: str
+    source: str
+    state: JobState
+    at: datetime
+    requested: int = 0
+    submitted: int = 0
+    delivered: int = 0
+    job: str = ""
+    last: bool = False
+
+
+class Job(NamedTuple):
+    """A request for places that may still run. `over`: it must no longer; `since`: when it last moved."""
+
+    progress: Progress
+    over: bool
+    since: datetime
 
 
 class ClaimResult(StrEnum):

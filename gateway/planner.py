@@ -24,6 +24,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from gateway import log, metrics
+from gateway.directory.place import covers
 from gateway.errors import StoreDown
 from gateway.gate import Gate
 from gateway.model import NEVER_SENT, Alert, Batch, Group, Lane, Notice, Plan, State, Step
@@ -278,6 +279,8 @@ class Planner:
         self._ahead[work.alert, work.step] = _Ahead(self._clock.now(), after, reading)
 
     async def _pages(self, step: Step, after: Cursor) -> Pages:
+        if step.audience.group is Group.AREA and step.notice in ENDS:
+            return Pages([], None)  # it goes where the warning went, as it went: see `_departed`
         pages = await self._directory.pages(step.audience, after, TURN)
         return Pages([part for page in pages for part in split(page)], pages[-1].after)
 
@@ -345,6 +348,8 @@ class Planner:
                         continue
                     here = {p for p, s in zip(batch.persons, states, strict=True) if s not in NEVER_SENT} - told
                     here -= await self._directory.present(audience, tuple(here))
+                    if audience.group is Group.AREA:
+                        here = {one for one in here if any(covers(target, one) for target in audience.targets)}
                     told |= here
                     pages.append(only(page_of(batch), here))
         return pages

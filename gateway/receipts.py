@@ -13,7 +13,7 @@ from typing import Protocol
 
 from gateway import log, metrics
 from gateway.channel import Event
-from gateway.model import DeviceEvent, Record, Reply, Report, Target
+from gateway.model import DeviceEvent, Job, Progress, Record, Reply, Report, Target
 from gateway.ports import Clock, Directory
 from gateway.store import Store
 
@@ -58,9 +58,19 @@ class Receipts:
         kept = [(reply, self._people.phone_hash(reply.address), await self._answer(reply)) for reply in replies]
         if reports or kept:
             await self._store.ledger.commit(reports, kept)
+        if progress := [event for event in events if isinstance(event, Progress)]:
+            await self._store.progress.commit(progress)
         for report in reports:
             metrics.reports.labels(channel, report.state.name.lower()).inc()
         await self._devices(devices)
+
+    async def jobs(self, channel: str, each_s: float) -> list[Job]:
+        """Take the requests for places of a channel that are to be looked at now.
+
+        Raises:
+            StoreDown: it is away; they come up again.
+        """
+        return await self._store.progress.take(channel, each_s)
 
     async def _devices(self, events: Sequence[DeviceEvent]) -> None:
         if not events:

@@ -8,21 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol, Self
 
 from pydantic import BaseModel, Field
 
 from gateway.coverage import CoverageBook, Village
 from gateway.database import moment
-from gateway.model import VillageState
+from gateway.model import Group, VillageState
 from gateway.policy.hazard import CHINA
 from gateway.ports import AlertRow
 from gateway.store import Store
+from gateway.store.progress import Reach
 
 EVERYWHERE = ("",)
 
 _VILLAGES = {"confirmed": "叫应", "played": "已播出", "sms_only": "仅短信", "silent": "失联", "gap": "缺口"}
-_GROUPS = {"officials": "责任人", "loudspeakers": "大喇叭", "residents": "居民", "subscribers": "订阅者"}
+_GROUPS = {
+    "officials": "责任人", "loudspeakers": "大喇叭", "residents": "居民", "subscribers": "订阅者", "area": "区域",
+}  # fmt: skip
+_JOBS = {
+    "asked": "已申请", "running": "发送中", "done": "已完成", "stopped": "已停止", "refused": "被拒",
+    "lost": "无此任务",
+}  # fmt: skip
 _STATES = {
     "queued": "待发", "submitted": "已提交", "unknown": "未知", "skipped": "未发", "superseded": "被取代",
     "expired": "过期", "failed": "失败", "delivered": "已送达", "played": "已播出", "confirmed": "已确认",
@@ -48,6 +55,25 @@ class Count(BaseModel):
     group: str
     state: str
     recipients: int
+
+
+class AreaReach(BaseModel):
+    """Area requests of one channel in one state, and how many telephones their platform counts.
+
+    Aggregate: nobody here knows whose they are, and no village is confirmed by them.
+    """
+
+    channel: str
+    state: Literal["asked", "running", "done", "stopped", "refused", "lost"]
+    requests: int
+    requested: int = Field(description="Telephones the platform means to send to")
+    submitted: int
+    delivered: int
+
+    @classmethod
+    def of(cls, reach: Reach) -> Self:
+        """As it is shown."""
+        return cls.model_validate({**reach._asdict(), "state": reach.state.name.lower()})
 
 
 class Timing(BaseModel):
@@ -95,6 +121,7 @@ class Status(BaseModel):
     expires: datetime | None
     counts: list[Count]
     timings: list[Timing]
+    areas: list[AreaReach] = Field([], description="Area requests; their telephones are never added to recipients")
     villages: dict[VillageState, int] = Field(description="Villages by state; never to be added into one percentage")
     confirmation_wanted: bool
     gaps: list[VillageStanding] = Field(description="Nobody confirmed and no loudspeaker played")
@@ -123,8 +150,10 @@ async def status(core: Sources, row: AlertRow, within: tuple[str, ...] = EVERYWH
         counts=[
             Count(channel=channel, group=group, state=state.lower(), recipients=number)
             for (channel, group, state), number in sorted(counts.items())
+            if group != Group.AREA
         ],
         timings=[_timing(row, *found) for found in sorted(await ledger.timings(alert), key=lambda one: one[:2])],
+        areas=[AreaReach.of(one) for one in await core.store.progress.reach(alert)],
         villages={state: sum(village.state is state for village in villages) for state in VillageState},
         confirmation_wanted=coverage.confirmation_wanted,
         gaps=[_place(village) for village in coverage.gaps if village.code.startswith(within)],
@@ -177,6 +206,11 @@ def _lines(found: Status) -> Iterator[str]:
         yield (
             f"{_GROUPS.get(count.group, count.group)}  {count.channel}  "
             f"{_STATES.get(count.state, count.state)} {count.recipients}"
+        )
+    for area in found.areas:
+        yield (
+            f"区域短信  {area.channel}  {_JOBS[area.state]} {area.requests} 个请求  "
+            f"目标 {area.requested} 部  已提交 {area.submitted} 部  已送达 {area.delivered} 部"
         )
     for timing in found.timings:
         yield (

@@ -1,7 +1,8 @@
 """Turn a routed alert into a plan: who hears what, through which channel, in which lane, from when until when.
 
 Pure. Called by intake when an alert is accepted or approved, and by previews. Order of steps: officials,
-loudspeakers, subscribers, residents; within a group first issues before updates before partial all-clears.
+loudspeakers, subscribers, residents, places (area requests); within a group first issues before updates before
+partial all-clears.
 A plan never reaches beyond the alert's targets and those of the versions before it; a drill reaches only the drill
 audience, never in the green lane; a draft reaches nobody.
 """
@@ -12,7 +13,21 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from gateway.model import Alert, Audience, Document, Group, Kind, Lane, Level, Notice, Plan, Status, Step, Target
+from gateway.model import (
+    AREA_APPROVAL,
+    Alert,
+    Audience,
+    Document,
+    Group,
+    Kind,
+    Lane,
+    Level,
+    Notice,
+    Plan,
+    Status,
+    Step,
+    Target,
+)
 from gateway.policy import PlanRow, Policy, Route
 from gateway.policy.route import ENDS
 
@@ -20,7 +35,9 @@ Targets = tuple[Target, ...]
 Difference = Callable[[Sequence[Target], Sequence[Target]], Targets]
 """`difference(new, old)`: the targets of `old` that `new` no longer covers."""
 
-ORDER = (Group.OFFICIALS, Group.LOUDSPEAKERS, Group.SUBSCRIBERS, Group.RESIDENTS)
+ORDER = (Group.OFFICIALS, Group.LOUDSPEAKERS, Group.SUBSCRIBERS, Group.RESIDENTS, Group.AREA)
+OF_EARLIER = frozenset({Notice.ALL_CLEAR, Notice.PARTIAL_ALL_CLEAR, Notice.CORRECTION})
+"""They go to whomever an earlier version went to; of places, to no others."""
 FIRST = frozenset({Group.OFFICIALS, Group.LOUDSPEAKERS})
 
 
@@ -130,16 +147,30 @@ class _Maker:
             return  # they wait for the countersign; the route says so
         news = [(notice, self._admitted(group, where)) for notice, where in news]
         news = [(notice, where) for notice, where in news if where]
+        rows = tuple(row for row in rows if any(self._applies(row, notice) for notice, _ in news))
         if not rows or not news:
             return
         if not any(self._channels(row) for row in rows):
             self.reasons.append(f"channel: none of the channels for {group} is enabled")
         for notice, where in news:
             for row in rows:
-                yield from self._steps(row, self._channels(row), notice, where)
+                if self._applies(row, notice) and not self._unapproved(row, notice):
+                    yield from self._steps(row, self._channels(row), notice, where)
             if self.route.kind == "emergency":
                 further = self._further(group, rows)
                 yield from self._steps(rows[0].model_copy(update={"start_after_s": 0}), further, notice, where)
+
+    def _applies(self, row: PlanRow, notice: Notice) -> bool:
+        """Whether a row counts now; what the emergency regime has added is ended without it, too."""
+        return not row.emergency or self.route.kind == "emergency" or notice in OF_EARLIER
+
+    def _unapproved(self, row: PlanRow, notice: Notice) -> bool:
+        """Hold an area request that lacks its number; one that ends an approved one needs no other."""
+        if not row.approval or self.alert.approval or notice in OF_EARLIER or not self._channels(row):
+            return False
+        what = f"approval: {notice} to the area waits for its approval number"
+        self.held.append(f"{what}; issue an update with the parameter {AREA_APPROVAL}")
+        return True
 
     def _further(self, group: Group, rows: Sequence[PlanRow]) -> tuple[tuple[str, str | None], ...]:
         """Return every other channel that can serve the group: the emergency regime uses them all (D8)."""
@@ -153,6 +184,9 @@ class _Maker:
             return tuple(t for t in where if t.township.startswith(self.policy.drill.areas))
         over = {target.township for target in self.route.over_ceiling}
         where = tuple(target for target in where if target.township not in over)
+        if group is Group.AREA:
+            # Whoever is in a place is asked for nothing but the place: it must be the alert's own, and certain.
+            return tuple(target for target in where if target.certain and not target.coarse)
         if group is not Group.RESIDENTS or self.policy.coarse_sends or self.route.decided or self.alert.kind in ENDS:
             return where
         coarse = ", ".join(target.township for target in where if target.coarse)

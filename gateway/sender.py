@@ -30,6 +30,7 @@ import secrets
 import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import NamedTuple, Protocol, TypeVar
@@ -160,6 +161,9 @@ class Sender:
             return 0
         if claim.doubtful or claim.lost:
             metrics.claims_lapsed.labels(channel.name).inc()
+        if channel.idempotent:  # to ask again is how to learn what became of it
+            everybody = tuple(sorted(claim.pending + claim.doubtful + claim.lost))
+            claim = replace(claim, pending=everybody, doubtful=(), lost=())
         receipts: dict[int, Receipt] = dict.fromkeys(claim.lost, Receipt(State.UNKNOWN, "possible_duplicate"))
         doubtful = claim.doubtful
         if doubtful and not repeatable:

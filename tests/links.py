@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.channel import Device, Event, Settings
 from gateway.errors import StoreDown
-from gateway.model import Lane, Level, Message, Notice, Slice, Status
+from gateway.model import Job, Lane, Level, Message, Notice, Slice, Status
 
 TEXT = "【样例县气象局】暴雨红色预警:未来3小时贾楼乡有100毫米以上强降雨。立即到岗,按预案转移。收到回1"
 
@@ -25,6 +25,7 @@ class RecordingLink:
     events: list[Event] = field(default_factory=list)
     devices: dict[str, Device] = field(default_factory=dict)
     wakes: int = 0
+    due: list[Job] = field(default_factory=list)
     down: bool = False
 
     async def pace(self, account: str, units: int, lane: Lane) -> None:
@@ -37,6 +38,10 @@ class RecordingLink:
 
     async def device(self, name: str) -> Device | None:
         return self.devices.get(name)
+
+    async def jobs(self, each_s: float) -> Sequence[Job]:
+        taken, self.due = self.due, []
+        return taken
 
     async def wake(self) -> None:
         self.wakes += 1

@@ -19,7 +19,7 @@ from gateway.channel import Channel, Link
 from gateway.channel import Settings as ChannelSettings
 from gateway.cli import app
 from gateway.doctor import Facts, Verdict
-from gateway.model import Group, Message, Receipt, Slice
+from gateway.model import ROSTERS, Message, Receipt, Slice
 from gateway.policy import Policy
 from gateway.regions import Regions
 from gateway.render import Renderer
@@ -298,7 +298,7 @@ def test_a_filled_installation_has_no_errors(run: Run, tmp_path: Path) -> None:
     result = run("doctor", "--json")
     found = verdicts_of(result)
     assert result.exit_code == 0, result.stdout
-    assert found["database"] == [("ok", "sqlite, schema 0008")]
+    assert found["database"] == [("ok", "sqlite, schema 0009")]
     assert any("2888 of 2906 villages" in text for severity, text in found["rosters"] if severity == "warning")
     assert ("ok", "38 officials") in found["rosters"]
 
@@ -379,9 +379,9 @@ def test_the_clusters_servers_are_proven(
     assert found["rabbitmq"][0][0] == "warning"
     assert found["database"][0][0] == "error"
     assert run("migrate", **cluster).exit_code == 0
-    assert verdicts_of(run("doctor", "--json", **cluster))["database"] == [("ok", "postgresql, schema 0008")]
+    assert verdicts_of(run("doctor", "--json", **cluster))["database"] == [("ok", "postgresql, schema 0009")]
 
 
 def test_groups_are_the_models(policy: Policy) -> None:
     """A group added to the model is asked for here as well."""
-    assert set(doctor.nothing().sizes) == {group.value for group in Group}
+    assert set(doctor.nothing().sizes) == {group.value for group in ROSTERS}

@@ -27,7 +27,7 @@ from gateway.api.told import taken, told
 from gateway.database import moment
 from gateway.errors import Refused
 from gateway.intake import actor
-from gateway.model import Batch, Level, State
+from gateway.model import Batch, Group, Level, State
 from gateway.ports import AlertRow
 from gateway.preview import gathered, halts, preview, scope_name, texts_of
 from gateway.report import EVERYWHERE, status
@@ -174,7 +174,8 @@ async def deliveries(call: Call) -> Answer:
     row, asked = await call.row(), call.asked(DeliveriesQuery)
     within = sees(call.core, call.principal, row)
     pages = await call.core.store.ledger.batches(row.alert.id, asked.group, asked.after, asked.limit)
-    shown = [one for batch, states in pages for one in _deliveries(batch, states, within)]
+    people = [one for one in pages if one[0].group is not Group.AREA]
+    shown = [one for batch, states in people for one in _deliveries(batch, states, within)]
     return 200, DeliveriesPage(deliveries=shown, next=pages[-1][0].id if len(pages) == asked.limit else None)
 
 

@@ -25,7 +25,7 @@ from twilio.rest import Client
 from gateway.app import channel_classes
 from gateway.bench.measure import Spread, answer, child
 from gateway.channel import Channel, Device, Event
-from gateway.model import Lane, Level, Message, Notice, Slice, State, Status
+from gateway.model import Job, Lane, Level, Message, Notice, Slice, State, Status
 from gateway.relay import PREFETCH
 from gateway.simulate.sms import SmsAccount
 
@@ -115,6 +115,10 @@ class _Link:
 
     async def device(self, name: str) -> Device | None:
         """Know no device."""
+
+    async def jobs(self, each_s: float) -> list[Job]:
+        """There are none."""
+        return []
 
     async def wake(self) -> None:
         """Wake nobody."""

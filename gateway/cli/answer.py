@@ -114,6 +114,7 @@ def show_status(answer: Answer) -> None:
     typer.echo(f"villages ({sum(villages.values())}): " + ", ".join(f"{n} {state}" for state, n in villages.items()))
     columns = ("group", "channel", "state", "recipients")
     _table(columns, answer.get("counts") or ())
+    _table(("channel", "state", "requests", "requested", "submitted", "delivered"), answer.get("areas") or ())
     timed = ("group", "channel", "first_submitted_s", "last_settled_s", "unfinished", "batches")
     _table(
         timed,

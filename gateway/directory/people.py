@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 from gateway.channel import Device
 from gateway.database import Database, Row, Tx, micros
-from gateway.directory import sealed
+from gateway.directory import place, sealed
 from gateway.directory.vault import Vault, decode_secret
-from gateway.model import Audience, Group, Target
+from gateway.model import ROSTERS, Audience, Group, Target
 from gateway.ports import Clock, Page
 
 Cursor = tuple[str, str, int]
@@ -55,10 +55,14 @@ class SqlDirectory:
 
     async def page(self, audience: Audience, after: Cursor | None, limit: int) -> Page:
         """Return the next page; see `gateway.ports.Directory`."""
+        if audience.group is Group.AREA:
+            return next(place.pages(audience, after), Page(""))
         return await self._database.read(lambda tx: self._page(tx, audience, after, limit), 30.0)
 
     async def pages(self, audience: Audience, after: Cursor | None, limit: int) -> list[Page]:
         """Return the next pages in one visit to the database; see `gateway.ports.Directory`."""
+        if audience.group is Group.AREA:
+            return [*place.pages(audience, after), Page("")]
         pages, made = await self._database.read(lambda tx: self._pages(tx, audience, after, limit), 30.0)
         await asyncio.gather(*(self._database.write(partial(sealed.write, rows=rows), 30.0) for rows in made))
         return pages
@@ -118,6 +122,8 @@ class SqlDirectory:
 
     async def count(self, audience: Audience) -> dict[str, int]:
         """Return recipients per township, counted as `page` would give them."""
+        if audience.group is Group.AREA:
+            return place.count(audience)
         return await self._database.read(lambda tx: self._count(tx, audience), 30.0)
 
     async def anybody(self, audience: Audience) -> bool:
@@ -125,6 +131,8 @@ class SqlDirectory:
 
         Where somebody was found it is not asked again for some seconds: every acceptance asks.
         """
+        if audience.group is Group.AREA:
+            return bool(audience.targets)
         if not audience.before:  # else who is there may be told by an earlier step
             since = self._clock.now() - PRESENT
             if any(self._somebody.get(_whole(audience, one), since) > since for one in audience.targets):
@@ -258,7 +266,9 @@ class SqlDirectory:
         )
 
     async def present(self, audience: Audience, people: Sequence[int]) -> frozenset[int]:
-        """Return those of the people (or devices) whom the audience would tell now."""
+        """Return those of the people (or devices) whom the audience would tell now; of places none, see `planner`."""
+        if audience.group is Group.AREA:
+            return frozenset()
         villages = {target.township: frozenset(target.villages) for target in merged(audience.targets)}
         if audience.group is Group.LOUDSPEAKERS:
             sql = "SELECT id, township, village FROM device WHERE id IN :*people AND standing = 'service'"
@@ -276,7 +286,7 @@ class SqlDirectory:
             lambda tx: tx.all("SELECT kind, COUNT(*) FROM person WHERE standing = 'active' GROUP BY kind")
         )
         device = await self._database.read(lambda tx: tx.one("SELECT COUNT(*) FROM device WHERE standing = 'service'"))
-        sizes = dict.fromkeys((group.value for group in Group), 0)
+        sizes = dict.fromkeys((group.value for group in ROSTERS), 0)
         sizes |= {str(kind): int(number) for kind, number in people}
         return sizes | {"loudspeakers": int(device[0]) if device else 0}
 

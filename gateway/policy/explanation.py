@@ -131,7 +131,7 @@ def explain(
     """Explain whether this may go out, which way and why, through which channels, and who else may send it."""
     standing = policy.authority(issuer, alert, targets, now)
     decided = policy.route(alert, issuer, targets, now, past)
-    legs = tuple(_legs(policy, alert, now, downgrade=decided.downgrade))
+    legs = tuple(_legs(policy, alert, now, decided))
     used = tuple(
         leg if leg.fallback is None or standing.permits(leg.fallback) else replace(leg, fallback=None)
         for leg in legs
@@ -178,11 +178,13 @@ def _stages(policy: Policy, alert: Alert, issuer: Issuer, decided: Route) -> Ite
         yield Stage(stage if event is Event.APPROVE else event, by, deputies, after)
 
 
-def _legs(policy: Policy, alert: Alert, now: datetime, *, downgrade: bool) -> Iterator[Leg]:
+def _legs(policy: Policy, alert: Alert, now: datetime, decided: Route) -> Iterator[Leg]:
     """Yield the plan's rows for this document and level as they would start now."""
-    notice = Notice.DOWNGRADE if downgrade else NOTICES[alert.kind]
+    notice = Notice.DOWNGRADE if decided.downgrade else NOTICES[alert.kind]
     for number, row in enumerate(policy.tables.plan.row, 1):
         if not row.covers(alert.document, alert.level) or not _audience(policy, alert, row):
+            continue
+        if row.emergency and decided.kind != "emergency":
             continue
         for channel in row.channels:
             if not alert.actual and channel not in policy.drill.channels:

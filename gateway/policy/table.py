@@ -215,7 +215,10 @@ class ChannelRow(Table):
 
 
 class PlanRow(Table):
-    """Which channels one group hears a document and level through. `levels` left out: every level."""
+    """Which channels one group hears a document and level through. `levels` left out: every level.
+
+    Of an area request: `emergency`, only under the emergency regime (D8); `approval`, not without its number.
+    """
 
     documents: tuple[Document, ...] = Field(min_length=1)
     levels: tuple[LevelName, ...] = Field(default=tuple(Level), min_length=1)
@@ -227,6 +230,8 @@ class PlanRow(Table):
     deadline_min: Minutes | None = None
     fallback: Identifier | None = None
     fallback_after_s: int = Field(default=300, ge=0, le=3600)
+    emergency: bool = False
+    approval: bool = False
 
     @model_validator(mode="after")
     def _rules(self) -> Self:
@@ -242,6 +247,10 @@ class PlanRow(Table):
             raise ValueError("lane urgent is for orange, red and evacuation; split the row or use bulk")
         if "zh" not in self.languages or ("en" in self.languages and self.group is not Group.SUBSCRIBERS):
             raise ValueError('languages: "zh" for everybody, "en" in addition only for subscribers')
+        if self.group is not Group.AREA and (self.emergency or self.approval):
+            raise ValueError('emergency and approval are for area requests; remove them, or use group = "area"')
+        if self.group is Group.AREA and self.fallback:
+            raise ValueError("an area request stands in for nobody and nobody for it; remove fallback")
         return self
 
     def covers(self, document: Document, level: Level) -> bool:

@@ -24,6 +24,7 @@ from shapely.geometry.base import BaseGeometry
 
 from gateway.errors import ConfigError
 from gateway.model import Area, Circle, Point
+from gateway.regions.clip import clip
 from gateway.regions.ring import is_dense
 
 OFFSET_M = 600.0  # maps drawn in GCJ-02 lie up to this far from WGS84 (火星坐标)
@@ -75,6 +76,19 @@ class Shapes:
             return set()
         near = self._tree.query(own, predicate="dwithin", distance=OFFSET_M)[1]
         return {self.codes[at] for at in near}
+
+    def clip(self, areas: Iterable[Area], codes: Collection[str]) -> list[tuple[str, str]]:
+        """Return (code, ring) for what the areas' polygons cut out of each shape, as CAP writes rings (lat,lon).
+
+        A shape that is drawn whole, or of which no few and simple rings are left, has none.
+        """
+        drawn = [one for area in areas for ring in area.polygons if (one := _surface(self._flat(ring))) is not None]
+        outlines = ((code, one) for code, one in zip(self.codes, self._shapes, strict=True) if code in codes)
+        return [(code, self._written(ring)) for code, outline in outlines for ring in clip(drawn, outline)]
+
+    def _written(self, ring: Sequence[tuple[float, float]]) -> str:
+        degrees = np.array(ring) / (self._scale, _DEGREE_M) + self._middle
+        return " ".join(f"{lat:.6f},{lon:.6f}" for lon, lat in degrees)
 
     def _polygon(self, ring: Sequence[Point]) -> set[Hit]:
         surface = _surface(self._flat(ring))

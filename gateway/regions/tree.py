@@ -20,6 +20,8 @@ from gateway.regions.reading import Reader
 from gateway.regions.region import Region, plain
 from gateway.regions.target import NEIGHBOUR, merge
 
+MOST_DRAWN = 2_000  # corners; beyond them townships are asked for as a whole, for cutting them would delay others
+
 
 class Regions:
     """All places in force. Codes may be padded (411726000000 and 411726000 are 411726)."""
@@ -159,6 +161,12 @@ class Regions:
             for code in sorted(self.shapes.around(own) - own)
             if (place := self.get(code)) and place.kind == "township"
         )
+
+    def clip(self, areas: Sequence[Area], targets: Iterable[Target]) -> tuple[tuple[str, str], ...]:
+        """Return (township, ring) of what the areas' polygons cut out of those targets that only polygons name."""
+        if sum(len(ring) for area in areas for ring in area.polygons) > MOST_DRAWN:
+            return ()
+        return tuple(self.shapes.clip(areas, {one.township for one in targets if one.how == "polygon"}))
 
     def expand(self, targets: Iterable[Target]) -> list[str]:
         """Return the codes of all villages of the targets, each once, in order."""

@@ -53,6 +53,8 @@ class AreaScenario:
     report_after_s: float = 2.0
     broken: bool = False
     """Answer 500."""
+    dropped: bool = False
+    """Take a job and never answer."""
     latency_s: float = 0.0
 
 
@@ -75,18 +77,21 @@ class AreaPlatform:
         self.scenario = AreaScenario()
         self.jobs: dict[str, Job] = {}
         self.token = token
+        self.url = ""
         self._runner: web.AppRunner | None = None
 
     async def start(self, port: int = 0) -> str:
         """Listen on loopback and return the base URL; port 0 takes a free one."""
         app = web.Application(middlewares=[self._admit])
         app.router.add_post("/v1/jobs", self._create)
+        app.router.add_get("/v1/jobs", self._find)
         app.router.add_get("/v1/jobs/{id}", self._show)
         app.router.add_post("/v1/jobs/{id}/stop", self._stop)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", port).start()
-        return f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return self.url
 
     async def stop(self) -> None:
         """Stop listening. Jobs are kept for a later `start`."""
@@ -112,13 +117,19 @@ class AreaPlatform:
             return _refuse(400, "request")
         for job in self.jobs.values():
             if job.request.ref == wanted.ref:
-                return self._told(job) if job.request == wanted else _refuse(409, "ref")
+                if job.request != wanted:
+                    self.log.write("refused", code="ref", ref=wanted.ref)
+                    return _refuse(409, "ref")
+                self.log.write("again", id=job.id, ref=wanted.ref)
+                return self._told(job)
         if code := self._refusal(wanted):
             self.log.write("refused", code=code, ref=wanted.ref)
             return _refuse(422, code)
         job = Job(f"J{len(self.jobs) + 1:08d}", wanted, self._phones(wanted), asyncio.get_running_loop().time())
         self.jobs[job.id] = job
         self.log.write("job", id=job.id, phones=job.phones, **msgspec.to_builtins(wanted))
+        if self.scenario.dropped and request.transport is not None:
+            request.transport.abort()
         return self._told(job, 201)
 
     def _refusal(self, wanted: Request) -> str:
@@ -144,6 +155,11 @@ class AreaPlatform:
         ring = wanted.polygon
         twice = sum(a[0] * b[1] - b[0] * a[1] for a, b in pairwise(ring))
         return int(abs(twice) / 2 * SQUARE_DEGREE_KM2 * self.scenario.phones_per_km2)
+
+    async def _find(self, request: web.Request) -> web.StreamResponse:
+        """Show the job of a `ref`, for who has lost the answer."""
+        found = (job for job in self.jobs.values() if job.request.ref == request.query.get("ref"))
+        return self._told(job) if (job := next(found, None)) else _refuse(404, "job")
 
     async def _show(self, request: web.Request) -> web.StreamResponse:
         job = self.jobs.get(request.match_info["id"])

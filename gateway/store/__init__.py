@@ -15,6 +15,7 @@ from gateway.store.minute import SqlMinutes
 from gateway.store.national import SqlNational
 from gateway.store.obligation import SqlObligations
 from gateway.store.outbox import SqlOutbox
+from gateway.store.progress import SqlProgress
 from gateway.store.regime import SqlRegimes
 from gateway.store.seal import SqlSeals
 from gateway.store.stuck import Stuck
@@ -30,6 +31,7 @@ class Store:
         self.database = database
         self.outbox = SqlOutbox(database, clock)
         self.ledger = SqlLedger(database, clock)
+        self.progress = SqlProgress(database, clock)
         self.commands = Commands(database, clock)
         self.listing = Listing(database)
         self.answers = Answers(database, clock)

@@ -56,8 +56,8 @@ def _frozen(tx: Tx, person: int, places: Sequence[tuple[str, str]]) -> list[tupl
     if not keys:
         return []
     found: list[Row] = tx.all(
-        "SELECT b.id, b.alert FROM batch b WHERE b.audience <> 'loudspeakers' AND b.township IN :*townships"
-        " AND b.first_key <= :last AND b.last_key >= :first ORDER BY b.id",
+        "SELECT b.id, b.alert FROM batch b WHERE b.audience NOT IN ('loudspeakers', 'area')"
+        " AND b.township IN :*townships AND b.first_key <= :last AND b.last_key >= :first ORDER BY b.id",
         townships=sorted({township for township, _ in places}),
         first=min(keys),
         last=max(keys),

@@ -143,7 +143,7 @@ def _enclosing(tx: Tx, person: int, places: Sequence[Place], low: int, high: int
     for township, village in set(places):
         rows = tx.all(
             "SELECT created_at, id FROM batch WHERE township = :township AND first_key <= :key AND last_key >= :key"
-            " AND audience <> 'loudspeakers' AND created_at >= :low AND created_at < :high",
+            " AND audience NOT IN ('loudspeakers', 'area') AND created_at >= :low AND created_at < :high",
             township=township,
             key=person_key(village, person),
             low=low,

@@ -1,0 +1,144 @@
+"""Requests for places (area requests, D10) and how far each has come: aggregate receipts keyed (batch, source).
+
+A channel writes a request down before it asks the platform, so that whatever becomes of the process another one
+finds it, follows it, and stops it once its alert has ended, its time is over, or a person has halted it. Counts and
+states only grow: a repeated or late progress is a no-op. Nothing here is a person, and no village is confirmed by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import NamedTuple
+
+from gateway.database import Database, Tx, micros, moment
+from gateway.model import Job, JobState, Progress
+from gateway.ports import Clock
+from gateway.store.change import note_all
+
+OVER_EACH = timedelta(seconds=1)  # one that must run no longer is looked at this often
+LOOK = 200  # requests at once
+PATIENCE_S = 5.0
+
+
+class Reach(NamedTuple):
+    """Requests of one channel in one state, and their telephones."""
+
+    channel: str
+    state: JobState
+    requests: int
+    requested: int
+    submitted: int
+    delivered: int
+
+
+class SqlProgress:
+    """Aggregate receipts."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def commit(self, progress: Sequence[Progress]) -> None:
+        """Write progress; return after its commit.
+
+        Raises:
+            StoreDown: not committed.
+        """
+        await self._database.write(lambda tx: _write(tx, progress), PATIENCE_S)
+
+    async def take(self, channel: str, each_s: float) -> list[Job]:
+        """Take the requests of a channel that nobody has looked at for `each_s`, or for a second if they are over.
+
+        Raises:
+            StoreDown: nothing was taken for sure; what was comes up again.
+        """
+        now = self._clock.now()
+        # Most often there are none: that must cost no write.
+        if not await self._database.read(lambda tx: _due(tx, channel, micros(now), each_s)):
+            return []
+        return await self._database.write(lambda tx: _take(tx, channel, micros(now), each_s), PATIENCE_S)
+
+    async def reach(self, alert: str) -> list[Reach]:
+        """How far the requests of an alert have come, by channel and state."""
+        rows = await self._database.read(
+            lambda tx: tx.all(
+                "SELECT p.channel, p.state, COUNT(*), SUM(p.requested), SUM(p.submitted), SUM(p.delivered)"
+                " FROM progress p JOIN batch b ON b.id = p.batch WHERE b.alert = :alert"
+                " GROUP BY p.channel, p.state ORDER BY p.channel, p.state",
+                alert=alert,
+            )
+        )
+        return [Reach(channel, JobState(state), *map(int, counts)) for channel, state, *counts in rows]
+
+
+def _write(tx: Tx, progress: Sequence[Progress]) -> None:
+    """Upsert each in the order of its key, so that two processes lock the same rows in the same order."""
+    moved = []
+    for one in sorted(progress, key=lambda one: (one.batch, one.source)):
+        batch = tx.one("SELECT alert, channel FROM batch WHERE id = :batch", batch=one.batch)
+        if batch is None:
+            continue
+        changed = tx.run(
+            "INSERT INTO progress (batch, source, channel, job, state, requested, submitted, delivered, ended, since,"
+            " looked_at) VALUES (:batch, :source, :channel, :job, :state, :requested, :submitted, :delivered, :ended,"
+            " :at, :at) ON CONFLICT (batch, source) DO UPDATE SET"
+            " job = CASE WHEN excluded.job = '' THEN progress.job ELSE excluded.job END,"
+            " state = CASE WHEN excluded.state > progress.state THEN excluded.state ELSE progress.state END,"
+            " ended = CASE WHEN excluded.state = 0 THEN 0 WHEN excluded.ended = 1 THEN 1 ELSE progress.ended END,"
+            + ", ".join(
+                f" {name} = CASE WHEN excluded.{name} > progress.{name} THEN excluded.{name} ELSE progress.{name} END"
+                for name in ("requested", "submitted", "delivered", "since")
+            )
+            + " WHERE excluded.state = 0 OR excluded.state > progress.state OR excluded.requested > progress.requested"
+            " OR excluded.submitted > progress.submitted OR excluded.delivered > progress.delivered"
+            " OR excluded.ended > progress.ended OR (progress.job = '' AND excluded.job <> '')",
+            batch=one.batch,
+            source=one.source,
+            channel=batch[1],
+            job=one.job,
+            state=int(one.state),
+            requested=one.requested,
+            submitted=one.submitted,
+            delivered=one.delivered,
+            ended=int(one.last),
+            at=micros(one.at),
+        )
+        if changed:
+            moved.append(("progress", batch[0], one.batch))
+    note_all(tx, moved)
+
+
+_DUE = """
+SELECT p.batch, p.source, p.job, p.state, p.requested, p.submitted, p.delivered, p.since,
+  CASE WHEN a.standing <> 'active' OR b.deadline <= :now
+    OR EXISTS (SELECT 1 FROM halt WHERE scope IN ('*', b.county, b.channel)) THEN 1 ELSE 0 END
+FROM progress p JOIN batch b ON b.id = p.batch JOIN alert a ON a.id = b.alert
+WHERE p.channel = :channel AND p.ended = 0 AND p.looked_at <= :over_each AND (p.looked_at <= :each
+  OR a.standing <> 'active' OR b.deadline <= :now
+  OR EXISTS (SELECT 1 FROM halt WHERE scope IN ('*', b.county, b.channel)))
+ORDER BY p.batch, p.source LIMIT :limit"""
+
+
+def _due(tx: Tx, channel: str, now: int, each_s: float, lock: str = "") -> list[Job]:
+    rows = tx.all(
+        _DUE + lock,
+        channel=channel,
+        now=now,
+        each=now - round(each_s * 1e6),
+        over_each=now - OVER_EACH // timedelta(microseconds=1),
+        limit=LOOK,
+    )
+    return [
+        Job(Progress(batch, source, JobState(state), moment(now), asked, sent, got, job), bool(over), moment(since))
+        for batch, source, job, state, asked, sent, got, since, over in rows
+    ]
+
+
+def _take(tx: Tx, channel: str, now: int, each_s: float) -> list[Job]:
+    found = _due(tx, channel, now, each_s, " FOR UPDATE OF p SKIP LOCKED" if tx.postgresql else "")
+    tx.many(
+        "UPDATE progress SET looked_at = :now WHERE batch = :batch AND source = :source",
+        [{"now": now, "batch": one.progress.batch, "source": one.progress.source} for one in found],
+    )
+    return found
