@@ -21,8 +21,8 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, w
 from gateway.simulate.log import Log
 from gateway.simulate.sms import falls_in
 
-OK, WRONG_TOKEN, THROTTLED, TOO_MANY, UNREGISTERED, BAD_REQUEST, BAD_NUMBER = (
-    "0", "1001", "1002", "1003", "1004", "1005", "2001",
+OK, WRONG_TOKEN, THROTTLED, TOO_MANY, UNREGISTERED, BAD_REQUEST, BAD_NUMBER, PORTED = (
+    "0", "1001", "1002", "1003", "1004", "1005", "2001", "2002",
 )  # fmt: skip
 MOST_NUMBERS = 500
 PAGE = 500
@@ -55,6 +55,16 @@ class HttpScenario:
     duplicated: float = 0.0
     answering: float = 0.0
     answer_text: str = "1"
+    bad: frozenset[str] = frozenset()
+    """Numbers that are refused though they look like numbers."""
+    spoiling: bool = False
+    """One refused number loses the whole request, and which one is not said."""
+    ported: frozenset[str] = frozenset()
+    """Numbers another carrier has."""
+    one_id: bool = False
+    """All numbers of a request share its id."""
+    silent_on: frozenset[str] = frozenset()
+    """Numbers that are taken and not mentioned in the answer."""
     callback_tries: int = 3
     callback_pause_s: float = 0.05
 
@@ -117,10 +127,15 @@ class HttpProvider:
         if code := self._refusal(submit):
             self.log.write("refused", code=code, numbers=submit.numbers, text=submit.text)
             return _answer(code, "refused")
+        if self.scenario.spoiling and not all(map(self._good, submit.numbers)):
+            self.log.write("refused", code=BAD_NUMBER, numbers=submit.numbers, text=submit.text)
+            return _answer(BAD_NUMBER, "a number")
+        self._ids += self.scenario.one_id
         results = [self._take(submit, number) for number in submit.numbers]
+        told = [one for one in results if one["number"] not in self.scenario.silent_on]
         if self._random.random() < self.scenario.dropped and request.transport is not None:
             request.transport.abort()
-        return _answer(OK, "ok", results=results)
+        return _answer(OK, "ok", id=f"M{self._ids:012d}", results=told)
 
     def _known(self, request: web.Request) -> bool:
         given = request.headers.get("Authorization", "")
@@ -134,12 +149,16 @@ class HttpProvider:
         signatures = self.scenario.signatures
         return UNREGISTERED if signatures and not submit.text.startswith(tuple(signatures)) else ""
 
+    def _good(self, number: str) -> bool:
+        return bool(re.fullmatch(r"1[0-9]{10}", number)) and number not in self.scenario.bad
+
     def _take(self, submit: Submit, number: str) -> dict[str, str]:
         """Take a text for one number, and let its report and its owner's reply follow."""
-        if not re.fullmatch(r"1[0-9]{10}", number):
-            self.log.write("refused", code=BAD_NUMBER, numbers=[number], text=submit.text)
-            return {"number": number, "code": BAD_NUMBER, "id": ""}
-        self._ids += 1
+        if not self._good(number) or number in self.scenario.ported:
+            code = PORTED if number in self.scenario.ported else BAD_NUMBER
+            self.log.write("refused", code=code, numbers=[number], text=submit.text)
+            return {"number": number, "code": code, "id": ""}
+        self._ids += not self.scenario.one_id
         self.received += 1
         key, scenario = f"M{self._ids:012d}", self.scenario
         self.log.write("submit", id=key, numbers=[number], text=submit.text, source=submit.sender, ref=submit.ref)
