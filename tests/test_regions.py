@@ -156,6 +156,22 @@ def test_a_polygon_is_certain_inside_and_uncertain_at_the_border() -> None:
     assert "411726002" not in {target.township for target in far.targets}
 
 
+def test_an_area_request_asks_for_what_was_drawn_and_for_no_more() -> None:
+    """Where half a township is drawn, the other half sleeps; what is drawn whole, or by code, is named by its code."""
+    half = Area("half", polygons=(box(113.02, 32.84, 113.06, 32.88), box(113.03, 32.85, 113.07, 32.87)))
+    targets = REGIONS.resolve([half], (COUNTY,)).targets
+    ((township, ring),) = REGIONS.clip([half], targets)
+    assert township == "411726001"
+    corners = [tuple(map(float, corner.split(","))) for corner in ring.split()]
+    assert corners[0] == corners[-1]
+    assert all(32.83 < lat < 32.89 and 113.01 < lon < 113.071 for lat, lon in corners)
+    everything = Area("all", polygons=(box(112.0, 31.0, 115.0, 34.0),))
+    assert REGIONS.clip([everything], REGIONS.resolve([everything], (COUNTY,)).targets) == ()
+    assert REGIONS.clip([half], [Target("411726001")]) == ()
+    ring_of_many = tuple(Point(32.85 + n * 1e-7, 113.03 + n * 1e-7) for n in range(3000))
+    assert REGIONS.clip([Area("many", polygons=(ring_of_many,))], targets) == ()
+
+
 def test_certain_matches_outside_the_authority_are_kept_uncertain_ones_dropped() -> None:
     """Policy must see that a county warns its neighbour; a map offset alone must not make it so."""
     across = resolve(polygons=(box(113.55, 32.84, 113.65, 32.88),))

@@ -12,7 +12,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.model import Alert, Document, Group, Kind, Lane, Level, Notice, Plan, Status, Step, Target
+from gateway.model import (
+    AREA_APPROVAL,
+    Alert,
+    Code,
+    Document,
+    Group,
+    Info,
+    Kind,
+    Lane,
+    Level,
+    Notice,
+    Plan,
+    Status,
+    Step,
+    Target,
+)
 from gateway.policy import Policy, Route
 from gateway.policy.tables import Tables
 from gateway.routing import ORDER, complete, plan
@@ -313,3 +328,59 @@ def test_no_plan_ever_leaves_its_bounds(
         for t in s.audience.targets
     ]
     assert len(served) == len(set(served)), "one message per person, channel and version (rule 6)"
+
+
+def area_policy(**changes: Any) -> Policy:
+    """The sample policy with its area rows changed."""
+    rows = tuple(row.model_copy(update=changes) if row.group is Group.AREA else row for row in POLICY.tables.plan.row)
+    return with_file(plan=POLICY.tables.plan.model_copy(update={"row": rows}))
+
+
+WITH_AREA = LIVE | {"sms_area"}
+APPROVED = (Info("暴雨", parameters=(Code(AREA_APPROVAL, "2026-1"),)),)
+
+
+def test_an_area_is_asked_for_under_the_emergency_regime_alone() -> None:
+    """Everybody in a place, by one request: as shipped it takes the regime, red or an evacuation, and its number."""
+    alert = warning(infos=APPROVED)
+    assert of(made(alert, enabled=WITH_AREA), Group.AREA) == []
+    (step,) = of(made(alert, Route("emergency"), enabled=WITH_AREA), Group.AREA)
+    assert (step.audience.channel, step.lane) == ("sms_area", Lane.URGENT)
+    orange = replace(alert, level=Level.ORANGE)
+    assert of(made(orange, Route("emergency"), enabled=WITH_AREA), Group.AREA) == []
+    assert of(made(alert, Route("emergency")), Group.AREA) == []  # the channel is not on, or no grant lists it
+
+
+def test_an_area_request_without_its_number_is_held_loudly_and_alone() -> None:
+    """The carrier would refuse it in silence; the officials do not wait for it."""
+    held = made(warning(), Route("emergency"), enabled=WITH_AREA)
+    assert of(held, Group.AREA) == []
+    assert of(held, Group.OFFICIALS)
+    assert any(text.startswith("approval: issue to the area") for text in held.held)
+    free = made(warning(), Route("emergency"), enabled=WITH_AREA, policy=area_policy(approval=False))
+    assert len(of(free, Group.AREA)) == 1
+
+
+def test_an_area_request_never_reaches_beyond_what_is_certain() -> None:
+    """Neighbours, townships only touched, and a county named as a whole are told by name, and never as a place."""
+    beside, coarse = replace(B, how="neighbour", certain=False), replace(C, how="county", coarse=True)
+    for route in (Route("emergency"), Route("emergency", decided=True)):
+        (step,) = of(made(warning(infos=APPROVED), route, (A, beside, coarse), enabled=WITH_AREA), Group.AREA)
+        assert step.audience.targets == (A,)
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status is not Status.ACTUAL])
+def test_no_drill_is_ever_asked_for(status: Status) -> None:
+    """Those in a place know of no drill, whatever the policy's drill channels say."""
+    drill = POLICY.drill.model_copy(update={"channels": (*POLICY.drill.channels, "sms_area"), "areas": ("4117",)})
+    policy = with_file(defaults=POLICY.tables.defaults.model_copy(update={"drill": drill}))
+    for route in (Route("drill"), Route("emergency")):
+        assert (
+            of(made(warning(status=status, infos=APPROVED), route, enabled=WITH_AREA, policy=policy), Group.AREA) == []
+        )
+
+
+def test_what_the_regime_asked_for_is_ended_without_it() -> None:
+    """The all-clear needs neither the regime nor a new number; the planner sends it where the warning went."""
+    (step,) = of(made(warning(kind=Kind.CANCEL), targets=(), previous=(A,), enabled=WITH_AREA), Group.AREA)
+    assert step.notice is Notice.ALL_CLEAR
