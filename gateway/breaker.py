@@ -9,7 +9,7 @@ for patience is up.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from gateway import log, metrics
@@ -53,7 +53,7 @@ class Breaker:
         if self.outage is not None and self.outage.until == self._probe_until:
             self.outage = self.outage._replace(until=self._clock.now())
 
-    def note(self, receipts: Sequence[Receipt]) -> None:
+    def note(self, receipts: Collection[Receipt]) -> None:
         """Learn from the answer to one slice."""
         errors = [error for error in map(_failure, receipts) if error is not None]
         if any(map(_served, receipts)):

@@ -217,7 +217,7 @@ class Sender:
                 batch.id, number, attempt, positions, _at(batch.persons, positions), _at(batch.addresses, positions)
             )
             receipts = await self._call(channel, slice_, message)
-            self._breakers[channel.name].note(receipts)
+            self._breakers[channel.name].note(distinct(receipts))
             if again:
                 sent = sum(receipt.error is None and receipt.state not in NEVER_SENT for receipt in receipts)
                 metrics.possible_duplicates.labels(channel.name).inc(sent)
