@@ -62,6 +62,7 @@ from gateway.settings import Settings
 from gateway.signer import Keys
 from gateway.state import FallbackState, LocalState, RedisState, Valkey
 from gateway.store import Store
+from gateway.store.lease import RENEW_S
 from gateway.sweeper import POLL_S, Pickup, Sweeper, forever
 
 ROLES = frozenset({"api", "planner", "worker", "hub", "scheduler"})
@@ -261,7 +262,8 @@ class App:
         composer = GatewayComposer(self.store.outbox, renderer, lambda: policy, self.channels)
         receipts = Receipts(self.store, directory, self.clock, self._on_device)
         links = {
-            name: GatewayLink(name, rates, self.state, receipts, directory, self._wake_hubs) for name in self.channels
+            name: GatewayLink(name, rates, self.state, receipts, self.store.leases, directory, self._wake_hubs)
+            for name in self.channels
         }
         self.relay = Relay(self.broker, self.store.outbox)
         slices = {name: 0 if isinstance(one, Sockets) else one.slice for name, one in self.channels.items()}
@@ -296,12 +298,15 @@ class App:
     async def _start(self, composer: GatewayComposer, links: Mapping[str, GatewayLink]) -> None:
         """Open channels, then begin to serve and to work."""
         metrics.begin(self.channels)
+        if self.settings.embedded:
+            await self.store.leases.begin_alone()
         mine = {name: one for name, one in self.channels.items() if self._mine(one)}
         for name, channel in mine.items():
             await channel.open(links[name])
             self._stack.push_async_callback(channel.close)
         await self._serve_http(mine, links)
         self._listen_to_others()
+        self._run("leases", forever(self.store.leases.renew, RENEW_S, self.clock))
         self._run("memory", forever(self.guard.keep, MEMORY_S, self.clock))
         plain = {name: one for name, one in mine.items() if not isinstance(one, Sockets)}
         if "worker" in self.roles:

@@ -32,6 +32,18 @@ class Device(NamedTuple):
     key_hash: str
 
 
+class Lease(Protocol):
+    """One of an account's connections, this process's until it is released or lost; the gateway renews it."""
+
+    slot: int
+    """0 to connections - 1; slot 0 is green's where there are several."""
+    lost: asyncio.Event
+    """Set once another process holds the slot: close the connection."""
+
+    async def release(self) -> None:
+        """Let another process have the slot at once."""
+
+
 class Link(Protocol):
     """A channel's only door to the gateway."""
 
@@ -44,6 +56,12 @@ class Link(Protocol):
 
     async def commit(self, events: Sequence[Event]) -> None:
         """Return after the events are durable: only then answer the provider."""
+
+    async def lease(self, account: str, connections: int) -> Lease | None:
+        """Take one of the `connections` the account allows, however many processes share it.
+
+        None: all are held, or the store cannot be asked now; ask again in a few seconds.
+        """
 
     async def device(self, name: str) -> Device | None:
         """Look up a loudspeaker by the name it connects with; None if unknown or retired."""

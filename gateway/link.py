@@ -1,4 +1,4 @@
-"""A channel's only door to the gateway: pace, commit, device keys, wake."""
+"""A channel's only door to the gateway: pace, commit, leases, device keys, wake."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from gateway.errors import StateDown, Throttled
 from gateway.model import Job, Lane
 from gateway.ports import Directory, State
 from gateway.receipts import Receipts
+from gateway.store.lease import Leases, SlotLease
 
 LONGEST_WAIT_S = 2.0  # a slice that must wait longer goes back to the outbox and does not hold its lease
 
@@ -32,6 +33,7 @@ class GatewayLink:
         rates: Mapping[str, Rate],
         state: State,
         receipts: Receipts,
+        leases: Leases,
         directory: Directory,
         wake: Callable[[], None],
     ) -> None:
@@ -39,6 +41,7 @@ class GatewayLink:
         self._rates = rates
         self._state = state
         self._receipts = receipts
+        self._leases = leases
         self._directory = directory
         self._wake = wake
 
@@ -70,6 +73,10 @@ class GatewayLink:
     async def commit(self, events: Sequence[Event]) -> None:
         """Return after the events are durable: only then answer the provider."""
         await self._receipts.commit(self._channel, events)
+
+    async def lease(self, account: str, connections: int) -> SlotLease | None:
+        """Take one of the account's connections; None: ask again in a few seconds."""
+        return await self._leases.take(f"{self._channel}/{account}", connections)
 
     async def device(self, name: str) -> Device | None:
         """Look up a loudspeaker by the name it connects with; None if unknown or retired."""

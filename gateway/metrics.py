@@ -36,6 +36,7 @@ first_socket_seconds = _histogram("first_socket_seconds", "Last byte of a reques
 deliveries = _counter("deliveries_total", "Recipients by state reached at settle", "channel", "state")
 reports = _counter("reports_total", "Later facts from providers and devices", "channel", "state")
 unmatched_reports = _gauge("unmatched_reports", "Reports whose submit has not shown up")
+leases_lost = _counter("leases_lost_total", "Carrier connections given up to another process", "channel")
 retries = _counter("retries_total", "Recipients to be tried again, by why", "channel", "why")
 possible_duplicates = _counter("possible_duplicates_total", "Doubtful recipients sent once more", "channel")
 claims_lapsed = _counter("claims_lapsed_total", "Claims found with a lapsed lease", "channel")
@@ -89,6 +90,7 @@ def begin(channels: Collection[str]) -> None:
     for channel in channels:
         channel_down.labels(channel)
         claims_lapsed.labels(channel)
+        leases_lost.labels(channel)
         possible_duplicates.labels(channel)
         for why in WHYS:
             retries.labels(channel, why)

@@ -5,6 +5,7 @@ Used by the test of every channel. A channel's own test offers `contract_case()`
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,11 +19,27 @@ TEXT = "【样例县气象局】暴雨红色预警:未来3小时贾楼乡有100�
 
 
 @dataclass
+class FakeLease:
+    """A lease that says when it was released."""
+
+    slot: int
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+    released: bool = False
+
+    async def release(self) -> None:
+        self.released = True
+
+
+@dataclass
 class RecordingLink:
-    """A `Link` that keeps what it was told. While `down`, a commit fails as it does when the store is away."""
+    """A `Link` that keeps what it was told. While `down`, a commit fails as it does when the store is away.
+
+    Leases are given as slots are free: `leased` holds those that were given, by account.
+    """
 
     paced: list[tuple[str, int, Lane]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    leased: dict[str, list[FakeLease]] = field(default_factory=dict)
     devices: dict[str, Device] = field(default_factory=dict)
     wakes: int = 0
     due: list[Job] = field(default_factory=list)
@@ -35,6 +52,15 @@ class RecordingLink:
         if self.down:
             raise StoreDown("no answer in time")
         self.events.extend(events)
+
+    async def lease(self, account: str, connections: int) -> FakeLease | None:
+        given = self.leased.setdefault(account, [])
+        held = {one.slot for one in given if not one.released and not one.lost.is_set()}
+        free = next((slot for slot in range(connections) if slot not in held), None)
+        if free is None:
+            return None
+        given.append(lease := FakeLease(free))
+        return lease
 
     async def device(self, name: str) -> Device | None:
         return self.devices.get(name)

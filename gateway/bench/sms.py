@@ -24,7 +24,7 @@ from twilio.rest import Client
 
 from gateway.app import channel_classes
 from gateway.bench.measure import Spread, answer, child
-from gateway.channel import Channel, Device, Event
+from gateway.channel import Channel, Device, Event, Lease
 from gateway.model import Job, Lane, Level, Message, Notice, Slice, State, Status
 from gateway.relay import PREFETCH
 from gateway.simulate.sms import SmsAccount
@@ -112,6 +112,9 @@ class _Link:
 
     async def commit(self, events: Sequence[Event]) -> None:
         """Keep nothing."""
+
+    async def lease(self, account: str, connections: int) -> Lease | None:
+        """Hold nothing."""
 
     async def device(self, name: str) -> Device | None:
         """Know no device."""

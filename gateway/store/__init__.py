@@ -9,6 +9,7 @@ from gateway.store import audit
 from gateway.store.answer import Answers
 from gateway.store.audit import AuditChain
 from gateway.store.command import Commands
+from gateway.store.lease import Leases
 from gateway.store.ledger import SqlLedger
 from gateway.store.listing import Listing
 from gateway.store.minute import SqlMinutes
@@ -32,6 +33,7 @@ class Store:
         self.outbox = SqlOutbox(database, clock)
         self.ledger = SqlLedger(database, clock)
         self.progress = SqlProgress(database, clock)
+        self.leases = Leases(database, clock)
         self.commands = Commands(database, clock)
         self.listing = Listing(database)
         self.answers = Answers(database, clock)
