@@ -186,8 +186,21 @@ class Tx:
             return []
         arrays = ", ".join(f"%s::{kind}[]" for kind in types.values())
         sql = f"INSERT INTO {table} ({names}) SELECT * FROM unnest({arrays}){tail}"
-        done = self._connection.execute(sql, [list(column) for column in zip(*rows, strict=True)], binary=True)
+        columns = zip(types.values(), zip(*rows, strict=True), strict=True)
+        done = self._connection.execute(sql, [_array(kind, column) for kind, column in columns], binary=True)
         return cast(list[Row], done.fetchall()) if returning else []
+
+
+def _array(kind: str, values: Sequence[Any]) -> Any:
+    """Write a column as an array's literal: the driver would look at each value, and take ten times as long."""
+    if kind not in ("text", "bigint") or None in values:
+        return list(values)
+    if kind == "bigint":
+        return "{" + ",".join(map(str, values)) + "}"
+    joined = '","'.join(values)
+    if "\\" in joined or joined.count('"') != 2 * (len(values) - 1):
+        joined = '","'.join(value.replace("\\", "\\\\").replace('"', '\\"') for value in values)
+    return '{"' + joined + '"}'
 
 
 def _arrays(sql: str, values: dict[str, Any]) -> tuple[str, dict[str, Any]]:

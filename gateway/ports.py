@@ -195,6 +195,23 @@ class Settled(NamedTuple):
     count_attempt: bool = True
 
 
+Place = tuple[str, int]
+"""A recipient as the ledger knows it: (batch, position)."""
+
+
+class Kept(NamedTuple):
+    """Answer to `settle`, true if the lease was still held.
+
+    `elsewhere` are recipients of the slice whose numbers are another carrier's by reports that came before it.
+    """
+
+    owned: bool
+    elsewhere: Sequence[Place] = ()
+
+    def __bool__(self) -> bool:
+        return self.owned
+
+
 class Accepted(NamedTuple):
     """Answer to `accept`: accepted; duplicate (same content, nothing done); conflict (same id, other content).
 
@@ -369,13 +386,14 @@ class Outbox(Protocol):
 class Ledger(Protocol):
     """What happened: settled slices, reports, replies, confirmations, and the change feed."""
 
-    async def settle(self, settled: Settled) -> bool:
-        """Write a slice's outcome, references and counts in one transaction. False if the lease was lost."""
+    async def settle(self, settled: Settled) -> Kept:
+        """Write a slice's outcome, references and counts in one transaction; tell whether the lease was still held."""
 
-    async def commit(self, reports: Sequence[Report], replies: Sequence[tuple[Reply, bytes, str]] = ()) -> None:
+    async def commit(self, reports: Sequence[Report], replies: Sequence[tuple[Reply, bytes, str]] = ()) -> list[Place]:
         """Write later facts; unmatched reports are kept until their submit shows up.
 
-        Each reply comes with the hash of its number and what became of it.
+        Each reply comes with the hash of its number and what became of it. Returns the recipients whose numbers the
+        reports say are another carrier's.
         """
 
     async def confirm(self, alert: str, person: int, villages: Sequence[str], how: str, record: Record) -> bool:

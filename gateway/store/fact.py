@@ -1,28 +1,47 @@
 """Later facts: reports on their way to the submits they belong to, and from there into the folded states.
 
 Called by `ledger`. A thousand reports are a handful of statements: one upsert of the rows that submit and report
-share, which tells what has met, one insert of facts, and one fold per batch. Rows are written in the order of their
-keys, so that two processes lock them in the same order.
+share, which tells what has met, one lock of the batches, one insert of facts and one write of what was folded. Rows
+are locked in the order of their keys, shared rows before batches, so that two processes do not wait for each other.
+
+A long text has a row per part, each with the reference of the first one as its `whole`. A part that was delivered
+says nothing of its recipient until all are; whatever else became of one became of the text. Reports of two parts may
+come to two processes at once: both look at the parts under the lock of their batch, so the second one sees the first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from gateway.database import Tx, micros
-from gateway.model import Report, State
-from gateway.store.rows import finish_commands, fold_states
+from gateway.database import Row, Tx, micros
+from gateway.model import Receipt, Report, State
+from gateway.ports import Place, Settled
+from gateway.store.rows import ASKED, Fold, Locked, finish_commands
 
-ASKED = 1_000  # keys in one query; databases bound the number of parameters
 PLACE = {"batch": "text", "position": "bigint", "attempt": "bigint"}
 FACT = PLACE | {"state": "bigint", "code": "text", "at": "bigint"}
-SHARED = {"account": "text", "reference": "text", "number": "text", "state": "bigint", "code": "text", "at": "bigint"}
-HIGHER = ", ".join(
+KEY = {"account": "text", "reference": "text", "number": "text"}
+SUBMITTED = KEY | PLACE
+PART = SUBMITTED | {"whole": "text"}
+REPORTED = KEY | {"state": "bigint", "code": "text", "at": "bigint", "elsewhere": "bigint", "kept_at": "bigint"}
+MEETS_REPORT = (
+    "(account, reference, number)"
+    " DO UPDATE SET batch = excluded.batch, position = excluded.position, attempt = excluded.attempt"
+)
+MEETS_SUBMIT = "(account, reference, number) DO UPDATE SET " + ", ".join(
     f"{name} = CASE WHEN provider_ref.state >= excluded.state THEN provider_ref.{name} ELSE excluded.{name} END"
-    for name in ("state", "code", "at")
-)  # as in the fold; the first report finds no state there
+    for name in ("state", "code", "at", "elsewhere")
+)  # the highest stays, as in the fold; the first report finds no state there
+
+
+class Arrived(NamedTuple):
+    """Reports of one commit, and when they came, in µs."""
+
+    reports: Sequence[Report]
+    at: int
 
 
 class Fact(NamedTuple):
@@ -36,62 +55,153 @@ class Fact(NamedTuple):
     at: int
 
 
-def commit(tx: Tx, reports: Sequence[Report]) -> None:
-    """Write reports: those whose submit is known become facts, the others wait for it."""
-    known = [
-        Fact(one.batch, one.position, one.attempt, one.state, one.code, micros(one.at)) for one in reports if one.batch
-    ]
-    write(tx, known + _match(tx, [one for one in reports if not one.batch]))
+class _Met(NamedTuple):
+    """A report whose submit is known. `whole` names the long text it is a part of, by account and reference."""
+
+    fact: Fact
+    whole: tuple[str, str] | None
+    elsewhere: bool
 
 
-def _match(tx: Tx, reports: Sequence[Report]) -> list[Fact]:
-    """Upsert the shared rows from the reports' side; the facts of those whose submit came first."""
+def commit(tx: Tx, many: Sequence[Arrived]) -> list[list[Place]]:
+    """Write reports: those whose submit is known become facts, the others wait for it.
+
+    Returns for each commit which recipients' numbers its reports say are another carrier's.
+    """
+    known = _match(tx, many)
+    met = [[one for report in reports if (one := _met(report, known)) is not None] for reports, _ in many]
+    _write(tx, [one for part in met for one in part])
+    return [_elsewhere(part) for part in met]
+
+
+def _match(tx: Tx, many: Sequence[Arrived]) -> dict[tuple[str, str], Row]:
+    """Upsert the shared rows from the reports' side; return those whose submit came first, by key."""
     # One row per key in one statement: of several reports the highest state stays, as in the fold, and the first of it.
-    highest: dict[tuple[str, str], Report] = {}
-    for report in reports:
-        key = (report.account, report.reference)
-        if key not in highest or report.state > highest[key].state:
-            highest[key] = report
+    highest: dict[tuple[str, str], tuple[Report, int]] = {}
+    for reports, came in many:
+        for report in reports:
+            key = (report.account, report.reference)
+            if not report.batch and (key not in highest or report.state > highest[key][0].state):
+                highest[key] = report, came
     shared = tx.upsert(
         "provider_ref",
-        SHARED,
-        [(*key, "", int(one.state), one.code, micros(one.at)) for key, one in sorted(highest.items())],
-        f"(account, reference, number) DO UPDATE SET {HIGHER}",
-        "account, reference, batch, position, attempt",
+        REPORTED,
+        [
+            (*key, "", int(one.state), one.code, micros(one.at), int(one.elsewhere), came)
+            for key, (one, came) in sorted(highest.items())
+        ],
+        MEETS_SUBMIT,
+        "account, reference, batch, position, attempt, whole",
     )
-    known = {row[:2]: row[2:] for row in shared if row[2] is not None}
-    return [
-        Fact(batch, position, attempt, report.state, report.code, micros(report.at))
-        for report in reports
-        if (key := (report.account, report.reference)) in known
-        for batch, position, attempt in (known[key],)
+    return {row[:2]: row[2:] for row in shared if row[2] is not None}
+
+
+def _met(report: Report, known: dict[tuple[str, str], Row]) -> _Met | None:
+    if report.batch:
+        place: Row = (report.batch, report.position, report.attempt, None)
+    elif (found := known.get((report.account, report.reference))) is not None:
+        place = found
+    else:
+        return None
+    batch, position, attempt, whole = place
+    fact = Fact(batch, position, attempt, report.state, report.code, micros(report.at))
+    return _Met(fact, None if whole is None else (report.account, whole), report.elsewhere)
+
+
+def _elsewhere(met: Iterable[_Met]) -> list[Place]:
+    return list(dict.fromkeys((one.fact.batch, one.fact.position) for one in met if one.elsewhere))
+
+
+def _write(tx: Tx, met: Sequence[_Met]) -> None:
+    if not met:
+        return
+    locked = Locked(tx, {one.fact.batch for one in met})
+    partly = {one.whole for one in met if one.whole is not None and one.fact.state >= State.DELIVERED}
+    write(tx, locked, _told(met, partly - _complete(tx, partly)))
+    locked.write(tx)
+
+
+def _told(met: Iterable[_Met], incomplete: Collection[tuple[str, str]]) -> list[Fact]:
+    """Facts about recipients: not that a part was delivered of a text that has not arrived whole."""
+    return [one.fact for one in met if one.whole not in incomplete or one.fact.state < State.DELIVERED]
+
+
+def _complete(tx: Tx, wholes: Collection[tuple[str, str]]) -> frozenset[tuple[str, str]]:
+    """Those long texts of which every part was delivered."""
+    found: list[tuple[str, str]] = []
+    for account, group in groupby(sorted(wholes), key=lambda whole: whole[0]):
+        names = [name for _, name in group]
+        for start in range(0, len(names), ASKED):
+            rows = tx.all(
+                "SELECT whole FROM provider_ref WHERE account = :account AND whole IN :*wholes"
+                " GROUP BY whole HAVING MIN(COALESCE(state, 0)) >= :delivered",
+                account=account,
+                wholes=names[start : start + ASKED],
+                delivered=int(State.DELIVERED),
+            )
+            found += [(account, name) for (name,) in rows]
+    return frozenset(found)
+
+
+def submit(tx: Tx, many: Sequence[Settled]) -> tuple[list[Fact], list[list[Place]]]:
+    """Upsert the shared rows from the submits' side; return the facts of reports that came first, yet to be written.
+
+    And for each slice which recipients' numbers those reports say are another carrier's.
+    """
+    single: dict[tuple[str, str], tuple[Any, ...]] = {}
+    parts: dict[tuple[str, str], tuple[Any, ...]] = {}
+    for account, batch, attempt, receipts in ((one.account, one.batch, one.attempt, _referred(one)) for one in many):
+        for position, receipt in receipts:
+            reference = receipt.reference
+            if receipt.more:
+                names = {reference, *receipt.more}
+                parts |= {(account, one): (account, one, "", batch, position, attempt, reference) for one in names}
+            else:
+                single[account, reference] = (account, reference, "", batch, position, attempt)
+    met = _reported(tx, SUBMITTED, single, MEETS_REPORT)
+    met += _reported(tx, PART, parts, f"{MEETS_REPORT}, whole = excluded.whole")
+    left = Counter((row[0], row[6]) for row in parts.values())
+    left.subtract(one.whole for one in met if one.whole is not None and one.fact.state >= State.DELIVERED)
+    moved = frozenset(_elsewhere(met))
+    return _told(met, {whole for whole, number in left.items() if number}), [
+        [place for position in one.positions if (place := (one.batch, position)) in moved] if moved else []
+        for one in many
     ]
 
 
-def write(tx: Tx, facts: Iterable[Fact]) -> None:
-    """Write facts and fold them, batch by batch. One already known is a no-op; one of no recipient is left out."""
-    by_batch = {batch: list(group) for batch, group in groupby(sorted(facts), key=lambda fact: fact.batch)}
-    sizes = _sizes(tx, list(by_batch))
-    placed = {
-        batch: kept
-        for batch, group in by_batch.items()
-        if batch in sizes and (kept := [fact for fact in group if 0 <= fact.position < sizes[batch][0]])
-    }
-    tx.upsert("fact", FACT, [fact for group in placed.values() for fact in group], "DO NOTHING")
-    for batch, group in placed.items():
+def _referred(settled: Settled) -> Iterable[tuple[int, Receipt]]:
+    """Positions that a report may name, with their receipts."""
+    return (pair for pair in zip(settled.positions, settled.receipts, strict=True) if pair[1].reference)
+
+
+def _reported(
+    tx: Tx, types: Mapping[str, str], rows: Mapping[tuple[str, str], tuple[Any, ...]], conflict: str
+) -> list[_Met]:
+    """Upsert submits by their keys; return those whose report came first."""
+    returned = tx.upsert(
+        "provider_ref", types, [rows[key] for key in sorted(rows)], conflict,
+        "account, reference, state, code, at, elsewhere",
+    )  # fmt: skip
+    met: list[_Met] = []
+    for account, reference, state, code, at, elsewhere in returned:
+        if state is not None:
+            _, _, _, batch, position, attempt, *whole = rows[account, reference]
+            fact = Fact(batch, position, attempt, State(state), code, at)
+            met.append(_Met(fact, (account, whole[0]) if whole else None, bool(elsewhere)))
+    return met
+
+
+def write(tx: Tx, locked: Locked, facts: Sequence[Fact]) -> None:
+    """Write facts and fold them into their batches. One already known is a no-op; one of no recipient is left out."""
+    placed = [fact for fact in facts if 0 <= fact.position < locked.size(fact.batch)]
+    tx.upsert("fact", FACT, sorted(placed), "DO NOTHING")
+    by_batch: dict[str, list[Fact]] = {}
+    for fact in placed:
+        by_batch.setdefault(fact.batch, []).append(fact)
+    for batch, group in by_batch.items():
         last = max(fact.at for fact in group)
-        fold_states(tx, batch, [(fact.position, fact.state) for fact in group], last)
-        ended = sorted({fact.position for fact in group if fact.state in (State.PLAYED, State.FAILED)})
-        if not sizes[batch][1] and ended:
-            finish_commands(tx, batch, ended, last)
-
-
-def _sizes(tx: Tx, batches: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """(recipients, recipients per slice) of those that exist."""
-    found: dict[str, tuple[int, int]] = {}
-    for start in range(0, len(batches), ASKED):
-        for batch, size, slice_size in tx.all(
-            "SELECT id, size, slice_size FROM batch WHERE id IN :*batches", batches=batches[start : start + ASKED]
-        ):
-            found[batch] = (size, slice_size)
-    return found
+        locked.fold(Fold(batch, [(fact.position, fact.state) for fact in group], last))
+        if locked.has_commands(batch):
+            ended = sorted({fact.position for fact in group if fact.state in (State.PLAYED, State.FAILED)})
+            if ended:
+                finish_commands(tx, batch, ended, last)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from functools import partial
 from itertools import repeat
 from operator import is_
 from typing import NamedTuple
@@ -18,11 +17,11 @@ from typing import NamedTuple
 from gateway.database import Database, Tx, micros
 from gateway.errors import Ambiguous
 from gateway.model import Batch, Change, Notice, Receipt, Record, Reply, Report, State
-from gateway.ports import Clock, Settled
+from gateway.ports import Clock, Kept, Place, Settled
 from gateway.store import audit, change, fact, history
 from gateway.store.claim import put_off
 from gateway.store.codec import pack, pack_outcome, unpack_alert, unpack_batch, unpack_persons
-from gateway.store.rows import Fold, Run, fold_all, person_key
+from gateway.store.rows import Fold, Locked, Run, person_key
 
 
 class Pace(NamedTuple):
@@ -45,10 +44,6 @@ TOLD = frozenset({State.SUBMITTED, State.UNKNOWN, State.DELIVERED, State.PLAYED,
 OUTCOME = {
     "batch": "text", "slice": "bigint", "attempt": "bigint", "account": "text", "at": "bigint", "record": "bytea",
 }  # fmt: skip
-SUBMITTED = {
-    "account": "text", "reference": "text", "number": "text", "batch": "text", "position": "bigint",
-    "attempt": "bigint",
-}  # fmt: skip
 
 
 class SqlLedger:
@@ -58,24 +53,30 @@ class SqlLedger:
         self._database = database
         self._clock = clock
 
-    async def settle(self, settled: Settled) -> bool:
+    async def settle(self, settled: Settled) -> Kept:
         """Write a slice's outcome, references and counts in one transaction.
 
-        Waits for ever for a database that is away: the broker's copy is not acked before. False if the
-        lease was lost; the facts are kept all the same.
+        Waits for ever for a database that is away: the broker's copy is not acked before. If the lease was lost the
+        facts are kept all the same.
         """
-        return await self._database.share(_settle, settled, order=settled.batch)
+        return await self._database.share(settle, settled, order=settled.batch)
 
-    async def commit(self, reports: Sequence[Report], replies: Sequence[tuple[Reply, bytes, str]] = ()) -> None:
+    async def commit(self, reports: Sequence[Report], replies: Sequence[tuple[Reply, bytes, str]] = ()) -> list[Place]:
         """Write later facts; unmatched reports are kept until their submit shows up.
 
-        Each reply comes with the hash of its number and what became of it. Many reports are several transactions, so
-        that a warning that comes meanwhile waits for one of them; repeated after a failure they change nothing.
+        Each reply comes with the hash of its number and what became of it. Reports that come at the same time on
+        several connections share their statements; many of one call are several transactions, so that a warning that
+        comes meanwhile waits for one of them. Repeated after a failure they change nothing.
+
+        Returns the recipients whose numbers the reports say are another carrier's; see also `settle`.
         """
+        elsewhere: list[Place] = []
         for start in range(0, len(reports), TOGETHER):
-            await self._database.write(partial(fact.commit, reports=reports[start : start + TOGETHER]), 5.0)
+            arrived = fact.Arrived(reports[start : start + TOGETHER], micros(self._clock.now()))
+            elsewhere += await self._database.share(fact.commit, arrived, 5.0)
         if replies:
             await self._database.write(lambda tx: _keep(tx, replies), 5.0)
+        return elsewhere
 
     async def history(
         self,
@@ -282,8 +283,8 @@ class _Outcome:
         return one.batch, one.slice, one.attempt, one.account, self.at, packed
 
 
-def _settle(tx: Tx, many: Sequence[Settled]) -> list[bool]:
-    """Settle slices; False where the lease was lost."""
+def settle(tx: Tx, many: Sequence[Settled]) -> list[Kept]:
+    """Settle slices; rows that reports share come before batches, as in `fact`."""
     outcomes = [_Outcome(settled) for settled in many]
     owned = tx.counts(
         "UPDATE claim SET done = :done, lease_until = 0, retry_at = :retry_at, pending = :pending,"
@@ -291,39 +292,18 @@ def _settle(tx: Tx, many: Sequence[Settled]) -> list[bool]:
         " AND lease_until > 0",
         [one.claim() for one in outcomes],
     )
-    both = list(zip(outcomes, owned, strict=True))
-    folds = [Fold(one.settled.batch, one.facts, one.at, int(bool(own) and not one.queued)) for one, own in both]
-    fold_all(tx, folds)
-    tx.upsert("outcome", OUTCOME, [one.row() for one, own in both if own], "DO NOTHING")
-    for one, own in both:
-        # A lost lease undoes no submit: the provider will report under this reference all the same.
-        if any(receipt.reference for receipt in one.receipts):
-            _submit_references(tx, one.settled)
+    # A lost lease undoes no submit: the provider will report under this reference all the same.
+    facts, elsewhere = fact.submit(tx, many)
+    locked = Locked(tx, {one.batch for one in many})
+    for one, own in zip(outcomes, owned, strict=True):
+        locked.fold(Fold(one.settled.batch, one.facts, one.at, int(bool(own) and not one.queued)))
+    fact.write(tx, locked, facts)
+    locked.write(tx)
+    tx.upsert("outcome", OUTCOME, [one.row() for one, own in zip(outcomes, owned, strict=True) if own], "DO NOTHING")
+    for one, own in zip(outcomes, owned, strict=True):
         if own and one.queued:
             put_off(tx, one.settled.batch, one.at)
-    return [bool(own) for own in owned]
-
-
-def _submit_references(tx: Tx, settled: Settled) -> None:
-    """Upsert the rows that submit and report share; whoever comes second completes the match."""
-    pairs = zip(settled.positions, settled.receipts, strict=True)
-    positions = {receipt.reference: position for position, receipt in pairs if receipt.reference}
-    shared = tx.upsert(
-        "provider_ref",
-        SUBMITTED,
-        [(settled.account, one, "", settled.batch, positions[one], settled.attempt) for one in sorted(positions)],
-        "(account, reference, number)"
-        " DO UPDATE SET batch = excluded.batch, position = excluded.position, attempt = excluded.attempt",
-        "reference, state, code, at",
-    )
-    fact.write(
-        tx,
-        [
-            fact.Fact(settled.batch, positions[reference], settled.attempt, State(state), code, at)
-            for reference, state, code, at in shared
-            if state is not None
-        ],
-    )
+    return [Kept(bool(own), places) for own, places in zip(owned, elsewhere, strict=True)]
 
 
 def _keep(tx: Tx, replies: Sequence[tuple[Reply, bytes, str]]) -> None:

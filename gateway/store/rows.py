@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -35,6 +35,7 @@ BATCH_COLUMNS = (
     "counts",
     "created_at",
 )
+ASKED = 1_000  # keys in one query; databases bound the number of parameters
 UNENDED = sorted({Standing.ACTIVE, *OPEN})
 _FOLD = {state: bytes(max(old, state) for old in range(256)) for state in State}  # old state → folded with this one
 
@@ -128,6 +129,7 @@ class _Folding:
     states: bytearray
     alert: str
     unfinished: int
+    slice_size: int
     finished: int = 0
     submitted_at: int | None = None
     settled_at: int | None = None
@@ -153,24 +155,50 @@ def fold_states(
 
 def fold_all(tx: Tx, folds: Sequence[Fold]) -> list[str]:
     """Fold the facts of many batches, each in order; return the batches of which anything moved."""
-    lock = " FOR UPDATE" if tx.postgresql else ""
-    found = tx.all(
-        f"SELECT id, states, alert, unfinished FROM batch WHERE id IN :*batches ORDER BY id{lock}",
-        batches=sorted({fold.batch for fold in folds}),
-    )
-    rows = {batch: _Folding(bytearray(states), alert, unfinished) for batch, states, alert, unfinished in found}
+    locked = Locked(tx, {fold.batch for fold in folds})
     for fold in folds:
-        if fold.batch in rows:
-            rows[fold.batch].take(fold)
-    moved = {batch: row for batch, row in rows.items() if row.moved}
-    tx.many(
-        "UPDATE batch SET states = :states, counts = :counts, unfinished = unfinished - :finished,"
-        " submitted_at = COALESCE(submitted_at, :submitted_at), settled_at = COALESCE(settled_at, :settled_at)"
-        " WHERE id = :batch",
-        [_columns(batch, row) for batch, row in moved.items()],
-    )
-    note_all(tx, [("settled" if row.finished else "moved", row.alert, batch) for batch, row in moved.items()])
-    return list(moved)
+        locked.fold(fold)
+    return locked.write(tx)
+
+
+class Locked:
+    """Batches whose rows are locked, in the order of their ids, while facts are folded into them."""
+
+    def __init__(self, tx: Tx, batches: Collection[str]) -> None:
+        lock = " FOR UPDATE" if tx.postgresql else ""
+        self._rows: dict[str, _Folding] = {}
+        ids = sorted(batches)
+        for start in range(0, len(ids), ASKED):
+            for batch, states, *rest in tx.all(
+                f"SELECT id, states, alert, unfinished, slice_size FROM batch WHERE id IN :*batches ORDER BY id{lock}",
+                batches=ids[start : start + ASKED],
+            ):
+                self._rows[batch] = _Folding(bytearray(states), *rest)
+
+    def size(self, batch: str) -> int:
+        """How many recipients a batch has; 0 if there is none of this id."""
+        return len(self._rows[batch].states) if batch in self._rows else 0
+
+    def has_commands(self, batch: str) -> bool:
+        """Whether the batch is desired state of devices."""
+        return batch in self._rows and not self._rows[batch].slice_size
+
+    def fold(self, fold: Fold) -> None:
+        """Fold facts in; those of an unknown batch are left out."""
+        if fold.batch in self._rows:
+            self._rows[fold.batch].take(fold)
+
+    def write(self, tx: Tx) -> list[str]:
+        """Write what moved, and note it; return the batches."""
+        moved = {batch: row for batch, row in self._rows.items() if row.moved}
+        tx.many(
+            "UPDATE batch SET states = :states, counts = :counts, unfinished = unfinished - :finished,"
+            " submitted_at = COALESCE(submitted_at, :submitted_at), settled_at = COALESCE(settled_at, :settled_at)"
+            " WHERE id = :batch",
+            [_columns(batch, row) for batch, row in moved.items()],
+        )
+        note_all(tx, [("settled" if row.finished else "moved", row.alert, batch) for batch, row in moved.items()])
+        return list(moved)
 
 
 def _columns(batch: str, row: _Folding) -> dict[str, object]:

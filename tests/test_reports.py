@@ -1,0 +1,313 @@
+"""Reports find their recipients: in any order, in parts, twice, in two processes, through every interleaving.
+
+A report that is lost is a villager whom an official calls in vain, or one who was never warned and looks as if.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from test_store import NOW, HandClock, alert, batch_of, draft_of
+
+from gateway.database import Database, Tx
+from gateway.model import Batch, Receipt, Report, State
+from gateway.ports import Kept, Settled
+from gateway.store import Store, fact
+from gateway.store.ledger import settle
+
+LOCKING = ("provider_ref", "FOR UPDATE", "COMMIT")  # statements whose order between processes can matter
+PARTS = ("p1", "p2", "p3")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    url = f"sqlite:///{tmp_path}/store.db" if request.param == "sqlite" else request.getfixturevalue("database_url")
+    database = Database(url)
+    await database.open()
+    yield Store(database, HandClock())
+    await database.close()
+
+
+async def claimed(store: Store, identifier: str = "a1", owner: str = "me") -> Batch:
+    """Accept an alert with one batch and claim its first slice."""
+    one = alert(identifier)
+    batch = batch_of(one)
+    await store.outbox.accept(draft_of(one, batch, digest=identifier))
+    await store.outbox.claim(batch.id, 0, owner, 20)
+    return batch
+
+
+def sent(batch: Batch, *receipts: Receipt, attempt: int = 1, owner: str = "me") -> Settled:
+    return Settled(batch.id, 0, attempt, owner, range(len(receipts)), receipts, "noop", NOW)
+
+
+def long_text(prefix: str = "") -> Receipt:
+    first, *more = (prefix + one for one in PARTS)
+    return Receipt(State.SUBMITTED, reference=first, more=tuple(more))
+
+
+def report(reference: str, state: State = State.DELIVERED, code: str = "DELIVRD", **changes: Any) -> Report:
+    return replace(Report("noop", reference, state, NOW, code), **changes)
+
+
+async def states(store: Store, batch: Batch) -> list[State]:
+    row = await store.database.read(lambda tx: tx.one("SELECT states FROM batch WHERE id = :id", id=batch.id))
+    assert row is not None
+    return [State(one) for one in bytes(row[0])]
+
+
+async def test_a_long_text_is_delivered_when_all_its_parts_are_in_whatever_order(store: Store) -> None:
+    """Half a warning ("the dam at Liuhe will") is no warning."""
+    events = ["submit", *PARTS, PARTS[0]]
+    for number, order in enumerate(sorted(set(itertools.permutations(events)))):
+        batch = await claimed(store, f"a{number}")
+        left = {"submit", *PARTS}
+        for event in order:
+            if event == "submit":
+                await store.ledger.settle(sent(batch, long_text(f"{number}-")))
+            else:
+                await store.ledger.commit([report(f"{number}-{event}")])
+            left.discard(event)
+            told = State.QUEUED if "submit" in left else State.DELIVERED if not left else State.SUBMITTED
+            assert (await states(store, batch))[0] is told, (order, event)
+
+
+async def test_parts_that_are_reported_together_are_one_delivery(store: Store) -> None:
+    """A burst of reports in one read of the socket is the usual case."""
+    batch = await claimed(store)
+    other = Receipt(State.SUBMITTED, reference="single")
+    await store.ledger.settle(sent(batch, long_text(), other))
+    await store.ledger.commit([report(one) for one in (*PARTS, "single", *PARTS)])
+    assert (await states(store, batch))[:2] == [State.DELIVERED] * 2
+    facts = await store.database.read(lambda tx: tx.all("SELECT position, state FROM fact ORDER BY position"))
+    assert facts == [(0, State.DELIVERED), (1, State.DELIVERED)]
+
+
+@pytest.mark.parametrize("early", [False, True])
+async def test_one_failed_part_is_a_failed_recipient_until_it_turns_out_otherwise(store: Store, early: bool) -> None:
+    """Who got two thirds of a text is called by telephone, unless the carrier delivers the rest after all."""
+    batch = await claimed(store)
+    steps: list[Callable[[], Any]] = [
+        lambda: store.ledger.settle(sent(batch, long_text())),
+        lambda: store.ledger.commit([report("p1"), report("p2", State.FAILED, "UNDELIV"), report("p3")]),
+    ]
+    for step in reversed(steps) if early else steps:
+        await step()
+    assert (await states(store, batch))[0] is State.FAILED
+    await store.ledger.commit([report("p2")])
+    assert (await states(store, batch))[0] is State.DELIVERED
+
+
+async def test_a_repeat_has_parts_of_its_own(store: Store) -> None:
+    """Of a text sent again in doubt either copy counts when it is whole; halves of both are no text."""
+    batch = await claimed(store)
+    await store.ledger.settle(sent(batch, long_text("first-")))
+    await store.ledger.settle(sent(batch, long_text("again-"), attempt=2))
+    await store.ledger.commit([report("first-p1"), report("again-p2"), report("again-p3")])
+    assert (await states(store, batch))[0] is State.SUBMITTED
+    await store.ledger.commit([report("again-p1")])
+    assert (await states(store, batch))[0] is State.DELIVERED
+
+
+async def test_a_carrier_that_gives_all_parts_one_reference_is_believed_at_its_first_report(store: Store) -> None:
+    """There is one row to report on: waiting for another would be waiting for ever."""
+    batch = await claimed(store)
+    await store.ledger.settle(sent(batch, Receipt(State.SUBMITTED, reference="x", more=("x", "x"))))
+    await store.ledger.commit([report("x")])
+    assert (await states(store, batch))[0] is State.DELIVERED
+
+
+async def test_whose_number_is_another_carriers_is_told_to_whoever_comes_second(store: Store) -> None:
+    """The next warning takes the right road at once, whichever of report and submit response was faster."""
+    batch = await claimed(store)
+    early = report("r0", State.FAILED, "NOT_MINE", elsewhere=True)
+    assert await store.ledger.commit([early, report("r1")]) == []
+    receipts = [Receipt(State.SUBMITTED, reference=f"r{number}") for number in range(2)]
+    assert await store.ledger.settle(sent(batch, *receipts)) == Kept(True, [(batch.id, 0)])
+    again = report("r1", State.FAILED, "NOT_MINE", elsewhere=True)
+    named = report("", State.FAILED, batch=batch.id, position=3, elsewhere=True)
+    assert await store.ledger.commit([early, again, named]) == [(batch.id, 0), (batch.id, 1), (batch.id, 3)]
+    assert not await store.ledger.settle(sent(batch, *receipts)), "the lease was given back"
+
+
+async def test_commits_of_many_connections_at_once_each_hear_of_their_own(store: Store) -> None:
+    """Ten connections' reports share a transaction; a bad one fails by itself, and none is acknowledged for another."""
+    batch = await claimed(store)
+    receipts = [Receipt(State.SUBMITTED, reference=f"r{number}") for number in range(4)]
+    await store.ledger.settle(sent(batch, *receipts))
+    answers = await asyncio.gather(
+        *(store.ledger.commit([report(f"r{number}", elsewhere=number == 2)]) for number in range(4)),
+        store.ledger.commit([report("r1"), report("bad", account=None)]),  # as a faulty channel might
+        return_exceptions=True,
+    )
+    assert answers[:4] == [[], [], [(batch.id, 2)], []]
+    assert isinstance(answers[4], Exception)
+    assert await states(store, batch) == [State.DELIVERED] * 4
+
+
+async def test_a_reference_with_quotes_and_backslashes_is_matched_as_it_is(store: Store) -> None:
+    """What a carrier sends back is text, whatever is in it."""
+    batch = await claimed(store)
+    odd = ['"', "\\", '","', "{}", "NULL", '\\"', "", "东"]
+    receipts = [Receipt(State.SUBMITTED, reference=f"a{one}") for one in odd[:4]]
+    await store.ledger.settle(sent(batch, *receipts))
+    await store.ledger.commit([report(f"a{one}", code=one) for one in odd])
+    assert await states(store, batch) == [State.DELIVERED] * 4
+    assert await store.ledger.unmatched() == 4
+
+
+# --- two processes, every interleaving ------------------------------------------------------------
+
+
+class Stepped(threading.Thread):
+    """One process's transaction, which runs one statement whenever it is told to; those behind its locks with it."""
+
+    def __init__(self, url: str, operation: Callable[[Tx], object], stops: Sequence[str]) -> None:
+        super().__init__(daemon=True)
+        self._stops = stops
+        self._connection = psycopg.connect(url, autocommit=True)
+        self.pid = self._connection.info.backend_pid
+        self._operation = operation
+        self._go = threading.Semaphore(0)
+        self.stands = threading.Event()  # before a statement, or at the end
+        self.ended = False
+        self.error: Exception | None = None
+        self.start()
+        self.stands.wait()
+
+    def execute(self, sql: str, *args: Any, **kwargs: Any) -> Any:
+        """Stand in for a connection's method: run when it is our turn."""
+        if any(stop in sql for stop in self._stops):
+            self.stands.set()
+            self._go.acquire()
+        return self._connection.execute(sql, *args, **kwargs)
+
+    def run(self) -> None:
+        try:
+            self._connection.execute("BEGIN")
+            self._operation(Tx(self, "postgresql"))
+            self.execute("COMMIT")
+        except Exception as error:
+            self.error = error
+        self._connection.close()
+        self.ended = True
+        self.stands.set()
+
+    def step(self) -> None:
+        """Begin the next statement."""
+        self.stands.clear()
+        self._go.release()
+
+
+def run_through(
+    url: str, operations: Sequence[Callable[[Tx], object]], path: Sequence[int], stops: Sequence[str]
+) -> list[list[int]]:
+    """Step transactions along `path`, then in their order; return who could have gone at each step, the choice first.
+
+    One that waits for another's lock is not asked again before it stands.
+    """
+    with psycopg.connect(url, autocommit=True) as watcher:
+
+        def standing(stepped: int) -> list[int]:
+            """Wait until each has run its statement or waits for a lock; return who can go."""
+            # The one that was stepped comes first: its commit may let another go.
+            for one in (processes[stepped], *processes):
+                while not one.stands.wait(0.002):
+                    blocked = watcher.execute("SELECT cardinality(pg_blocking_pids(%s)) > 0", [one.pid]).fetchone()
+                    if blocked == (True,):
+                        break
+            return [number for number, one in enumerate(processes) if one.stands.is_set() and not one.ended]
+
+        processes = [Stepped(url, operation, stops) for operation in operations]
+        taken: list[list[int]] = []
+        choice = 0
+        while able := standing(choice):
+            choice = path[len(taken)] if len(taken) < len(path) else able[0]
+            taken.append([choice, *(one for one in able if one != choice)])
+            processes[choice].step()
+    assert [one.error for one in processes] == [None] * len(processes)
+    assert all(one.ended for one in processes)
+    return taken
+
+
+async def every_interleaving(
+    store: Store, given: Callable[[int], Any], told: Callable[[Batch], Any], stops: Sequence[str] = ("",)
+) -> int:
+    """Run what `given` makes (a batch and its transactions) in every order of its statements; return how many.
+
+    Transactions are stepped at statements that have one of `stops` in them.
+    """
+    ways, number = [list[int]()], 0
+    while ways:
+        path = ways.pop()
+        batch, operations = await given(number)
+        taken = await asyncio.to_thread(run_through, store.database.url, operations, path, stops)
+        await told(batch)
+        number += 1
+        for at in range(len(path), len(taken)):
+            ways += [[*(step[0] for step in taken[:at]), other] for other in taken[at][1:]]
+    return number
+
+
+@pytest.fixture
+async def cluster(database_url: str) -> AsyncIterator[Store]:
+    database = Database(database_url)
+    await database.open()
+    yield Store(database, HandClock())
+    await database.close()
+
+
+def reported(reference: str, **changes: Any) -> Callable[[Tx], object]:
+    return lambda tx: fact.commit(tx, [fact.Arrived([report(reference, **changes)], 0)])
+
+
+async def delivered_once(store: Store, batch: Batch) -> None:
+    assert (await states(store, batch))[0] is State.DELIVERED
+    facts = await store.database.read(lambda tx: tx.all("SELECT state FROM fact WHERE batch = :id", id=batch.id))
+    assert facts == [(State.DELIVERED,)]
+    assert await store.ledger.unmatched() == 0
+
+
+async def test_no_interleaving_of_a_report_and_its_submit_response_loses_the_report(cluster: Store) -> None:
+    """One process settles while another is told: whichever statement comes first, the villager counts as reached."""
+
+    async def given(number: int) -> tuple[Batch, list[Callable[[Tx], object]]]:
+        batch = await claimed(cluster, f"a{number}")
+        receipt = Receipt(State.SUBMITTED, reference=f"r{number}")
+        return batch, [lambda tx: settle(tx, [sent(batch, receipt)]), reported(f"r{number}")]
+
+    assert await every_interleaving(cluster, given, lambda batch: delivered_once(cluster, batch)) > 10
+
+
+async def test_no_interleaving_of_two_parts_reports_leaves_a_whole_text_untold(cluster: Store) -> None:
+    """Each process has one part's report and sees the other's only if it waits for it."""
+
+    async def given(number: int) -> tuple[Batch, list[Callable[[Tx], object]]]:
+        batch = await claimed(cluster, f"a{number}")
+        await cluster.ledger.settle(
+            sent(batch, Receipt(State.SUBMITTED, reference=f"{number}-1", more=(f"{number}-2",)))
+        )
+        return batch, [reported(f"{number}-1"), reported(f"{number}-2")]
+
+    assert await every_interleaving(cluster, given, lambda batch: delivered_once(cluster, batch)) > 10
+
+
+async def test_no_interleaving_of_both_parts_and_their_submit_response_loses_one(cluster: Store) -> None:
+    """Three processes at once: the submit response, and a report of each part."""
+
+    async def given(number: int) -> tuple[Batch, list[Callable[[Tx], object]]]:
+        batch = await claimed(cluster, f"a{number}")
+        receipt = Receipt(State.SUBMITTED, reference=f"{number}-1", more=(f"{number}-2",))
+        return batch, [
+            lambda tx: settle(tx, [sent(batch, receipt)]), reported(f"{number}-1"), reported(f"{number}-2")
+        ]  # fmt: skip
+
+    assert await every_interleaving(cluster, given, lambda batch: delivered_once(cluster, batch), LOCKING) > 100
