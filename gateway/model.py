@@ -500,6 +500,8 @@ class Reply:
     address: str
     text: str
     at: datetime
+    extension: str = ""
+    """Digits the person dialled behind our own number."""
 
 
 @dataclass(frozen=True, slots=True)

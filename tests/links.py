@@ -18,49 +18,51 @@ from gateway.model import Job, Lane, Level, Message, Notice, Slice, Status
 TEXT = "【样例县气象局】暴雨红色预警:未来3小时贾楼乡有100毫米以上强降雨。立即到岗,按预案转移。收到回1"
 
 
-@dataclass
-class FakeLease:
-    """A lease that says when it was released."""
+@dataclass(eq=False)
+class HeldLease:
+    """One connection of an account, taken from a `RecordingLink`."""
 
     slot: int
+    held: set[int]
     lost: asyncio.Event = field(default_factory=asyncio.Event)
-    released: bool = False
 
     async def release(self) -> None:
-        self.released = True
+        self.held.discard(self.slot)
 
 
 @dataclass
 class RecordingLink:
     """A `Link` that keeps what it was told. While `down`, a commit fails as it does when the store is away.
 
-    Leases are given as slots are free: `leased` holds those that were given, by account.
+    Several channels with one link share its leases, as processes with one store do.
     """
 
     paced: list[tuple[str, int, Lane]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
-    leased: dict[str, list[FakeLease]] = field(default_factory=dict)
     devices: dict[str, Device] = field(default_factory=dict)
     wakes: int = 0
     due: list[Job] = field(default_factory=list)
     down: bool = False
+    leases: dict[str, list[HeldLease]] = field(default_factory=dict)
+    slots: dict[str, set[int]] = field(default_factory=dict)
 
     async def pace(self, account: str, units: int, lane: Lane) -> None:
         self.paced.append((account, units, lane))
+
+    async def lease(self, account: str, connections: int) -> HeldLease | None:
+        held = self.slots.setdefault(account, set())
+        free = set(range(connections)) - held
+        if not free:
+            return None
+        held.add(min(free))
+        lease = HeldLease(min(free), held)
+        self.leases.setdefault(account, []).append(lease)
+        return lease
 
     async def commit(self, events: Sequence[Event]) -> None:
         if self.down:
             raise StoreDown("no answer in time")
         self.events.extend(events)
-
-    async def lease(self, account: str, connections: int) -> FakeLease | None:
-        given = self.leased.setdefault(account, [])
-        held = {one.slot for one in given if not one.released and not one.lost.is_set()}
-        free = next((slot for slot in range(connections) if slot not in held), None)
-        if free is None:
-            return None
-        given.append(lease := FakeLease(free))
-        return lease
 
     async def device(self, name: str) -> Device | None:
         return self.devices.get(name)

@@ -1,0 +1,222 @@
+"""One `send` call of a carrier's channel: its SMS on their way, and the receipt of each position.
+
+Used by `_carrier`; the sessions bring back each SMS when all its parts have an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from channels._account import Account
+from channels._field import WireError
+from channels._login import validity
+from channels._meaning import Blame, Decision, Meaning
+from channels._sms_text import contents
+from channels._wire import MOBILE, Answer, Sms, national
+from gateway.errors import Ambiguous, ChannelError, Elsewhere, Permanent, Temporary, Throttled, Unusable
+from gateway.model import Message, Receipt, Report, Slice, State
+
+BUSY_S = 1.0
+LONGEST_VALIDITY = timedelta(hours=48)
+REFUSED_IN_A_ROW = 14  # twice the halvings of a full bulk: it is not about single numbers
+BUSY = Meaning(Decision.THROTTLED, Blame.CARRIER, "no room in the window", "窗口已满")
+
+
+class Piece(NamedTuple):
+    """A text that certainly has not left for these places of the slice, and why not."""
+
+    text: str
+    contents: list[bytes]
+    indices: tuple[int, ...]
+    trouble: ChannelError
+
+    @property
+    def units(self) -> int:
+        """How many messages the carrier counts."""
+        return len(self.contents) * len(self.indices)
+
+
+class Sheet:
+    """Receipts of a slice. `until`, by the loop's clock, is when the last of it may leave."""
+
+    def __init__(self, channel: str, slice_: Slice, message: Message, until: float) -> None:
+        self._channel = channel
+        self._slice = slice_
+        self._message = message
+        self._receipts: list[Receipt | None] = [None] * len(slice_)
+        self._numbers = [national(address) for address in slice_.addresses]
+        self._loop = asyncio.get_running_loop()
+        now = datetime.now(UTC)
+        # Rule 4: nothing leaves after it expired, however long it waited for room.
+        self.until = min(until, self._loop.time() + (message.expires - now).total_seconds())
+        self._validity = validity(min(message.expires, now + LONGEST_VALIDITY))
+        self._account: Account | None = None
+        self._alive: set[Sms] = set()
+        self._left: list[Piece] = []
+        self._done = self._loop.create_future()
+        self._refused = 0
+
+    def pieces(self) -> list[Piece]:
+        """Return what is to be sent, one piece per text; what cannot be has its receipt."""
+        by_text: dict[str, list[int]] = {}
+        for index, number in enumerate(self._numbers):
+            if MOBILE.fullmatch(number):
+                by_text.setdefault(self._message.text_at(index), []).append(index)
+            else:
+                self._fail([index], Permanent("bad_address"))
+        found = []
+        for text, indices in by_text.items():
+            try:
+                found.append(Piece(text, contents(text, 0), tuple(indices), Temporary("no_connection")))
+            except WireError:
+                self._fail(indices, Permanent("text"))
+        return found
+
+    def receipts(self) -> list[Receipt]:
+        """Return one receipt per position."""
+        return [one if one is not None else Receipt(State.QUEUED, error=Ambiguous("lost")) for one in self._receipts]
+
+    def give_up(self, pieces: Sequence[Piece]) -> None:
+        """Nobody can send these now."""
+        for piece in pieces:
+            if datetime.now(UTC) >= self._message.expires:
+                self._settle(piece.indices, Receipt(State.EXPIRED))
+            else:
+                self._fail(piece.indices, piece.trouble)
+
+    async def through(self, account: Account, pieces: Sequence[Piece]) -> list[Piece]:
+        """Send by one account; return what did not leave."""
+        self._account, self._left = account, []
+        self._done = self._loop.create_future()
+        self._put([sms for piece in pieces for sms in self._cut(piece)])
+        timer = self._loop.call_at(self.until, self._withdraw)
+        try:
+            await self._done
+        finally:
+            timer.cancel()
+            self._withdraw()  # whoever gave up waiting for us must not find it sent later
+        return self._left
+
+    # -- what becomes of an SMS ----------------------------------------------------------------------------------------
+
+    def _cut(self, piece: Piece) -> Iterator[Sms]:
+        """Yield an SMS per submit; no number stands in one submit twice."""
+        assert self._account is not None
+        most = self._account.wire.most if self._account.settings.bulk else 1
+        rest: Sequence[int] = piece.indices
+        while rest:
+            chosen: dict[str, int] = {}
+            left = []
+            for index in rest:
+                number = self._numbers[index]
+                if len(chosen) < most and number not in chosen:
+                    chosen[number] = index
+                else:
+                    left.append(index)
+            yield self._sms(piece.text, piece.contents, tuple(chosen), tuple(chosen.values()))
+            rest = left
+
+    def _sms(self, text: str, parts: list[bytes], numbers: tuple[str, ...], indices: Sequence[int]) -> Sms:
+        return Sms(self, text, parts, numbers, indices, self._message.lane, self._validity, self.until)
+
+    def _put(self, messages: Sequence[Sms]) -> None:
+        assert self._account is not None
+        self._alive.update(messages)
+        self._account.put(messages)
+
+    def settled(self, sms: Sms) -> None:
+        """Take an SMS whose parts all have an answer."""
+        self._alive.discard(sms)
+        self._judge(sms)
+        if not self._alive and not self._done.done():
+            self._done.set_result(None)
+
+    def _judge(self, sms: Sms) -> None:
+        answers = [one for one in sms.answers if one is not None]
+        refusals = [one for one in answers if one.meaning.decision is not Decision.DONE]
+        if not refusals:
+            self._refused = 0
+            self._taken(sms, answers)
+            return
+        meaning, code, _ = refusals[0]
+        doubt = next((one for one in refusals if one.meaning.decision is Decision.UNKNOWN), None)
+        final = meaning.decision is Decision.PERMANENT and (len(sms.numbers) == 1 or meaning.blame is not Blame.NUMBER)
+        if doubt is not None or (len(refusals) < len(answers) and not final):
+            self._doubt(sms, answers, doubt.code if doubt is not None else "in_part")
+        elif self._splits(sms, meaning):
+            half = (len(sms.numbers) + 1) // 2
+            self._put(
+                [
+                    self._sms(sms.text, sms.contents, sms.numbers[part], sms.indices[part])
+                    for part in (slice(half), slice(half, None))
+                ]
+            )
+        elif final or meaning.decision is Decision.PERMANENT:
+            self._fail(sms.indices, Elsewhere(code) if meaning.elsewhere else Permanent(code))
+        else:
+            self._unsent(sms, meaning, code)
+
+    def _splits(self, sms: Sms, meaning: Meaning) -> bool:
+        """Whether one number may have spoilt it: the carrier says so, or refuses it a second time without a reason."""
+        self._refused += 1
+        if len(sms.numbers) == 1 or self._loop.time() >= self.until:
+            return False
+        if meaning.blame is Blame.NUMBER:
+            return True
+        unexplained = (meaning.decision, meaning.blame) == (Decision.TEMPORARY, Blame.CARRIER)
+        answered = bool(meaning.english)  # else it never left
+        return unexplained and answered and self._slice.attempt > 1 and self._refused <= REFUSED_IN_A_ROW
+
+    def _taken(self, sms: Sms, answers: Sequence[Answer]) -> None:
+        code = answers[0].code
+        more: Iterator[tuple[str, ...]] = zip(*(one.references for one in answers[1:]), strict=True)
+        for index, reference in zip(sms.indices, answers[0].references, strict=True):
+            self._receipts[index] = Receipt(State.SUBMITTED, code, reference, more=next(more, ()))
+
+    def _doubt(self, sms: Sms, answers: Sequence[Answer], code: str) -> None:
+        """Whoever may have it is doubtful; references we know of are kept, for the report will have them."""
+        for place, index in enumerate(sms.indices):
+            known = [one.references[place] for one in answers if one.references]
+            self._receipts[index] = Receipt(
+                State.QUEUED, code, known[0] if known else "", Ambiguous(code), tuple(known[1:])
+            )
+
+    def _unsent(self, sms: Sms, meaning: Meaning, code: str) -> None:
+        assert self._account is not None
+        trouble: ChannelError
+        if meaning.decision is Decision.UNUSABLE:
+            self._account.refuse(code)
+            trouble = Unusable(code)
+        elif meaning.decision is Decision.THROTTLED:
+            trouble = Throttled(max(BUSY_S, self._account.patience_s), code)
+        else:
+            trouble = Temporary(code)
+        self._left.append(Piece(sms.text, sms.contents, tuple(sms.indices), trouble))
+
+    def late(self, sms: Sms, part: int, answer: Answer) -> list[Report]:
+        """Return the facts of an answer that came when nobody waited for it any more."""
+        if answer.meaning.decision is not Decision.DONE:
+            return []
+        return [
+            Report(
+                self._channel, reference, State.SUBMITTED, datetime.now(UTC), answer.code,
+                self._slice.batch, self._slice.positions[index], self._slice.attempt,
+            )
+            for index, reference in zip(sms.indices, answer.references, strict=True)
+        ]  # fmt: skip
+
+    def _withdraw(self) -> None:
+        """Take back what has not left."""
+        busy = Answer(BUSY, "flow_control" if self._account is not None and self._account.patience_s else "window_full")
+        for sms in list(self._alive):
+            sms.withdraw(busy)
+
+    def _fail(self, indices: Sequence[int], error: ChannelError) -> None:
+        self._settle(indices, Receipt(State.FAILED, error.code, error=error))
+
+    def _settle(self, indices: Sequence[int], receipt: Receipt) -> None:
+        for index in indices:
+            self._receipts[index] = receipt

@@ -1,0 +1,256 @@
+"""The seam between sessions and protocols: what a session asks of a protocol, and what the two hand each other.
+
+`sms_cmpp`, `sms_sgip` and `sms_smgp` each write one `Wire`; `_conversation`, `_session`, `_account` and `_carrier`
+know no protocol.
+
+References: submit and report build the same string, in whatever process: `<account>/<message id>`, and where one id
+stands for several numbers `<account>/<message id>/<tag>`. A tag is a keyed digest: no reference holds a number.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from abc import ABC, abstractmethod
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from channels._login import minute
+from channels._meaning import Blame, Decision, Meaning
+from channels._pdu import Codec, Pdu
+from gateway.model import Lane, Report, State
+
+S = TypeVar("S")
+
+COUNTRY = "86"
+MOBILE = re.compile(r"1[0-9]{10}")
+DOUBT = Meaning(Decision.UNKNOWN, Blame.CARRIER, "it may have been sent", "可能已发送")
+LATEST = timedelta(hours=72)  # no report is older; a clock that says so is wrong
+
+_STATES = {
+    Decision.DONE: State.DELIVERED,
+    Decision.UNKNOWN: State.UNKNOWN,
+    Decision.TEMPORARY: State.FAILED,
+    Decision.THROTTLED: State.FAILED,
+    Decision.PERMANENT: State.FAILED,
+    Decision.UNUSABLE: State.FAILED,
+}
+"""What a report's meaning is in the ledger; an intermediate state is nothing yet."""
+
+
+def national(number: str) -> str:
+    """Return a mainland mobile number as the roster keeps it, whatever a carrier writes before it."""
+    bare = number.lstrip("+").removeprefix("0086")
+    return bare[2:] if len(bare) == 13 and bare.startswith(COUNTRY) else bare
+
+
+class AccountSettings(BaseModel):
+    """Table `[[sms_….account]]`: what the protocols have in common. The specifications' timers are the defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")
+    host: str = Field(min_length=1)
+    port: int = Field(ge=1, le=65535)
+    secret: SecretStr
+    src_id: str = Field(pattern=r"^[0-9]{1,20}$")
+    """Our port. What a person dials behind it is a reply's extension."""
+    service_id: str = Field("", max_length=10)
+    connections: int = Field(1, ge=1, le=32)
+    """As many as the contract allows, over all processes together."""
+    window: int = Field(16, ge=1, le=10_000)
+    """Unanswered submits per connection."""
+    weight: float = Field(1.0, gt=0, le=1000)
+    bulk: bool = True
+    """Several numbers in one submit where the text is the same."""
+    connect_s: float = Field(5.0, gt=0, le=20)
+    answer_s: float = Field(20.0, gt=0, le=20)
+    """Wait for an answer; the protocols' own T of 60 s would hold a warning up."""
+    heartbeat_s: float = Field(180.0, gt=0)
+    retry_s: float = Field(1.0, gt=0)
+    """First wait before a connection is made again; it doubles up to a minute."""
+
+
+class Numbering(NamedTuple):
+    """Which of an account's connections this is: what one counts, no other ever counts, in whatever process."""
+
+    slot: int
+    connections: int
+
+    def numbers(self, start: int, limit: int) -> Iterator[int]:
+        """Yield numbers below `limit` for ever, from about `start`, that no other slot yields."""
+        steps = max(1, (limit - self.slot + self.connections - 1) // self.connections)
+        for step in itertools.count(start // self.connections):
+            yield self.slot + step % steps * self.connections
+
+
+class Answer(NamedTuple):
+    """What became of one part of an SMS: its references, parallel to the numbers, or why there are none."""
+
+    meaning: Meaning
+    code: str = ""
+    references: Sequence[str] = ()
+
+
+class Sheet(Protocol):
+    """Who waits for an SMS; see `_carrier`."""
+
+    def settled(self, sms: Sms) -> None:
+        """Take an SMS whose parts all have an answer."""
+
+    def late(self, sms: Sms, part: int, answer: Answer) -> list[Report]:
+        """Return the facts of an answer that came when nobody waited for it any more."""
+
+
+@dataclass(slots=True, eq=False)
+class Sms:
+    """One text to the numbers of one submit: one PDU per part, all over one connection.
+
+    `indices` are the numbers' places in the slice; `until`, by the loop's clock, is when it must have left.
+    """
+
+    sheet: Sheet
+    text: str
+    contents: list[bytes]
+    numbers: tuple[str, ...]
+    indices: Sequence[int]
+    lane: Lane
+    validity: str
+    until: float
+    answers: list[Answer | None] = field(init=False)
+    written: list[bool] = field(init=False)
+    unanswered: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.unanswered = len(self.contents)
+        self.answers = [None] * self.unanswered
+        self.written = [False] * self.unanswered
+
+    @property
+    def over(self) -> bool:
+        """Whether every part has its answer."""
+        return not self.unanswered
+
+    def answer(self, part: int, answer: Answer) -> None:
+        """Note one part's answer; a second one changes nothing."""
+        if self.answers[part] is None:
+            self.answers[part] = answer
+            self.unanswered -= 1
+            if not self.unanswered:
+                self.sheet.settled(self)
+
+    def withdraw(self, answer: Answer) -> None:
+        """Give the parts that have not left this answer."""
+        for part, written in enumerate(self.written):
+            if not written:
+                self.answer(part, answer)
+
+
+class Spoken(NamedTuple):
+    """A message a person sent, or one part of it (`headed`: it begins with a user data header)."""
+
+    reference: str
+    number: str
+    dialled: str
+    msg_fmt: int
+    octets: bytes
+    headed: bool
+
+
+class Heard(NamedTuple):
+    """What a carrier's request says, and the answer that acknowledges it. A report may say nothing yet."""
+
+    answer: Pdu
+    report: Report | None = None
+    spoken: Spoken | None = None
+
+
+class Wire(ABC, Generic[S]):
+    """One protocol for one account. PDUs with fields of no interest are class facts."""
+
+    channel: str
+    codec: Codec[S]
+    most: ClassVar[int]
+    """Numbers in one submit."""
+    on_demand: ClassVar[bool] = False
+    """Connect to submit and leave when idle; there is no heartbeat."""
+    idle_s: float = 30.0
+    """When to leave, where `on_demand`: before the carrier does, after 60 s."""
+    beat: ClassVar[Pdu | None] = None
+    beat_answer: ClassVar[Pdu | None] = None
+    farewell: ClassVar[Pdu]
+    farewell_answer: ClassVar[Pdu]
+    login_answer: ClassVar[type[Pdu]]
+    submit_answer: ClassVar[type[Pdu]]
+    requests: ClassVar[tuple[type[Pdu], ...]]
+    """What `hear` reads."""
+
+    def __init__(self, channel: str, account: AccountSettings) -> None:
+        self.channel = channel
+        self.account = account
+        self.secret = account.secret.get_secret_value()
+        self._key = self.secret.encode()[:64]
+
+    @abstractmethod
+    def sequences(self, numbering: Numbering) -> Iterator[S]:
+        """Yield the sequences of one connection's requests."""
+
+    @abstractmethod
+    def login(self, at: datetime) -> Pdu:
+        """Return the request that logs in."""
+
+    @abstractmethod
+    def admitted(self, request: Any, answer: Any) -> Answer:
+        """Judge the answer to a login."""
+
+    @abstractmethod
+    def submit(self, sms: Sms, part: int, content: bytes) -> Pdu:
+        """Return the request for one part, from 0, of an SMS; `content` has its header."""
+
+    @abstractmethod
+    def answered(self, sequence: S, answer: Any, numbers: Sequence[str]) -> Answer:
+        """Read the answer to a submit."""
+
+    def foreseen(self, sequence: S, numbers: Sequence[str]) -> Sequence[str]:
+        """Return the references of a submit without its answer, where we make the id."""
+        return ()
+
+    @abstractmethod
+    def hear(self, sequence: S, request: Any) -> Heard:
+        """Read a report or reply."""
+
+    @abstractmethod
+    def unreadable(self, command: int) -> Pdu | None:
+        """Return the answer to a request whose body is not what its command says, if it wants one."""
+
+    def reference(self, message: str) -> str:
+        """Return the reference of an id that stands for one number."""
+        return f"{self.account.name}/{message}"
+
+    def tagged(self, message: str, number: str) -> str:
+        """Return the reference of an id that stands for several numbers."""
+        digest = blake2b(number.encode("latin-1", "replace"), digest_size=8, key=self._key).digest()
+        return f"{self.account.name}/{message}/{urlsafe_b64encode(digest)[:11].decode()}"
+
+    def report(self, reference: str, meaning: Meaning, code: str, done: str = "") -> Report | None:
+        """Return the event for a report; None for an intermediate state."""
+        state = _STATES.get(meaning.decision)
+        if state is None:
+            return None
+        code = "".join(letter for letter in code if letter.isascii() and (letter.isalnum() or letter in ":/-"))
+        return Report(self.channel, reference, state, _moment(done), code, elsewhere=meaning.elsewhere)
+
+
+def _moment(done: str) -> datetime:
+    """Return when it happened: the end of the carrier's minute, but now if that has not ended, or cannot be."""
+    now = datetime.now(UTC)
+    told = minute(done)
+    if told is None or not now - LATEST < told < now - timedelta(minutes=1):
+        return now
+    return told.astimezone(UTC) + timedelta(seconds=59)
