@@ -73,6 +73,7 @@ class Account:
         self.trouble = Unusable(code)
         self.health.failed(self._loop.time())
         self._refused_until = self._loop.time() + REFUSED_S
+        self._changed()
 
     def put(self, messages: Sequence[Sms]) -> None:
         """Let SMS wait for room."""
@@ -109,9 +110,15 @@ class Account:
         return max(0.0, self.health.paused_until - self._loop.time())
 
     def open_places(self, session: Session[Any]) -> int:
-        """Return how much of a window lanes other than green fill: where green has no connection here, not the last."""
+        """Return how much of a window lanes other than green may fill.
+
+        Slot 0 is green's; in a process that has no other, or none at all, the last quarter of each window is.
+        """
         size = self.settings.window
-        return size if any(one.green and one.ready for one in self.sessions) else size - (size + 3) // 4
+        greens = [one for one in self.sessions if one.ready and one.greens]
+        if greens and any(one.ready and not one.greens for one in self.sessions):
+            return 0 if session.greens else size
+        return size - (size + 3) // 4
 
     def served(self, took_s: float) -> None:
         """An answer came."""
@@ -246,8 +253,11 @@ class Account:
             self.failed()
 
     def _left(self, why: str) -> None:
-        """A connection is gone: without any, what waits may go another way at once."""
-        if not any(session.ready for session in self.sessions) and not (self.wire.on_demand and why == "left"):
+        """A connection is gone: without any, what waits may go another way at once.
+
+        On demand, what waits brings about the next one; where that cannot be had, `trouble` says so already.
+        """
+        if not any(session.ready for session in self.sessions) and (self.trouble or not self.wire.on_demand):
             self.trouble = self.trouble or Temporary(why)
             self._fail_waiting(self.trouble)
         self._changed()

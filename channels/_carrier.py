@@ -62,7 +62,7 @@ class CarrierChannel(Channel):
         self.carriers = settings.carriers
         self.takes_replies = settings.takes_replies
         self.accounts: list[Account] = []
-        self._usable = asyncio.Event()
+        self._known = asyncio.Event()
 
     @abstractmethod
     def wire(self, account: Any) -> Wire[Any]:
@@ -88,10 +88,11 @@ class CarrierChannel(Channel):
         return any(account.ready for account in self.accounts)
 
     def _look(self) -> None:
-        if self.up():
-            self._usable.set()
+        """Let those who wait for a connection go on: there is one, or every account is refused."""
+        if self.up() or all(account.refused for account in self.accounts):
+            self._known.set()
         else:
-            self._usable.clear()
+            self._known.clear()
 
     async def send(self, slice_: Slice, message: Message, link: Link) -> list[Receipt]:
         """Submit one slice; return when every part has its answer, or must count as without one."""
@@ -122,7 +123,7 @@ class CarrierChannel(Channel):
         """Wait for the first connection, but not for long."""
         try:
             async with asyncio.timeout_at(min(until, asyncio.get_running_loop().time() + READY_S)):
-                await self._usable.wait()
+                await self._known.wait()
         except TimeoutError:
             pass  # the caller sees that there is no account
 

@@ -69,12 +69,13 @@ class Flight(NamedTuple):
 
 
 class Session(Conversation[S]):
-    """A connection we made. `green`: it carries nothing else."""
+    """A connection we made."""
 
     def __init__(self, wire: Wire[S], link: Link, assembly: Assembly, work: Work, numbering: Numbering) -> None:
         account = wire.account
         super().__init__(wire, link, assembly, min(1.0, account.answer_s / 4, account.heartbeat_s / 4))
-        self.green = numbering.connections > 1 and numbering.slot == 0
+        self.greens = numbering.connections > 1 and numbering.slot == 0
+        """Whether it is the green lane's own."""
         self.ready = False
         self._work = work
         self._sequences = wire.sequences(numbering)
@@ -151,7 +152,7 @@ class Session(Conversation[S]):
     def _pick(self, others: bool) -> tuple[Sms, int, bytes] | None:
         """Return the next part to write: what has begun goes before what has not."""
         for green, lanes in ((True, GREEN), (False, OTHERS)):
-            if not green and (self.green or not others):
+            if not green and not others:
                 return None
             waiting = self._next[green]
             while True:
