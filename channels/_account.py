@@ -28,6 +28,7 @@ LEASE_TIMES = 5
 REFUSED_S = 30.0
 REFUSED_TIMES = 30
 CLOSE_S = 5.0
+PEACEFUL = ("left", "logged_out")
 
 
 class Account:
@@ -50,6 +51,7 @@ class Account:
         self._waiting: dict[Lane, deque[Sms]] = {lane: deque() for lane in Lane}
         self._wanted = asyncio.Event()
         self._leases = 0
+        self._entering = 0
         self._refused_until = 0.0
         self._keepers: list[asyncio.Task[None]] = []
         self._closing = False
@@ -229,6 +231,7 @@ class Account:
 
     async def _entered(self, session: Session[Any]) -> bool:
         host, port = self.settings.host, self.settings.port
+        self._entering += 1
         try:
             async with asyncio.timeout(self.settings.connect_s):
                 await self._loop.create_connection(lambda: session, host, port)
@@ -243,6 +246,8 @@ class Account:
             self._changed()
             self.pump()
             return True
+        finally:
+            self._entering -= 1
         return False
 
     def _not_entered(self, error: ChannelError) -> None:
@@ -255,11 +260,13 @@ class Account:
     def _left(self, why: str) -> None:
         """A connection is gone: without any, what waits may go another way at once.
 
-        On demand, what waits brings about the next one; where that cannot be had, `trouble` says so already.
+        On demand, what waits brings about the next one, unless the carrier is in trouble.
         """
-        if not any(session.ready for session in self.sessions) and (self.trouble or not self.wire.on_demand):
-            self.trouble = self.trouble or Temporary(why)
-            self._fail_waiting(self.trouble)
+        left = self.wire.on_demand and why in PEACEFUL and self.trouble is None
+        if not left and not self._entering and not any(session.ready for session in self.sessions):
+            trouble = self.trouble or Temporary(why)
+            self.trouble = None if self.wire.on_demand and self.trouble is None else trouble
+            self._fail_waiting(trouble)
         self._changed()
 
     def _fail_waiting(self, error: ChannelError) -> None:

@@ -144,7 +144,7 @@ class Conversation(asyncio.Protocol, Generic[S]):
 
     def connection_lost(self, _: Exception | None) -> None:
         """Clear up."""
-        self._end("connection_lost")
+        self._end("logged_out" if self.leaving else "connection_lost")
 
     def _end(self, why: str) -> None:
         if self.ended.is_set():

@@ -241,7 +241,7 @@ async def test_a_carrier_that_stops_answering_is_left_and_found_again(desk: Desk
     await desk.send(numbers(1))
     faulty(desk, silent=True)
     assert states(await desk.send(numbers(1, 1))) == {"Ambiguous": 1}
-    await eventually(lambda: not any(session.ready for session in channel.accounts[0].sessions))
+    await eventually(lambda: not channel.accounts[0].sessions)
     faulty(desk, silent=False)
     await eventually(channel.up)
     assert states(await desk.send(numbers(1, 2))) == {"SUBMITTED": 1}
