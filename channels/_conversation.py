@@ -22,6 +22,7 @@ from gateway.errors import MingluoError
 S = TypeVar("S")
 
 TICK_S = 1.0
+COMMIT = 500  # requests in one commit: reading them holds the loop up for no more than some 15 ms
 MOST_TOLD = 4_096  # not yet committed: beyond it we stop reading
 FAREWELL_S = 2.0
 
@@ -214,7 +215,9 @@ class Conversation(asyncio.Protocol, Generic[S]):
             await self._commit()
 
     async def _commit(self) -> None:
-        requests, self._requests = self._requests, []
+        requests, self._requests = self._requests[:COMMIT], self._requests[COMMIT:]
+        if self._requests:
+            self._news.set()
         wholes, self._wholes = self._wholes, []
         now = self.loop.time()
         events, self._facts = self._facts, []
@@ -240,8 +243,9 @@ class Conversation(asyncio.Protocol, Generic[S]):
                 return
         for one in told:
             one.acknowledge()
-        if self._transport is not None and not self._transport.is_reading() and not self._transport.is_closing():
-            self._transport.resume_reading()
+        transport = self._transport
+        if transport is not None and len(self._requests) < MOST_TOLD // 2 and not transport.is_reading():
+            transport.resume_reading()
 
     # -- the end -------------------------------------------------------------------------------------------------------
 

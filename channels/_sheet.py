@@ -6,6 +6,7 @@ Used by `_carrier`; the sessions bring back each SMS when all its parts have an 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -106,18 +107,18 @@ class Sheet:
         """Yield an SMS per submit; no number stands in one submit twice."""
         assert self._account is not None
         most = self._account.wire.most if self._account.settings.bulk else 1
-        rest: Sequence[int] = piece.indices
-        while rest:
-            chosen: dict[str, int] = {}
-            left = []
-            for index in rest:
-                number = self._numbers[index]
-                if len(chosen) < most and number not in chosen:
-                    chosen[number] = index
-                else:
-                    left.append(index)
-            yield self._sms(piece.text, piece.contents, tuple(chosen), tuple(chosen.values()))
-            rest = left
+        layers: list[list[int]] = []
+        seen: Counter[str] = Counter()
+        for index in piece.indices:
+            number = self._numbers[index]
+            if seen[number] == len(layers):
+                layers.append([])
+            layers[seen[number]].append(index)
+            seen[number] += 1
+        for layer in layers:
+            for start in range(0, len(layer), most):
+                indices = layer[start : start + most]
+                yield self._sms(piece.text, piece.contents, tuple([self._numbers[at] for at in indices]), indices)
 
     def _sms(self, text: str, parts: list[bytes], numbers: tuple[str, ...], indices: Sequence[int]) -> Sms:
         return Sms(self, text, parts, numbers, indices, self._message.lane, self._validity, self.until)

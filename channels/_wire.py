@@ -16,6 +16,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
@@ -31,6 +32,7 @@ S = TypeVar("S")
 COUNTRY = "86"
 MOBILE = re.compile(r"1[0-9]{10}")
 DOUBT = Meaning(Decision.UNKNOWN, Blame.CARRIER, "it may have been sent", "可能已发送")
+MINUTE = timedelta(minutes=1)
 LATEST = timedelta(hours=72)  # no report is older; a clock that says so is wrong
 
 _STATES = {
@@ -243,14 +245,24 @@ class Wire(ABC, Generic[S]):
         state = _STATES.get(meaning.decision)
         if state is None:
             return None
-        code = "".join(letter for letter in code if letter.isascii() and (letter.isalnum() or letter in ":/-"))
-        return Report(self.channel, reference, state, _moment(done), code, elsewhere=meaning.elsewhere)
+        return Report(self.channel, reference, state, _moment(done), _plain(code), elsewhere=meaning.elsewhere)
+
+
+# A million reports have a handful of codes and minutes.
+_minute = lru_cache(maxsize=1024)(minute)
+
+
+@lru_cache(maxsize=1024)
+def _plain(code: str) -> str:
+    """Return a carrier's code without whatever else a gateway may put there."""
+    return "".join(letter for letter in code if letter.isascii() and (letter.isalnum() or letter in ":/-"))
 
 
 def _moment(done: str) -> datetime:
     """Return when it happened: the end of the carrier's minute, but now if that has not ended, or cannot be."""
     now = datetime.now(UTC)
-    told = minute(done)
-    if told is None or not now - LATEST < told < now - timedelta(minutes=1):
+    told = _minute(done)
+    if told is None:
         return now
-    return told.astimezone(UTC) + timedelta(seconds=59)
+    ended = told.astimezone(UTC) + MINUTE
+    return ended if now - LATEST < ended < now else now
