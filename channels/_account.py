@@ -44,7 +44,7 @@ class Account:
         self.credit = 0.0
         """Of the weighted turns; kept by `_carrier`."""
         self.trouble: ChannelError | None = None
-        """What the last try to connect ended with, or a refusal of the account."""
+        """What the last try to connect ended with; None while there is a connection."""
         self._changed = changed
         self._loop = asyncio.get_running_loop()
         self.health = Health(self._loop.time())
@@ -70,9 +70,8 @@ class Account:
         """Whether the carrier has refused the account lately."""
         return self._loop.time() < self._refused_until
 
-    def refuse(self, code: str) -> None:
+    def refuse(self) -> None:
         """Note that the carrier will not have it: another account goes first for a while."""
-        self.trouble = Unusable(code)
         self.health.failed(self._loop.time())
         self._refused_until = self._loop.time() + REFUSED_S
         self._changed()
@@ -120,7 +119,7 @@ class Account:
         greens = [one for one in self.sessions if one.ready and one.greens]
         if greens and any(one.ready and not one.greens for one in self.sessions):
             return 0 if session.greens else size
-        return size - (size + 3) // 4
+        return max(1, size - (size + 3) // 4)
 
     def served(self, took_s: float) -> None:
         """An answer came."""
@@ -157,16 +156,11 @@ class Account:
         """Keep one connection for ever; waits grow while it does not last."""
         failures = 0
         while not self._closing:
-            lease = await self._leased(link)
             began = self._loop.time()
-            self._leases += 1
-            self._changed()
             try:
-                await self._hold(link, lease)
-            finally:
-                self._leases -= 1
-                self._changed()
-                await _release(lease)
+                await self._turn(link)
+            except Exception as error:  # a bug must be seen, and must not end the connection for good
+                self._loop.call_exception_handler({"message": f"{self.key}: connection ended", "exception": error})
             failures = 0 if self._loop.time() - began > STEADY_S else failures + 1
             retry_s = self.settings.retry_s
             wait_s = min(LONGEST_WAIT_S, retry_s * 2.0 ** min(max(failures - 1, 0), 10))
@@ -175,9 +169,20 @@ class Account:
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             self._again()
 
+    async def _turn(self, link: Link) -> None:
+        lease = await self._leased(link)
+        self._leases += 1
+        self._changed()
+        try:
+            await self._hold(link, lease)
+        finally:
+            self._leases -= 1
+            self._changed()
+            await _release(lease)
+
     def _again(self) -> None:
         """A connection on demand is tried again by the next who wants it."""
-        if self.wire.on_demand and not self.refused:
+        if self.wire.on_demand:
             self.trouble = None
 
     async def _leased(self, link: Link) -> Lease:
@@ -219,8 +224,6 @@ class Account:
             if not await self._entered(session):
                 return False
             await session.serve()
-        except Exception as error:  # a bug must be seen, and must not end the connection for good
-            self._loop.call_exception_handler({"message": f"{self.key}: connection ended", "exception": error})
         finally:
             watch.cancel()
             session.drop("closing")
@@ -251,10 +254,10 @@ class Account:
         return False
 
     def _not_entered(self, error: ChannelError) -> None:
+        self.trouble = error
         if isinstance(error, Unusable):
-            self.refuse(error.code)
+            self.refuse()
         else:
-            self.trouble = error
             self.failed()
 
     def _left(self, why: str) -> None:

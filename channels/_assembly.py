@@ -23,6 +23,7 @@ from gateway.model import Reply
 WHOLE_WITHIN_S = 10.0
 """Less than a carrier waits for an answer before it sends a part again."""
 MOST_UNFINISHED = 1_000
+MOST_ANSWERS = 512  # of one reply: a part may come again
 GAP = "…"
 HELD_S = 3600.0
 MOST_HELD = 200_000
@@ -64,9 +65,9 @@ class Assembly:
         found = self._unfinished.setdefault(key, _Unfinished(spoken, now + WHOLE_WITHIN_S))
         found.pieces[part.number] = octets
         found.answers.append(answer)
-        if len(found.pieces) == part.total:
+        if len(found.pieces) == part.total or len(found.answers) > MOST_ANSWERS:
             yield self._end(key)
-        elif len(self._unfinished) > MOST_UNFINISHED or len(found.answers) > 4 * part.total:
+        elif len(self._unfinished) > MOST_UNFINISHED:
             yield self._end(next(iter(self._unfinished)))
 
     def due(self, now: float) -> Iterator[Whole]:

@@ -110,7 +110,8 @@ class CarrierChannel(Channel):
             except Throttled as error:
                 left = [piece._replace(trouble=error) for piece in left]
             else:
-                left = await sheet.through(account, left)
+                alone = not any(one.ready and one.name not in tried for one in self.accounts)
+                left = await sheet.through(account, left, alone)
         sheet.give_up(left if tried else self._troubled(left))
         return sheet.receipts()
 

@@ -207,12 +207,15 @@ class Conversation(asyncio.Protocol, Generic[S]):
 
     async def serve(self) -> None:
         """Commit what is told, then acknowledge it, until the connection ends."""
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            if self.ended.is_set():
-                return
-            await self._commit()
+        try:
+            while True:
+                await self._news.wait()
+                self._news.clear()
+                if self.ended.is_set():
+                    return
+                await self._commit()
+        finally:
+            self.drop("not_served")  # nothing is acknowledged any more: the carrier must know
 
     async def _commit(self) -> None:
         requests, self._requests = self._requests[:COMMIT], self._requests[COMMIT:]

@@ -53,6 +53,7 @@ class Sheet:
         now = datetime.now(UTC)
         # Rule 4: nothing leaves after it expired, however long it waited for room.
         self.until = min(until, self._loop.time() + (message.expires - now).total_seconds())
+        self._leave_by = self.until
         self._validity = validity(min(message.expires, now + LONGEST_VALIDITY))
         self._account: Account | None = None
         self._alive: set[Sms] = set()
@@ -88,17 +89,22 @@ class Sheet:
             else:
                 self._fail(piece.indices, piece.trouble)
 
-    async def through(self, account: Account, pieces: Sequence[Piece]) -> list[Piece]:
-        """Send by one account; return what did not leave."""
+    async def through(self, account: Account, pieces: Sequence[Piece], alone: bool) -> list[Piece]:
+        """Send by one account; return what did not leave. One that is not alone has half of the time that is left."""
+        now = self._loop.time()
+        self._leave_by = self.until if alone else now + (self.until - now) / 2
         self._account, self._left = account, []
         self._done = self._loop.create_future()
         self._put([sms for piece in pieces for sms in self._cut(piece)])
-        timer = self._loop.call_at(self.until, self._withdraw)
+        timer = self._loop.call_at(self._leave_by, self._withdraw)
         try:
             await self._done
+        except asyncio.CancelledError:
+            self._leave_by = self._loop.time()  # whoever gave up waiting for us must not find it sent later
+            self._withdraw()
+            raise
         finally:
             timer.cancel()
-            self._withdraw()  # whoever gave up waiting for us must not find it sent later
         return self._left
 
     # -- what becomes of an SMS ----------------------------------------------------------------------------------------
@@ -121,7 +127,7 @@ class Sheet:
                 yield self._sms(piece.text, piece.contents, tuple([self._numbers[at] for at in indices]), indices)
 
     def _sms(self, text: str, parts: list[bytes], numbers: tuple[str, ...], indices: Sequence[int]) -> Sms:
-        return Sms(self, text, parts, numbers, indices, self._message.lane, self._validity, self.until)
+        return Sms(self, text, parts, numbers, indices, self._message.lane, self._validity, self._leave_by)
 
     def _put(self, messages: Sequence[Sms]) -> None:
         assert self._account is not None
@@ -163,7 +169,7 @@ class Sheet:
     def _splits(self, sms: Sms, meaning: Meaning) -> bool:
         """Whether one number may have spoilt it: the carrier says so, or refuses it a second time without a reason."""
         self._refused += 1
-        if len(sms.numbers) == 1 or self._loop.time() >= self.until:
+        if len(sms.numbers) == 1 or self._loop.time() >= self._leave_by:
             return False
         if meaning.blame is Blame.NUMBER:
             return True
@@ -189,7 +195,7 @@ class Sheet:
         assert self._account is not None
         trouble: ChannelError
         if meaning.decision is Decision.UNUSABLE:
-            self._account.refuse(code)
+            self._account.refuse()
             trouble = Unusable(code)
         elif meaning.decision is Decision.THROTTLED:
             trouble = Throttled(max(BUSY_S, self._account.patience_s), code)

@@ -166,7 +166,11 @@ def load_channels(path: Path) -> tuple[dict[str, Channel], dict[str, Rate]]:
 
 
 def _secret(value: object) -> object:
-    """Read "env:NAME" from the environment."""
+    """Read "env:NAME" from the environment, in tables and lists within, too."""
+    if isinstance(value, dict):
+        return {key: _secret(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_secret(one) for one in value]
     if isinstance(value, str) and value.startswith("env:"):
         name = value.removeprefix("env:")
         if name not in os.environ:
