@@ -54,9 +54,6 @@ class Link(Protocol):
         calls this only for further accounts of its own.
         """
 
-    async def lease(self, account: str, connections: int) -> Lease | None:
-        """Take one of an account's `connections` for this process; None: others hold all, ask again later."""
-
     async def commit(self, events: Sequence[Event]) -> None:
         """Return after the events are durable: only then answer the provider."""
 

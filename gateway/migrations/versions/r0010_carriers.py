@@ -6,8 +6,8 @@
 
 from alembic import op
 
-revision = "0009"
-down_revision = "0008"
+revision = "0010"
+down_revision = "0009"
 
 STATEMENTS = (
     "CREATE TABLE lease (account TEXT NOT NULL, slot BIGINT NOT NULL, owner TEXT NOT NULL, until BIGINT NOT NULL,"
