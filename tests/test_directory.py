@@ -76,7 +76,7 @@ async def test_the_cursor_goes_on_without_gaps_or_repeats_whatever_the_limit(
     await sampled(here, tmp_path / "roster")
     expected = await here.all(audience(group), 10_000)
     keys = [(township, one.village, one.person) for township, one in expected]
-    assert len(keys) > 9
+    assert len(keys) > (2 if group is Group.AREA else 9)  # of places there are three
     assert keys == sorted(set(keys))
     assert len({one.person for _, one in expected}) == len(expected)
     assert all(one.village.startswith(township) or not one.village for township, one in expected)
