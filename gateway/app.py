@@ -28,6 +28,7 @@ from gateway import log, metrics
 from gateway.alarm import Alarm
 from gateway.api import make_app, mount
 from gateway.broker import LocalBroker, RabbitBroker
+from gateway.carrier import Carriers
 from gateway.case import Cases
 from gateway.channel import Channel, Sockets
 from gateway.compose import GatewayComposer
@@ -51,12 +52,14 @@ from gateway.obligation import Obligations
 from gateway.planner import AT_ONCE, LEFT_S, Planner
 from gateway.policy import Policy
 from gateway.pool import ParsePool, Places
+from gateway.portability import Portability
 from gateway.ports import Broker, Clock, State
 from gateway.receipts import Receipts
 from gateway.regime import Regimes
 from gateway.regions import Regions
 from gateway.relay import Relay, Worker, queue
 from gateway.render import Renderer
+from gateway.road import NO_ROADS, Roads, with_pools
 from gateway.sender import Sender
 from gateway.settings import Settings
 from gateway.signer import Keys
@@ -165,6 +168,19 @@ def load_channels(path: Path) -> tuple[dict[str, Channel], dict[str, Rate]]:
     return built, rates
 
 
+def roads_of(config: Path, policy: Policy, channels: Mapping[str, Channel]) -> Roads:
+    """Return the pools of the plan over the channels that are on.
+
+    Raises:
+        ConfigError: the table of prefixes is missing or wrong.
+    """
+    if not any(road in channels for roads in policy.pools.values() for road in roads):
+        return NO_ROADS
+    return Roads(
+        policy.pools, {name: one.carriers for name, one in channels.items()}, Carriers.load(config / "carriers.csv")
+    )
+
+
 def _secret(value: object) -> object:
     """Read "env:NAME" from the environment, in tables and lists within, too."""
     if isinstance(value, dict):
@@ -257,14 +273,17 @@ class App:
         self.store = Store(database, self.clock)
         await self.store.keep_policy(policy.digest, policy.to_bytes())
         live = await self.store.live_channels()
-        self.channels = {name: one for name, one in configured.items() if self._allowed(one, live)}
+        allowed = {name: one for name, one in configured.items() if self._allowed(one, live)}
+        self.channels = with_pools(allowed, policy.pools)
+        roads = roads_of(settings.config, policy, allowed)
         vault = Vault.of(settings.secret_key.get_secret_value(), settings.data)
         directory = SqlDirectory(database, vault, self.clock)
         self.state = await self._state()
         self.broker = await self._broker()
         renderer = Renderer(settings.templates, policy.signatures, regions.name)
         composer = GatewayComposer(self.store.outbox, renderer, lambda: policy, self.channels)
-        receipts = Receipts(self.store, directory, self.clock, self._on_device)
+        self.portability = Portability(self.store, directory, roads)
+        receipts = Receipts(self.store, directory, self.clock, self._on_device, self.portability.reported)
         links = {
             name: GatewayLink(name, rates, self.state, receipts, self.store.leases, directory, self._wake_hubs)
             for name in self.channels
@@ -273,7 +292,7 @@ class App:
         slices = {name: 0 if isinstance(one, Sockets) else one.slice for name, one in self.channels.items()}
         self.gate = Gate()
         self.planner = Planner(
-            self.store, directory, self.relay, slices, self.clock, self.gate, self._on_commands, self._planned()
+            self.store, directory, self.relay, slices, self.clock, self.gate, self._on_commands, self._planned(), roads
         )
         pool = ParsePool(Places(settings.config / "regions", settings.geometry))
         self._stack.callback(pool.close)
@@ -341,7 +360,7 @@ class App:
     ) -> None:
         sender = Sender(
             plain, self.store.outbox, self.store.ledger, composer, links, self.clock, self.core.directory.retire,
-            self.gate,
+            self.gate, self.portability.refused,
         )  # fmt: skip
         worker = Worker(self.broker, sender, plain)
         self._stack.push_async_callback(worker.stop)

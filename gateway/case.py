@@ -146,8 +146,9 @@ class Cases:
         """
         policy = self._policy()
         authority = authority or authorised(policy, issuer, alert, targets, now)
-        enabled = frozenset(filter(authority.permits, self._enabled))
-        if left_out := authority.left_out(sorted(self._enabled - enabled)):
+        here = self._enabled.difference(*policy.pools.values())  # a plan names the pool, never one of its roads
+        enabled = frozenset(filter(authority.permits, here))
+        if left_out := authority.left_out(sorted(here - enabled)):
             route = replace(route, reasons=(*route.reasons, *left_out))
         if route.kind == "emergency":
             targets = named(targets)  # planned a second time, it must not grow by a second ring

@@ -203,7 +203,7 @@ def channels(
                 "channels", "warning", f"{name} stands in the plan and is off: its steps are left out",
                 f"add a table [{name}] to channels.toml, or take it out of plan.toml",
             )  # fmt: skip
-    for name in sorted(set(enabled) - set(planned)):
+    for name in sorted(set(enabled).difference(planned, *rules.pools.values())):
         yield Verdict("channels", "warning", f"{name} is on, but no plan names it", "add it to plan.toml")
     if NOBODY in enabled:
         yield Verdict(
@@ -230,7 +230,8 @@ def _enable(names: list[str]) -> str:
 
 def _served(rules: Policy, group: Group, enabled: Collection[str]) -> bool:
     rows = [row for row in rules.tables.plan.row if row.group is group]
-    return any(name in enabled for row in rows for name in (*row.channels, row.fallback))
+    names = (name for row in rows for name in (*row.channels, row.fallback) if name)
+    return any(road in enabled for name in names for road in rules.roads(name))
 
 
 def _standing(name: str, channel: Channel, facts: Facts | None) -> Verdict:
@@ -381,7 +382,8 @@ def _texts(rules: Policy, enabled: Collection[str]) -> Iterator[tuple[str, Group
     """Yield (channel, group, language, notice, alert, alert before) for whatever the plan can ask for."""
     signer = max(rules.issuers, key=lambda issuer: len(issuer.signature))
     for row in rules.tables.plan.row:
-        names = [name for name in (*row.channels, row.fallback) if name and name in enabled]
+        asked = (name for name in (*row.channels, row.fallback) if name)
+        names = [road for name in asked for road in rules.roads(name) if road in enabled]
         for name in dict.fromkeys(names):
             for language in row.languages:
                 for document in row.documents:

@@ -39,6 +39,7 @@ unmatched_reports = _gauge("unmatched_reports", "Reports whose submit has not sh
 leases_lost = _counter("leases_lost_total", "Carrier connections given up to another process", "channel")
 retries = _counter("retries_total", "Recipients to be tried again, by why", "channel", "why")
 possible_duplicates = _counter("possible_duplicates_total", "Doubtful recipients sent once more", "channel")
+elsewhere = _counter("elsewhere_total", "Numbers a carrier said are another one's", "channel")
 claims_lapsed = _counter("claims_lapsed_total", "Claims found with a lapsed lease", "channel")
 queue_depth = _gauge("queue_depth", "Batches waiting in the broker; absent while it is down", "lane")
 outbox_unfinished = _gauge("outbox_unfinished", "Batches without an outcome", "lane")
@@ -92,6 +93,7 @@ def begin(channels: Collection[str]) -> None:
         claims_lapsed.labels(channel)
         leases_lost.labels(channel)
         possible_duplicates.labels(channel)
+        elsewhere.labels(channel)
         for why in WHYS:
             retries.labels(channel, why)
         for lane in Lane:

@@ -30,6 +30,8 @@ from gateway.gate import Gate
 from gateway.model import NEVER_SENT, Alert, Batch, Group, Lane, Notice, Plan, State, Step
 from gateway.ports import Clock, Directory, Page, StepWork
 from gateway.relay import Relay
+from gateway.road import NO_ROADS, Part, Roads, known_of, only, page_of
+from gateway.standin import MISSED, ON_THE_WAY, StandIn
 from gateway.store import Store
 
 BATCH = 1000  # recipients of a full batch
@@ -46,8 +48,6 @@ WORK = 64  # steps looked at in one go
 PLANS = 1024  # plans kept in memory
 LOOK = timedelta(seconds=5)  # between two looks at whom a fallback is to serve
 LOOKED = "~"  # in place of a township: the cursor of a fallback that goes on looking
-ON_THE_WAY = frozenset({State.QUEUED, State.SUBMITTED})
-MISSED = frozenset({State.FAILED, State.UNKNOWN, State.SKIPPED})
 
 Cursor = tuple[str, str, int] | None
 
@@ -70,13 +70,13 @@ class _Ahead(NamedTuple):
 _log = log.get("planner")
 
 
-def cut(alert: str, step: Step, sequence: int, page: Page, slice_: int) -> Batch:
-    """Freeze one page as a batch."""
+def cut(alert: str, step: Step, sequence: int, page: Page, slice_: int, road: str = "") -> Batch:
+    """Freeze one page as a batch of the step's channel, or of a road of it."""
     return Batch(
         id=f"{alert}.{step.number}.{sequence}",
         alert=alert,
         step=step.number,
-        channel=step.audience.channel,
+        channel=road or step.audience.channel,
         lane=step.lane,
         group=step.audience.group,
         notice=step.notice,
@@ -101,30 +101,10 @@ def split(page: Page) -> list[Page]:
             page.villages[start : start + BATCH],
             {at - start: codes for at, codes in page.places.items() if start <= at < start + BATCH},
             page.after,
+            {at - start: known for at, known in page.carriers.items() if start <= at < start + BATCH},
         )
         for start in range(0, len(page.persons), BATCH)
     ]
-
-
-def only(page: Page, people: Collection[int]) -> Page:
-    """Return the page with these people alone."""
-    kept = [position for position, person in enumerate(page.persons) if person in people]
-    return Page(
-        page.township,
-        tuple(page.persons[at] for at in kept),
-        tuple(page.addresses[at] for at in kept),
-        tuple(page.villages[at] for at in kept),
-        {new: page.places[at] for new, at in enumerate(kept) if at in page.places},
-        page.after,
-    )
-
-
-def page_of(batch: Batch) -> Page:
-    """Return a frozen batch as a page of the same people, without those who were erased since."""
-    page = Page(batch.township, batch.persons, batch.addresses, tuple(batch.village_of()), batch.places)
-    if all(batch.addresses):
-        return page
-    return only(page, {one for one, address in zip(batch.persons, batch.addresses, strict=True) if address})
 
 
 class Planner:
@@ -139,6 +119,7 @@ class Planner:
         gate: what is more urgent and under way.
         on_commands: called once commands for devices have been written.
         lanes: those it plans, and how long after its start it leaves a step to others.
+        roads: the pools among the channels, whose pages are cut by road.
     """
 
     def __init__(
@@ -151,6 +132,7 @@ class Planner:
         gate: Gate | None = None,
         on_commands: Callable[[], None] = lambda: None,
         lanes: Mapping[Lane, timedelta] = AT_ONCE,
+        roads: Roads = NO_ROADS,
     ) -> None:
         self._outbox = store.outbox
         self._ledger = store.ledger
@@ -161,9 +143,13 @@ class Planner:
         self._gate = gate or Gate()
         self._on_commands = on_commands
         self._lanes = lanes
+        self._roads = roads
         self._woken = asyncio.Event()
         self._plans: dict[str, Plan] = {}
         self._look: dict[tuple[str, int], datetime] = {}
+        self._seen: dict[
+            tuple[str, int], tuple[int, int]
+        ] = {}  # failures at the last looks of a pool, and the one before
         self._ahead: dict[tuple[str, int], _Ahead] = {}
         self._left: set[str] = set()  # alerts whose green steps are under way where they were accepted
         relay.when_room(self.wake)
@@ -175,12 +161,13 @@ class Planner:
     async def first(self, alert: Alert, plan: Plan) -> tuple[list[Batch], dict[int, Cursor]]:
         """Opening batches of the steps that start at once in the green lane, and where each step continues."""
         now = self._clock.now()
-        due = [step for step in plan.steps if step.lane is Lane.GREEN and step.start <= now]
+        due = [one for one in plan.steps if one.lane is Lane.GREEN and one.start <= now and one.fallback_of is None]
         pages = await asyncio.gather(*(self._opening(step) for step in due))
         batches = [
-            cut(alert.id, step, 0, page, self._slices[step.audience.channel])
+            batch
             for step, page in zip(due, pages, strict=True)
             if page.persons
+            for batch in self._cut(alert.id, step, 0, self._roads.parts(step.audience.channel, [page]))
         ]
         cursors = {step.number: page.after for step, page in zip(due, pages, strict=True)}
         # An end that finds nobody present still has those who have left: the planner looks for them.
@@ -260,7 +247,7 @@ class Planner:
             pages += await self._departed(work.alert, step)
         else:
             self._read_ahead(work, step, after)
-        return await self._write(work, step, pages, after)
+        return await self._write(work, step, self._roads.parts(step.audience.channel, pages), after)
 
     async def _next(self, work: StepWork, step: Step) -> Pages:
         """Return the step's next pages: those read ahead, unless too old or not what comes next."""
@@ -284,13 +271,18 @@ class Planner:
         pages = await self._directory.pages(step.audience, after, TURN)
         return Pages([part for page in pages for part in split(page)], pages[-1].after)
 
-    async def _write(self, work: StepWork, step: Step, pages: Iterable[Page], after: Cursor) -> bool:
-        filled = [page for page in pages if page.persons]
-        slice_ = self._slices[step.audience.channel]
-        batches = [cut(work.alert, step, work.sequence + at, page, slice_) for at, page in enumerate(filled)]
+    def _cut(self, alert: str, step: Step, sequence: int, parts: Iterable[Part]) -> list[Batch]:
+        filled = [part for part in parts if part.page.persons]
+        return [
+            cut(alert, step, at, page, self._slices[channel], channel)
+            for at, (channel, page) in enumerate(filled, sequence)
+        ]
+
+    async def _write(self, work: StepWork, step: Step, parts: Iterable[Part], after: Cursor) -> bool:
+        batches = self._cut(work.alert, step, work.sequence, parts)
         if await self._outbox.add_page(work, batches, after):
             self._relay.offer(batches)
-            if not slice_:
+            if not self._slices[step.audience.channel]:
                 self._on_commands()
         return True
 
@@ -306,26 +298,47 @@ class Planner:
             return False
         self._look[own] = now + LOOK
         assert step.fallback_of is not None
-        if await self._outbox.outages():
+        steps = self._plans[work.alert].steps
+        pool = next(one.audience.channel for one in steps if one.number == step.fallback_of)
+        down = {outage.channel for outage in await self._outbox.outages()}
+        same = pool == step.audience.channel and bool(self._roads.of(pool))
+        if down and (not same or self._roads.spare(pool, down)):
             while await self._outbox.give_up(work.alert, step.fallback_of):
                 continue  # in parts, so that claims come in between
-        on_the_way = not await self._outbox.planned(work.alert, step.fallback_of)
-        served: set[int] = set()
-        pages: list[Page] = []
+        planned = await self._outbox.planned(work.alert, step.fallback_of)
+        if same and not await self._failed_more(own, step, planned=planned):
+            return False
+        found = StandIn(step, steps, self._roads)
         async for batch, states in self._frozen(work.alert, step.audience.group):
-            if batch.step == step.number:
-                served.update(batch.persons)
-            elif batch.step == step.fallback_of:
-                missed = {one for one, state in zip(batch.persons, states, strict=True) if state in MISSED}
-                on_the_way = on_the_way or any(state in ON_THE_WAY for state in states)
-                pages.append(only(page_of(batch), missed))
-        pages = [only(page, set(page.persons) - served) for page in pages]
-        over = step.deadline <= now or not on_the_way
-        if not over and not any(page.persons for page in pages):
+            found.add(batch, states)
+        parts = found.parts(await self._known(found.missed), down)
+        over = step.deadline <= now or (planned and not found.on_the_way)
+        if not over and not any(part.page.persons for part in parts):
             return False
         if over:
             self._look.pop(own, None)
-        return await self._write(work, step, pages, None if over else (LOOKED, "", work.sequence))
+            self._seen.pop(own, None)
+        return await self._write(work, step, parts, None if over else (LOOKED, "", work.sequence))
+
+    async def _failed_more(self, own: tuple[str, int], step: Step, *, planned: bool) -> bool:
+        """Whether a pool has failed more people than at the last two looks, or none are on the way any longer.
+
+        Two, for what a carrier said of a number is known a moment after the failure itself.
+        """
+        totals = await self._ledger.counts(own[0])
+        mine = [
+            (State[state.upper()], number)
+            for (channel, group, state), number in totals.items()
+            if group == step.audience.group.value and self._roads.same(step.audience.channel, channel)
+        ]
+        missed = sum(number for state, number in mine if state in MISSED)
+        seen = self._seen.get(own, (0, 0))
+        self._seen[own] = (missed, seen[0])
+        waits = not planned or any(state in ON_THE_WAY for state, number in mine if number)
+        return seen != (missed, missed) or not waits or step.deadline <= self._clock.now()
+
+    async def _known(self, people: Collection[int]) -> dict[int, str]:
+        return await self._directory.carriers(sorted(people)) if people else {}
 
     async def _departed(self, alert: str, step: Step) -> list[Page]:
         """Return those who were told of an earlier version and have left the roster since, at their old addresses.
@@ -343,7 +356,7 @@ class Planner:
         for reference in references:
             for earlier in await self._outbox.find(reference.sender, reference.identifier):
                 async for batch, states in self._frozen(earlier.alert.id, audience.group):
-                    road = (batch.channel, batch.language) == (audience.channel, audience.language)
+                    road = self._roads.same(audience.channel, batch.channel) and batch.language == audience.language
                     if not road or batch.township not in areas:
                         continue
                     here = {p for p, s in zip(batch.persons, states, strict=True) if s not in NEVER_SENT} - told
@@ -351,7 +364,8 @@ class Planner:
                     if audience.group is Group.AREA:
                         here = {one for one in here if any(covers(target, one) for target in audience.targets)}
                     told |= here
-                    pages.append(only(page_of(batch), here))
+                    known = await self._known(here if self._roads.of(audience.channel) else ())
+                    pages.append(known_of(only(page_of(batch), here), known))
         return pages
 
     async def _frozen(self, alert: str, group: Group) -> AsyncIterator[tuple[Batch, bytes]]:

@@ -69,7 +69,8 @@ class Signer(Protocol):
 class Page(NamedTuple):
     """One page of an audience within one township, in (village, person id) order, as parallel columns.
 
-    `places` names all targeted places (codes) of the few persons who have several, by position.
+    `places` names all targeted places (codes) of the few persons who have several, by position; `carriers` what is
+    known of the carriers of a few (`gateway.carrier.Known`).
     `after` continues behind it: (township, village, person id); None when the audience is exhausted.
     """
 
@@ -79,6 +80,7 @@ class Page(NamedTuple):
     villages: tuple[str, ...] = ()
     places: Mapping[int, tuple[str, ...]] = MappingProxyType({})
     after: tuple[str, str, int] | None = None
+    carriers: Mapping[int, str] = MappingProxyType({})
 
     @property
     def recipients(self) -> Iterator[Recipient]:
@@ -109,6 +111,12 @@ class Directory(Protocol):
 
     async def present(self, audience: Audience, people: Sequence[int]) -> frozenset[int]:
         """Those of the people (or devices) whom the audience would tell now."""
+
+    async def carriers(self, people: Sequence[int]) -> dict[int, str]:
+        """What is known of the carriers of those of these people of whom anything is; see `gateway.carrier.Known`."""
+
+    async def refused(self, people: Sequence[int], carriers: Collection[str]) -> None:
+        """Note that these carriers said of these people's numbers that they are another one's."""
 
     async def responsible(self, villages: Collection[str]) -> dict[str, tuple[int, ...]]:
         """Officials answerable for each village."""

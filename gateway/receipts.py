@@ -7,7 +7,7 @@ batches to the live alerts they were sent; what cannot be matched to one person 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Protocol
 
@@ -38,13 +38,21 @@ class People(Directory, Protocol):
 
 
 class Receipts:
-    """Takes the events of all channels."""
+    """Takes the events of all channels. `elsewhere` learns which places (batch, position) have another carrier."""
 
-    def __init__(self, store: Store, people: People, clock: Clock, on_device: Callable[[DeviceEvent], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        people: People,
+        clock: Clock,
+        on_device: Callable[[DeviceEvent], None],
+        elsewhere: Callable[[Sequence[tuple[str, int]]], Awaitable[None]] | None = None,
+    ) -> None:
         self._store = store
         self._people = people
         self._clock = clock
         self._on_device = on_device
+        self._elsewhere = elsewhere
 
     async def commit(self, channel: str, events: Sequence[Event]) -> None:
         """Write events; return after their commit.
@@ -57,7 +65,9 @@ class Receipts:
         devices = [event for event in events if isinstance(event, DeviceEvent)]
         kept = [(reply, self._people.phone_hash(reply.address), await self._answer(reply)) for reply in replies]
         if reports or kept:
-            await self._store.ledger.commit(reports, kept)
+            elsewhere = await self._store.ledger.commit(reports, kept)
+            if elsewhere and self._elsewhere is not None:
+                await self._elsewhere(elsewhere)
         if progress := [event for event in events if isinstance(event, Progress)]:
             await self._store.progress.commit(progress)
         for report in reports:

@@ -79,7 +79,7 @@ def plan(
         if alert.kind is Kind.CANCEL and not previous:
             held.append("cancel: it references no live version; a person must say whom it ends")
     leaving = next((where for notice, where in news if notice is Notice.PARTIAL_ALL_CLEAR), ())
-    steps = tuple(_numbered(drafts))
+    steps = tuple(_numbered(drafts, policy.pools))
     return Plan(alert.id, route.kind, tuple(reasons), targets, leaving, steps, tuple(held), before=previous)
 
 
@@ -239,9 +239,10 @@ def emergency(alert: Alert) -> bool:
     return alert.level >= Level.ORANGE or alert.document is Document.EVACUATION
 
 
-def _numbered(drafts: Sequence[_Draft]) -> Iterator[Step]:
-    """Yield steps numbered from 1, each with the step that stands in for it right behind.
+def _numbered(drafts: Sequence[_Draft], pools: Collection[str]) -> Iterator[Step]:
+    """Yield steps numbered from 1, each with the steps that stand in for it right behind.
 
+    On a pool the first of those is the pool's own: it serves by another road whom one has failed (`gateway.standin`).
     Each audience knows whom earlier steps on its channel serve, so that a person with places in several of
     them is told once (rule 6).
     """
@@ -254,8 +255,12 @@ def _numbered(drafts: Sequence[_Draft]) -> Iterator[Step]:
         past += [(draft.notice, target) for target in draft.audience.targets]
         own = replace(draft.audience, before=before)
         yield Step(number, own, draft.notice, draft.lane, draft.start, draft.deadline)
+        of = number
+        if own.channel in pools:
+            number += 1
+            yield Step(number, own, draft.notice, draft.lane, draft.start, draft.deadline, of)
         if draft.fallback is None or draft.fallback_start >= draft.deadline:
             continue
-        audience, of = replace(own, channel=draft.fallback), number
+        audience = replace(own, channel=draft.fallback)
         number += 1
         yield Step(number, audience, draft.notice, draft.lane, draft.fallback_start, draft.deadline, of)

@@ -38,7 +38,17 @@ from typing import NamedTuple, Protocol, TypeVar
 from gateway import log, metrics
 from gateway.breaker import Breaker
 from gateway.channel import BUG, Channel, Link
-from gateway.errors import Ambiguous, ChannelError, MingluoError, Permanent, Temporary, Throttled, Unusable
+from gateway.errors import (
+    Ambiguous,
+    ChannelError,
+    Elsewhere,
+    MingluoError,
+    Permanent,
+    StoreDown,
+    Temporary,
+    Throttled,
+    Unusable,
+)
 from gateway.gate import Gate
 from gateway.model import NEVER_SENT, Batch, ClaimResult, Document, Lane, Level, Message, Receipt, Slice, State
 from gateway.ports import Clock, Ledger, Outbox, Settled
@@ -89,6 +99,7 @@ class Sender:
         clock: Clock,
         gone: Callable[[Sequence[int]], Awaitable[None]],
         gate: Gate | None = None,
+        elsewhere: Callable[[str, Sequence[int]], Awaitable[None]] | None = None,
     ) -> None:
         self.channels = channels
         self._outbox = outbox
@@ -97,6 +108,7 @@ class Sender:
         self._links = links
         self._clock = clock
         self._gone = gone
+        self._elsewhere = elsewhere
         self._stopping = False
         self._breakers = {name: Breaker(name, clock) for name in channels}
         self._gate = gate or Gate()
@@ -218,11 +230,23 @@ class Sender:
             )
             receipts = await self._call(channel, slice_, message)
             self._breakers[channel.name].note(distinct(receipts))
+            await self._learn(channel, slice_, receipts)
             if again:
                 sent = sum(receipt.error is None and receipt.state not in NEVER_SENT for receipt in receipts)
                 metrics.possible_duplicates.labels(channel.name).inc(sent)
                 receipts = [_marked(receipt) for receipt in receipts]
         return self._decide(channel, receipts, attempt, again=again, repeatable=repeatable)
+
+    async def _learn(self, channel: Channel, slice_: Slice, receipts: Sequence[Receipt]) -> None:
+        """Have it kept whose number is another carrier's: before it counts as failed, so that it is known by then."""
+        if self._elsewhere is None or not any(isinstance(one.error, Elsewhere) for one in distinct(receipts)):
+            return
+        both = zip(slice_.persons, receipts, strict=True)
+        people = [person for person, receipt in both if isinstance(receipt.error, Elsewhere)]
+        try:
+            await self._elsewhere(channel.name, people)
+        except StoreDown:  # what was sent is settled all the same; the next refusal tells it again
+            _log.warning("carrier_not_kept", channel=channel.name, people=len(people))
 
     async def _call(self, channel: Channel, slice_: Slice, message: Message) -> list[Receipt]:
         if self._clock.now() >= message.expires:  # composing took its time

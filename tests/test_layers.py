@@ -19,14 +19,14 @@ ROOT = Path(__file__).parent.parent
 # units of its own row, as long as no circle closes. A new module is added to the lowest row that fits.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "model"),
-    ("settings", "metrics", "log", "ports", "channel", "regions", "standing", "telling", "rotation", "gate"),
-    ("cap", "policy", "routing", "render", "pool", "signer"),
+    ("settings", "metrics", "log", "ports", "channel", "carrier", "regions", "standing", "telling", "rotation", "gate"),
+    ("cap", "policy", "routing", "render", "pool", "road", "signer"),
     ("database", "migrations"),
     ("broker", "store", "state", "directory"),
     ("receipts",),
     ("link", "breaker", "memory"),
     ("sender",),
-    ("compose", "relay", "hub"),
+    ("compose", "relay", "hub", "standin"),
     ("planner",),
     ("lineage", "case"),
     ("intake", "sweeper", "alarm", "lifecycle", "coverage", "gauge", "confirm", "watch"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gateway import metrics
 from gateway.api.access import areas_of
 from gateway.api.endpoint import Answer, Call
@@ -35,12 +37,14 @@ async def halt(call: Call) -> Answer:
     form, core = call.form(HaltIn), call.core
     place = core.regions.get(form.scope)
     county = place is not None and place.code == form.scope and len(form.scope) == len("411726")
-    if not (county or form.scope == EVERYTHING or form.scope in core.channels):
+    channel = form.scope in core.channels or form.scope in core.policy.pools
+    if not (county or form.scope == EVERYTHING or channel):
         raise Refused(422, "unknown_scope", "name a county by its 6-digit code, a channel, or all")
     if call.principal.role != "admin" and not (county and form.scope.startswith(areas_of(core, call.principal))):
         raise Refused(403, "outside_authority", "an issuer may halt counties of its own area; ask an administrator")
     record = Record(core.clock.now(), actor(call.principal), "halt" if form.on else "release", form.scope)
-    await core.store.outbox.halt(form.scope, form.on, record)
+    for scope in (form.scope, *core.policy.pools.get(form.scope, ())):  # a pool with all its roads
+        await core.store.outbox.halt(scope, form.on, replace(record, subject=scope))
     return 200, Halts(halted=[*map(scope_name, await core.store.outbox.halts())])
 
 

@@ -35,7 +35,7 @@ async def told(call: Call, outcome: Outcome) -> Accepted:
         if outcome.result != "duplicate":
             further = await reach(core, alert, plan)
             further += await text_findings(core, alert, plan) if outcome.standing == Standing.ACTIVE else []
-        stopped = concerning(plan, outcome.halts) if outcome.stored else await halts(core, plan)
+        stopped = concerning(core.policy, plan, outcome.halts) if outcome.stored else await halts(core, plan)
         return Accepted.of(outcome, stopped, further)
     except StoreDown:
         text = "the database stopped answering, so halts, reach and texts were not looked at: see its status"

@@ -206,11 +206,11 @@ def _halt(scope: str, actor: str, settings: Settings, *, on: bool) -> list[str]:
     """Halt or release in the database itself; return what is halted now."""
     from gateway.model import Record
 
-    _known_scope(scope, settings)
+    scopes = _known_scopes(scope, settings)
 
     async def work(store: Store, _: Database) -> list[str]:
-        record = Record(datetime.now(UTC), actor, "halt" if on else "release", scope)
-        await store.outbox.halt(scope, on, record)
+        for one in scopes:
+            await store.outbox.halt(one, on, Record(datetime.now(UTC), actor, "halt" if on else "release", one))
         return await store.outbox.halts()
 
     return with_store(settings, "ask it with --url and --token (MINGLUO_TOKEN), it halts at once", work)
@@ -220,18 +220,20 @@ def _named(scope: str) -> str:
     return "all" if scope == EVERYTHING else scope
 
 
-def _known_scope(scope: str, settings: Settings) -> None:
-    """Refuse what would halt nothing: a mistyped county must not look halted."""
+def _known_scopes(scope: str, settings: Settings) -> tuple[str, ...]:
+    """Return the scopes to halt: a pool with all its roads. Refuse what would halt nothing, as a mistyped county."""
     from gateway.app import channel_classes
+    from gateway.policy import Policy
     from gateway.regions import Regions
 
-    if scope == EVERYTHING:
-        return
     channels = sorted(channel_classes())
-    if scope in channels:
-        return
+    if scope == EVERYTHING or scope in channels:
+        return (scope,)
+    if not scope.isdigit() and (roads := Policy.load(settings.config / "policy").pools.get(scope)):
+        return (scope, *roads)
     if len(scope) != COUNTY or not _is_county(Regions.load(settings.config / "regions"), scope):
         wrong_use(f"{scope}: neither all, nor a county's 6-digit code, nor a channel ({', '.join(channels)})")
+    return (scope,)
 
 
 def _is_county(regions: Regions, code: str) -> bool:

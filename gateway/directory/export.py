@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TextIO
 
+from gateway.carrier import Known
 from gateway.database import Database, Row, Tx
-from gateway.directory.row import BASES, ROLES
+from gateway.directory.row import BASES, NETWORKS, ROLES
 from gateway.directory.table import COLUMNS, Roster
 from gateway.directory.vault import Vault, decode_secret
 
@@ -22,8 +23,8 @@ BOM = "\ufeff"
 PAGE = 5_000
 FORMULA = ("=", "+", "-", "@", "'", "\t", "\r")
 EXPORTED = {
-    Roster.OFFICIALS: ("name", "phone", "township", "village", "role", "rank"),
-    Roster.RESIDENTS: ("name", "phone", "village", "basis", "needs_helper"),
+    Roster.OFFICIALS: ("name", "phone", "township", "village", "role", "rank", "carrier"),
+    Roster.RESIDENTS: ("name", "phone", "village", "basis", "needs_helper", "carrier"),
     Roster.SUBSCRIBERS: ("name", "subscription", "area", "language"),
     Roster.DEVICES: ("name", "village", "key_hash"),
 }
@@ -58,7 +59,8 @@ def _page(tx: Tx, *, kind: Roster, county: str, after: _Place) -> tuple[list[Row
     columns = (
         "village, village, id, '', name, key_hash FROM device WHERE standing = 'service'"
         if kind is Roster.DEVICES
-        else "p.township, p.village, p.person, p.role, r.secret, r.basis, r.needs_helper, r.language FROM place p"
+        else "p.township, p.village, p.person, p.role, r.secret, r.basis, r.needs_helper, r.language, r.carrier"
+        " FROM place p"
         " JOIN person r ON r.id = p.person WHERE p.audience = :audience AND p.until IS NULL AND r.standing = 'active'"
     )
     key = "(village, village, id, '')" if kind is Roster.DEVICES else "(p.township, p.village, p.person, p.role)"
@@ -80,15 +82,29 @@ def _cells(kind: Roster, vault: Vault, rows: Iterable[Row]) -> Iterator[tuple[st
         return
     found = list(rows)
     secrets = vault.open_all([row[4] for row in found])
-    for (township, village, _, role, _, basis, helper, language), sealed in zip(found, secrets, strict=True):
+    for (township, village, _, role, _, basis, helper, language, known), sealed in zip(found, secrets, strict=True):
         secret = decode_secret(sealed)
         if kind is Roster.OFFICIALS:
             duty, _, rank = role.partition(":")
-            yield secret.name, phone(secret.address), code(township), code(village), ROLES[duty][0], rank or "1"
+            place = code(township), code(village)
+            yield secret.name, phone(secret.address), *place, ROLES[duty][0], rank or "1", _network(known)
         elif kind is Roster.RESIDENTS:
-            yield secret.name, phone(secret.address), code(village), BASES[basis][0], "是" if helper else "否"
+            yield (
+                secret.name,
+                phone(secret.address),
+                code(village),
+                BASES[basis][0],
+                "是" if helper else "否",
+                _network(known),
+            )
         else:
             yield secret.name, secret.address, code(village or township), language
+
+
+def _network(known: str) -> str:
+    """Return the carrier the list named, as offices write it."""
+    own = Known.read(known).own
+    return NETWORKS[own][0] if own else ""
 
 
 def phone(address: str) -> str:

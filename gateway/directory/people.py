@@ -16,6 +16,7 @@ from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from gateway.carrier import Known
 from gateway.channel import Device
 from gateway.database import Database, Row, Tx, micros
 from gateway.directory import place, sealed
@@ -38,7 +39,7 @@ PROBE = 8  # rows at once, where one who counts is enough
 
 
 class Counted(NamedTuple):
-    """Rows (village, id, sealed or name, several), and the codes of all places of those at some positions."""
+    """Rows (village, id, sealed or name, several, carrier), and the codes of all places of those at some positions."""
 
     rows: Sequence[Row]
     places: dict[int, tuple[str, ...]]
@@ -115,10 +116,10 @@ class SqlDirectory:
         return taken
 
     def _columns(self, audience: Audience, township: str, counted: Counted, behind: Cursor) -> Page:
-        villages, persons, addresses, _ = zip(*counted.rows, strict=True)
+        villages, persons, addresses, _, carriers = zip(*counted.rows, strict=True)
         if audience.group is not Group.LOUDSPEAKERS:
             addresses = tuple([decode_secret(plain).address for plain in self._vault.open_all(addresses)])
-        return Page(township, persons, addresses, villages, counted.places, behind)
+        return Page(township, persons, addresses, villages, counted.places, behind, _known(carriers))
 
     async def count(self, audience: Audience) -> dict[str, int]:
         """Return recipients per township, counted as `page` would give them."""
@@ -280,6 +281,28 @@ class SqlDirectory:
         rows = await self._database.read(lambda tx: tx.all(sql, people=people))
         return frozenset(one for one, township, village in rows if _reaches(villages, township, village))
 
+    async def carriers(self, people: Sequence[int]) -> dict[int, str]:
+        """What is known of the carriers of those of these people of whom anything is."""
+        return await self._database.read(lambda tx: _carriers(tx, people))
+
+    async def refused(self, people: Sequence[int], carriers: Collection[str]) -> None:
+        """Note that these carriers said of these people's numbers that they are another one's."""
+        wanted = sorted(set(people))
+
+        def operation(tx: Tx) -> None:
+            known = _carriers(tx, wanted)
+            rows = []
+            for one in wanted:
+                before = Known.read(known.get(one, ""))
+                if (after := before.refuse(carriers)) != before:
+                    rows.append({"id": one, "carrier": after.text, "at": micros(self._clock.now())})
+            tx.many(
+                "UPDATE person SET carrier = :carrier, updated_at = :at WHERE id = :id AND standing <> 'erased'", rows
+            )
+
+        if wanted and carriers:
+            await self._database.write(operation)
+
     async def sizes(self) -> dict[str, int]:
         """Rows per kind: officials, residents, subscribers, loudspeakers."""
         people = await self._database.read(
@@ -340,11 +363,17 @@ def _of_taken(tx: Tx, audience: Audience, behind: Cursor, taken: sealed.Taken) -
     """Return those of a township's sealed pages who count; None if nobody does."""
     villages, persons, addresses = tuple(taken.villages), tuple(taken.persons), tuple(taken.addresses)
     places: Mapping[int, tuple[str, ...]] = {}
+    known: Mapping[int, str] = taken.carriers
     if persons and (taken.several or audience.before):
         counted = _counted(tx, audience, behind[0], list(taken.rows()))
-        villages, persons, addresses, _ = zip(*counted.rows, strict=True) if counted.rows else ((),) * 4
-        places = counted.places
-    return Page(behind[0], persons, addresses, villages, places, behind) if persons else None
+        villages, persons, addresses, _, carriers = zip(*counted.rows, strict=True) if counted.rows else ((),) * 5
+        places, known = counted.places, _known(carriers)
+    return Page(behind[0], persons, addresses, villages, places, behind, known) if persons else None
+
+
+def _known(carriers: Sequence[str]) -> dict[int, str]:
+    """Return what is known of the carriers of a few, by position."""
+    return {at: known for at, known in enumerate(carriers) if known} if any(carriers) else {}
 
 
 def _together(
@@ -353,8 +382,8 @@ def _together(
     """As `_runs`, of all whole townships at once: a question for each would keep the last official waiting."""
     townships = [target.township for target in targets]
     while rows := _rows_of_all(tx, audience, townships, behind, limit, light=light):
-        for township, run in groupby(rows, itemgetter(4)):
-            own = _distinct([row[:4] for row in run])
+        for township, run in groupby(rows, itemgetter(5)):
+            own = _distinct([row[:5] for row in run])
             behind = (township, own[-1][0], own[-1][1])
             if (counted := _counted(tx, audience, township, own)).rows:
                 yield township, counted, behind
@@ -365,19 +394,20 @@ def _together(
 def _rows_of_all(
     tx: Tx, audience: Audience, townships: Sequence[str], behind: Cursor, limit: int, *, light: bool
 ) -> list[Row]:
-    """(village, id, sealed or name, several, township) of officials or loudspeakers, in order, behind a cursor."""
+    """(village, id, sealed or name, several, carrier, township) of officials or loudspeakers behind a cursor."""
     place = dict(zip(("township", "village", "person"), behind, strict=True))
     if audience.group is Group.LOUDSPEAKERS:
         return tx.all(
-            "SELECT village, id, name, 0, township FROM device WHERE township IN :*townships AND standing = 'service'"
-            " AND (township, village, id) > (:township, :village, :person)"
+            "SELECT village, id, name, 0, '', township FROM device WHERE township IN :*townships"
+            " AND standing = 'service' AND (township, village, id) > (:township, :village, :person)"
             " ORDER BY township, village, id LIMIT :limit",
             townships=townships,
             limit=limit,
             **place,
         )
     return tx.all(
-        f"SELECT p.village, p.person, {'NULL' if light else 'r.secret'}, r.several, p.township FROM place p"
+        f"SELECT p.village, p.person, {'NULL' if light else 'r.secret'}, r.several, r.carrier, p.township"
+        " FROM place p"
         " JOIN person r ON r.id = p.person WHERE p.township IN :*townships AND p.audience = :audience"
         " AND p.until IS NULL AND (p.township, p.village, p.person) > (:township, :village, :person)"
         " AND r.standing = 'active' ORDER BY p.township, p.village, p.person LIMIT :limit",
@@ -389,12 +419,12 @@ def _rows_of_all(
 
 
 def _rows(tx: Tx, audience: Audience, target: Target, behind: Cursor, limit: int, *, light: bool = False) -> list[Row]:
-    """(village, id, sealed or name, several) of one township, in order, behind a place and person."""
+    """(village, id, sealed or name, several, carrier) of one township, in order, behind a place and person."""
     values: dict[str, Any] = {"township": target.township, "village": behind[1], "person": behind[2], "limit": limit}
     if audience.group is Group.LOUDSPEAKERS:
         narrowed = " AND village IN :*villages" if target.villages else ""
         return tx.all(
-            f"SELECT village, id, name, 0 FROM device WHERE township = :township"
+            f"SELECT village, id, name, 0, '' FROM device WHERE township = :township"
             f" AND standing = 'service' AND (village, id) > (:village, :person){narrowed}"
             " ORDER BY village, id LIMIT :limit",
             villages=target.villages,
@@ -403,7 +433,7 @@ def _rows(tx: Tx, audience: Audience, target: Target, behind: Cursor, limit: int
     # A post at the township, or a subscription to all of it, is told whichever of its villages is meant.
     narrowed = " AND (p.village = '' OR p.village IN :*villages)" if target.villages else ""
     rows = tx.all(
-        f"SELECT p.village, p.person, {'NULL' if light else 'r.secret'}, r.several FROM place p"
+        f"SELECT p.village, p.person, {'NULL' if light else 'r.secret'}, r.several, r.carrier FROM place p"
         " JOIN person r ON r.id = p.person WHERE p.township = :township AND p.audience = :audience"
         f" AND p.until IS NULL AND (p.village, p.person) > (:village, :person){narrowed}"
         " AND r.standing = 'active' AND (:anyone = 1 OR r.opted_out = 0)"
@@ -422,6 +452,18 @@ def _distinct(rows: list[Row]) -> list[Row]:
     if len(set(map(PERSON, rows))) == len(rows):
         return rows
     return [rows[0], *(b for a, b in pairwise(rows) if a[:2] != b[:2])]
+
+
+def _carriers(tx: Tx, people: Sequence[int]) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for start in range(0, len(people), ASKED):
+        found |= dict(
+            tx.all(
+                "SELECT id, carrier FROM person WHERE id IN :*people AND carrier <> ''",
+                people=people[start : start + ASKED],
+            )
+        )
+    return found
 
 
 def _opted_out(tx: Tx, target: Target) -> int:
@@ -478,7 +520,7 @@ def _counted(tx: Tx, audience: Audience, township: str, rows: Sequence[Row]) -> 
     counted: list[Row] = []
     codes: dict[int, tuple[str, ...]] = {}
     for row in rows:
-        village, person, _, several = row
+        village, person, _, several, _ = row
         if not several:
             if not _reaches(before, township, village):
                 counted.append(row)

@@ -175,7 +175,7 @@ def _erase(tx: Tx, *, person: int, record: Record) -> int:
     if row[1] != "erased":
         tx.run(
             "UPDATE person SET secret = :nothing, phone_hash = :nothing, needs_helper = 0, basis = '', several = 0,"
-            " standing = 'erased', updated_at = :at WHERE id = :id",
+            " carrier = '', standing = 'erased', updated_at = :at WHERE id = :id",
             nothing=b"",
             at=at,
             id=person,

@@ -37,6 +37,12 @@ ROLES = {
 }
 BASES = {"opted_in": ("本人登记", "自愿登记"), "village_list": ("村级名册", "村名册")}
 LANGUAGES = {"zh": ("中文", "zh-cn", ""), "en": ("英文", "en-us", "en-gb")}
+NETWORKS = {
+    "mobile": ("移动", "中国移动"),
+    "unicom": ("联通", "中国联通"),
+    "telecom": ("电信", "中国电信"),
+    "broadcast": ("广电", "中国广电"),
+}
 ANSWERS = {"1": ("是", "yes", "true"), "0": ("否", "no", "false", "")}
 
 
@@ -52,7 +58,7 @@ class Place(NamedTuple):
 class PersonRow(NamedTuple):
     """A row of officials, residents or subscribers, with nothing in clear: it may wait in a file.
 
-    `address_hash` is the keyed hash, `sealed` name and address.
+    `address_hash` is the keyed hash, `sealed` name and address. `carrier` is None where the table has no such column.
     """
 
     sheet: int
@@ -65,6 +71,7 @@ class PersonRow(NamedTuple):
     needs_helper: int
     basis: str
     places: tuple[Place, ...]
+    carrier: str | None = None
 
 
 class DeviceRow(NamedTuple):
@@ -156,6 +163,7 @@ class Reading:
             helper,
             basis,
             (place,),
+            _word("carrier", cells["carrier"], NETWORKS) if cells.get("carrier") else cells.get("carrier"),
         )
 
     def _subscriber(self, sheet: int, row: int, cells: Mapping[str, str]) -> PersonRow:

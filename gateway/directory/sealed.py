@@ -30,13 +30,17 @@ VERSION = "(SELECT CAST(COALESCE(SUM(changes), 0) AS BIGINT) FROM roster_change 
 
 
 class Folk(msgspec.Struct, array_like=True):
-    """Residents in (village, person id) order, as columns; `opted_out` and `several` are positions, in order."""
+    """Residents in (village, person id) order, as columns; `opted_out` and `several` are positions, in order.
+
+    `carriers` is what is known of the carriers of a few: (position, `gateway.carrier.Known.text`), in order.
+    """
 
     runs: list[tuple[str, int]]
     persons: list[int]
     addresses: list[str]
     opted_out: list[int]
     several: list[int]
+    carriers: list[tuple[int, str]] = []  # pages sealed by earlier versions have none
 
     @property
     def villages(self) -> list[str]:
@@ -53,9 +57,9 @@ class Made(NamedTuple):
 
 
 class Taken:
-    """Residents taken from pages, as columns. `several`: positions; `behind`: (village, person) of the last looked at.
+    """Residents taken from pages, as columns. `several`, `carriers`: by position.
 
-    `ended`: nobody of the township comes behind them.
+    `behind`: (village, person) of the last looked at. `ended`: nobody of the township comes behind them.
     """
 
     def __init__(self, behind: tuple[str, int]) -> None:
@@ -63,6 +67,7 @@ class Taken:
         self.persons: list[int] = []
         self.addresses: list[str] = []
         self.several: list[int] = []
+        self.carriers: dict[int, str] = {}
         self.behind = behind
         self.ended = False
 
@@ -75,9 +80,10 @@ class Taken:
             left_out = frozenset(folk.opted_out)
             kept = [at for at in kept if at not in left_out]
         end = size if len(kept) <= room else kept[room]
-        if folk.several:
-            several, begun = frozenset(folk.several), len(self.persons)
+        if folk.several or folk.carriers:
+            several, carriers, begun = frozenset(folk.several), dict(folk.carriers), len(self.persons)
             self.several += [begun + new for new, at in enumerate(kept[:room]) if at in several]
+            self.carriers |= {begun + new: carriers[at] for new, at in enumerate(kept[:room]) if at in carriers}
         if isinstance(kept, range):
             self.villages += villages[start:end]
             self.persons += folk.persons[start:end]
@@ -91,10 +97,10 @@ class Taken:
         return end == size
 
     def rows(self) -> Iterator[Row]:
-        """The same as rows (village, person, address, several)."""
+        """The same as rows (village, person, address, several, carrier)."""
         several = frozenset(self.several)
         for at, row in enumerate(zip(self.villages, self.persons, self.addresses, strict=True)):
-            yield (*row, int(at in several))
+            yield (*row, int(at in several), self.carriers.get(at, ""))
 
 
 _folk = msgspec.msgpack.Decoder(Folk).decode
@@ -143,7 +149,7 @@ def make(tx: Tx, vault: Vault, township: str) -> Made | None:
     None where nobody lives, and where a place has no person: the version would not tell when the person comes.
     """
     rows = tx.all(
-        f"SELECT p.village, p.person, r.secret, r.opted_out, r.several, {VERSION} FROM place p"
+        f"SELECT p.village, p.person, r.secret, r.opted_out, r.several, r.carrier, {VERSION} FROM place p"
         " LEFT JOIN person r ON r.id = p.person WHERE p.township = :township AND p.audience = 'residents'"
         " AND p.until IS NULL AND (r.id IS NULL OR r.standing = 'active') ORDER BY p.village, p.person",
         township=township,
@@ -154,17 +160,18 @@ def make(tx: Tx, vault: Vault, township: str) -> Made | None:
     parts = [people[start : start + SIZE] for start in range(0, len(people), SIZE)]
     ends = [*((part[-1][0], part[-1][1]) for part in parts[:-1]), (END, 0)]
     pages = {end: _of(vault, part) for end, part in zip(ends, parts, strict=True)}
-    return Made(township, int(rows[0][5]), pages)
+    return Made(township, int(rows[0][6]), pages)
 
 
 def _of(vault: Vault, rows: Sequence[Row]) -> Folk:
-    villages, persons, sealed, opted_out, several, _ = zip(*rows, strict=True)
+    villages, persons, sealed, opted_out, several, carriers, _ = zip(*rows, strict=True)
     return Folk(
         [(village, len(list(run))) for village, run in groupby(villages)],
         list(persons),
         [decode_secret(plain).address for plain in vault.open_all(sealed)],
         [at for at, flag in enumerate(opted_out) if flag],
         [at for at, flag in enumerate(several) if flag],
+        [(at, known) for at, known in enumerate(carriers) if known],
     )
 
 

@@ -10,6 +10,7 @@ workbook is read; one with lines but without a header is an error, so that no vi
 | officials, residents | name | 姓名 | required |
 | | phone | 手机, 手机号, 手机号码, 电话, 联系电话 | required; mobile number, any writing |
 | | village | 村代码, 行政村代码, 区划代码 | 12-digit code; may be empty for an official of a township |
+| | carrier | 运营商 | may stay empty; mobile 移动, unicom 联通, telecom 电信, broadcast 广电 |
 | officials | township | 乡镇代码 | 9-digit code; may stay empty where the village is given |
 | | role | 职务, 角色, 责任 | required; a word of `row.ROLES` |
 | | rank | 序位, 排序 | 1 (first called; default) to 99 |
@@ -63,6 +64,7 @@ class RowError(NamedTuple):
 
 _NAME = ("姓名", "名字")
 _PHONE = ("手机", "手机号", "手机号码", "电话", "联系电话")
+_CARRIER = ("运营商", "通信运营商")
 _VILLAGE = ("村代码", "行政村代码", "区划代码", "code")
 COLUMNS: dict[Roster, dict[str, tuple[str, ...]]] = {
     Roster.OFFICIALS: {
@@ -72,6 +74,7 @@ COLUMNS: dict[Roster, dict[str, tuple[str, ...]]] = {
         "village": _VILLAGE,
         "role": ("职务", "角色", "责任"),
         "rank": ("序位", "排序"),
+        "carrier": _CARRIER,
     },
     Roster.RESIDENTS: {
         "name": _NAME,
@@ -79,6 +82,7 @@ COLUMNS: dict[Roster, dict[str, tuple[str, ...]]] = {
         "village": _VILLAGE,
         "basis": ("依据", "登记依据"),
         "needs_helper": ("需帮助", "需要帮助"),
+        "carrier": _CARRIER,
     },
     Roster.SUBSCRIBERS: {
         "name": _NAME,

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
+from gateway.carrier import Known
 from gateway.database import Row, Tx
 from gateway.directory.people import RANK
 from gateway.directory.row import DeviceRow, PersonRow
@@ -51,6 +52,7 @@ class _Person(NamedTuple):
     basis: str
     several: int
     standing: str
+    carrier: str
 
 
 PERSON = _Person._fields
@@ -95,11 +97,13 @@ class People:
             scope: given, the rows are all of the person's places there, and others end.
         """
         row = rows[-1]
+        if len(rows) > 1:  # of several rows one that names the carrier counts
+            row = row._replace(carrier=next((one.carrier for one in reversed(rows) if one.carrier), row.carrier))
         person = self._people.get(row.id)
         if person is None:
             self._people[row.id] = _Person(
                 self._group, row.sealed, row.address_hash, row.language, row.county, row.needs_helper, row.basis, 0,
-                ACTIVE,
+                ACTIVE, row.carrier or "",
             )  # fmt: skip
             self._stand(row.id, rows)
             return ADDED
@@ -145,6 +149,9 @@ class People:
         """Return the person with what a table of this group decides; the very same where nothing differs."""
         if person.standing != ACTIVE:
             person = person._replace(standing=ACTIVE)
+        if row.carrier is not None and Known.read(person.carrier).own != row.carrier:
+            # Who has changed the list knows better than what carriers said before.
+            person = person._replace(carrier=row.carrier)
         if not person.secret:  # erased once, and let in again
             person = person._replace(secret=row.sealed, phone_hash=row.address_hash, basis=row.basis)
         if self._group == RESIDENTS and (person.needs_helper, person.basis) != (row.needs_helper, row.basis):

@@ -46,6 +46,13 @@ def _unique(tables: Tables) -> Iterator[str]:
         yield f"authority.toml: issuer: {key} is the id, sender or national code of two issuers; keep one"
     for name in _repeated(channel.name for channel in tables.plan.channel):
         yield f"plan.toml: channel: {name} is declared twice; keep one"
+    roads = [road for channel in tables.plan.channel for road in channel.roads]
+    for name in _repeated((*roads, *({channel.name for channel in tables.plan.channel} & set(roads)))):
+        yield f"plan.toml: channel.roads: {name} is the road of one pool only, and no channel beside it; keep one"
+    for channel in tables.plan.channel:
+        for road in channel.roads:
+            if not road.startswith(f"{channel.name}_"):
+                yield f"plan.toml: channel.roads: {road}: a road of {channel.name} is named {channel.name}_…; remove it"
     for word in _repeated(f"{word} ({row.language})" for row in tables.lint.forbidden for word in row.words):
         yield f"lint.toml: forbidden: {word} stands in two places; keep one"
     if _repeated(token.sha256 for token in tables.tokens.token):

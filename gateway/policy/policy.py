@@ -71,13 +71,23 @@ class Policy:
         """SHA-256 hex over the canonical content."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
+    @property
+    def pools(self) -> dict[str, tuple[str, ...]]:
+        """Channels of the plan that stand for several: their roads, in order of preference."""
+        return {channel.name: channel.roads for channel in self.tables.plan.channel if channel.roads}
+
+    def roads(self, channel: str) -> tuple[str, ...]:
+        """Return the channels a name of the plan stands for: a pool's roads, or the channel itself."""
+        return self.pools.get(channel, (channel,))
+
     def check_channels(self, existing: Collection[str]) -> None:
         """Refuse a plan that names a channel this installation does not have.
 
         Raises:
             ConfigError: naming the channels.
         """
-        missing = sorted({channel.name for channel in self.tables.plan.channel} - set(existing))
+        named = {name for channel in self.tables.plan.channel for name in self.roads(channel.name)}
+        missing = sorted(named - set(existing))
         if missing:
             raise ConfigError(f"plan.toml: channel: no such channel: {', '.join(missing)}; correct or remove the rows")
 

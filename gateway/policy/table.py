@@ -208,10 +208,14 @@ class GreenFile(Table):
 
 
 class ChannelRow(Table):
-    """A channel the plan may name, and whom it can serve."""
+    """A channel the plan may name, and whom it can serve.
+
+    `roads` makes it a pool: the channels that share its people by their numbers, in order of preference.
+    """
 
     name: Identifier
     groups: tuple[Group, ...] = Field(min_length=1)
+    roads: tuple[Identifier, ...] = ()
 
 
 class PlanRow(Table):

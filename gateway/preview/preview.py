@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 from gateway.case import Prepared
 from gateway.channel import Sockets
 from gateway.core import Core
+from gateway.link import Rate
 from gateway.model import Group, Plan, Step
-from gateway.policy import Principal
+from gateway.policy import Policy, Principal
 from gateway.preview import audience
 from gateway.preview.conflict import conflicts
 from gateway.preview.estimate import Job, Span, spans
@@ -100,15 +101,15 @@ async def preview(core: Core, data: bytes, principal: Principal, now: datetime |
 
 async def halts(core: Core, plan: Plan) -> list[str]:
     """Return the halted scopes that concern a plan now: "all", its counties, its channels."""
-    return concerning(plan, await core.store.outbox.halts())
+    return concerning(core.policy, plan, await core.store.outbox.halts())
 
 
-def concerning(plan: Plan, scopes: Collection[str]) -> list[str]:
+def concerning(policy: Policy, plan: Plan, scopes: Collection[str]) -> list[str]:
     """Return those of the halted scopes that concern a plan, as people write them."""
     if not scopes:
         return []
     mine = {EVERYTHING} | {target.township[:COUNTY] for target in (*plan.targets, *plan.leaving)}
-    mine |= {step.audience.channel for step in plan.steps}
+    mine |= {name for step in plan.steps for name in (step.audience.channel, *policy.roads(step.audience.channel))}
     return [scope_name(scope) for scope in scopes if scope in mine]
 
 
@@ -156,6 +157,7 @@ def _steps(core: Core, plan: Plan, counts: Sequence[AudienceCount], now: datetim
     for one in counts:
         people[one.step] = people.get(one.step, 0) + one.recipients
     rates = {name: rate for name, rate in core.rates.items() if not isinstance(core.channels.get(name), Sockets)}
+    rates |= _together(core, rates)
     jobs = [
         Job(
             step.number, step.audience.channel, step.lane, max(0.0, (step.start - now).total_seconds()),
@@ -166,6 +168,16 @@ def _steps(core: Core, plan: Plan, counts: Sequence[AudienceCount], now: datetim
     found = spans(jobs, rates)
     paced = {name: rate.per_s for name, rate in rates.items()}
     return [_step(step, people.get(step.number, 0), found.get(step.number), paced, now) for step in plan.steps]
+
+
+def _together(core: Core, rates: Mapping[str, Rate]) -> dict[str, Rate]:
+    """Return what each pool allows whose roads all have a rate: its roads side by side."""
+    pools = {pool: [road for road in roads if road in core.channels] for pool, roads in core.policy.pools.items()}
+    return {
+        pool: Rate(*map(sum, zip(*(rates[road] for road in roads), strict=True)))
+        for pool, roads in pools.items()
+        if roads and all(road in rates for road in roads)
+    }
 
 
 def _step(step: Step, people: int, span: Span | None, paced: Mapping[str, float], now: datetime) -> StepOut:

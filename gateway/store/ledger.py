@@ -8,7 +8,7 @@ position, and their counts: a status sums batch rows and there is no hot counter
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from itertools import repeat
 from operator import is_
@@ -141,6 +141,15 @@ class SqlLedger:
             )
         )
         return [(unpack_batch(body), bytes(states)) for body, states in rows]
+
+    async def frozen(self, batches: Collection[str]) -> list[Batch]:
+        """These batches, as far as they are still held."""
+        rows = await self._database.read(
+            lambda tx: tx.all(
+                "SELECT body FROM outbox WHERE batch IN :*batches ORDER BY batch", batches=sorted(batches)
+            )
+        )
+        return [unpack_batch(body) for (body,) in rows]
 
     async def confirmations(self, alert: str) -> list[tuple[int, tuple[str, ...], str, int]]:
         """(person, villages, how, µs) of everyone who confirmed this version."""

@@ -53,20 +53,27 @@ def give_up(tx: Tx, alert: str, step: int, now: datetime) -> int:
     lock = " FOR UPDATE" if tx.postgresql else ""
     if tx.one(f"SELECT 1 FROM alert WHERE id = :alert AND standing = 'active'{lock}", alert=alert) is None:
         return 0
-    first = tx.one(
-        "SELECT channel, MAX(submitted_at) FROM batch WHERE alert = :alert AND step = :step GROUP BY channel",
-        alert=alert,
-        step=step,
-    )
     down = {one.channel: one.since for one in outages(tx, now)}
-    since = down.get(first[0]) if first else None
-    if first is None or since is None or since > now - MOVE_AFTER or (first[1] or 0) > micros(since):
-        return 0
+    lost = [
+        channel
+        for channel, submitted_at in tx.all(
+            "SELECT channel, MAX(submitted_at) FROM batch WHERE alert = :alert AND step = :step GROUP BY channel",
+            alert=alert,
+            step=step,
+        )  # a step on a pool has batches of several
+        if (since := down.get(channel)) and since <= now - MOVE_AFTER and (submitted_at or 0) <= micros(since)
+    ]
     ended = 0
-    for batch, size, slice_size in tx.all(
-        "SELECT id, size, slice_size FROM batch WHERE alert = :alert AND step = :step AND unfinished > 0 ORDER BY id",
-        alert=alert,
-        step=step,
+    for batch, size, slice_size in (
+        tx.all(
+            "SELECT id, size, slice_size FROM batch WHERE alert = :alert AND step = :step AND channel IN :*channels"
+            " AND unfinished > 0 ORDER BY id",
+            alert=alert,
+            step=step,
+            channels=lost,
+        )
+        if lost
+        else ()
     ):
         ended += _end(tx, batch, size, slice_size, micros(now))
         if ended == AT_ONCE:
