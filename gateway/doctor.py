@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from typing import Literal, NamedTuple
 
 from gateway.cap.certificate import from_pem, load
+from gateway.carrier import CARRIERS, HOST
 from gateway.channel import Channel
 from gateway.errors import ConfigError
 from gateway.model import ROSTERS, Alert, Document, Group, Info, Kind, Level, Notice, Status
@@ -217,9 +218,34 @@ def channels(
                 "channels", severity, f"no enabled channel serves {group}",
                 _enable(sorted(name for name, groups in planned.items() if group in groups and name != NOBODY)),
             )  # fmt: skip
+    yield from _pools(rules, installed, enabled)
     for name, channel in sorted(enabled.items()):
         yield _standing(name, channel, facts)
         yield from _cross_border(name, channel)
+
+
+def _pools(rules: Policy, installed: Collection[str], enabled: Mapping[str, Channel]) -> Iterator[Verdict]:
+    """Check that every carrier's numbers have a road."""
+    for pool, roads in rules.pools.items():
+        if unknown := [road for road in roads if road not in installed]:
+            yield Verdict(
+                "channels", "warning", f"{pool}: no such channel: {', '.join(unknown)}; these roads are passed over",
+                "correct `roads` in plan.toml, or install the channel's file in channels/",
+            )  # fmt: skip
+        on = {road: enabled[road].carriers for road in roads if road in enabled}
+        if not on:
+            yield Verdict("channels", "note", f"{pool}: none of its roads is on; its fallback takes its place")
+            continue
+        served = frozenset().union(*on.values())
+        without = [one for one in CARRIERS if not {one, HOST.get(one, one)} & served]
+        if without and all(on.values()):
+            more = " or ".join(road for road in roads if road not in on)
+            yield Verdict(
+                "channels", "warning", f"{pool}: no road that is on serves {', '.join(without)}: their people are left "
+                "to the fallback", f"switch on in channels.toml: {more}",
+            )  # fmt: skip
+        else:
+            yield Verdict("channels", "ok", f"{pool}: every number has a road ({', '.join(on)})")
 
 
 def _enable(names: list[str]) -> str:

@@ -154,9 +154,10 @@ class Night:
         shutil.copytree(data_folder("config"), self.folder / "config")
         path = self.folder / "config" / "policy" / "plan.toml"
         head, *rows = path.read_text("utf8").split("[[row]]")
+        rows = [row for row in rows if 'channels = ["noop"]' not in row]
         for index, row in enumerate(rows):
             noop = 'group = "residents"' in row and "warning" in row
-            row = row.replace('["sms_twilio", "noop"]', '["noop"]' if noop else '["sms_twilio"]')
+            row = row.replace('["sms"]\nfallback = "sms_twilio"', '["noop"]' if noop else '["sms_twilio"]')
             if self.fallback and 'group = "residents"' in row and "evacuation" in row:
                 row += f'fallback = "{self.fallback}"\nfallback_after_s = 0\n\n'
             rows[index] = row

@@ -64,7 +64,7 @@ async def test_only_the_places_of_the_county_are_exported(url: str) -> None:
     async with town(url) as here:
         await here.residents(("赵丽", phone(1), FLOWER_1), ("赵丽", phone(1), ABROAD_1), ("孙军", phone(2), ABROAD_1))
         rows = list(csv.reader((await written(here, Roster.RESIDENTS)).splitlines()))
-        assert rows[1:] == [["赵丽", phone(1), FLOWER_1 + "\t", "本人登记", "否"]]
+        assert rows[1:] == [["赵丽", phone(1), FLOWER_1 + "\t", "本人登记", "否", ""]]
         assert len((await written(here, Roster.RESIDENTS, "4117")).splitlines()) == 4
 
 

@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cap", "policy", "routing", "render", "pool", "road", "signer"),
     ("database", "migrations"),
     ("broker", "store", "state", "directory"),
-    ("receipts",),
+    ("receipts", "portability"),
     ("link", "breaker", "memory"),
     ("sender",),
     ("compose", "relay", "hub", "standin"),

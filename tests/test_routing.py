@@ -232,11 +232,12 @@ def test_a_channel_that_is_not_enabled_is_not_planned_and_the_gap_is_said() -> N
 
 def test_a_fallback_stands_right_behind_the_last_channel_and_within_the_deadline() -> None:
     """Each person is given to the fallback once, whatever the number of channels before it."""
-    policy = with_rows(fallback="web_push", fallback_after_s=120, deadline_min=10)
-    steps = of(made(warning(), policy=policy, enabled=LIVE | {"noop"}), Group.OFFICIALS)
+    two = ("sms_twilio", "loudspeaker_ws")
+    policy = with_rows(channels=two, fallback="web_push", fallback_after_s=120, deadline_min=10)
+    steps = of(made(warning(), policy=policy), Group.OFFICIALS)
     assert [(s.number, s.audience.channel, s.fallback_of) for s in steps] == [
         (1, "sms_twilio", None),
-        (2, "noop", None),
+        (2, "loudspeaker_ws", None),
         (3, "web_push", 2),
     ]
     assert steps[2].start == NOON + timedelta(minutes=2)
@@ -249,6 +250,26 @@ def test_a_fallback_takes_the_place_of_a_channel_that_does_not_run() -> None:
     """Then it is the road itself, and nobody waits for it."""
     steps = of(made(warning(), policy=with_rows(fallback="web_push"), enabled=frozenset({"web_push"})), Group.OFFICIALS)
     assert [(s.audience.channel, s.fallback_of, s.start) for s in steps] == [("web_push", None, NOON)]
+
+
+def test_a_pool_stands_in_for_itself_before_its_fallback_does() -> None:
+    """A number that moved goes to the next carrier at once; the road abroad waits until none is left."""
+    steps = of(made(warning(), GREEN, enabled=LIVE | {"sms"}), Group.OFFICIALS)
+    assert [(s.number, s.audience.channel, s.fallback_of, s.start - NOON) for s in steps] == [
+        (1, "sms", None, timedelta(0)),
+        (2, "sms", 1, timedelta(0)),
+        (3, "sms_twilio", 1, timedelta(minutes=5)),
+    ]
+    assert {step.lane for step in steps} == {Lane.GREEN}
+
+
+def test_what_a_countersign_adds_to_a_pool_stands_in_for_its_own_part() -> None:
+    """The rest of a county is served by the same roads, and looked after as the first part is."""
+    first = made(warning(), Route("green", over_ceiling=(B,)), targets=(A, B), enabled=frozenset({"sms"}))
+    whole = made(warning(), Route("normal"), targets=(A, B), enabled=frozenset({"sms"}))
+    both = complete(first, whole, lambda new, old: tuple(one for one in old if one not in new))
+    added = [step for step in both.steps[len(first.steps) :] if step.audience.group is Group.OFFICIALS]
+    assert [(step.audience.targets, step.fallback_of) for step in added] == [((B,), None), ((B,), added[0].number)]
 
 
 def test_a_draft_reaches_nobody() -> None:
@@ -288,7 +309,7 @@ TARGETS = st.lists(
     route=st.sampled_from(["green", "normal", "drill"]),
     downgrade=st.booleans(),
     hour=st.integers(0, 23),
-    enabled=st.frozensets(st.sampled_from(["sms_twilio", "loudspeaker_ws", "web_push", "noop"])),
+    enabled=st.frozensets(st.sampled_from(["sms", "sms_twilio", "loudspeaker_ws", "web_push", "noop"])),
 )
 def test_no_plan_ever_leaves_its_bounds(
     status: Status,
@@ -314,7 +335,7 @@ def test_no_plan_ever_leaves_its_bounds(
     assert all(step.audience.targets and now <= step.start < step.deadline for step in steps)
     groups = [ORDER.index(step.audience.group) for step in steps]
     assert groups == sorted(groups)
-    officials = [step.start for step in steps if step.audience.group is Group.OFFICIALS]
+    officials = [step.start for step in steps if step.audience.group is Group.OFFICIALS and step.fallback_of is None]
     assert all(step.start >= start for step in steps for start in officials)
     green = [step for step in steps if step.lane is Lane.GREEN]
     assert all(step.audience.group in (Group.OFFICIALS, Group.LOUDSPEAKERS) for step in green)
@@ -326,6 +347,7 @@ def test_no_plan_ever_leaves_its_bounds(
         (s.audience.group, s.audience.channel, s.audience.language, t.township)
         for s in steps
         for t in s.audience.targets
+        if s.fallback_of is None  # what stands in tells only whom the first one missed
     ]
     assert len(served) == len(set(served)), "one message per person, channel and version (rule 6)"
 

@@ -58,7 +58,7 @@ def _print(verdict: Verdict) -> None:
 def examine(settings: Settings) -> Iterator[Verdict]:
     """Yield every verdict; a part that cannot be examined says so and the others go on."""
     from gateway import doctor as judge
-    from gateway.app import channel_classes
+    from gateway.app import channel_classes, roads_of
     from gateway.doctor import Verdict
     from gateway.errors import ConfigError
     from gateway.policy import Policy
@@ -91,6 +91,10 @@ def examine(settings: Settings) -> Iterator[Verdict]:
         yield from judge.policy(rules, places, installed)
     if rules and installed is not None:
         yield from judge.channels(rules, installed, enabled, facts)
+        try:
+            roads_of(settings.config, rules, enabled)
+        except ConfigError as error:
+            yield Verdict("channels", "error", str(error), "until then the gateway does not start")
     yield from _certificates(settings, rules)
     if rules:
         yield from judge.safety(rules, facts or judge.Facts({}))

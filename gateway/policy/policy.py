@@ -81,13 +81,12 @@ class Policy:
         return self.pools.get(channel, (channel,))
 
     def check_channels(self, existing: Collection[str]) -> None:
-        """Refuse a plan that names a channel this installation does not have.
+        """Refuse a plan that names a channel this installation does not have; roads of a pool may be missing.
 
         Raises:
             ConfigError: naming the channels.
         """
-        named = {name for channel in self.tables.plan.channel for name in self.roads(channel.name)}
-        missing = sorted(named - set(existing))
+        missing = sorted({one.name for one in self.tables.plan.channel if not one.roads} - set(existing))
         if missing:
             raise ConfigError(f"plan.toml: channel: no such channel: {', '.join(missing)}; correct or remove the rows")
 
