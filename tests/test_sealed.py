@@ -60,6 +60,9 @@ async def together(here: Town, asked: Audience, limit: int, after: Any = None) -
     while not found or found[-1].after is not None:
         more = await here.directory.pages(asked, found[-1].after if found else after, limit)
         assert all(len(page.persons) <= limit for page in more)
+        for page in more:  # what is known of carriers is always the newest
+            known = {page.persons[at]: text for at, text in page.carriers.items()}
+            assert known == await here.directory.carriers(page.persons)
         found += more
     return [(page.township, one) for page in found for one in page.recipients]
 
@@ -102,6 +105,8 @@ async def change(here: Town, what: str, number: int, village: str) -> None:
                 await rights.erase(phone(number), name, "clerk")
             case "readmit":
                 await rights.readmit(phone(number), name, "clerk")
+            case "moved":
+                await here.directory.refused([here.person(name, number)], ["mobile"])
             case "gone":
                 await here.directory.retire([here.person(name, number)])
     except Refused:
@@ -110,7 +115,20 @@ async def change(here: Town, what: str, number: int, village: str) -> None:
 
 CHANGES = st.tuples(
     st.sampled_from(
-        ["resident", "resident", "resident", "official", "list", "tried", "out", "in", "erase", "readmit", "gone"]
+        [
+            "resident",
+            "resident",
+            "resident",
+            "official",
+            "list",
+            "tried",
+            "out",
+            "in",
+            "erase",
+            "readmit",
+            "gone",
+            "moved",
+        ]
     ),
     st.integers(1, 12),
     st.sampled_from(VILLAGES),
