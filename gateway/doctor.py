@@ -233,6 +233,7 @@ def _pools(rules: Policy, installed: Collection[str], enabled: Mapping[str, Chan
                 "correct `roads` in plan.toml, or install the channel's file in channels/",
             )  # fmt: skip
         on = {road: enabled[road].carriers for road in roads if road in enabled}
+        yield from _registrations(rules, on)
         if not on:
             yield Verdict("channels", "note", f"{pool}: none of its roads is on; its fallback takes its place")
             continue
@@ -246,6 +247,26 @@ def _pools(rules: Policy, installed: Collection[str], enabled: Mapping[str, Chan
             )  # fmt: skip
         else:
             yield Verdict("channels", "ok", f"{pool}: every number has a road ({', '.join(on)})")
+
+
+def _registrations(rules: Policy, roads: Mapping[str, frozenset[str]]) -> Iterator[Verdict]:
+    """Check that each issuer's signature is registered wherever its texts go (D11)."""
+    lint = rules.tables.lint
+    if roads and not lint.signature:
+        yield Verdict(
+            "signatures", "warning", f"nothing says where signatures are registered, and {', '.join(roads)} are on; a "
+            "carrier refuses one it does not know", "write [[signature]] rows into lint.toml, as the carriers confirm",
+        )  # fmt: skip
+    for road, carriers in roads.items():
+        lacks: dict[str, list[str]] = {}
+        for issuer in rules.issuers:
+            for carrier, status in lint.unregistered(issuer.id, road, carriers).items():
+                lacks.setdefault(f"{carrier} ({status})", []).append(issuer.id)
+        for where, units in lacks.items():
+            yield Verdict(
+                "signatures", "error", f"{road}: not registered at {where}: {', '.join(units)}; they are refused",
+                "register the signature with the carrier (7 to 10 working days), then write it into lint.toml",
+            )  # fmt: skip
 
 
 def _enable(names: list[str]) -> str:

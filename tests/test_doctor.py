@@ -133,6 +133,44 @@ def test_planned_channels_that_are_off_are_named(policy: Policy) -> None:
     assert not [verdict for verdict in verdicts if "noop" in verdict.text + verdict.fix]
 
 
+def test_a_pool_says_whose_numbers_have_no_road(policy: Policy) -> None:
+    """A county must not learn in a flood that nobody serves its telecom numbers."""
+
+    def said(severity: str, *carriers: str) -> list[str]:
+        road = Fake()
+        road.carriers = frozenset(carriers)
+        verdicts = list(doctor.channels(policy, PLANNED | {"sms_cmpp"}, {"sms_cmpp": road}, facts()))
+        return [text for text in bad(verdicts, severity) if text.startswith("sms:")]
+
+    assert said("warning", "mobile") == [
+        "sms: no such channel: sms_http; these roads are passed over",
+        "sms: no road that is on serves unicom, telecom: their people are left to the fallback",
+    ]
+    assert said("ok") == ["sms: every number has a road (sms_cmpp)"]
+    nobody = bad(doctor.channels(policy, PLANNED, {"sms_twilio": Fake()}, facts()), "note")
+    assert "sms: none of its roads is on; its fallback takes its place" in nobody
+
+
+def test_a_signature_no_carrier_knows_is_an_error(policy: Policy) -> None:
+    """Registration takes ten days: it is missed now, or in the first red warning (D11)."""
+    road = Fake()
+    road.carriers = frozenset({"mobile"})
+    assert any(
+        "nothing says where" in text
+        for text in bad(doctor.channels(policy, PLANNED, {"sms_cmpp": road}, facts()), "warning")
+    )
+    content = json.loads(policy.to_bytes())
+    units = [issuer["id"] for issuer in content["authority"]["issuer"]]
+    row = {"account": "sms_cmpp", "port": "", "carrier": "mobile"}
+    content["lint"]["signature"] = [row | {"unit": unit, "status": "registered"} for unit in units[1:]]
+    content["lint"]["signature"] += [row | {"unit": units[0], "status": "refused"}]
+    registered = Policy.from_bytes(json.dumps(content).encode())
+    texts = [
+        text for text in bad(doctor.channels(registered, PLANNED, {"sms_cmpp": road}, facts())) if "regist" in text
+    ]
+    assert texts == [f"sms_cmpp: not registered at mobile (refused): {units[0]}; they are refused"]
+
+
 def test_the_channel_that_reaches_nobody_is_never_silently_on(policy: Policy) -> None:
     """It calls everybody delivered: left on after a bench, a county believes itself warned."""
     texts = bad(doctor.channels(policy, PLANNED, {"noop": Fake()}, facts()), "warning")

@@ -284,3 +284,33 @@ def test_only_a_rendered_text_can_be_held_against_its_facts() -> None:
     """A text from elsewhere has no facts; the mistake is ours and must not pass as clean."""
     with pytest.raises(ValueError, match="only a text of this renderer"):
         RENDERER.check(warning(), Rendered("x", "y", 1), None, RULES)
+
+
+def test_a_text_of_more_segments_than_the_policy_allows_is_too_long() -> None:
+    """A phone on a weak network puts long texts together late or never; red is said all the same."""
+    rules = LintFile(most_segments=2)
+    long = "【泌阳县气象局】" + "雨" * 140
+    assert ("too_long", "error") in [(one.code, one.severity) for one in lint(long, rules=rules)]
+    assert ("too_long", "warning") in [(one.code, one.severity) for one in lint(long, rules=rules, urgent=True)]
+    assert "too_long" not in {one.code for one in lint(long[:130], rules=rules)}
+    assert "too_long" not in {one.code for one in lint(long, rules=rules, signed=False)}
+
+
+def test_a_signature_counts_only_where_it_is_registered() -> None:
+    """Per unit, account and carrier (D11): what is pending with one carrier is refused there, whatever the others say."""
+
+    def row(account: str, carrier: str, status: str, port: str = "") -> dict[str, str]:
+        return {"unit": "qxj", "account": account, "carrier": carrier, "status": status, "port": port}
+
+    rules = LintFile.model_validate(
+        {
+            "signature": [
+                row("sms_cmpp", "mobile", "pending"), row("sms_cmpp/second", "mobile", "registered", "10657300"),
+                row("sms_http", "mobile", "registered"), row("sms_http", "unicom", "refused"),
+            ]
+        }
+    )  # fmt: skip
+    assert rules.unregistered("qxj", "sms_cmpp", {"mobile"}) == {}
+    assert rules.unregistered("qxj", "sms_http", ()) == {"telecom": "missing", "unicom": "refused"}
+    assert rules.unregistered("slj", "sms_cmpp", {"mobile"}) == {"mobile": "missing"}
+    assert LintFile().unregistered("slj", "sms_cmpp", {"mobile"}) == {}

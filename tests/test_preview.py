@@ -528,3 +528,13 @@ def test_targets_meet_only_where_their_villages_do() -> None:
     assert overlap([left], [right]) == ()
     assert overlap([left], [Target(FLOWER), Target(WATER)]) == (FLOWER,)
     assert overlap([Target(WATER), Target(OLD)], [Target(OLD), Target(WATER)]) == (WATER, OLD)
+
+
+async def test_the_very_same_sms_to_the_same_people_is_a_finding_while_it_is_fresh(desk: Desk) -> None:
+    """Carriers block it, and the village would not hear what the issuer believes it has said again."""
+    await desk.issue()
+    found = await look(desk, identifier="second")
+    (one,) = [one for one in found["warnings"] if one["code"] == "same_text"]
+    assert (one["severity"], one["message"].startswith("sms_twilio: ")) == ("warning", True)
+    desk.core.policy = Policy.from_bytes(POLICY.to_bytes().replace(b'"same_text_min":30', b'"same_text_min":0'))
+    assert "same_text" not in {one["code"] for one in (await look(desk, identifier="third"))["warnings"]}

@@ -26,7 +26,7 @@ def check(tables: Tables) -> Tables:
     findings = [*_unique(tables), *_hazards_exist(tables), *_issuers_exist(tables), *_channels_exist(tables)]
     findings += _trust_is_whole(tables)
     findings += [*_levels_are_whole(tables), *_grants_are_lawful(tables), *_green_is_possible(tables)]
-    findings += _plan_is_whole(tables)
+    findings += [*_plan_is_whole(tables), *_roads_are_apart(tables), *_registrations_are_clear(tables)]
     if findings:
         raise ConfigError("\n".join(findings))
     return tables
@@ -46,17 +46,32 @@ def _unique(tables: Tables) -> Iterator[str]:
         yield f"authority.toml: issuer: {key} is the id, sender or national code of two issuers; keep one"
     for name in _repeated(channel.name for channel in tables.plan.channel):
         yield f"plan.toml: channel: {name} is declared twice; keep one"
-    roads = [road for channel in tables.plan.channel for road in channel.roads]
-    for name in _repeated((*roads, *({channel.name for channel in tables.plan.channel} & set(roads)))):
-        yield f"plan.toml: channel.roads: {name} is the road of one pool only, and no channel beside it; keep one"
-    for channel in tables.plan.channel:
-        for road in channel.roads:
-            if not road.startswith(f"{channel.name}_"):
-                yield f"plan.toml: channel.roads: {road}: a road of {channel.name} is named {channel.name}_…; remove it"
     for word in _repeated(f"{word} ({row.language})" for row in tables.lint.forbidden for word in row.words):
         yield f"lint.toml: forbidden: {word} stands in two places; keep one"
     if _repeated(token.sha256 for token in tables.tokens.token):
         yield "tokens.toml: token.sha256: one token stands for two persons; give each their own"
+
+
+def _roads_are_apart(tables: Tables) -> Iterator[str]:
+    """Refuse a road of two pools, or beside its pool: somebody would be told twice."""
+    channels = tables.plan.channel
+    roads = [road for channel in channels for road in channel.roads]
+    for name in _repeated((*roads, *({channel.name for channel in channels} & set(roads)))):
+        yield f"plan.toml: channel.roads: {name} is the road of one pool only, and no channel beside it; keep one"
+    for channel in channels:
+        for road in channel.roads:
+            if not road.startswith(f"{channel.name}_"):
+                yield f"plan.toml: channel.roads: {road}: a road of {channel.name} is named {channel.name}_…; remove it"
+
+
+def _registrations_are_clear(tables: Tables) -> Iterator[str]:
+    """Refuse two statuses of one signature, and one of nobody."""
+    rows = tables.lint.signature
+    for unit, account, port, carrier in _repeated((row.unit, row.account, row.port, row.carrier) for row in rows):
+        where = f"{account} {port}".strip()
+        yield f"lint.toml: signature: {unit} at {carrier} for {where} stands in two rows; keep one"
+    for unit in sorted({row.unit for row in rows} - {issuer.id for issuer in tables.authority.issuer}):
+        yield f"lint.toml: signature.unit: {unit} is no issuer of authority.toml; correct or remove the rows"
 
 
 def _hazards_exist(tables: Tables) -> Iterator[str]:

@@ -26,7 +26,7 @@ from gateway.preview.shape import (
     StepOut,
     split_reasons,
 )
-from gateway.preview.words import before, gathered, texts
+from gateway.preview.words import before, gathered, same_text, texts, unregistered
 from gateway.routing import ORDER
 from gateway.standing import OWN, ROLES, WRITERS, Event, Standing
 
@@ -48,6 +48,7 @@ async def preview(core: Core, data: bytes, principal: Principal, now: datetime |
     people = audience.told(counts)
     steps = _steps(core, plan, counts, now)
     words = texts(core, alert, plan, await before(core, alert))
+    frame = [*unregistered(core, alert, plan), *await same_text(core, alert, plan, words)]
     beside, more = await conflicts(core, prepared, now)
     deciders = _deciders(core, prepared, principal)
     groups = {group: sum(number for (_, one), number in people.items() if one is group) for group in Group}
@@ -71,7 +72,7 @@ async def preview(core: Core, data: bytes, principal: Principal, now: datetime |
         needs=list(plan.needs),
         deciders=deciders,
         alarms=list(prepared.route.alarms),
-        warnings=[*map(Finding.of, prepared.warnings), *own, *_too_late(steps), *more, *gathered(words)],
+        warnings=[*map(Finding.of, prepared.warnings), *own, *_too_late(steps), *more, *gathered(words), *frame],
         halts=await halts(core, plan),
         conflicts=beside,
         targets=audience.townships(core, plan.targets),

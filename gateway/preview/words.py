@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from datetime import timedelta
+from typing import Literal, NamedTuple
 
 from gateway.compose import SIGNED
 from gateway.core import Core
@@ -11,8 +12,10 @@ from gateway.errors import ConfigError
 from gateway.model import Alert, Document, Level, Notice, Plan, Step, Target
 from gateway.planner import cut
 from gateway.ports import Page
+from gateway.preview.conflict import LOOKED_AT, overlap
 from gateway.preview.shape import Finding, Words
 from gateway.render import segment_count, utf16_units
+from gateway.standing import Standing
 from gateway.telling import voices
 
 SHOWN = frozenset({"error", "warning"})
@@ -42,7 +45,51 @@ async def text_findings(core: Core, alert: Alert, plan: Plan) -> list[Finding]:
     for step in _telling(plan.steps):
         examples = {one.info: one for one in reversed(_examples(core, alert, plan, step))}
         rendered += [_words(core, alert, plan, previous, step, one) for one in examples.values()]
-    return gathered(rendered)
+    return [*gathered(rendered), *unregistered(core, alert, plan), *await same_text(core, alert, plan, rendered)]
+
+
+def unregistered(core: Core, alert: Alert, plan: Plan) -> list[Finding]:
+    """Say which carriers would refuse the issuer's signature on a road of the plan (D11)."""
+    issuer = core.policy.issuer(alert.sender)
+    pools = dict.fromkeys(step.audience.channel for step in plan.steps if step.audience.channel in core.policy.pools)
+    roads = [road for pool in pools for road in core.policy.roads(pool) if road in core.channels]
+    found = []
+    for road in roads if issuer else ():
+        lacks = core.policy.tables.lint.unregistered(issuer.id if issuer else "", road, core.channels[road].carriers)
+        if lacks:
+            stands = ", ".join(f"{carrier} ({status})" for carrier, status in lacks.items())
+            text = f"{road}: the signature is not registered at {stands}: these texts are refused; see lint.toml"
+            found.append(Finding(code="signature_unregistered", severity=_grave(alert), message=text))
+    return found
+
+
+async def same_text(core: Core, alert: Alert, plan: Plan, rendered: Sequence[Words]) -> list[Finding]:
+    """Say so where the same people had the very same SMS a short while ago: carriers take the second for spam."""
+    mine = {(one.channel, one.text) for one in rendered if one.text and one.channel.startswith(SIGNED)}
+    since = core.clock.now() - timedelta(minutes=core.policy.tables.lint.same_text_min)
+    rows = await core.store.outbox.in_force(core.clock.now(), LOOKED_AT) if mine else []
+    for row in rows:
+        recent = row.alert.id != alert.id and row.standing == Standing.ACTIVE and row.accepted_at > since
+        if not recent or not overlap((*plan.targets, *plan.leaving), (*row.plan.targets, *row.plan.leaving)):
+            continue
+        theirs = {(one.channel, one.text) for one in await texts_of(core, row.alert, row.plan)}
+        if both := sorted({channel for channel, _ in mine & theirs}):
+            minutes = max(1, round((core.clock.now() - row.accepted_at).total_seconds() / 60))
+            text = (
+                f"{', '.join(both)}: {row.alert.id} told the same people the very same {minutes} minutes ago, and "
+                "carriers block the second: say what is new"
+            )
+            return [Finding(code="same_text", severity=_grave(alert), message=text)]
+    return []
+
+
+def _grave(alert: Alert) -> Literal["error", "warning"]:
+    """Nobody should stop to mend a red warning or an evacuation instruction."""
+    return "warning" if _urgent(alert) else "error"
+
+
+def _urgent(alert: Alert) -> bool:
+    return alert.level is Level.RED or alert.document is Document.EVACUATION
 
 
 def gathered(rendered: Sequence[Words]) -> list[Finding]:
@@ -110,8 +157,7 @@ def _words(core: Core, alert: Alert, plan: Plan, previous: Alert | None, step: S
     try:
         said = core.composer.rendered(alert, plan, previous, batch, (), home=example.village, again=False)
         title, text, shortened = said.title, said.text, said.cut
-        urgent = alert.level is Level.RED or alert.document is Document.EVACUATION
-        lint = core.renderer.check(alert, said, previous, core.policy.tables.lint, urgent=urgent)
+        lint = core.renderer.check(alert, said, previous, core.policy.tables.lint, urgent=_urgent(alert))
         findings = list(map(Finding.on_text, lint))
     except ConfigError as error:
         findings = [_unrenderable(core, alert, batch.channel, error)]

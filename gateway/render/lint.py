@@ -65,6 +65,8 @@ def lint(
     """
     rules = rules or LintFile()
     found = [*_contacts(text), *_forbidden(text, language, rules), *_missing(text, parts, rules)]
+    if signed and (number := segment_count(text)) > rules.most_segments:
+        found.append(Finding("too_long", "error", f"{number} SMS segments, {rules.most_segments} at most: shorten it"))
     if urgent:
         found = [one._replace(severity="warning") for one in found]
     found += _frame(text, signed=signed, actual=actual, signature=signature)
