@@ -297,7 +297,7 @@ def test_a_text_of_more_segments_than_the_policy_allows_is_too_long() -> None:
 
 
 def test_a_signature_counts_only_where_it_is_registered() -> None:
-    """Per unit, account and carrier (D11): what is pending with one carrier is refused there, whatever the others say."""
+    """Per unit, account and carrier (D11): what is pending with one carrier is refused there."""
 
     def row(account: str, carrier: str, status: str, port: str = "") -> dict[str, str]:
         return {"unit": "qxj", "account": account, "carrier": carrier, "status": status, "port": port}
