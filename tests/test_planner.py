@@ -29,9 +29,10 @@ from gateway.model import (
     Step,
     Target,
 )
-from gateway.planner import AT_ONCE, LEFT_S, WORK, Planner, only
+from gateway.planner import AT_ONCE, LEFT_S, WORK, Planner
 from gateway.ports import Draft, Page, Settled
 from gateway.relay import LANE_ROOM, Relay
+from gateway.road import only
 from gateway.store import Store
 
 
