@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from gateway import metrics
-from gateway.ports import Directory
+from gateway.ports import Directory, Place
 from gateway.road import Roads
 from gateway.store import Store
 
@@ -28,7 +28,7 @@ class Portability:
         await self._directory.refused(people, self._roads.carriers(channel))
         metrics.elsewhere.labels(channel).inc(len(people))
 
-    async def reported(self, places: Sequence[tuple[str, int]]) -> None:
+    async def reported(self, places: Sequence[Place]) -> None:
         """Note the same of the people at these places, (batch, position)."""
         if not places:
             return

@@ -14,7 +14,7 @@ from typing import Protocol
 from gateway import log, metrics
 from gateway.channel import Event
 from gateway.model import DeviceEvent, Job, Progress, Record, Reply, Report, Target
-from gateway.ports import Clock, Directory
+from gateway.ports import Clock, Directory, Place
 from gateway.store import Store
 
 HEARD = frozenset({"1", "１", "一", "收到", "到岗"})
@@ -46,7 +46,7 @@ class Receipts:
         people: People,
         clock: Clock,
         on_device: Callable[[DeviceEvent], None],
-        elsewhere: Callable[[Sequence[tuple[str, int]]], Awaitable[None]] | None = None,
+        elsewhere: Callable[[Sequence[Place]], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
         self._people = people

@@ -206,8 +206,11 @@ class Sender:
             batch.id, number, attempt, owner, positions, ordered, channel.name, self._clock.now(),
             min(*due, max(batch.deadline, self._clock.now())) if due else None, counted,
         )  # fmt: skip
-        if not await self._ledger.settle(settled):
+        kept = await self._ledger.settle(settled)
+        if not kept.owned:
             _log.warning("lease_lost", batch=batch.id, slice=number)
+        if kept.elsewhere:  # the carrier's report was here before its answer
+            await self._refused(channel, [batch.persons[at] for _, at in kept.elsewhere])
         _count(channel.name, ordered)
         if any(one.code == GONE for one in distinct(ordered)):
             here = zip(positions, ordered, strict=True)
@@ -239,10 +242,14 @@ class Sender:
 
     async def _learn(self, channel: Channel, slice_: Slice, receipts: Sequence[Receipt]) -> None:
         """Have it kept whose number is another carrier's: before it counts as failed, so that it is known by then."""
-        if self._elsewhere is None or not any(isinstance(one.error, Elsewhere) for one in distinct(receipts)):
+        if not any(isinstance(one.error, Elsewhere) for one in distinct(receipts)):
             return
         both = zip(slice_.persons, receipts, strict=True)
-        people = [person for person, receipt in both if isinstance(receipt.error, Elsewhere)]
+        await self._refused(channel, [person for person, receipt in both if isinstance(receipt.error, Elsewhere)])
+
+    async def _refused(self, channel: Channel, people: Sequence[int]) -> None:
+        if self._elsewhere is None:
+            return
         try:
             await self._elsewhere(channel.name, people)
         except StoreDown:  # what was sent is settled all the same; the next refusal tells it again

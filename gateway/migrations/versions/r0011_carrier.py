@@ -5,8 +5,8 @@ It changes where a text goes, so the triggers of migration 0008 count a change o
 
 from alembic import op
 
-revision = "0009"
-down_revision = "0008"
+revision = "0011"
+down_revision = "0010"
 
 
 def upgrade() -> None:
