@@ -151,6 +151,7 @@ class WebPush(PerRecipient):
     """Send encrypted notifications to browsers."""
 
     name: ClassVar[str] = "web_push"
+    report_s: ClassVar[float] = 0.0
     groups: ClassVar[frozenset[Group]] = frozenset({Group.SUBSCRIBERS, Group.RESIDENTS})
     Settings = WebPushSettings
     settings: WebPushSettings

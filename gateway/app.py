@@ -61,11 +61,13 @@ from gateway.relay import Relay, Worker, queue
 from gateway.render import Renderer
 from gateway.road import NO_ROADS, Roads, with_pools
 from gateway.sender import Sender
+from gateway.session import NOTE_S, Sessions
 from gateway.settings import Settings
 from gateway.signer import Keys
 from gateway.state import FallbackState, LocalState, RedisState, Valkey
 from gateway.store import Store
 from gateway.store.lease import RENEW_S
+from gateway.store.silence import EVERY_S, Silence
 from gateway.sweeper import POLL_S, Pickup, Sweeper, forever
 
 ROLES = frozenset({"api", "planner", "worker", "hub", "scheduler"})
@@ -327,12 +329,12 @@ class App:
         for name, channel in mine.items():
             await channel.open(links[name])
             self._stack.push_async_callback(channel.close)
-        await self._serve_http(mine, links)
+        await self._serve_http(links)
         self._listen_to_others()
         self._run("leases", forever(self.store.leases.renew, RENEW_S, self.clock))
         self._run("memory", forever(self.guard.keep, MEMORY_S, self.clock))
-        plain = {name: one for name, one in mine.items() if not isinstance(one, Sockets)}
-        if "worker" in self.roles:
+        plain = {name: one for name, one in mine.items() if self._works(one)}
+        if plain:
             await self._start_worker(plain, composer, links)
         if self.roles & {"api", "planner"}:
             self._run("relay", self.relay.run())
@@ -348,6 +350,9 @@ class App:
             lifecycle = Lifecycle(self.store, self.clock)
             self._run("restored", forever(self.guard.ring, MEMORY_S, self.clock))
             self._run("timers", forever(self._sweeper().timers, POLL_S, self.clock))
+            waits = {name: one.report_s for name, one in self.channels.items() if one.report_s}
+            silence = Silence(self.store.database, self.clock, waits)
+            self._run("silence", forever(silence.work, EVERY_S, self.clock))
             self._run("seal", forever(lifecycle.seal, SEAL_S, self.clock))
             gauges = self._gauges()
             self._run("gauges", forever(gauges.work, GAUGES_S, self.clock))
@@ -365,9 +370,15 @@ class App:
         worker = Worker(self.broker, sender, plain)
         self._stack.push_async_callback(worker.stop)
         await worker.start(self.lanes)
-        if Lane.GREEN in self.lanes:
-            pickup = Pickup(self.store.outbox, worker, tuple(plain), urgent=not self.settings.embedded)
+        sessions = {name: one for name, one in plain.items() if one.sessions}
+        if picked := tuple(plain if Lane.GREEN in self.lanes else sessions):
+            pickup = Pickup(self.store.outbox, worker, picked, urgent=not self.settings.embedded)
             self._run("pickup", forever(pickup.sweep, POLL_S, self.clock))
+        if sessions:
+            watch = Sessions(sessions, worker, self.store.outbox, self.clock)
+            watch.check()
+            self._run("sessions", watch.run())
+            self._run("note sessions", forever(watch.note, NOTE_S, self.clock))
 
     def _planned(self) -> Mapping[Lane, timedelta]:
         """Whoever accepts plans the green steps; a planner process all others, and green ones that were left."""
@@ -397,10 +408,14 @@ class App:
         return [queue(name, lane) for name in plain for lane in Lane]
 
     def _mine(self, channel: Channel) -> bool:
-        """Whether this process runs the channel: hubs hold sockets, workers send, the API takes callbacks."""
-        if isinstance(channel, Sockets):
+        """Whether this process opens the channel: hubs hold sockets and sessions, the API takes callbacks."""
+        if isinstance(channel, Sockets) or channel.sessions:
             return "hub" in self.roles
         return bool(self.roles & {"worker", "api"})
+
+    def _works(self, channel: Channel) -> bool:
+        """Whether this process consumes the channel's queues."""
+        return not isinstance(channel, Sockets) and ("hub" if channel.sessions else "worker") in self.roles
 
     def _allowed(self, channel: Channel, live: Collection[str]) -> bool:
         """Refuse real endpoints until two people have made the channel live (rule 11)."""
@@ -427,10 +442,10 @@ class App:
         self._stack.push_async_callback(broker.close)
         return broker
 
-    async def _serve_http(self, mine: Mapping[str, Channel], links: Mapping[str, GatewayLink]) -> None:
+    async def _serve_http(self, links: Mapping[str, GatewayLink]) -> None:
         served = {
-            name: one for name, one in mine.items()
-            if (isinstance(one, Sockets) and "hub" in self.roles) or "api" in self.roles
+            name: one for name, one in self.channels.items()
+            if ("hub" if isinstance(one, Sockets) else "api") in self.roles
         }  # fmt: skip
         application = make_app(self.core) if "api" in self.roles else bare_app()
         for name, channel in served.items():
@@ -472,9 +487,9 @@ class App:
             return
         if "hub" in self.roles:
             self._run("commands", self._listen_hubs())
-        if self.roles & {"planner", "worker"}:
+        if self.roles & {"planner", "worker", "hub"}:
             self._run("busy", self._listen_busy())
-        if "worker" in self.roles:
+        if self.roles & {"worker", "hub"}:
             self._run("say busy", self._say_busy())
 
     async def _listen(self) -> None:

@@ -121,6 +121,8 @@ class Channel(ABC):
     """Longest time one `send` call takes before its outcome is ambiguous; leases exceed it."""
     text_limit: ClassVar[int] = 500
     """Longest text in UTF-16 units."""
+    report_s: ClassVar[float] = 48 * 3600.0
+    """After this time a recipient on whom the provider has not reported is unknown; 0: it never reports."""
     sessions: ClassVar[bool] = False
     """True: keeps a limited number of connections to a carrier; runs in hubs, which consume all its lanes."""
     idempotent: ClassVar[bool] = False

@@ -37,6 +37,9 @@ deliveries = _counter("deliveries_total", "Recipients by state reached at settle
 reports = _counter("reports_total", "Later facts from providers and devices", "channel", "state")
 unmatched_reports = _gauge("unmatched_reports", "Reports whose submit has not shown up")
 leases_lost = _counter("leases_lost_total", "Carrier connections given up to another process", "channel")
+sessions_up = _gauge("sessions_up", "1 while this process has a connection to the channel's carrier", "channel")
+silent = _counter("silent_recipients_total", "Recipients the provider never reported on in time", "channel")
+reports_dropped = _counter("reports_dropped_total", "Reports whose submit never showed up", "channel")
 retries = _counter("retries_total", "Recipients to be tried again, by why", "channel", "why")
 possible_duplicates = _counter("possible_duplicates_total", "Doubtful recipients sent once more", "channel")
 elsewhere = _counter("elsewhere_total", "Numbers a carrier said are another one's", "channel")
@@ -92,6 +95,8 @@ def begin(channels: Collection[str]) -> None:
         channel_down.labels(channel)
         claims_lapsed.labels(channel)
         leases_lost.labels(channel)
+        silent.labels(channel)
+        reports_dropped.labels(channel)
         possible_duplicates.labels(channel)
         elsewhere.labels(channel)
         for why in WHYS:

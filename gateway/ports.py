@@ -157,6 +157,12 @@ class Broker(Protocol):
     async def consume(self, queue: str, prefetch: int, take: Callable[[Message], None]) -> None:
         """Call `take` for each message; it only starts a task the caller owns. Survives reconnects."""
 
+    def pause(self, queue: str) -> None:
+        """Take no more from a queue and give back what is unacked, to be redelivered; to others at once."""
+
+    def resume(self, queue: str) -> None:
+        """Consume a paused queue again."""
+
     async def depths(self) -> dict[str, int]:
         """Messages ready per queue; empty when the broker is down."""
 
@@ -383,6 +389,12 @@ class Outbox(Protocol):
 
     async def note_outage(self, channel: str, outage: Outage | None) -> None:
         """Let every process know that a channel's carrier is down, or that it is up again."""
+
+    async def note_sessions(self, up: Collection[str], down: Mapping[str, datetime]) -> None:
+        """Let every process know which channels have a session here, and which have had none since when.
+
+        A channel that has none anywhere is an outage.
+        """
 
     async def stop(self, alert: str, reason: str, record: Record, why: str = "") -> bool:
         """Make every later claim of the alert fail, stop its plan and its commands; `why` stands in its life."""

@@ -139,6 +139,8 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._now: dict[str, asyncio.Event] = {}
         self._picked: set[str] = set()
+        self._paused: set[str] = set()
+        self._left: set[str] = set()  # channels of which messages were left unacked
         self._slots = {
             (name, lane): asyncio.Semaphore(one.concurrency * PREFETCH[lane])
             for name, one in channels.items()
@@ -146,10 +148,32 @@ class Worker:
         }
 
     async def start(self, lanes: Collection[Lane] = tuple(Lane)) -> None:
-        """Begin to consume, green first."""
-        for lane in (lane for lane in Lane if lane in lanes):
+        """Begin to consume, green first; all lanes of a channel whose connections only this process may have."""
+        for lane in Lane:
             for name, channel in self._channels.items():
-                await self._broker.consume(queue(name, lane), channel.concurrency * PREFETCH[lane], self._take)
+                if lane in lanes or channel.sessions:
+                    await self._broker.consume(queue(name, lane), channel.concurrency * PREFETCH[lane], self._take)
+
+    def able(self) -> list[str]:
+        """Channels that this process can send on now."""
+        return [name for name, channel in self._channels.items() if channel.up()]
+
+    def check(self) -> None:
+        """Leave the work of a channel that is not up to others, and take it again once it is.
+
+        What was taken and not begun goes back to the broker with the rest.
+        """
+        for name, channel in self._channels.items():
+            up, paused = channel.up(), name in self._paused
+            if not paused and (not up or name in self._left):
+                self._paused.add(name)
+                self._left.discard(name)
+                for lane in Lane:
+                    self._broker.pause(queue(name, lane))
+            elif paused and up:
+                self._paused.discard(name)
+                for lane in Lane:
+                    self._broker.resume(queue(name, lane))
 
     def _take(self, message: Message) -> None:
         """Start a task we own: the broker's client may cancel its own callbacks when a connection drops."""
@@ -172,7 +196,8 @@ class Worker:
         try:
             await self._once(batch)
         except Stopping:
-            return  # unacked: the broker gives it to another worker, or to this one's successor
+            self._left.add(batch.channel)
+            return  # unacked: the broker gives it to another worker, or to this one later, or to its successor
         except Exception:
             _log.exception("batch_failed", batch=batch.id)
             metrics.alarms.labels("batch_failed").inc()

@@ -75,7 +75,7 @@ class Composer(Protocol):
 
 
 class Stopping(MingluoError):
-    """This process takes no new slices."""
+    """This process takes no new slices, or none of this channel."""
 
 
 class Outcome(NamedTuple):
@@ -122,7 +122,7 @@ class Sender:
         """Work off every slice that may be worked off now; return when the broker's copy may be acked.
 
         Raises:
-            Stopping: the process ends; the copy must not be acked.
+            Stopping: the process ends, or has no connection on which it could send; the copy must not be acked.
         """
         channel, breaker = self.channels[batch.channel], self._breakers[batch.channel]
         self._gate.enter(batch.lane)
@@ -131,7 +131,7 @@ class Sender:
             repeatable = await self._composer.repeatable(batch)
             unused = 0  # units that were waited for and not sent
             for number in range(batch.slices):
-                if self._stopping:
+                if self._stopping or not channel.up():
                     raise Stopping
                 if batch.lane is not Lane.GREEN:
                     await self._gate.step_aside(batch.lane)

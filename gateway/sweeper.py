@@ -50,17 +50,18 @@ class Pickup:
     def __init__(self, outbox: Outbox, worker: Worker, channels: Collection[str], *, urgent: bool) -> None:
         self._outbox = outbox
         self._worker = worker
-        self._channels = channels
+        self._channels = frozenset(channels)
         self._urgent = urgent
 
     async def sweep(self) -> None:
-        """One round."""
-        found = await self._outbox.ready([Lane.GREEN], self._channels, DIRECT_AFTER_S, LIMIT)
+        """One round; what this process cannot send now is left to those that can."""
+        channels = [name for name in self._worker.able() if name in self._channels]
+        found = await self._outbox.ready([Lane.GREEN], channels, DIRECT_AFTER_S, LIMIT)
         if self._urgent:
-            found += await self._outbox.unconfirmed([Lane.URGENT], self._channels, URGENT_AFTER_S, LIMIT)
+            found += await self._outbox.unconfirmed([Lane.URGENT], channels, URGENT_AFTER_S, LIMIT)
         for ready in found:
             self._worker.direct(ready.body)
-        for ready in await self._outbox.in_line(self._channels, DIRECT_AFTER_S, EACH):
+        for ready in await self._outbox.in_line(channels, DIRECT_AFTER_S, EACH):
             self._worker.direct(ready.body)
 
 

@@ -323,3 +323,19 @@ async def test_queues_killed_in_their_first_second_serve_again(namespace: str) -
             await broker.consume(queue, 1, inbox.take)
         assert {(await inbox.next()).body.decode() for _ in queues} == set(queues)
         await broker.close()
+
+
+async def test_a_paused_queue_gives_back_what_it_took_and_is_taken_up_again(broker: Either) -> None:
+    """A hub that lost its carrier must not sit on the officials' messages: they come again, to it or to another."""
+    inbox = Inbox()
+    await broker.consume(QUEUE, 1, inbox.take)
+    await broker.publish(QUEUE, b"first")
+    assert (await inbox.next()).body == b"first"
+    broker.pause(QUEUE)
+    await broker.publish(QUEUE, b"second")
+    assert inbox.taken.empty()
+    broker.resume(QUEUE)
+    again = await inbox.next()
+    assert (again.body, again.redelivered) == (b"first", True)
+    await again.ack()
+    assert (await inbox.next()).body == b"second"

@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("compose", "relay", "hub", "standin"),
     ("planner",),
     ("lineage", "case"),
-    ("intake", "sweeper", "alarm", "lifecycle", "coverage", "gauge", "confirm", "watch"),
+    ("intake", "sweeper", "alarm", "lifecycle", "coverage", "gauge", "confirm", "watch", "session"),
     ("decision", "obligation", "regime", "national"),
     ("core", "preview", "report"),
     ("doctor",),

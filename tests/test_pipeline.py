@@ -60,6 +60,12 @@ class Deaf:
     async def consume(self, queue: str, prefetch: int, take: Callable[[Message], None]) -> None:
         """Deliver nothing."""
 
+    def pause(self, queue: str) -> None:
+        """Nothing is consumed."""
+
+    def resume(self, queue: str) -> None:
+        """Nothing is consumed."""
+
     async def depths(self) -> dict[str, int]:
         """Know nothing."""
         return {}

@@ -18,21 +18,28 @@ import pytest
 from test_store import NOW, HandClock, alert, batch_of, draft_of
 
 from gateway.database import Database, Tx
+from gateway.metrics import REGISTRY
 from gateway.model import Batch, Receipt, Report, State
 from gateway.ports import Kept, Settled
 from gateway.store import Store, fact
 from gateway.store.ledger import settle
+from gateway.store.silence import KEPT, REPORTS, Silence
 
 LOCKING = ("provider_ref", "FOR UPDATE", "COMMIT")  # statements whose order between processes can matter
 PARTS = ("p1", "p2", "p3")
 
 
+@pytest.fixture
+def hand() -> HandClock:
+    return HandClock()
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+async def store(request: pytest.FixtureRequest, tmp_path: Path, hand: HandClock) -> AsyncIterator[Store]:
     url = f"sqlite:///{tmp_path}/store.db" if request.param == "sqlite" else request.getfixturevalue("database_url")
     database = Database(url)
     await database.open()
-    yield Store(database, HandClock())
+    yield Store(database, hand)
     await database.close()
 
 
@@ -162,6 +169,43 @@ async def test_a_reference_with_quotes_and_backslashes_is_matched_as_it_is(store
     await store.ledger.commit([report(f"a{one}", code=one) for one in odd])
     assert await states(store, batch) == [State.DELIVERED] * 4
     assert await store.ledger.unmatched() == 4
+
+
+async def test_silence_becomes_unknown_in_time_and_a_late_report_still_counts(store: Store, hand: HandClock) -> None:
+    """Two days later somebody must see whom the carrier never spoke of; who was reached after all is not called."""
+    silence = Silence(store.database, hand, {"noop": 3600.0})
+    batch = await claimed(store)
+    await store.ledger.settle(sent(batch, *(Receipt(State.SUBMITTED, reference=f"r{number}") for number in range(2))))
+    await store.outbox.claim(batch.id, 1, "me", 20)
+    submitted = [Receipt(State.SUBMITTED), Receipt(State.FAILED)]
+    await store.ledger.settle(Settled(batch.id, 1, 1, "me", [2, 3], submitted, "noop", NOW))
+    await store.ledger.commit([report("r0")])
+    before = REGISTRY.get_sample_value("mingluo_silent_recipients_total", {"channel": "noop"}) or 0
+    hand.advance(3599)
+    await silence.work()
+    assert (await states(store, batch))[1] is State.SUBMITTED
+    hand.advance(1)
+    for _ in range(2):
+        await silence.work()
+    assert await states(store, batch) == [State.DELIVERED, State.UNKNOWN, State.UNKNOWN, State.FAILED]
+    assert REGISTRY.get_sample_value("mingluo_silent_recipients_total", {"channel": "noop"}) == before + 2
+    await store.ledger.commit([report("r1")])
+    assert (await states(store, batch))[1] is State.DELIVERED
+
+
+async def test_a_report_waits_three_days_for_its_submit_and_is_dropped_then(store: Store, hand: HandClock) -> None:
+    """Reports on another system's messages must not fill the disk; ours are never dropped."""
+    silence = Silence(store.database, hand, {"noop": 3600.0})
+    batch = await claimed(store)
+    await store.ledger.settle(sent(batch, Receipt(State.SUBMITTED, reference="ours")))
+    await store.ledger.commit([report("ours"), *(report(f"theirs-{number}") for number in range(REPORTS + 1))])
+    hand.advance(KEPT.total_seconds() - 1)
+    await silence.work()
+    assert await store.ledger.unmatched() == REPORTS + 1
+    hand.advance(1)
+    await silence.work()
+    rows = await store.database.read(lambda tx: tx.all("SELECT reference FROM provider_ref"))
+    assert rows == [("ours",)]
 
 
 # --- two processes, every interleaving ------------------------------------------------------------

@@ -46,6 +46,13 @@ class _Queue:
     publishers: deque[asyncio.Future[None]] = field(default_factory=deque)
     """Publishers waiting for room, in order."""
     consumers: list[_Consumer] = field(default_factory=list)
+    paused: bool = False
+
+    def take_back(self) -> None:
+        """Put what is unacked back to the front."""
+        for consumer in reversed(self.consumers):
+            self.waiting.extendleft((body, True) for body in reversed(consumer.unacked.values()))
+            consumer.unacked.clear()
 
 
 class LocalBroker:
@@ -70,6 +77,8 @@ class LocalBroker:
         """
         if (target := self._queues.get(queue)) is None:
             raise BrokerDown("queue not declared")
+        if target.paused and len(target.waiting) >= self._room:
+            raise BrokerDown("queue full")  # to wait for it would hold up the publishers of other channels
         if len(target.waiting) >= self._room or target.publishers:
             await self._wait_for_room(target, timeout_s)
         target.waiting.append((body, False))
@@ -86,6 +95,18 @@ class LocalBroker:
         target.consumers.append(_Consumer(prefetch, take))
         self._pump(target)
 
+    def pause(self, queue: str) -> None:
+        """Take no more from a queue and put back what is unacked."""
+        if (target := self._queues.get(queue)) is not None:
+            target.paused = True
+            target.take_back()
+
+    def resume(self, queue: str) -> None:
+        """Consume a paused queue again."""
+        if (target := self._queues.get(queue)) is not None:
+            target.paused = False
+            self._pump(target)
+
     async def depths(self) -> dict[str, int]:
         """Messages ready per queue."""
         return {name: len(queue.waiting) for name, queue in self._queues.items()}
@@ -97,10 +118,8 @@ class LocalBroker:
     async def close(self) -> None:
         """Stop consuming; what is unacked goes back to the front of its queue."""
         for queue in self._queues.values():
-            consumers, queue.consumers = queue.consumers, []
-            for consumer in reversed(consumers):
-                queue.waiting.extendleft((body, True) for body in reversed(consumer.unacked.values()))
-                consumer.unacked.clear()
+            queue.take_back()
+            queue.consumers.clear()
 
     async def _wait_for_room(self, queue: _Queue, timeout_s: float) -> None:
         turn = asyncio.get_running_loop().create_future()
@@ -118,7 +137,7 @@ class LocalBroker:
 
     def _pump(self, queue: _Queue) -> None:
         """Hand waiting messages to consumers with room, the least busy first, then let publishers go on."""
-        while queue.waiting:
+        while queue.waiting and not queue.paused:
             free = [consumer for consumer in queue.consumers if len(consumer.unacked) < consumer.prefetch]
             if not free:
                 break

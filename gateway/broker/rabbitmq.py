@@ -117,6 +117,14 @@ class RabbitBroker:
         self._subscriptions.add(self._topology.name(queue), prefetch, take)
         self._start("consume", self._consume_line)
 
+    def pause(self, queue: str) -> None:
+        """Take no more from a queue and give back what is unacked, by closing its channel; to others at once."""
+        self._subscriptions.pause(self._topology.name(queue))
+
+    def resume(self, queue: str) -> None:
+        """Consume a paused queue again."""
+        self._subscriptions.resume(self._topology.name(queue))
+
     async def depths(self) -> dict[str, int]:
         """Messages ready per queue; empty when the broker is down."""
         if (connection := self._connection) is None:

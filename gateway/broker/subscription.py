@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
 
@@ -25,10 +26,15 @@ ANSWER_S = 2.0
 _log = log.get("broker")
 
 
-class _Subscription(NamedTuple):
+@dataclass(eq=False, slots=True)
+class _Subscription:
     queue: str
     prefetch: int
     take: Callable[[Message], None]
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set unless it is paused."""
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when its present channel is to be given up."""
 
 
 class Subscriptions:
@@ -41,8 +47,23 @@ class Subscriptions:
 
     def add(self, queue: str, prefetch: int, take: Callable[[Message], None]) -> None:
         """Begin to consume `queue` (full name)."""
-        self._all.append(_Subscription(queue, prefetch, take))
+        self._all.append(subscription := _Subscription(queue, prefetch, take))
+        subscription.wanted.set()
         self._added.set()
+
+    def pause(self, queue: str) -> None:
+        """Close the queue's channel, which gives back what is unacked."""
+        for subscription in self._of(queue):
+            subscription.wanted.clear()
+            subscription.ended.set()
+
+    def resume(self, queue: str) -> None:
+        """Consume a paused queue again."""
+        for subscription in self._of(queue):
+            subscription.wanted.set()
+
+    def _of(self, queue: str) -> list[_Subscription]:
+        return [subscription for subscription in self._all if subscription.queue == queue]
 
     def clear(self) -> None:
         """Forget all; the sessions have ended."""
@@ -61,6 +82,7 @@ class Subscriptions:
 
     async def _keep(self, connection: AbstractConnection, subscription: _Subscription) -> None:
         while True:
+            await subscription.wanted.wait()
             # RabbitMQ closes the whole connection when a dead queue is consumed: wait until it confirms.
             await self._gate.opened(subscription.queue)
             try:
@@ -72,7 +94,7 @@ class Subscriptions:
 
     async def _subscribe(self, connection: AbstractConnection, subscription: _Subscription) -> None:
         """Consume until the channel closes or the broker cancels, as it does when a queue is replaced."""
-        ended = asyncio.Event()
+        ended = subscription.ended = asyncio.Event()
 
         def end(*_: Any) -> None:
             ended.set()
@@ -84,7 +106,8 @@ class Subscriptions:
                 await channel.set_qos(prefetch_count=subscription.prefetch)
                 queue = await channel.get_queue(subscription.queue, ensure=False)
                 await queue.consume(partial(_deliver, subscription.take))
-            await ended.wait()
+            if subscription.wanted.is_set():  # paused meanwhile otherwise
+                await ended.wait()
 
 
 async def _deliver(take: Callable[[Message], None], incoming: AbstractIncomingMessage) -> None:

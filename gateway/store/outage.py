@@ -6,6 +6,7 @@ while is a dead worker's and counts for nothing.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
 from gateway.database import Tx, micros, moment
@@ -16,6 +17,8 @@ from gateway.store.rows import fold_states
 
 MOVE_AFTER = timedelta(seconds=10)  # a carrier that is away for moments keeps its batches
 AT_ONCE = 100  # batches
+NO_SESSION = "no_session"  # code of an outage seen by no send: no process has a connection
+SEEN = timedelta(seconds=6)  # a session was seen by a process less than this ago
 RENEWED = timedelta(seconds=30)  # a probe comes at its time, or when there is something to send again
 
 
@@ -32,6 +35,29 @@ def note_outage(tx: Tx, channel: str, outage: Outage | None) -> None:
         until=micros(outage.until),
         code=outage.code,
     )
+
+
+def note_sessions(tx: Tx, up: Collection[str], down: Mapping[str, datetime], now: datetime) -> None:
+    """Note channels that have a session in this process; and, as outages, those that have none in any."""
+    for channel in up:
+        tx.run(
+            "INSERT INTO session (channel, until) VALUES (:channel, :until)"
+            " ON CONFLICT (channel) DO UPDATE SET until = excluded.until",
+            channel=channel,
+            until=micros(now + SEEN),
+        )
+        tx.run("DELETE FROM outage WHERE channel = :channel AND code = :code", channel=channel, code=NO_SESSION)
+    for channel, since in down.items():
+        tx.run(
+            "INSERT INTO outage (channel, since, until, code) SELECT :channel, :since, :until, :code WHERE NOT EXISTS"
+            " (SELECT 1 FROM session WHERE channel = :channel AND until > :now)"
+            " ON CONFLICT (channel) DO UPDATE SET until = excluded.until WHERE outage.code = excluded.code",
+            channel=channel,
+            since=micros(since),
+            until=micros(now + SEEN),
+            code=NO_SESSION,
+            now=micros(now),
+        )
 
 
 def outages(tx: Tx, now: datetime) -> list[Outage]:

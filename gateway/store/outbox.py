@@ -9,7 +9,7 @@ correction) or fails.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import zip_longest
 
@@ -22,7 +22,7 @@ from gateway.store.around import SUCCESSORS, Around, alert_rows, around
 from gateway.store.change import note
 from gateway.store.claim import Wanted, claim_all, defer
 from gateway.store.codec import LANE_RANK, LANES
-from gateway.store.outage import give_up, note_outage, outages
+from gateway.store.outage import give_up, note_outage, note_sessions, outages
 from gateway.store.rows import add_batches, stop_alert
 
 HELD = "held"
@@ -280,6 +280,11 @@ class SqlOutbox:
     async def note_outage(self, channel: str, outage: Outage | None) -> None:
         """Let every process know that a channel's carrier is down, or that it is up again."""
         await self._database.write(lambda tx: note_outage(tx, channel, outage))
+
+    async def note_sessions(self, up: Collection[str], down: Mapping[str, datetime]) -> None:
+        """Let every process know which channels have a session here; what has none anywhere is an outage."""
+        now = self._clock.now()
+        await self._database.write(lambda tx: note_sessions(tx, up, down, now), 5.0)
 
     async def outages(self) -> list[Outage]:
         """Carriers that are down now."""

@@ -34,6 +34,7 @@ BATCH_COLUMNS = (
     "states",
     "counts",
     "created_at",
+    "awaited",
 )
 ASKED = 1_000  # keys in one query; databases bound the number of parameters
 UNENDED = sorted({Standing.ACTIVE, *OPEN})
@@ -73,6 +74,7 @@ def add_batches(tx: Tx, batches: Sequence[Batch], now: datetime) -> None:
                 states,
                 counts_of(states),
                 at,
+                int(batch.slice > 0),
             )
         )
         bodies.append((batch.id, pack(batch)))
