@@ -16,7 +16,9 @@ from gateway.link import GatewayLink, Rate
 from gateway.model import Batch, Lane
 from gateway.relay import PREFETCH, Worker
 from gateway.sender import Sender
+from gateway.state.fallback import SHARE, FallbackState
 from gateway.state.local import LocalState
+from gateway.state.redis import RedisState
 from gateway.store.codec import pack
 
 
@@ -63,3 +65,39 @@ async def test_a_slice_that_must_wait_long_is_throttled_and_green_has_its_reserv
     assert throttled.value.after_s == 10
     await link.pace("noop", 20, Lane.GREEN)
     await link.pace("other", 1000, Lane.BULK)
+
+
+async def granted(link: GatewayLink, account: str, lane: Lane, most: int) -> int:
+    """Ask for one message after another until told to wait; return how many may leave."""
+    for number in range(most):
+        try:
+            await link.pace(account, 1, lane)
+        except Throttled:
+            return number
+    return most
+
+
+async def test_two_hubs_together_keep_to_one_accounts_rate_and_to_its_reserve(redis_url: str, namespace: str) -> None:
+    """A carrier that is sent one message a second too many closes the account; officials go before all residents."""
+    account, unasked = "sms_cmpp/yidong-1", cast(Any, None)
+    rates = {account: Rate(0.001, 40, 10)}  # as good as never refilled: what is counted is the burst
+    states = [RedisState(redis_url, namespace) for _ in range(2)]
+    hubs = [GatewayLink("sms_cmpp", rates, one, unasked, unasked, unasked, lambda: None) for one in states]
+    bulk = await asyncio.gather(*(granted(hub, account, Lane.BULK, 100) for hub in hubs for _ in range(4)))
+    assert sum(bulk) == 30
+    green = await asyncio.gather(*(granted(hub, account, Lane.GREEN, 100) for hub in hubs))
+    assert sum(green) == 10
+    assert await granted(hubs[0], "sms_cmpp/yidong-2", Lane.BULK, 100) == 100, "an account without a rate has no limit"
+    for one in states:
+        await one.close()
+
+
+async def test_hubs_that_cannot_see_each_other_keep_to_a_share_of_the_rate(namespace: str) -> None:
+    """Redis gone, delivery goes on: up to four hubs together stay within what the account allows."""
+    account, unasked = "sms_cmpp/yidong-1", cast(Any, None)
+    state = FallbackState(RedisState("redis://127.0.0.1:1/0", namespace))
+    hub = GatewayLink("sms_cmpp", {account: Rate(0.001, 40, 10)}, state, unasked, unasked, unasked, lambda: None)
+    bulk, green = await granted(hub, account, Lane.BULK, 100), await granted(hub, account, Lane.GREEN, 100)
+    assert bulk + green == 40 * SHARE
+    assert green >= 10 * SHARE
+    await state.close()

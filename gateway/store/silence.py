@@ -44,7 +44,7 @@ class Silence:
             more = True
             while more:
                 more, silent = await self._database.write(operation, 5.0)
-                metrics.silent.labels(channel).inc(silent)
+                metrics.silent_recipients.labels(channel).inc(silent)
         more = True
         while more:
             dropped = await self._database.write(lambda tx: _drop(tx, micros(now - KEPT)), 5.0)
