@@ -374,8 +374,9 @@ class App:
         if picked := tuple(plain if Lane.GREEN in self.lanes else sessions):
             pickup = Pickup(self.store.outbox, worker, picked, urgent=not self.settings.embedded)
             self._run("pickup", forever(pickup.sweep, POLL_S, self.clock))
-        if sessions:
-            watch = Sessions(sessions, worker, self.store.outbox, self.clock)
+        # Also one without sessions may know that it cannot send; what the sender then leaves must go back.
+        if watched := {name: one for name, one in plain.items() if type(one).up is not Channel.up}:
+            watch = Sessions(watched, worker, self.store.outbox, self.clock)
             watch.check()
             self._run("sessions", watch.run())
             self._run("note sessions", forever(watch.note, NOTE_S, self.clock))

@@ -1,6 +1,6 @@
 """Whether this process has a connection to each carrier, and what follows when it has none.
 
-Called by the wiring of every process that runs channels with sessions. While a channel is not up here, its queues are
+Called by the wiring of every process that sends on channels which may be unable to (`Channel.up`). While a channel is not up here, its queues are
 paused and its batches left to other processes; what was taken goes back to the broker at once. All processes note in
 the store what they have: a channel that is up nowhere for `PATIENCE` becomes an outage, although nobody has tried
 to send, so that the plan's fallbacks take over (see `store.outage`). The first that is up takes it back.
@@ -23,7 +23,7 @@ PATIENCE = timedelta(seconds=5)  # a login that is renewed takes moments
 
 
 class Sessions:
-    """Watches the channels with sessions of one process."""
+    """Watches the channels of one process that may be without a connection."""
 
     def __init__(self, channels: Mapping[str, Channel], worker: Worker, outbox: Outbox, clock: Clock) -> None:
         self._channels = channels

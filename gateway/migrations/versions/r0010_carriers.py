@@ -1,7 +1,6 @@
 """Connections of carrier accounts, and what reports tell of long texts and of numbers that moved to another carrier.
 
 `whole` is the reference of a long text's first part, in the row of each of its parts; null where there is one part.
-`session` says until when some process is known to have a connection. Batches that are `awaited` may still get reports.
 `kept_at` is when a report came whose submit was not known. The indexes hold nothing of an ordinary, matched row.
 """
 
@@ -13,12 +12,9 @@ down_revision = "0009"
 STATEMENTS = (
     "CREATE TABLE lease (account TEXT NOT NULL, slot BIGINT NOT NULL, owner TEXT NOT NULL, until BIGINT NOT NULL,"
     " PRIMARY KEY (account, slot))",
-    "CREATE TABLE session (channel TEXT PRIMARY KEY, until BIGINT NOT NULL)",
-    "ALTER TABLE batch ADD COLUMN awaited BIGINT NOT NULL DEFAULT 0",
     "ALTER TABLE provider_ref ADD COLUMN whole TEXT",
     "ALTER TABLE provider_ref ADD COLUMN elsewhere BIGINT",
     "ALTER TABLE provider_ref ADD COLUMN kept_at BIGINT",
-    "CREATE INDEX batch_awaited ON batch (channel, settled_at) WHERE awaited = 1 AND settled_at IS NOT NULL",
     "CREATE INDEX provider_part ON provider_ref (account, whole) WHERE whole IS NOT NULL",
     "CREATE INDEX provider_unmatched ON provider_ref (kept_at) WHERE batch IS NULL",
 )
