@@ -1,9 +1,10 @@
 """Whether this process has a connection to each carrier, and what follows when it has none.
 
-Called by the wiring of every process that sends on channels which may be unable to (`Channel.up`). While a channel is not up here, its queues are
-paused and its batches left to other processes; what was taken goes back to the broker at once. All processes note in
-the store what they have: a channel that is up nowhere for `PATIENCE` becomes an outage, although nobody has tried
-to send, so that the plan's fallbacks take over (see `store.outage`). The first that is up takes it back.
+Called by the wiring of every process that sends on channels which may be unable to (`Channel.up`). While a channel is
+not up here, its queues are paused and its batches left to other processes; what was taken goes back to the broker at
+once. All processes note in the store what they have: a channel that is up nowhere for `PATIENCE` becomes an outage,
+although nobody has tried to send, so that the plan's fallbacks take over (see `store.outage`). The first that is up
+takes it back.
 """
 
 from __future__ import annotations
