@@ -5,8 +5,8 @@
 
 from alembic import op
 
-revision = "0011"
-down_revision = "0010"
+revision = "0012"
+down_revision = "0011"
 
 STATEMENTS = (
     "CREATE TABLE session (channel TEXT PRIMARY KEY, until BIGINT NOT NULL)",
