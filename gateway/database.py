@@ -41,6 +41,7 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 Row = tuple[Any, ...]
 
+FEW = 64  # statements whose answers may wait for the next one that is looked at
 GROUP = 64  # operations that may share one transaction
 RECONNECT_S = 0.2
 RUNNING_S = 10.0  # a caller whose patience ends while its operation runs waits for the outcome at most so long
@@ -90,10 +91,16 @@ def _for_psycopg(sql: str) -> str:
 
 
 class Tx:
-    """One transaction. SQL takes `:name` parameters; `IN :*name` takes a sequence."""
+    """One transaction. SQL takes `:name` parameters; `IN :*name` takes a sequence.
+
+    On PostgreSQL it is a pipeline: a statement is sent at once, and waited for where its answer is looked at. What
+    fails among those sent raises with the next answer, at the latest with the commit's.
+    """
 
     def __init__(self, connection: Any, dialect: str) -> None:
         self._connection = connection
+        self._pipeline: Any = None
+        self._sent = contextlib.ExitStack()
         self.dialect = dialect
         self.known: dict[str, Any] = {}
         """What an operation has found out for those behind it in the same transaction."""
@@ -102,6 +109,28 @@ class Tx:
     def postgresql(self) -> bool:
         """Whether the database is PostgreSQL."""
         return self.dialect == "postgresql"
+
+    def begin(self) -> None:
+        """Begin; a reader's has no beginning."""
+        if self.postgresql:
+            self._pipeline = self._sent.enter_context(self._connection.pipeline())
+        self._connection.execute("BEGIN" if self.postgresql else "BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Commit, or raise what went wrong with anything that was sent."""
+        self._connection.execute("COMMIT")
+        self._settle()
+
+    def rollback(self) -> None:
+        """Undo everything."""
+        with contextlib.suppress(Exception):  # what went wrong is known already
+            self._settle()
+        self._connection.execute("ROLLBACK")
+
+    def _settle(self) -> None:
+        """End the pipeline: wait for all that was sent."""
+        self._pipeline = None
+        self._sent.close()
 
     def _execute(self, sql: str, values: dict[str, Any]) -> Any:
         if ":*" in sql:
@@ -112,7 +141,14 @@ class Tx:
 
     def run(self, sql: str, **values: Any) -> int:
         """Execute; return the number of rows changed."""
-        return int(self._execute(sql, values).rowcount)
+        cursor = self._execute(sql, values)
+        if self._pipeline is not None:
+            self._pipeline.sync()
+        return int(cursor.rowcount)
+
+    def send(self, sql: str, **values: Any) -> None:
+        """Execute; nobody waits for the answer."""
+        self._execute(sql, values)
 
     def all(self, sql: str, **values: Any) -> list[Row]:
         """Execute; return all rows."""
@@ -123,21 +159,11 @@ class Tx:
         rows = self.all(sql, **values)
         return rows[0] if rows else None
 
-    def all_after(self, first: str, sql: str, **values: Any) -> list[Row]:
-        """Execute `first`, which takes locks, then `sql`, which sees what they had to wait for; return its rows.
-
-        PostgreSQL only: both go in one round trip.
-        """
-        with self._connection.pipeline():
-            self._execute(first, values)
-            return cast(list[Row], self._execute(sql, values).fetchall())
-
     def many(self, sql: str, rows: Sequence[dict[str, Any]]) -> None:
-        """Execute once per row, on PostgreSQL without waiting in between."""
-        if not rows:
-            return
-        if len(rows) == 1:
-            self.run(sql, **rows[0])
+        """Execute once per row; nobody waits for the answers."""
+        if len(rows) <= FEW:
+            for row in rows:
+                self.send(sql, **row)
         elif self.dialect == "sqlite":
             self._connection.executemany(sql, rows)
         else:
@@ -146,11 +172,10 @@ class Tx:
 
     def counts(self, sql: str, rows: Sequence[dict[str, Any]]) -> list[int]:
         """Execute once per row, on PostgreSQL without waiting in between; return the number of rows each changed."""
-        if self.dialect == "sqlite" or len(rows) < 2:
-            return [self.run(sql, **row) for row in rows]
-        with self._connection.cursor() as cursor:
-            cursor.executemany(_for_psycopg(sql), rows, returning=True)
-            return [one.rowcount for one in cursor.results()]
+        cursors = [self._execute(sql, row) for row in rows]
+        if self._pipeline is not None:
+            self._pipeline.sync()
+        return [int(cursor.rowcount) for cursor in cursors]
 
     def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Bulk insert of rows known to be new: COPY on PostgreSQL, a prepared insert on SQLite."""
@@ -159,12 +184,20 @@ class Tx:
             marks = ", ".join("?" * len(columns))
             self._connection.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)
             return
+        self._settle()  # a pipeline takes no COPY
         kinds = _kinds(self._connection, table, names)
         sql = f"COPY {table} ({names}) FROM STDIN (FORMAT BINARY)"
         with self._connection.cursor() as cursor, cursor.copy(sql) as copy:
             copy.set_types(kinds)
             for row in rows:
                 copy.write_row(row)
+
+    def insert(self, table: str, types: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> None:
+        """Insert a page of rows known to be new; nobody waits. `types` are the columns with PostgreSQL's types."""
+        if self.dialect == "sqlite":
+            self.copy(table, list(types), rows)
+        elif rows:
+            self._insert(table, types, rows, "")
 
     def upsert(
         self, table: str, types: Mapping[str, str], rows: Sequence[Sequence[Any]], conflict: str, returning: str = ""
@@ -184,11 +217,15 @@ class Tx:
                 return [found for row in rows for found in self._connection.execute(sql, row)]
             self._connection.executemany(sql, rows)
             return []
-        arrays = ", ".join(f"%s::{kind}[]" for kind in types.values())
-        sql = f"INSERT INTO {table} ({names}) SELECT * FROM unnest({arrays}){tail}"
-        columns = zip(types.values(), zip(*rows, strict=True), strict=True)
-        done = self._connection.execute(sql, [_array(kind, column) for kind, column in columns], binary=True)
+        done = self._insert(table, types, rows, tail)
         return cast(list[Row], done.fetchall()) if returning else []
+
+    def _insert(self, table: str, types: Mapping[str, str], rows: Sequence[Sequence[Any]], tail: str) -> Any:
+        """PostgreSQL: one statement for all rows, their columns as arrays."""
+        arrays = ", ".join(f"%s::{kind}[]" for kind in types.values())
+        sql = f"INSERT INTO {table} ({', '.join(types)}) SELECT * FROM unnest({arrays}){tail}"
+        columns = zip(types.values(), zip(*rows, strict=True), strict=True)
+        return self._connection.execute(sql, [_array(kind, column) for kind, column in columns], binary=True)
 
 
 def _array(kind: str, values: Sequence[Any]) -> Any:
@@ -524,10 +561,11 @@ class Database:
         self._connection = self._connect(readonly=False)
         if self.on_connect is None:
             return
+        tx = Tx(self._connection, self.dialect)
         try:
-            self._connection.execute("BEGIN IMMEDIATE" if self.dialect == "sqlite" else "BEGIN")
-            self.on_connect(Tx(self._connection, self.dialect))
-            self._connection.execute("COMMIT")
+            tx.begin()
+            self.on_connect(tx)
+            tx.commit()
         except Exception as error:
             self._disconnect()
             if _is_away(error):
@@ -636,13 +674,13 @@ class Database:
         tx = Tx(self._connection, self.dialect)
         committing = False
         try:
-            self._connection.execute("BEGIN IMMEDIATE" if self.dialect == "sqlite" else "BEGIN")
+            tx.begin()
             results = _run(tx, group)
             committing = True
-            self._connection.execute("COMMIT")
+            tx.commit()
         except Exception as error:
             with contextlib.suppress(Exception):  # the first error is the one to report
-                self._connection.execute("ROLLBACK")
+                tx.rollback()
             if not _is_away(error):
                 raise _OneFailed(error) from None
             for operation in group:

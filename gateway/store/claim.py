@@ -60,10 +60,9 @@ def _plain(
 ) -> dict[str, Claim]:  # fmt: skip
     """Take the slices that nobody has begun and nothing stands in the way of; return their claims by owner."""
     # The locks in a statement before it: a halt or a stop they had to wait for is seen.
-    rows = tx.all_after(
-        LOCK,
+    tx.send(LOCK, alerts=sorted({one.batch.partition(".")[0] for one in wanted}))
+    rows = tx.all(
         PLAIN,
-        alerts=sorted({one.batch.partition(".")[0] for one in wanted}),
         batches=[one.batch for one in wanted],
         slices=[one.slice for one in wanted],
         owners=[one.owner for one in wanted],
