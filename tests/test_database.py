@@ -110,8 +110,8 @@ async def test_what_was_refused_for_lack_of_time_never_happens_later(small: Data
 async def test_a_caller_whose_time_ends_while_its_operation_runs_learns_the_outcome(small: Database) -> None:
     """Nobody may be told "not stored" of what is just being stored."""
     blocker = Blocker()
-    blocker.release(0.2)
-    await small.write(blocker, 0.02)
+    blocker.release(1.0)
+    await small.write(blocker, 0.5)  # long enough to begin, too short for the outcome
     assert await small.read(kept) == ["blocker"]
 
 

@@ -95,7 +95,7 @@ def move(tx: Tx, was: AlertRow, draft: Draft) -> Accepted:
         return Accepted("conflict", alert.id)
     if was.alert != alert:
         _renamed(tx, was.alert.id, alert)
-    tx.run("DELETE FROM alert_county WHERE alert = :was", was=was.alert.id)
+    tx.send("DELETE FROM alert_county WHERE alert = :was", was=was.alert.id)
     if "held" not in draft.timers:
         drop_timer(tx, "held", alert.id)
     place_alert(tx, alert.id, draft.plan)
@@ -124,7 +124,7 @@ def _known(tx: Tx, draft: Draft) -> Accepted:
 
 def _refer(tx: Tx, alert: Alert) -> None:
     for reference in alert.references:
-        tx.run(
+        tx.send(
             "INSERT INTO reference (sender, identifier, alert) VALUES (:sender, :identifier, :alert)"
             " ON CONFLICT DO NOTHING",
             sender=reference.sender,
@@ -135,12 +135,12 @@ def _refer(tx: Tx, alert: Alert) -> None:
 
 def _renamed(tx: Tx, was: str, alert: Alert) -> None:
     """Give a draft that was written anew its new references, and what belongs to it its new id."""
-    tx.run("DELETE FROM reference WHERE alert = :was", was=was)
+    tx.send("DELETE FROM reference WHERE alert = :was", was=was)
     _refer(tx, alert)
     if alert.id == was:
         return
     for table in ("decision", "minute", "obligation"):
-        tx.run(f"UPDATE {table} SET alert = :id WHERE alert = :was", id=alert.id, was=was)
+        tx.send(f"UPDATE {table} SET alert = :id WHERE alert = :was", id=alert.id, was=was)
     for kind in ("held", "expire", "partner"):
         drop_timer(tx, kind, was)
 
@@ -155,8 +155,7 @@ def _written(tx: Tx, draft: Draft) -> None:
     if draft.minute is not None:
         minute.add(tx, alert, draft.minute)
     set_timers(tx, alert, draft.timers)  # here, so that no crash behind the answer leaves anything waiting in silence
-    for kind, due in draft.obligations.items():
-        obligation.open_(tx, alert, kind, due, draft.now)
+    obligation.open_(tx, alert, draft.obligations, draft.now)
     audit.append(tx, draft.records)
     note(tx, "accepted" if draft.standing == Standing.ACTIVE else draft.standing, alert)
 
@@ -173,7 +172,7 @@ def _activate(tx: Tx, draft: Draft) -> None:
     for step in draft.plan.steps:
         cursor = draft.cursors.get(step.number, ("", "", 0))
         township, village, person = cursor or ("", "", 0)
-        tx.run(
+        tx.send(
             "INSERT INTO step (alert, number, lane, start, finished, sequence, township, village, person) VALUES"
             " (:alert, :number, :lane, :start, :finished, :sequence, :township, :village, :person)"
             " ON CONFLICT DO NOTHING",

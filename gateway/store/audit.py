@@ -40,7 +40,7 @@ def _hash(previous: str, seq: int, at: int, record: Sequence[str]) -> str:
 def take_turn(tx: Tx) -> None:
     """Wait until no other process decides anything, up to this one's commit: for what rows alone cannot keep apart."""
     if tx.postgresql:
-        tx.one(f"SELECT pg_advisory_xact_lock({LOCK})")
+        tx.send(f"SELECT pg_advisory_xact_lock({LOCK})")
 
 
 def append(tx: Tx, records: Sequence[Record]) -> None:
@@ -63,7 +63,7 @@ def append(tx: Tx, records: Sequence[Record]) -> None:
         " VALUES (:seq, :at, :actor, :action, :subject, :detail, :hash)",
         rows,
     )
-    tx.run("UPDATE audit_head SET seq = :seq, hash = :hash", seq=seq, hash=previous)
+    tx.send("UPDATE audit_head SET seq = :seq, hash = :hash", seq=seq, hash=previous)
     tx.known[HEAD] = Checkpoint(seq, previous)
 
 

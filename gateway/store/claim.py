@@ -223,7 +223,7 @@ def put_off(tx: Tx, batch: str, at: int) -> None:
 
 def _look_again(tx: Tx, batch: str, at: int) -> None:
     """Let the sweeper bring the batch up again at `at`, whatever the broker does with its copy."""
-    tx.run(
+    tx.send(
         "UPDATE batch SET not_before = :at, published_at = 0 WHERE id = :batch AND unfinished > 0", at=at, batch=batch
     )
 

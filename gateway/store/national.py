@@ -52,7 +52,7 @@ def expect(tx: Tx, alert: Alert, now: datetime) -> None:
     if not is_due(alert):
         return
     own = alert.identifier if Number.of(alert.identifier) and not _holder(tx, alert.identifier, alert.id) else ""
-    tx.run(
+    tx.send(
         "INSERT INTO national (alert, number, how, since, matched_at) VALUES (:alert, :number, :how, :now, :matched)"
         " ON CONFLICT DO NOTHING",
         alert=alert.id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from gateway.database import Database, Row, Tx, micros, moment
@@ -17,6 +18,10 @@ OPEN = (
     "answered_at IS NULL AND (kind NOT IN :*ends OR EXISTS"
     " (SELECT 1 FROM alert WHERE alert.id = obligation.alert AND alert.standing = 'active'))"
 )
+OPENED = {
+    "alert": "text", "kind": "text", "due": "bigint", "opened_at": "bigint", "actor": "text", "answer": "text",
+    "remark": "text",
+}  # fmt: skip
 COLUMNS = "alert, kind, due, opened_at, answered_at, actor, answer, remark"
 
 
@@ -25,17 +30,11 @@ def timer_name(alert: str, kind: str) -> str:
     return f"{alert} {kind}"
 
 
-def open_(tx: Tx, alert: str, kind: str, due: datetime, now: datetime) -> None:
-    """Open one inside an operation, unless it stands already; it rings from `due` on."""
-    if tx.run(
-        "INSERT INTO obligation (alert, kind, due, opened_at, actor, answer, remark)"
-        " VALUES (:alert, :kind, :due, :now, '', '', '') ON CONFLICT DO NOTHING",
-        alert=alert,
-        kind=kind,
-        due=micros(due),
-        now=micros(now),
-    ):
-        set_timer(tx, TIMER, timer_name(alert, kind), due)
+def open_(tx: Tx, alert: str, owed: Mapping[str, datetime], now: datetime) -> None:
+    """Open what is owed (kind → due) inside an operation, unless it stands already; it rings from `due` on."""
+    rows = [(alert, kind, micros(due), micros(now), "", "", "") for kind, due in owed.items()]
+    for (kind,) in tx.upsert("obligation", OPENED, rows, "DO NOTHING", "kind"):
+        set_timer(tx, TIMER, timer_name(alert, kind), owed[kind])
         note(tx, "obligation", alert, kind)
 
 

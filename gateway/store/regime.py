@@ -63,7 +63,7 @@ class SqlRegimes:
                 until=micros(regime.until),
             )
             set_timer(tx, TIMER, regime.id, regime.until)
-            obligation.open_(tx, regime.id, "emergency_review", review_due, regime.started_at)
+            obligation.open_(tx, regime.id, {"emergency_review": review_due}, regime.started_at)
             if told is not None:
                 minute.add(tx, regime.id, told)
             audit.append(tx, [record])

@@ -13,29 +13,17 @@ from gateway.standing import OPEN, Standing
 from gateway.store.change import note, note_all
 from gateway.store.codec import LANE_RANK, counts_of, pack
 
-BATCH_COLUMNS = (
-    "id",
-    "alert",
-    "step",
-    "channel",
-    "lane",
-    "audience",
-    "notice",
-    "township",
-    "county",
-    "size",
-    "slice_size",
-    "first_key",
-    "last_key",
-    "deadline",
-    "unfinished",
-    "not_before",
-    "published_at",
-    "states",
-    "counts",
-    "created_at",
-    "awaited",
-)
+BATCH = {
+    "id": "text", "alert": "text", "step": "bigint", "channel": "text", "lane": "bigint", "audience": "text",
+    "notice": "text", "township": "text", "county": "text", "size": "bigint", "slice_size": "bigint",
+    "first_key": "text", "last_key": "text", "deadline": "bigint", "unfinished": "bigint", "not_before": "bigint",
+    "published_at": "bigint", "states": "bytea", "counts": "text", "created_at": "bigint", "awaited": "bigint",
+}  # fmt: skip
+BODY = {"batch": "text", "body": "bytea"}
+COMMAND = {
+    "alert": "text", "device": "bigint", "batch": "text", "position": "bigint", "want": "text", "finished": "bigint",
+    "deadline": "bigint",
+}  # fmt: skip
 ASKED = 1_000  # keys in one query; databases bound the number of parameters
 UNENDED = sorted({Standing.ACTIVE, *OPEN})
 _FOLD = {state: bytes(max(old, state) for old in range(256)) for state in State}  # old state → folded with this one
@@ -83,10 +71,9 @@ def add_batches(tx: Tx, batches: Sequence[Batch], now: datetime) -> None:
                 (batch.alert, device, batch.id, position, "play", 0, micros(batch.deadline))
                 for position, device in enumerate(batch.persons)
             ]
-    tx.copy("batch", BATCH_COLUMNS, rows)
-    tx.copy("outbox", ("batch", "body"), bodies)
-    if commands:
-        tx.copy("device_command", ("alert", "device", "batch", "position", "want", "finished", "deadline"), commands)
+    tx.insert("batch", BATCH, rows)
+    tx.insert("outbox", BODY, bodies)
+    tx.insert("device_command", COMMAND, commands)
 
 
 class Run(NamedTuple):
@@ -217,7 +204,7 @@ def _columns(batch: str, row: _Folding) -> dict[str, object]:
 
 def decide(tx: Tx, alert: str, decision: Decision) -> None:
     """Add to the life of an alert what has just moved it, inside the same operation; its revision numbers it."""
-    tx.run(
+    tx.send(
         "INSERT INTO decision (alert, number, standing, event, actor, at, reason)"
         " SELECT id, revision, :standing, :event, :actor, :at, :reason FROM alert WHERE id = :alert",
         alert=alert,
@@ -247,9 +234,9 @@ def stop_alert(tx: Tx, alert: str, reason: str, now: datetime, event: str, actor
     if not changed:
         return False
     decide(tx, alert, Decision(was[0] if was else "", event, actor, now, why))
-    tx.run("UPDATE step SET finished = 1 WHERE alert = :alert", alert=alert)
+    tx.send("UPDATE step SET finished = 1 WHERE alert = :alert", alert=alert)
     # What waits for a retry is brought up now, so that its claim can settle it as never sent.
-    tx.run(
+    tx.send(
         "UPDATE batch SET not_before = :at, published_at = 0"
         " WHERE alert = :alert AND unfinished > 0 AND slice_size > 0 AND not_before > :at",
         alert=alert,
@@ -276,17 +263,17 @@ def _stop_commands(tx: Tx, batch: str, positions: Sequence[int], state: State, a
     if never:
         fold_states(tx, batch, [(position, state) for position in never], at)
         finish_commands(tx, batch, never, at)
-    tx.run("UPDATE device_command SET want = 'stop' WHERE batch = :batch AND finished = 0", batch=batch)
+    tx.send("UPDATE device_command SET want = 'stop' WHERE batch = :batch AND finished = 0", batch=batch)
 
 
 def finish_commands(tx: Tx, batch: str, positions: Sequence[int], at: int) -> None:
     """Finish the commands of these positions; with the last one the batch is settled."""
-    tx.run(
+    tx.send(
         "UPDATE device_command SET finished = 1 WHERE batch = :batch AND position IN :*positions",
         batch=batch,
         positions=positions,
     )
-    tx.run(
+    tx.send(
         "UPDATE batch SET settled_at = :at WHERE id = :batch AND settled_at IS NULL AND NOT EXISTS"
         " (SELECT 1 FROM device_command c WHERE c.batch = :batch AND c.finished = 0)",
         at=at,

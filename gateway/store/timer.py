@@ -27,7 +27,7 @@ def set_timers(tx: Tx, name: str, timers: Mapping[str, datetime]) -> None:
 
 def drop_timer(tx: Tx, kind: str, name: str) -> None:
     """Forget a timer inside an operation."""
-    tx.run("DELETE FROM timer WHERE kind = :kind AND name = :name", kind=kind, name=name)
+    tx.send("DELETE FROM timer WHERE kind = :kind AND name = :name", kind=kind, name=name)
 
 
 class SqlTimers:
