@@ -86,12 +86,13 @@ What is acknowledged:
 
 Programs, settings and pinned versions are in `ops/bench/`; `make bench` starts the servers and measures all of it.
 
-Where the time went, and what became of the largest costs. Finding and decrypting residents row by row cost planner and
-database more than all else: a thousand are now one sealed row and one decryption. Waiting for PostgreSQL, ten round
-trips for a batch's claim and outcome and a dozen for a page: groups share their statements, a transaction is a pipeline,
-and the planner reads the next pages while it writes these. Counting every resident before a warning was answered: one
-is looked for. What is left, and what the raw limit does not do, is the outbox itself: every batch is written with its
-people before it leaves, claimed, written again as an outcome, and its states folded, each with a commit behind it.
+Where the time went, and what became of the largest costs. Finding and decrypting residents row by row cost planner
+and database more than all else: a thousand are now one sealed row and one decryption. Waiting for PostgreSQL, ten
+round trips for a batch's claim and outcome and a dozen for a page: groups share their statements, a transaction is a
+pipeline, and the planner reads the next pages while it writes these. Counting every resident before a warning was
+answered: one is looked for. What is left, and what the raw limit does not do, is the outbox itself: every batch is
+written with its people before it leaves, claimed, written again as an outcome, and its states folded, each with a
+commit behind it.
 """,
     "isolation": """Red warnings over HTTP to the officials, loudspeakers and residents of 14 townships: at rest, and
 while a yellow one drains to the residents of the others. Only reds count that began and ended while bulk work was open,
