@@ -35,6 +35,7 @@ all_submitted_seconds = _histogram(
 first_socket_seconds = _histogram("first_socket_seconds", "Last byte of a request read to the first device write")
 deliveries = _counter("deliveries_total", "Recipients by state reached at settle", "channel", "state")
 reports = _counter("reports_total", "Later facts from providers and devices", "channel", "state")
+replies = _counter("replies_total", "Texts people sent back, by what they mean", "meaning")
 unmatched_reports = _gauge("unmatched_reports", "Reports whose submit has not shown up")
 leases_lost = _counter("leases_lost_total", "Carrier connections given up to another process", "channel")
 sessions_up = _gauge("sessions_up", "1 while this process has a connection to the channel's carrier", "channel")
@@ -66,6 +67,7 @@ ALARMS = (
     "emergency",
     "held",
     "held_leader",
+    "incident",
     "limit",
     "limit_red",
     "national",
@@ -76,6 +78,7 @@ ALARMS = (
     "timer_failed",
 )
 ROUTES = ("drill", "emergency", "green", "normal")
+MEANINGS = ("heard", "away", "support", "opt_out", "other")
 WHYS = ("ambiguous", "temporary", "throttled")
 OUTCOMES = ("accepted", "draft", "held", "duplicate", "refused")
 
@@ -86,6 +89,8 @@ def begin(channels: Collection[str]) -> None:
         accept_seconds.labels(route)
     for kind in ALARMS:
         alarms.labels(kind)
+    for meaning in MEANINGS:
+        replies.labels(meaning)
     for outcome in OUTCOMES:
         alerts.labels(outcome)
     for lane in Lane:

@@ -7,9 +7,11 @@
 | calls | an alert under the emergency regime: villages are called by people (D8) | done |
 | lapse | 30 minutes before an alert lapses | continue, downgrade, cancel, lapse |
 | emergency_review | an emergency regime: its review form (D8) | filed |
+| deputy | an official who has heard but is not at post: the deputy is to be called (D15) | done |
+| incident | a reply that needs support or reports danger 险情 (D16) | issue, village_alarm, refer, unfounded |
 
 From its due time on it rings until somebody has answered, or the alert it belongs to is over. Unanswered ones stand
-in the daily report.
+in the daily report. A further official who is away opens `deputy` again.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from gateway.store import Store
 from gateway.store.obligation import ENDS_WITH_ALERT
 
 REPEAT = timedelta(minutes=5)
+AT_ONCE = timedelta(minutes=1)  # somebody waits for it in the rain
 OTHERS = frozenset({"review", "countersign"})
 """Kinds that the writer of the alert does not answer."""
 
@@ -37,11 +40,12 @@ _log = log.get("obligation")
 
 
 class Rule(NamedTuple):
-    """Who answers an obligation, and with which words. `remark`: it says nothing without one."""
+    """Who answers an obligation, and with which words. `remark`: it says nothing without one. `every`: it rings."""
 
     roles: frozenset[str]
     answers: tuple[str, ...]
     remark: bool = False
+    every: timedelta = REPEAT
 
 
 RULES: Mapping[str, Rule] = {
@@ -50,6 +54,8 @@ RULES: Mapping[str, Rule] = {
     "calls": Rule(WRITERS | {"clerk"}, ("done",)),
     "lapse": Rule(WRITERS, ("continue", "downgrade", "cancel", "lapse")),
     "emergency_review": Rule(frozenset({"signer"}), ("filed",), remark=True),
+    "deputy": Rule(WRITERS | {"clerk"}, ("done",), every=AT_ONCE),
+    "incident": Rule(WRITERS | {"clerk"}, ("issue", "village_alarm", "refer", "unfounded"), remark=True, every=AT_ONCE),
 }
 
 
@@ -78,14 +84,24 @@ class Obligations:
         if principal.role not in rule.roles:
             raise Refused(403, "not_entitled", f"{kind} is answered by one of: {', '.join(sorted(rule.roles))}")
         who = actor(principal)
-        issuer, writer = await self._owner(alert)
-        if self._policy().issuer(principal.issuer) != self._policy().issuer(issuer):
-            raise Refused(403, "not_entitled", "only the issuing body's own people answer for it")
-        if kind in OTHERS and who == writer:
-            raise Refused(403, "own_alert", "nobody reviews or signs their own; ask a second person")
+        await self._entitled(alert, kind, principal)
         record = Record(self._clock.now(), who, f"{kind}:{answer}", alert)
         if not await self._store.obligations.answer(alert, kind, answer, remark, record):
             raise Refused(409, "answered", "somebody has answered it already")
+
+    async def _entitled(self, alert: str, kind: str, principal: Principal) -> None:
+        """Refuse who may not answer: an incident is answered by those of its area, all else by the issuing body."""
+        mine = self._policy().issuer(principal.issuer)
+        if kind == "incident":
+            found = await self._store.replies.get(alert)
+            if found is None or mine is None or not found.within(mine.areas):
+                raise Refused(403, "not_entitled", "only people of the area it happens in decide on it")
+            return
+        issuer, writer = await self._owner(alert)
+        if mine != self._policy().issuer(issuer):
+            raise Refused(403, "not_entitled", "only the issuing body's own people answer for it")
+        if kind in OTHERS and actor(principal) == writer:
+            raise Refused(403, "own_alert", "nobody reviews or signs their own; ask a second person")
 
     async def _owner(self, alert: str) -> tuple[str, str]:
         """Return the issuing body and the writer of what it belongs to: an alert, or an emergency regime."""
@@ -106,9 +122,9 @@ class Obligations:
         now = self._clock.now()
         if found.due > now:
             return found.due
-        metrics.alarms.labels("obligation").inc()
+        metrics.alarms.labels("incident" if kind == "incident" else "obligation").inc()
         _log.critical("obligation_due", alert=alert, kind=kind, answers=RULES[kind].answers)
-        return now + REPEAT
+        return now + RULES[kind].every
 
     async def _over(self, found: Obligation) -> bool:
         if found.kind not in ENDS_WITH_ALERT:

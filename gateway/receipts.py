@@ -2,25 +2,33 @@
 
 Called by channels through `link.commit`; returns after the commit, so the provider is answered only then.
 A reply is matched by the hash of its number to the persons it may come from, and by their frozen
-batches to the live alerts they were sent; what cannot be matched to one person is kept for a clerk.
+batches to the live alerts they were sent; what cannot be matched to one person is kept for a clerk (D15, D16).
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import compress
 from typing import Protocol
 
 from gateway import log, metrics
 from gateway.channel import Event
+from gateway.errors import Refused
 from gateway.model import DeviceEvent, Job, Progress, Record, Reply, Report, Target
 from gateway.ports import Clock, Directory, Place
+from gateway.reply import LONGEST, Meaning, Reading, read
+from gateway.standing import Standing
 from gateway.store import Store
+from gateway.store.reply import Answer, Effect, Kept
 
-HEARD = frozenset({"1", "１", "一", "收到", "到岗"})
 RECENT = timedelta(hours=24)
 CLOCKS = timedelta(seconds=5)  # by which a carrier's clock may be behind ours
 
+_BECAME = {Meaning.HEARD: "confirmed", Meaning.AWAY: "away", Meaning.SUPPORT: "incident"}
 _log = log.get("receipts")
 
 
@@ -32,6 +40,15 @@ class People(Directory, Protocol):
 
     async def places_of(self, person: int) -> list[tuple[str, str]]:
         """(township, village) of an official's places; village "" for a township post."""
+
+    async def ever_of(self, person: int) -> tuple[list[tuple[str, str]], bytes]:
+        """(township, village) of every place a person has or had, and the hash of its number."""
+
+    async def opt_out(self, address: str, actor: str) -> int:
+        """Opt everybody with this number out, but officials; return how many."""
+
+    def seal(self, plain: bytes) -> bytes:
+        """Encrypt what names somebody."""
 
     async def seen(self, devices: Sequence[tuple[int, bool]]) -> None:
         """Note devices that came or went."""
@@ -63,16 +80,25 @@ class Receipts:
         reports = [event for event in events if isinstance(event, Report)]
         replies = [event for event in events if isinstance(event, Reply)]
         devices = [event for event in events if isinstance(event, DeviceEvent)]
-        kept = [(reply, self._people.phone_hash(reply.address), await self._answer(reply)) for reply in replies]
-        if reports or kept:
-            elsewhere = await self._store.ledger.commit(reports, kept)
+        if reports:
+            elsewhere = await self._store.ledger.commit(reports)
             if elsewhere and self._elsewhere is not None:
                 await self._elsewhere(elsewhere)
+        if replies:
+            await self._replied(replies)
         if progress := [event for event in events if isinstance(event, Progress)]:
             await self._store.progress.commit(progress)
         for report in reports:
             metrics.reports.labels(channel, report.state.name.lower()).inc()
         await self._devices(devices)
+
+    async def _replied(self, replies: Sequence[Reply]) -> None:
+        """Read replies and write them with what they change; one that is known changes nothing, whatever came since."""
+        known = await self._store.replies.known(replies)
+        kept = [await self._kept(one) for one in replies if (one.account, one.reference) not in known]
+        new = await self._store.replies.keep(kept, self._clock.now()) if kept else []
+        for one in compress(kept, new):
+            metrics.replies.labels(one.meaning).inc()
 
     async def jobs(self, channel: str, each_s: float) -> list[Job]:
         """Take the requests for places of a channel that are to be looked at now.
@@ -91,34 +117,123 @@ class Receipts:
             if event.kind not in ("online", "offline"):
                 await self._store.audit.append(Record(event.at, "device", event.kind, str(event.device), event.code))
 
-    async def _answer(self, reply: Reply) -> str:
-        """Confirm what a reply confirms; return what became of it."""
-        if reply.text.strip().rstrip("。.!！") not in HEARD:
-            return "for_a_person"
-        people = await self._people.people_at(reply.address)
-        if len(people) != 1:
-            return "shared_phone" if people else "unknown_number"
-        number = await self._confirm_all(people[0], reply)
-        return f"confirmed:{number}" if number else "no_live_alert"
+    async def _kept(self, reply: Reply) -> Kept:
+        """Read a reply: what it means, whose it may be, and what it changes. A clerk settles what is not plain."""
+        reading, people = read(reply.text), await self._people.people_at(reply.address)
+        places = {one: await self._people.places_of(one) for one in people}
+        officials = [one for one in people if places[one]]
+        at = min(reply.at, self._clock.now())
+        effect = Effect(f"reply:{reply.channel}", at)
+        told: tuple[str, ...] = ()
+        waiting = reading.meaning is Meaning.OTHER or not people
+        outcome = "unknown_number" if not people else "for_a_person"
+        if waiting:
+            pass
+        elif reading.meaning is Meaning.OPT_OUT:
+            outcome, waiting = await self._opted_out(reply, officials)
+        elif not officials:  # a resident: nobody asked, and nobody is called off a ladder by it
+            outcome, waiting = "not_an_official", reading.meaning is Meaning.SUPPORT
+        elif len(people) > 1:
+            # Nobody knows which of them it was, and danger does not wait until somebody does.
+            outcome, waiting = "shared_phone", True
+            effect = replace(effect, incident=reading.meaning is Meaning.SUPPORT)
+        else:
+            told = tuple(await self._told(people[0], places[people[0]], at))
+            effect = await self._effect(reading, [(people[0], told)], effect)
+            outcome = f"{_BECAME[reading.meaning]}:{len(told)}" if told or effect.incident else "no_live_alert"
+        return Kept(
+            _id(reply), reply, self._people.phone_hash(reply.address), self._sealed(reply), reading.meaning, outcome,
+            people, await self._codes(people, places), effect, told, waiting,
+        )  # fmt: skip
 
-    async def _confirm_all(self, person: int, reply: Reply) -> int:
-        """Confirm every live alert this official was told of before answering; return how many."""
-        places = await self._people.places_of(person)
-        until = min(reply.at, self._clock.now()) + CLOCKS
-        told = await self._store.ledger.sent_to(person, places, self._clock.now() - RECENT, until)
-        for alert in told:
-            await self.confirm(alert, person, f"reply:{reply.channel}", f"person:{person}")
-        return len(told)
+    async def _opted_out(self, reply: Reply, officials: Sequence[int]) -> tuple[str, bool]:
+        """Opt a number out (D24); an official's wish is a clerk's to talk about, and changes nothing."""
+        if officials:
+            return "official", True
+        try:
+            gone = await self._people.opt_out(reply.address, f"reply:{reply.channel}")
+        except Refused:  # they left, or became officials, a moment ago
+            return "for_a_person", True
+        return f"opted_out:{gone}", False
+
+    async def _codes(self, people: Sequence[int], places: Mapping[int, Sequence[tuple[str, str]]]) -> tuple[str, ...]:
+        """Return the codes of the places people answer for, or of a resident's: whose clerk looks at it."""
+        codes = {village or township for one in people for township, village in places[one]}
+        if not codes:
+            lived = [(await self._people.ever_of(one))[0] for one in people]
+            codes = {village or township for places_ in lived for township, village in places_}
+        return tuple(sorted(codes))
+
+    def _sealed(self, reply: Reply) -> bytes:
+        kept = {"number": reply.address, "text": reply.text[:LONGEST]}
+        return self._people.seal(json.dumps(kept, ensure_ascii=True).encode())
+
+    async def _told(
+        self,
+        person: int,
+        places: Sequence[tuple[str, str]],
+        at: datetime,
+        standings: Collection[str] = (Standing.ACTIVE,),
+    ) -> list[str]:
+        """Return the alerts this official was told of in the day before the answer."""
+        return await self._store.ledger.sent_to(person, places, at - RECENT, at + CLOCKS, standings)
+
+    async def _effect(self, reading: Reading, told: Sequence[tuple[int, Sequence[str]]], effect: Effect) -> Effect:
+        """Return what a reading changes for people and the alerts each was told of."""
+        answers = tuple(
+            [Answer(alert, one, await self._villages(alert, one)) for one, alerts in told for alert in alerts]
+        )
+        return replace(
+            effect,
+            confirmed=answers if reading.confirms else (),
+            away=answers if reading.meaning is Meaning.AWAY else (),
+            incident=reading.meaning is Meaning.SUPPORT,
+        )
+
+    async def settle(self, id_: str, meaning: Meaning, people: Sequence[int], actor: str) -> None:
+        """Write what a clerk made of a reply that waits: these people meant this, at the time of the reply.
+
+        Two people who share a telephone are two confirmations. `OTHER`: it was read, and nothing follows.
+
+        Raises:
+            Refused: it is settled already, or somebody named was told of nothing it could answer.
+        """
+        found = await self._store.replies.get(id_)
+        if found is None:
+            raise Refused(404, "unknown_reply", "there is no such reply in your area; GET /v1/replies lists them")
+        told = []
+        for one in dict.fromkeys(people):
+            places = await self._people.places_of(one)
+            alerts = await self._told(one, places, found.at, (Standing.ACTIVE, Standing.STOPPED))
+            if not alerts and meaning is not Meaning.SUPPORT:
+                detail = f"person {one} was told of nothing in the day before this reply; settle it as other"
+                raise Refused(409, "told_nothing", detail)
+            told.append((one, alerts))
+        reading = Reading(meaning, confirms=meaning in (Meaning.HEARD, Meaning.SUPPORT))
+        effect = await self._effect(reading, told, Effect(f"reply:{found.channel}", found.at))
+        record = Record(self._clock.now(), actor, f"settle:{meaning}", id_)
+        named = list(dict.fromkeys(people)) or found.people
+        if not await self._store.replies.settle(id_, f"settled:{meaning}", effect, named, record):
+            raise Refused(409, "settled", "somebody has settled this reply already")
 
     async def confirm(self, alert: str, person: int, how: str, actor: str) -> bool:
         """Write one confirmation, for this version: for its villages the official answers for now. False if known."""
-        row = await self._store.outbox.alert(alert)
-        targets = row.plan.targets if row is not None else ()
-        places = await self._people.places_of(person)
-        villages = [village for township, village in places if village and _meant(targets, township, village)]
+        villages = await self._villages(alert, person)
         # The way alone: what a clerk notes beside it could name a person, and nothing is erased from the chain.
         record = Record(self._clock.now(), actor, "confirm", alert, how.split(": ", 1)[0])
         return await self._store.ledger.confirm(alert, person, villages, how, record)
+
+    async def _villages(self, alert: str, person: int) -> tuple[str, ...]:
+        """Return the villages of an alert's plan that a person answers for now."""
+        row = await self._store.outbox.alert(alert)
+        targets = row.plan.targets if row is not None else ()
+        places = await self._people.places_of(person)
+        return tuple(village for township, village in places if village and _meant(targets, township, village))
+
+
+def _id(reply: Reply) -> str:
+    """Return the name of a reply, which says nothing of its number."""
+    return hashlib.blake2b(f"{reply.account}\0{reply.reference}".encode(errors="replace"), digest_size=10).hexdigest()
 
 
 def _meant(targets: Sequence[Target], township: str, village: str) -> bool:

@@ -50,8 +50,11 @@ async def obligations(call: Call) -> Answer:
 async def _mine(call: Call, one: Obligation, row: AlertRow | None) -> bool:
     if row is not None:
         return bool(sees(call.core, call.principal, row))
-    regime = await call.core.store.regimes.get(one.alert)
     areas = areas_of(call.core, call.principal)
+    if one.kind == "incident":
+        found = await call.core.store.replies.get(one.alert)
+        return found is not None and found.within(areas)
+    regime = await call.core.store.regimes.get(one.alert)
     return regime is not None and any(regime.area.startswith(area) or area.startswith(regime.area) for area in areas)
 
 

@@ -20,6 +20,7 @@ from gateway.carrier import Known
 from gateway.channel import Device
 from gateway.database import Database, Row, Tx, micros
 from gateway.directory import place, sealed
+from gateway.directory.right import Rights
 from gateway.directory.vault import Vault, decode_secret
 from gateway.model import ROSTERS, Audience, Group, Target
 from gateway.ports import Clock, Page
@@ -205,6 +206,14 @@ class SqlDirectory:
     def phone_hash(self, address: str) -> bytes:
         """Keyed hash of a phone number."""
         return self._vault.phone_hash(address)
+
+    def seal(self, plain: bytes) -> bytes:
+        """Encrypt what names somebody; see `Vault.seal`."""
+        return self._vault.seal(plain)
+
+    async def opt_out(self, address: str, actor: str) -> int:
+        """Opt everybody with this number out, but officials; return how many. See `Rights.opt_out`."""
+        return len((await Rights(self._database, self._vault, self._clock).opt_out(address, actor)).people)
 
     async def places_of(self, person: int) -> list[tuple[str, str]]:
         """(township, village) of an official's places; village "" for a township post."""

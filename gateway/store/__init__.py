@@ -18,6 +18,7 @@ from gateway.store.obligation import SqlObligations
 from gateway.store.outbox import SqlOutbox
 from gateway.store.progress import SqlProgress
 from gateway.store.regime import SqlRegimes
+from gateway.store.reply import SqlReplies
 from gateway.store.seal import SqlSeals
 from gateway.store.stuck import Stuck
 from gateway.store.timer import SqlTimers
@@ -32,6 +33,7 @@ class Store:
         self.database = database
         self.outbox = SqlOutbox(database, clock)
         self.ledger = SqlLedger(database, clock)
+        self.replies = SqlReplies(database)
         self.progress = SqlProgress(database, clock)
         self.leases = Leases(database, clock)
         self.commands = Commands(database, clock)

@@ -116,5 +116,9 @@ def _take_out(tx: Tx, batch: Batch, position: int, state: State, at: int) -> Non
 
 
 def forget_replies(tx: Tx, phone_hash: bytes) -> None:
-    """Blank the replies that came from a number."""
-    tx.run("UPDATE reply SET phone_hash = :nothing, text = '' WHERE phone_hash = :hash", nothing=b"", hash=phone_hash)
+    """Blank the replies that came from a number. A clerk has nothing to read any more; an incident stays owed."""
+    tx.run(
+        "UPDATE reply SET phone_hash = :nothing, text = '', secret = NULL, waiting = 0 WHERE phone_hash = :hash",
+        nothing=b"",
+        hash=phone_hash,
+    )

@@ -1,4 +1,4 @@
-"""What happened: settled slices, reports, replies, confirmations, and the change feed.
+"""What happened: settled slices, reports, confirmations, and the change feed.
 
 Each settled slice is one packed record; later facts are rows keyed (batch, position, attempt, state,
 code), so a repeated fact is a no-op. Each batch carries its recipients' folded states, one byte per
@@ -16,11 +16,12 @@ from typing import NamedTuple
 
 from gateway.database import Database, Tx, micros
 from gateway.errors import Ambiguous
-from gateway.model import Batch, Change, Notice, Receipt, Record, Reply, Report, State
+from gateway.model import Batch, Change, Notice, Receipt, Record, Report, State
 from gateway.ports import Clock, Kept, Place, Settled
 from gateway.store import audit, change, fact, history
 from gateway.store.claim import put_off
 from gateway.store.codec import pack, pack_outcome, unpack_alert, unpack_batch, unpack_persons
+from gateway.store.reply import confirm
 from gateway.store.rows import Fold, Locked, Run, person_key
 
 
@@ -61,10 +62,10 @@ class SqlLedger:
         """
         return await self._database.share(settle, settled, order=settled.batch)
 
-    async def commit(self, reports: Sequence[Report], replies: Sequence[tuple[Reply, bytes, str]] = ()) -> list[Place]:
+    async def commit(self, reports: Sequence[Report]) -> list[Place]:
         """Write later facts; unmatched reports are kept until their submit shows up.
 
-        Each reply comes with the hash of its number and what became of it. Reports that come at the same time on
+        Reports that come at the same time on
         several connections share their statements; many of one call are several transactions, so that a warning that
         comes meanwhile waits for one of them. Repeated after a failure they change nothing.
 
@@ -74,8 +75,6 @@ class SqlLedger:
         for start in range(0, len(reports), TOGETHER):
             arrived = fact.Arrived(reports[start : start + TOGETHER], micros(self._clock.now()))
             elsewhere += await self._database.share(fact.commit, arrived, 5.0)
-        if replies:
-            await self._database.write(lambda tx: _keep(tx, replies), 5.0)
         return elsewhere
 
     async def history(
@@ -92,7 +91,7 @@ class SqlLedger:
 
     async def confirm(self, alert: str, person: int, villages: Sequence[str], how: str, record: Record) -> bool:
         """A person answered for this version. False if already known."""
-        return await self._database.write(lambda tx: _confirm(tx, alert, person, villages, how, record))
+        return await self._database.write(lambda tx: confirm(tx, alert, person, villages, how, record, record.at))
 
     async def changes(self, after: tuple[int, int], limit: int) -> list[Change]:
         """The change feed behind `after`, in order, without gaps."""
@@ -161,9 +160,14 @@ class SqlLedger:
         return [(person, tuple(json.loads(villages)), how, at) for person, villages, how, at in rows]
 
     async def sent_to(
-        self, person: int, places: Sequence[tuple[str, str]], since: datetime, until: datetime
+        self,
+        person: int,
+        places: Sequence[tuple[str, str]],
+        since: datetime,
+        until: datetime,
+        standings: Collection[str] = ("active",),
     ) -> list[str]:
-        """Return the active alerts this official was told of in that time, by id.
+        """Return the alerts of these standings that this official was told of in that time, by id.
 
         Only what really left for this person counts, and only alerts of the class (actual or not) that was told
         last, be it over by now: an answer to a drill never confirms a real warning. Who was told that the own
@@ -192,7 +196,7 @@ class SqlLedger:
                     continue
                 actual = unpack_alert(body).actual
                 last = actual if last is None else last
-                if actual is last and standing == "active" and notice != Notice.PARTIAL_ALL_CLEAR:
+                if actual is last and standing in standings and notice != Notice.PARTIAL_ALL_CLEAR:
                     told.add(alert)
             return sorted(told)
 
@@ -313,34 +317,3 @@ def settle(tx: Tx, many: Sequence[Settled]) -> list[Kept]:
         if own and one.queued:
             put_off(tx, one.settled.batch, one.at)
     return [Kept(bool(own), places) for own, places in zip(owned, elsewhere, strict=True)]
-
-
-def _keep(tx: Tx, replies: Sequence[tuple[Reply, bytes, str]]) -> None:
-    for reply, phone_hash, outcome in replies:
-        tx.run(
-            "INSERT INTO reply (account, reference, channel, phone_hash, text, at, outcome) VALUES"
-            " (:account, :reference, :channel, :phone_hash, :text, :at, :outcome) ON CONFLICT DO NOTHING",
-            account=reply.account,
-            reference=reply.reference,
-            channel=reply.channel,
-            phone_hash=phone_hash,
-            text=reply.text[:200],
-            at=micros(reply.at),
-            outcome=outcome,
-        )
-
-
-def _confirm(tx: Tx, alert: str, person: int, villages: Sequence[str], how: str, record: Record) -> bool:
-    added = tx.run(
-        "INSERT INTO confirmation (alert, person, at, how, villages) VALUES (:alert, :person, :at, :how, :villages)"
-        " ON CONFLICT DO NOTHING",
-        alert=alert,
-        person=person,
-        at=micros(record.at),
-        how=how,
-        villages=json.dumps(list(villages)),
-    )
-    if added:
-        audit.append(tx, [record])
-        change.note(tx, "confirmed", alert, str(person))
-    return bool(added)

@@ -12,7 +12,7 @@ from gateway.store.change import note
 from gateway.store.timer import drop_timer, set_timer
 
 TIMER = "obligation"
-ENDS_WITH_ALERT = frozenset({"lapse", "calls"})
+ENDS_WITH_ALERT = frozenset({"lapse", "calls", "deputy"})
 """Kinds that nobody has to answer once the alert is over."""
 OPEN = (
     "answered_at IS NULL AND (kind NOT IN :*ends OR EXISTS"
@@ -36,6 +36,16 @@ def open_(tx: Tx, alert: str, owed: Mapping[str, datetime], now: datetime) -> No
     for (kind,) in tx.upsert("obligation", OPENED, rows, "DO NOTHING", "kind"):
         set_timer(tx, TIMER, timer_name(alert, kind), owed[kind])
         note(tx, "obligation", alert, kind)
+
+
+def open_again(tx: Tx, alert: str, kind: str, now: datetime) -> None:
+    """Open one that is due now, though it was answered before: there is more to do. The chain keeps who answered."""
+    tx.run(
+        "DELETE FROM obligation WHERE alert = :alert AND kind = :kind AND answered_at IS NOT NULL",
+        alert=alert,
+        kind=kind,
+    )
+    open_(tx, alert, kind, now, now)
 
 
 class SqlObligations:
