@@ -26,7 +26,6 @@ from gateway.model import (
     Receipt,
     Recipient,
     Record,
-    Reply,
     Report,
 )
 
@@ -404,16 +403,15 @@ class Outbox(Protocol):
 
 
 class Ledger(Protocol):
-    """What happened: settled slices, reports, replies, confirmations, and the change feed."""
+    """What happened: settled slices, reports, confirmations, and the change feed."""
 
     async def settle(self, settled: Settled) -> Kept:
         """Write a slice's outcome, references and counts in one transaction; tell whether the lease was still held."""
 
-    async def commit(self, reports: Sequence[Report], replies: Sequence[tuple[Reply, bytes, str]] = ()) -> list[Place]:
+    async def commit(self, reports: Sequence[Report]) -> list[Place]:
         """Write later facts; unmatched reports are kept until their submit shows up.
 
-        Each reply comes with the hash of its number and what became of it. Returns the recipients whose numbers the
-        reports say are another carrier's.
+        Returns the recipients whose numbers the reports say are another carrier's.
         """
 
     async def confirm(self, alert: str, person: int, villages: Sequence[str], how: str, record: Record) -> bool:

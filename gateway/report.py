@@ -126,6 +126,9 @@ class Status(BaseModel):
     confirmation_wanted: bool
     gaps: list[VillageStanding] = Field(description="Nobody confirmed and no loudspeaker played")
     wanting: list[VillageStanding] = Field(description="Not confirmed though confirmation is wanted: calling goes on")
+    away: list[VillageStanding] = Field(
+        [], description="Not confirmed; an official has heard but is not at post: the deputy is to be called"
+    )
 
 
 async def status(core: Sources, row: AlertRow, within: tuple[str, ...] = EVERYWHERE) -> Status:
@@ -134,6 +137,7 @@ async def status(core: Sources, row: AlertRow, within: tuple[str, ...] = EVERYWH
     coverage = await core.coverage.of(row)
     villages = [village for village in coverage.villages if village.code.startswith(within)]
     counts = await ledger.counts(alert)
+    away = {village for one in await core.store.replies.away(alert) for village in one.villages}
     return Status(
         alert=alert,
         event=row.alert.event,
@@ -158,6 +162,7 @@ async def status(core: Sources, row: AlertRow, within: tuple[str, ...] = EVERYWH
         confirmation_wanted=coverage.confirmation_wanted,
         gaps=[_place(village) for village in coverage.gaps if village.code.startswith(within)],
         wanting=[_place(village) for village in coverage.wanting if village.code.startswith(within)],
+        away=[_place(one) for one in villages if one.code in away and one.state is not VillageState.CONFIRMED],
     )
 
 
@@ -202,6 +207,7 @@ def _lines(found: Status) -> Iterator[str]:
     )
     yield from _named("缺口", found.gaps)
     yield from _named("已播出仍未叫应", [place for place in found.wanting if place.state is VillageState.PLAYED])
+    yield from _named("责任人不在岗，待叫副手", found.away)
     for count in found.counts:
         yield (
             f"{_GROUPS.get(count.group, count.group)}  {count.channel}  "

@@ -131,6 +131,8 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
         Panel("Reached at settle, in the time shown 发送结果",
               "Submitted is not delivered: the carrier has it, the phone may not.", "none",
               at_end("deliveries", "channel, state", "> 0"), "stat", 12),
+        Panel("Replies, in the time shown 回复", "What people texted back, by what it means; other waits for a clerk.",
+              "none", at_end("replies", "meaning"), "stat", 24),
         Panel("Reports, in the time shown 回执", "Later facts from carriers and devices.", "none",
               at_end("reports", "channel, state", "> 0"), "stat", 12),
         Panel("Recipients per second 每秒人数", "By channel and state at settle.", "none",

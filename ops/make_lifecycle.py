@@ -116,7 +116,8 @@ def page() -> str:
             for kind, rule in RULES.items()
         ),
         "",
-        "From its due time on an obligation rings every five minutes until it is answered: `mingluo duty`.",
+        "From its due time on an obligation rings every five minutes (deputy and incident: every minute) until it is",
+        "answered: `mingluo duty`.",
         "",
     ]
     return "\n".join(lines)

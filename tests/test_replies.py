@@ -199,7 +199,7 @@ async def test_who_needs_support_is_at_post_and_an_incident_rings(office: Office
 
 
 async def test_a_report_that_may_be_from_elsewhere_rings_and_confirms_nothing(office: Office) -> None:
-    """ "3人被困" may mean three people: danger is worth a false alarm, a village is not worth a false tick."""
+    """Words like 3人被困 may mean three people: danger is worth a false alarm, a village is not worth a false tick."""
     about = await office.tell()
     assert await office.say("3人被困") == "incident:1"
     assert await office.confirmed(about) == {}

@@ -11,12 +11,13 @@ from pydantic import BaseModel
 
 from gateway import cap
 from gateway.api import duty_shape as duty
-from gateway.api import national, person, right, shape
+from gateway.api import national, person, reply, right, shape
 from gateway.api.problem import TYPES, Problem
 from gateway.preview import Preview
 from gateway.report import Status
 
 ALERT = "e3aa37a3bddc701c194a"
+REPLY = "0b9d4e6f21c87a5530fd"
 PERSON = "3621676876413551375"
 GREEN = "green: 泌阳县气象局 is pre-authorised and 11B03 is on the list"
 AT = "2026-07-20T06:00:00Z"
@@ -55,6 +56,7 @@ _TIMING: dict[str, Any] = {
     "first_submitted_s": 0.2, "last_settled_at": "2026-07-20T06:00:01Z", "last_settled_s": 1.0,
 }  # fmt: skip
 _GAP: dict[str, Any] = {"code": "411726204201", "name": "泌阳县铜山乡彭庄村", "state": "gap"}
+_PLACE: dict[str, Any] = {"code": "411726204201", "name": "泌阳县铜山乡彭庄村"}
 _CALL: dict[str, Any] = {
     "name": "王某", "post": "带班领导", "number": "0396-0000000", "at": "2026-07-20T14:05:00+08:00", "witness": "李某",
 }  # fmt: skip
@@ -115,6 +117,7 @@ EXAMPLES: dict[type[BaseModel], Any] = {
         "counts": [{"channel": "sms_twilio", "group": "officials", "state": "delivered", "recipients": 4}],
         "villages": {"confirmed": 29, "played": 1, "sms_only": 0, "silent": 0, "gap": 1},
         "confirmation_wanted": True, "gaps": [_GAP], "wanting": [_GAP],
+        "away": [_GAP],
     },
     shape.DeliveriesPage: {
         "deliveries": [{
@@ -171,6 +174,22 @@ EXAMPLES: dict[type[BaseModel], Any] = {
     },
     duty.Obligations: {"obligations": [_OWED]},
     duty.ObligationOut: _OWED,
+    reply.RepliesOut: {
+        "replies": [{
+            "id": REPLY, "at": AT, "channel": "sms_twilio", "meaning": "heard", "why": "shared_phone",
+            "number": "100****0001", "text": "1", "people": [PERSON, "77120931"], "places": [_PLACE],
+        }],
+    },
+    reply.SettleIn: {"meaning": "heard", "people": [PERSON]},
+    reply.Settled: {"id": REPLY, "meaning": "heard"},
+    reply.IncidentsOut: {
+        "incidents": [{
+            "id": REPLY, "at": AT, "channel": "sms_twilio", "number": "100****0001", "text": "3 桥头塌方",
+            "people": [PERSON], "places": [_PLACE], "alerts": [ALERT], "drill": False,
+            "answers": ["issue", "village_alarm", "refer", "unfounded"], "decided_at": None, "by": "", "decision": "",
+            "reason": "",
+        }],
+    },
     duty.RegimesOut: {"regimes": [_REGIME]},
     duty.RegimeOut: _REGIME,
     duty.Seals: {

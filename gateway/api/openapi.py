@@ -39,7 +39,7 @@ PATH: dict[str, Json] = {
 TAGS = {
     "alerts": "Warnings: issue them, and see what became of them",
     "decisions": "Drafts, and what people decide on an alert",
-    "duty": "What the duty room owes, the emergency regime, and sealed codes",
+    "duty": "What the duty room owes, replies and incidents, the emergency regime, and sealed codes",
     "people": "What the people in the rosters ask for",
     "national": "The national platform (国突): the day's reconciliation",
     "audit": "The hash chain of decisions",
@@ -124,7 +124,7 @@ def tag_of(endpoint: Endpoint) -> str:
     part = endpoint.path.removeprefix("/v1/").split("/", 1)[0]
     if part == "alerts":
         return "decisions" if endpoint.method != "GET" and "{" in endpoint.path else "alerts"
-    duty = part in ("obligations", "emergency", "break-glass")
+    duty = part in ("obligations", "emergency", "break-glass", "replies", "incidents")
     return "duty" if duty else part if part in TAGS else "gateway"
 
 

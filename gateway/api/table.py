@@ -11,6 +11,7 @@ from gateway.api.endpoint import JSON, Answer, Call, Endpoint
 from gateway.api.national import NATIONAL
 from gateway.api.openapi import document
 from gateway.api.person import HISTORY
+from gateway.api.reply import REPLIES
 from gateway.api.right import RIGHTS
 from gateway.api.shape import (
     Accepted,
@@ -59,6 +60,7 @@ def _document() -> bytes:
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     *DUTY,
+    *REPLIES,
     *NATIONAL,
     *HISTORY,
     *RIGHTS,

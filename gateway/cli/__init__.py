@@ -25,6 +25,7 @@ from gateway.cli import (
     national,
     policy,
     process,
+    reply,
     roster,
     simulate,
 )
@@ -67,6 +68,7 @@ for part in (
     decision,
     duty,
     history,
+    reply,
     national,
     installation,
     key,

@@ -127,6 +127,7 @@ def show_status(answer: Answer) -> None:
     gaps = [place.get("code") for place in answer.get("gaps") or ()]
     wanting = [place for place in answer.get("wanting") or () if place.get("code") not in gaps]
     _places("played, but nobody has confirmed: calling goes on", wanting)
+    _places("heard, but not at post: call the deputy", answer.get("away") or ())
 
 
 WAITS_FOR = {

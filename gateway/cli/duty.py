@@ -26,7 +26,7 @@ def duty(
     token: Token = "",
     json: AsJson = False,
 ) -> None:
-    """List what the duty room owes: reviews, countersigns, call lists, lapse questions. Overdue ones ring.
+    """List what the duty room owes: reviews, countersigns, call lists, deputies, incidents. Overdue ones ring.
 
     Example: mingluo duty
     """
@@ -58,7 +58,7 @@ def _message(one: dict[str, Any]) -> dict[str, Any]:
 
 def answer(
     alert: Annotated[str, typer.Argument(metavar="ID", help="The alert or regime it belongs to.")],
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="review, countersign, calls, lapse, emergency_review.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="As duty lists it: review, calls, deputy …")],
     text: Annotated[str, typer.Argument(metavar="ANSWER", help="One of the answers that duty lists.")],
     remark: Annotated[str, typer.Option(help="A remark for the audit chain; no names, no numbers.")] = "",
     url: Url = "",
