@@ -22,7 +22,7 @@ from gateway.api.example import EXAMPLES
 from gateway.api.openapi import document
 from gateway.api.shape import EXAMPLE
 from gateway.database import Database
-from gateway.model import Document, Level, Status
+from gateway.model import Document, Level, Reply, Status
 from gateway.state import LocalState
 from gateway.store.answer import Answers, Taken
 
@@ -176,6 +176,9 @@ def good(operation: str, desk: Desk) -> Ask:
         "noteConsultation": Ask(ISSUER, CONSULTATION),
         "listMinutes": Ask(SIGNER),
         "answerObligation": Ask(SIGNER, {"answer": "endorsed"}),
+        "listReplies": Ask(CLERK),
+        "settleReply": Ask(CLERK, {"meaning": "heard", "people": [str(desk.people[0])]}, needs="reply"),
+        "listIncidents": Ask(CLERK),
         "startEmergency": Ask(COMMAND_SIGNER, EMERGENCY),
         "renewEmergency": Ask(COMMAND_SIGNER, {}, needs="regime"),
         "endEmergency": Ask(COMMAND_SIGNER, needs="regime"),
@@ -244,11 +247,18 @@ async def regime(desk: Desk) -> str:
     return str(content["id"])
 
 
+async def reply(desk: Desk) -> str:
+    await desk.delivered((await desk.issue())["id"])
+    text = Reply("sms_twilio", "sms_twilio", "r1", PHONES[0], "12", desk.clock.now())
+    await desk.core.receipts.commit("sms_twilio", [text])
+    return (await desk.core.store.replies.waiting(1))[0].id
+
+
 async def ready(desk: Desk, endpoint: Endpoint) -> str:
     """Return an alert (or regime) on which the good request works."""
     if "{id}" not in endpoint.path:
         return NOBODY
-    makers = {"draft": draft, "repetition": repetition, "joint": joint, "regime": regime}
+    makers = {"draft": draft, "repetition": repetition, "joint": joint, "regime": regime, "reply": reply}
     if make := makers.get(good(endpoint.operation, desk).needs):
         return await make(desk)
     return await desk.held() if good(endpoint.operation, desk).held else str((await desk.issue())["id"])
@@ -292,6 +302,10 @@ async def not_issued(desk: Desk, endpoint: Endpoint) -> int:
 async def a_resident(desk: Desk, endpoint: Endpoint) -> int:
     alert = await ready(desk, endpoint)
     return await send(desk, endpoint, alert, body={"person": str(desk.people[1]), "how": "visit"})
+
+
+async def a_resident_s_reply(desk: Desk, endpoint: Endpoint) -> int:
+    return await send(desk, endpoint, await reply(desk), body={"meaning": "heard", "people": [str(desk.people[1])]})
 
 
 async def draft_over(desk: Desk, endpoint: Endpoint) -> int:
@@ -411,6 +425,8 @@ SPECIAL: dict[tuple[str, int], Callable[[Desk, Endpoint], Awaitable[int]]] = {
     ("publishAlone", 409): too_early,
     ("answerObligation", 409): repeated,
     ("answerObligation", 422): wrong_answer,
+    ("settleReply", 409): repeated,
+    ("settleReply", 422): a_resident_s_reply,
     ("startEmergency", 409): repeated,
     ("startEmergency", 422): no_such_area,
     ("renewEmergency", 409): ended,
