@@ -125,10 +125,9 @@ class Receipts:
         at = min(reply.at, self._clock.now())
         effect = Effect(f"reply:{reply.channel}", at)
         told: tuple[str, ...] = ()
-        waiting = reading.meaning is Meaning.OTHER or not people
-        outcome = "unknown_number" if not people else "for_a_person"
-        if waiting:
-            pass
+        waiting = False
+        if reading.meaning is Meaning.OTHER or not people:
+            outcome, waiting = "for_a_person" if people else "unknown_number", True
         elif reading.meaning is Meaning.OPT_OUT:
             outcome, waiting = await self._opted_out(reply, officials)
         elif not officials:  # a resident: nobody asked, and nobody is called off a ladder by it

@@ -1,4 +1,4 @@
-"""Replies and incidents over HTTP: who sees and decides, that reading leaves a trace, and that words stay where they are."""
+"""Replies and incidents over HTTP: who sees, settles and decides; reading leaves a trace, and words stay inside."""
 
 from __future__ import annotations
 
@@ -90,9 +90,8 @@ async def test_the_neighbouring_county_and_viewers_read_no_words(desk: Desk) -> 
     await say(desk, WORDS)
     await say(desk, "12", reference="r2")
     await say(desk, "救命", "+8619999999999", "r3")
-    assert (await ask(desk, "/v1/incidents", NEIGHBOUR), [one["text"] for one in await ask(desk, "/v1/replies", NEIGHBOUR)]) == (
-        [], ["救命"],
-    )  # fmt: skip
+    assert await ask(desk, "/v1/incidents", NEIGHBOUR) == []
+    assert [one["text"] for one in await ask(desk, "/v1/replies", NEIGHBOUR)] == ["救命"]
     assert {one["text"] for one in await ask(desk, "/v1/replies")} == {"12", "救命"}
     for path in ("/v1/replies", "/v1/incidents"):
         assert (await desk.call("GET", path, VIEWER))[0].status == 403
