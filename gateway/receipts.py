@@ -23,7 +23,7 @@ from gateway.ports import Clock, Directory, Place
 from gateway.reply import LONGEST, Meaning, Reading, read
 from gateway.standing import Standing
 from gateway.store import Store
-from gateway.store.reply import Answer, Effect, Kept
+from gateway.store.reply import Answer, Effect, Received
 
 RECENT = timedelta(hours=24)
 CLOCKS = timedelta(seconds=5)  # by which a carrier's clock may be behind ours
@@ -117,7 +117,7 @@ class Receipts:
             if event.kind not in ("online", "offline"):
                 await self._store.audit.append(Record(event.at, "device", event.kind, str(event.device), event.code))
 
-    async def _kept(self, reply: Reply) -> Kept:
+    async def _kept(self, reply: Reply) -> Received:
         """Read a reply: what it means, whose it may be, and what it changes. A clerk settles what is not plain."""
         reading, people = read(reply.text), await self._people.people_at(reply.address)
         places = {one: await self._people.places_of(one) for one in people}
@@ -140,7 +140,7 @@ class Receipts:
             told = tuple(await self._told(people[0], places[people[0]], at))
             effect = await self._effect(reading, [(people[0], told)], effect)
             outcome = f"{_BECAME[reading.meaning]}:{len(told)}" if told or effect.incident else "no_live_alert"
-        return Kept(
+        return Received(
             _id(reply), reply, self._people.phone_hash(reply.address), self._sealed(reply), reading.meaning, outcome,
             people, await self._codes(people, places), effect, told, waiting,
         )  # fmt: skip

@@ -32,7 +32,7 @@ from gateway.ports import Settled
 from gateway.store import Store
 from gateway.store.codec import pack_outcome, receipt_at
 from gateway.store.history import Past
-from gateway.store.reply import Effect, Kept
+from gateway.store.reply import Effect, Received
 
 TONGSHAN, JIALOU = "411726204", "411726209"
 HERE, THERE = (TONGSHAN, "411726204201"), (JIALOU, "411726209205")
@@ -179,7 +179,7 @@ async def test_confirmations_and_replies_stand_beside_the_messages(store: Store)
     await accepted(store, one, NOW, seated(one, 0, HERE, (100, 101)))
     await store.ledger.confirm(one.id, 100, [HERE[1]], "phone", Record(at, "c", "confirm", one.id))
     reply, effect = Reply("sms", "a", "r1", "+8610000000100", "1", at), Effect("reply:sms", at)
-    await store.replies.keep([Kept("0" * 20, reply, b"hash", b"", "heard", "confirmed:1", (100,), (), effect)], at)
+    await store.replies.keep([Received("0" * 20, reply, b"hash", b"", "heard", "confirmed:1", (100,), (), effect)], at)
     past = await store.ledger.history(100, [HERE], b"hash")
     assert past.answered == ((one.id, (HERE[1],), "phone", at),)
     assert past.replied == (("sms", "confirmed:1", at),)

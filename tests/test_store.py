@@ -43,7 +43,7 @@ from gateway.model import (
 from gateway.ports import Draft, Settled, StepWork
 from gateway.store import Store
 from gateway.store.acceptance import accept
-from gateway.store.reply import Effect, Kept
+from gateway.store.reply import Effect, Received
 
 NOW = datetime(2026, 7, 20, 6, 30, tzinfo=UTC)
 
@@ -668,7 +668,7 @@ async def test_a_command_of_another_process_costs_this_one_nothing(store: Store)
 async def test_the_same_reply_twice_is_kept_once(store: Store) -> None:
     """Carriers deliver a text again when they saw no answer."""
     reply = Reply("noop", "noop", "r1", "+8610000000001", "1", NOW)
-    kept = Kept("0" * 20, reply, b"hash", b"sealed", "heard", "confirmed:1", (1,), (), Effect("reply:noop", NOW))
+    kept = Received("0" * 20, reply, b"hash", b"sealed", "heard", "confirmed:1", (1,), (), Effect("reply:noop", NOW))
     assert await store.replies.keep([kept, kept], NOW) == [True, False]
     rows = await store.database.read(lambda tx: tx.all("SELECT outcome FROM reply"))
     assert [row[0] for row in rows] == ["confirmed:1"]

@@ -45,7 +45,7 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Received:
     """A reply to be written: what it means, who may have written it, and what it changes.
 
     `secret` is the sealed number and text; `waiting`: a clerk has to settle it.
@@ -99,7 +99,7 @@ class SqlReplies:
         )  # fmt: skip
         return frozenset((account, reference) for account, reference in rows)
 
-    async def keep(self, kept: Sequence[Kept], now: datetime) -> list[bool]:
+    async def keep(self, kept: Sequence[Received], now: datetime) -> list[bool]:
         """Write replies with all they change; False for one that is known, which changes nothing."""
         return await self._database.write(lambda tx: [_keep(tx, one, now) for one in kept], 5.0)
 
@@ -160,7 +160,7 @@ def _found(row: Row) -> Found:
     )  # fmt: skip
 
 
-def _keep(tx: Tx, one: Kept, now: datetime) -> bool:
+def _keep(tx: Tx, one: Received, now: datetime) -> bool:
     reply = one.reply
     added = tx.run(
         "INSERT INTO reply (account, reference, channel, phone_hash, text, at, outcome, id, meaning, secret, people,"

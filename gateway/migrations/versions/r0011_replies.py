@@ -7,8 +7,8 @@ while a clerk has to settle it. An incident is a reply whose `incident` is 1; it
 
 from alembic import op
 
-revision = "0010"
-down_revision = "0009"
+revision = "0011"
+down_revision = "0010"
 
 TABLES = """
 ALTER TABLE reply ADD COLUMN id TEXT NOT NULL DEFAULT '';
