@@ -12,6 +12,7 @@ import pytest
 from test_store import HandClock, alert, batch_of, draft_of
 from town import FLOWER, FLOWER_1, FLOWER_2, Town, phone, town
 
+from gateway import metrics
 from gateway.errors import Refused
 from gateway.model import Alert, Notice, Receipt, Record, Reply, State, Status, Target
 from gateway.ports import Settled
@@ -340,6 +341,20 @@ async def test_hostile_replies_are_kept_and_break_nothing(office: Office) -> Non
     """A carrier that cannot deliver one text repeats it for ever, and with it everything behind it."""
     for number, text in enumerate(("", "\0", "\ud800", "3" * 10_000, "1\0", "'; DROP TABLE reply", "\U0001f600")):
         assert await office.say(text, reference=f"h{number}") == "for_a_person"
-    odd = [Reply("noop", "noop", f"o{one}", one, "1", office.clock.now()) for one in ("", "10086", "+1", "x" * 500)]
+    senders = ("", "10086", "+1", "\ud800", "x" * 500)
+    odd = [Reply("noop", "noop", f"o{at}", one, "1", office.clock.now()) for at, one in enumerate(senders)]
     await office.receipts.commit("noop", odd)
-    assert len(await office.waiting()) == 11
+    assert len(await office.waiting()) == 12
+
+
+async def test_replies_are_counted_by_what_they_mean_once_each(office: Office) -> None:
+    """A night with many "other" tells that people were asked something they could not answer."""
+
+    def counted() -> dict[str, float]:
+        name = "mingluo_replies_total"
+        return {one: metrics.REGISTRY.get_sample_value(name, {"meaning": one}) or 0.0 for one in metrics.MEANINGS}
+
+    before = counted()
+    for reference, text in (("a", "1"), ("b", "2"), ("c", "3"), ("d", "TD"), ("e", "?"), ("a", "1")):
+        await office.say(text, reference=reference)
+    assert {one: number - before[one] for one, number in counted().items()} == dict.fromkeys(Meaning, 1.0)

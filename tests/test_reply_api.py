@@ -74,7 +74,10 @@ async def test_an_undecided_incident_rings_each_minute_and_a_decided_one_no_more
     """One bell that nobody heard is no bell."""
     await say(desk, WORDS)
     (one,) = await ask(desk, "/v1/incidents")
-    name, now = f"{one['id']} incident", desk.clock.now()
+    name = f"{one['id']} incident"
+    desk.clock.advance(3 * 24 * 3600)
+    now = desk.clock.now()
+    assert [line["id"] for line in await ask(desk, "/v1/incidents")] == [one["id"]], "owed, however old"
     before = metrics.REGISTRY.get_sample_value("mingluo_alarms_total", {"kind": "incident"}) or 0.0
     due = await desk.core.obligations.due(name)
     assert due is not None

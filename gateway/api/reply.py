@@ -82,7 +82,7 @@ class Settled(BaseModel):
 
 
 class IncidentsQuery(Form):
-    """Incidents of your area in the last `hours`; all, or those nobody has decided on."""
+    """Incidents of your area in the last `hours` and those, from whenever, that nobody decided on; or these alone."""
 
     hours: int = Field(24, ge=1, le=24 * 31)
     undecided: bool = False

@@ -131,7 +131,7 @@ class Vault:
             address = normal_phone(address)
         except ValueError:
             address = address.strip()
-        return self._digest(address.encode())[:16]
+        return self._digest(address.encode(errors="surrogatepass"))[:16]
 
     def _digest(self, message: bytes) -> bytes:
         keyed = self._keyed.copy()

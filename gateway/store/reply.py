@@ -132,8 +132,11 @@ class SqlReplies:
         return await self._rows("WHERE waiting = 1 ORDER BY at DESC, id LIMIT :limit", limit=limit)
 
     async def incidents(self, since: datetime, limit: int) -> list[Found]:
-        """Incidents since then, newest first."""
-        tail = "WHERE incident = 1 AND at >= :since ORDER BY at DESC, id LIMIT :limit"
+        """Incidents since then and, from whenever, those nobody has decided on, newest first."""
+        tail = (
+            "WHERE incident = 1 AND (at >= :since OR EXISTS (SELECT 1 FROM obligation o WHERE o.alert = reply.id"
+            " AND o.kind = 'incident' AND o.answered_at IS NULL)) ORDER BY at DESC, id LIMIT :limit"
+        )
         return await self._rows(tail, since=micros(since), limit=limit)
 
     async def away(self, alert: str) -> list[Answer]:
