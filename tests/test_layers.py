@@ -19,10 +19,8 @@ ROOT = Path(__file__).parent.parent
 # units of its own row, as long as no circle closes. A new module is added to the lowest row that fits.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "model"),
-    (
-        "settings", "metrics", "log", "ports", "channel", "carrier", "regions", "standing", "telling", "rotation", "gate",
-        "reply",
-    ),  # fmt: skip
+    ("settings", "metrics", "log", "ports", "channel", "regions", "telling", "rotation"),
+    ("carrier", "standing", "gate", "reply"),
     ("cap", "policy", "routing", "render", "pool", "road", "signer"),
     ("database", "migrations"),
     ("broker", "store", "state", "directory"),

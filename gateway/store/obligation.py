@@ -45,7 +45,7 @@ def open_again(tx: Tx, alert: str, kind: str, now: datetime) -> None:
         alert=alert,
         kind=kind,
     )
-    open_(tx, alert, kind, now, now)
+    open_(tx, alert, {kind: now}, now)
 
 
 class SqlObligations:

@@ -198,7 +198,7 @@ def _carry_out(tx: Tx, reply: str, effect: Effect, actor: str, now: datetime) ->
     for one in effect.away:
         _away(tx, one, effect, actor, now)
     if effect.incident:
-        open_(tx, reply, "incident", now, now)
+        open_(tx, reply, {"incident": now}, now)
         audit.append(tx, [Record(now, actor, "incident", reply, effect.how)])
 
 

@@ -7,8 +7,8 @@ while a clerk has to settle it. An incident is a reply whose `incident` is 1; it
 
 from alembic import op
 
-revision = "0011"
-down_revision = "0010"
+revision = "0013"
+down_revision = "0012"
 
 TABLES = """
 ALTER TABLE reply ADD COLUMN id TEXT NOT NULL DEFAULT '';
