@@ -1,9 +1,10 @@
 """Kinds of fields in the carriers' binary protocols, and the one error for octets that break their rules.
 
-The three protocols know big-endian unsigned integers, octet strings filled up with zero octets on the right, counts,
-lengths, and optional parameters. A kind stands in the annotation of a PDU's field; `_pdu` compiles them.
+The protocols know big-endian unsigned integers, octet strings filled up with zero octets on the right or ended by one,
+counts, lengths, and optional parameters. A kind stands in the annotation of a PDU's field; `_pdu` compiles them.
 
-Source: CMPP 3.0 (QB-GF-028-2003) section 8.1, SGIP 1.2 chapter 4, SMGP 3.0.3 sections 5.1 and 5.2.
+Source: CMPP 3.0 (QB-GF-028-2003) section 8.1, SGIP 1.2 chapter 4, SMGP 3.0.3 sections 5.1 and 5.2, SMPP 3.4
+section 3.1.
 """
 
 from __future__ import annotations
@@ -165,6 +166,32 @@ class Content(Sized, Variable):
         if length > len(body) - at:
             raise WireError(Fault.CUT)
         return body[at : at + length], at + length
+
+
+@dataclass(frozen=True)
+class CString(Variable):
+    """Text that a zero octet ends, `most` octets with it. A body that ends before the field has none: "".
+
+    A refusal's response may lack its body (SMPP 3.4 section 4.4.2).
+    """
+
+    most: int
+
+    def encode(self, value: str, form: int) -> bytes:
+        """Return text and zero octet."""
+        octets = value.encode("latin-1")
+        if len(octets) >= self.most or 0 in octets:
+            raise ValueError
+        return octets + b"\0"
+
+    def decode(self, body: bytes, at: int, form: int) -> tuple[str, int]:
+        """Read up to the zero octet."""
+        if at == len(body):
+            return "", at
+        end = body.find(0, at, at + self.most)
+        if end < 0:
+            raise WireError(Fault.CUT)
+        return body[at:end].decode("latin-1"), end + 1
 
 
 class Tlvs(Variable):

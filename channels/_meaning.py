@@ -1,6 +1,6 @@
 """What a carrier's code means and what the gateway does about it: the shape of the tables.
 
-The tables are `_cmpp_code`, `_sgip_code` and `_smgp_code`.
+The tables are `_cmpp_code`, `_sgip_code`, `_smgp_code` and `_smpp_code`.
 """
 
 from __future__ import annotations

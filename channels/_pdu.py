@@ -1,13 +1,13 @@
 """Tables, header and framing of the carriers' binary protocols: the one place where octets become PDUs.
 
-`_cmpp`, `_sgip` and `_smgp` declare each PDU as a class whose annotations are the field table of its specification;
-this module compiles the tables once, at import. The header is total length, command and sequence; a response has the
-request's command with the highest bit set, and its sequence.
+`_cmpp`, `_sgip`, `_smgp` and `_smpp` declare each PDU as a class whose annotations are the field table of its
+specification; this module compiles the tables once, at import. The header is total length, command and sequence
+(SMPP's has a status between them); a response has the request's command with the highest bit set, and its sequence.
 
 Sessions use `Codec.encode` to write and a `Framer` to read. Whatever the octets, reading ends in PDUs, in `Unknown`,
 or in a `WireError` that says which rule they broke; nothing is allocated for a length that has not arrived.
 
-Source: CMPP 3.0 (QB-GF-028-2003) section 8, SGIP 1.2 chapter 4, SMGP 3.0.3 section 5.2.
+Source: CMPP 3.0 (QB-GF-028-2003) section 8, SGIP 1.2 chapter 4, SMGP 3.0.3 section 5.2, SMPP 3.4 section 3.
 """
 
 from __future__ import annotations
@@ -248,14 +248,21 @@ class Codec(Generic[S]):
             command, body = pdu.code, pdu.body
         else:
             command, body = pdu.command, self._write[type(pdu)].encode(pdu)
-        length = self._header.size + len(body)
-        if length > self.longest:
-            raise WireError(Fault.OVERSIZED, type(pdu).__name__)
-        words = sequence if isinstance(sequence, tuple) else (sequence,)
         try:
-            return self._header.pack(length, command, *words) + body
+            frame = self._join(command, sequence, body)
         except struct.error:
             raise WireError(Fault.VALUE, "header") from None
+        if len(frame) > self.longest:
+            raise WireError(Fault.OVERSIZED, type(pdu).__name__)
+        return frame
+
+    def _join(self, command: int, sequence: S, body: bytes) -> bytes:
+        words = sequence if isinstance(sequence, tuple) else (sequence,)
+        return self._header.pack(self._header.size + len(body), command, *words) + body
+
+    def _split(self, frame: bytes) -> tuple[int, S, bytes]:
+        _, command, *words = self._header.unpack_from(frame)
+        return command, self._sequence(*words), frame[self._header.size :]
 
     def length(self, buffer: bytes, at: int = 0) -> int | None:
         """Return the length of the frame that begins at `at`, once the octets tell it.
@@ -283,9 +290,7 @@ class Codec(Generic[S]):
             raise WireError(Fault.CUT, self.name)
         if length < len(frame):
             raise WireError(Fault.TRAILING, self.name)
-        _, command, *words = self._header.unpack_from(frame)
-        sequence = self._sequence(*words)
-        body = frame[self._header.size :]
+        command, sequence, body = self._split(frame)
         try:
             return Frame(sequence, self._body(command, body))
         except WireError as error:

@@ -1,7 +1,7 @@
 """The seam between sessions and protocols: what a session asks of a protocol, and what the two hand each other.
 
-`sms_cmpp`, `sms_sgip` and `sms_smgp` each write one `Wire`; `_conversation`, `_session`, `_account` and `_carrier`
-know no protocol.
+The protocols' channels (`sms_cmpp` and its neighbours) each write one `Wire`; `_conversation`, `_session`, `_account`
+and `_carrier` know no protocol.
 
 References: submit and report build the same string, in whatever process: `<account>/<message id>`, and where one id
 stands for several numbers `<account>/<message id>/<tag>`. A tag is a keyed digest: no reference holds a number.

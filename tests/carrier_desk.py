@@ -20,16 +20,18 @@ from gateway.channel import Event
 from gateway.model import Receipt, Reply, Report, State
 from gateway.simulate.carrier import Account, parts, texts
 
-SECRET = "s3cret-ours"
+SECRET = "s3cr-our"  # SMPP knows no longer ones
 PORT = "10690001"
-PROTOCOLS = ("cmpp30", "cmpp20", "sgip", "smgp")
+PROTOCOLS = ("cmpp30", "cmpp20", "sgip", "smgp", "smpp")
+BULK = tuple(one for one in PROTOCOLS if one != "smpp")  # several numbers in one submit
 OWN: dict[str, dict[str, Any]] = {
     "cmpp30": {"source_addr": "901234"},
     "cmpp20": {"source_addr": "901234", "version": "2.0"},
     "sgip": {"login_name": "901234", "area_code": "0396", "corp_id": "12345"},
     "smgp": {"client_id": "901234"},
+    "smpp": {"system_id": "901234", "international": False},
 }
-CHANNELS = {"cmpp30": "SmsCmpp", "cmpp20": "SmsCmpp", "sgip": "SmsSgip", "smgp": "SmsSmgp"}
+CHANNELS = {"cmpp30": "SmsCmpp", "cmpp20": "SmsCmpp", "sgip": "SmsSgip", "smgp": "SmsSmgp", "smpp": "SmsSmpp"}
 QUICK = {"retry_s": 0.02, "connect_s": 1.0}
 
 

@@ -6,7 +6,7 @@ from typing import Any, get_type_hints
 
 from hypothesis import strategies as st
 
-from channels._field import Content, Numbers, Octets, Sized, Text, Tlvs, Uint
+from channels._field import Content, CString, Numbers, Octets, Sized, Text, Tlvs, Uint
 from channels._pdu import Group, Pdu
 
 CHARACTERS = st.characters(min_codepoint=1, max_codepoint=0xFF)
@@ -19,6 +19,8 @@ def values(kind: object, form: int) -> st.SearchStrategy[Any]:
             return st.integers(0, 256 ** kind.size_in(form) - 1)
         case Text():
             return st.text(CHARACTERS, max_size=kind.size_in(form))
+        case CString():
+            return st.text(CHARACTERS, max_size=kind.most - 1)
         case Octets():
             return st.binary(min_size=kind.size_in(form), max_size=kind.size_in(form))
         case Numbers():
