@@ -2,8 +2,8 @@
 
 The protocols' channels (`sms_cmpp` and its neighbours) say which `Wire` an account speaks. One `send` call goes to one
 account; what certainly did not leave there goes to another. Choosing: by weight and health, smoothly in turn; a red
-message goes to the healthiest. A bulk that one number may have spoilt is sent again by halves, so that it costs the other 98
-nothing and a bad one O(log n) submits.
+message goes to the healthiest. A bulk that one number may have spoilt is sent again by halves, so that it costs the
+other 98 nothing and a bad one O(log n) submits.
 
 On each failure: no answer, or a connection that ends with the submit in its window: Ambiguous, for exactly those.
 Never written: Temporary, or Throttled where the account was only busy. Some parts of a long text taken and some not:

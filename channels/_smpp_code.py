@@ -67,6 +67,11 @@ STATS = {
 """stat of receipts, appendix B, and message_state."""
 
 
+def shown(status: int) -> str:
+    """Return a status as the specification writes it."""
+    return f"{status:#04x}"
+
+
 def status_meaning(status: int) -> Meaning:
     """Look up the status of a response."""
     return STATUSES.get(status, OTHER_STATUS)

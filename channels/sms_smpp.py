@@ -21,7 +21,7 @@ from channels import _smpp as smpp
 from channels._carrier import CarrierChannel, CarrierSettings
 from channels._field import WireError
 from channels._pdu import Pdu
-from channels._smpp_code import stat_meaning, status_meaning
+from channels._smpp_code import shown, stat_meaning, status_meaning
 from channels._sms_text import BINARY, UCS2
 from channels._wire import COUNTRY, AccountSettings, Answer, Heard, Numbering, Sms, Spoken, Wire
 
@@ -95,7 +95,7 @@ class Smpp(Wire[int]):
 
     def admitted(self, request: smpp.BindTransceiver, answer: smpp.BindTransceiverResp) -> Answer:
         """Judge bind_transceiver_resp."""
-        return Answer(status_meaning(answer.command_status), f"login_{answer.command_status}")
+        return Answer(status_meaning(answer.command_status), f"login_{shown(answer.command_status)}")
 
     def submit(self, sms: Sms, part: int, content: bytes) -> Pdu:
         """submit_sm."""
@@ -118,9 +118,9 @@ class Smpp(Wire[int]):
         """submit_sm_resp, or generic_nack."""
         status = answer.command_status
         if status or isinstance(answer, smpp.GenericNack):
-            return Answer(status_meaning(status or STRUCTURE), str(status))
+            return Answer(status_meaning(status or STRUCTURE), shown(status))
         message = _canonical(answer.message_id, self._answer_base)
-        return Answer(status_meaning(0), "0", [self.reference(message) if message else ""])
+        return Answer(status_meaning(0), shown(0), [self.reference(message) if message else ""])
 
     def hear(self, sequence: int, request: smpp.DeliverSm) -> Heard:
         """deliver_sm: a receipt or a reply."""
