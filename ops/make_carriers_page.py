@@ -54,7 +54,7 @@ Written by `ops/make_carriers_page.py`; the codes at the end are the tables the 
    from, every hub's: from any other one the login fails, mostly with the code of a wrong secret.
 3. **Limits**: connections of the account (`connections`), unanswered submits per connection (`window`), messages a
    second (`[rates]`; long texts count once per part and number), numbers in one submit (one only: `bulk = false`).
-4. **Signature (签名)**: registered for your unit, for this port, with this carrier: the other two do not know it. It takes
+4. **Signature (签名)**: registered for your unit, for this port, with this carrier: the others do not know it. It takes
    7 to 10 working days, and nothing is delivered before.
 5. **Delivery reports (状态报告)** switched on for all messages, and what their ids are: `bulk_ids`, `ids`.
 6. **Public-interest exemption**: no frequency limit and no content review for warnings. Otherwise the same text within
@@ -209,8 +209,9 @@ Test: `mingluo simulate carrier --protocol smpp --account mingluo:secret`, with 
 ## Trying an account
 
 1. Against the simulated carrier on this machine, with the command of its section and the table as it stands there:
-   `mingluo serve` in a second shell. The simulator's log has `login` with code 0; `mingluo doctor` says
-   *simulation*. Then `mingluo issue` a drill, and compare `submit` and `ack` in the log with `mingluo status`.
+   `mingluo serve` in a second shell. The simulator's log has `login` with code 0 (SGIP: with the first submit);
+   `mingluo doctor` says *simulation*. Then `mingluo issue` a message, and compare `submit` and `ack` in the log with
+   `mingluo status`.
 2. Break it: `set rate=10`, `cut`, `logout`, `set silent=true` on the simulator's standard input
    ([carrier-simulator.md](carrier-simulator.md)). Nobody is sent to twice; those in the window are in doubt until their
    report comes.
