@@ -206,7 +206,7 @@ STATES = ("", "ENROUTE", "DELIVRD", "EXPIRED", "DELETED", "UNDELIV", "ACCEPTD", 
 """Texts of message_state, section 5.2.28."""
 
 # Labels differ in case and in "submit date" or "submit_date"; makers add their own, and leave some out.
-_LABEL = re.compile(rb"(?:^|[ ])(id|stat|err|done[ _]date):[ ]?([!-~]*)", re.IGNORECASE)
+_LABEL = re.compile(rb"(?:^|[ ])(id|stat|err|done[ _]date):([!-~]*)", re.IGNORECASE)
 _TEXT = re.compile(rb"[ ]te?xt:", re.IGNORECASE)
 
 

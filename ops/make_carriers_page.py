@@ -23,7 +23,7 @@ ANSWER = {
     Decision.TEMPORARY: "another account, or later again",
     Decision.THROTTLED: "slower; no attempt is counted",
     Decision.PERMANENT: "failed: the next channel",
-    Decision.UNUSABLE: "account set aside for 30 s; a person is paged when no other has it",
+    Decision.UNUSABLE: "account set aside for 30 s; an alarm when there is no other",
     Decision.UNKNOWN: "unknown: never blindly again",
 }
 """What the gateway does about the answer to a login or a submit."""
@@ -111,9 +111,10 @@ connections = 2
 ```
 
 - `bulk_ids`: the answer to a bulk submit names one id. `"counted"`: recipient n is reported under that id + n, as most
-  gateways do. `"one"`: all are reported under that very id, and told apart by number. Set wrongly, every report but the
-  first of a bulk stays unmatched (`mingluo_unmatched_reports` rises by the size of the bulk): set the other one. With
-  single submits (`bulk = false`) it does not matter.
+  gateways do. `"one"`: all are reported under that very id, and told apart by number. Set to `"one"` where the gateway
+  counts, all reports of a bulk but the first stay unmatched (`mingluo_unmatched_reports` rises). Set to `"counted"`
+  where it does not, the first of each bulk is delivered, all others stay submitted and end as unknown. Try it with one
+  bulk to three telephones before anything else; with single submits (`bulk = false`) it does not matter.
 - `check_answer = false` where a gateway cannot prove that it knows the secret (code `not_genuine`). Ask first: it may
   not be the carrier.
 
@@ -149,7 +150,7 @@ src_id = "10690001"
 - `called_name`, `called_secret`: what the gateway says when it calls us, where that is not what we say to it.
 - There is no heartbeat. We leave after `idle_s` (30) without work; the channel counts as up all the same.
 - Submits work and no report ever comes: the listener cannot be reached. Look at firewall and address translation, then
-  at `allow`. One process listens; give it the address the carrier calls.
+  at `allow`. Of several processes on one machine one listens.
 
 Test: `mingluo simulate carrier --protocol sgip --account mingluo:secret --listener 127.0.0.1:8802`, with
 `SGIP_SECRET=secret`.
@@ -227,7 +228,7 @@ is what it says: `MA:0001`, SGIP `state/error` (`2/29`), SMGP and SMPP `stat/err
 | code | meaning | what to do |
 | --- | --- | --- |
 | `unreachable` | no answer to the login within `connect_s` | address, port, firewall, our address at the carrier |
-| `no_connection` | nobody was connected when the message was due | what ended the last one: `mingluo doctor` |
+| `no_connection` | nobody was connected when the message was due | what ended the last one: `/v1/health` |
 | `not_genuine` | the gateway does not know the secret | ask the carrier |
 | `no_answer`, `connection_lost`, `unreadable`, `garbage` | no usable answer: in doubt | often: ask the carrier |
 | `in_part` | some parts of a long text were taken and some not: in doubt | the code of the part that was not |
@@ -239,13 +240,14 @@ is what it says: `MA:0001`, SGIP `state/error` (`2/29`), SMGP and SMPP `stat/err
 
 ## What to watch
 
-- `mingluo_channel_down` by channel: 1 while the carrier serves nobody of a process; `mingluo doctor` and `/v1/health`
-  name the code.
+- `mingluo_channel_down` by channel: 1 while the carrier serves nobody of a process; `/v1/health` names the code
+  (`sms_smpp down: login_0x0e`), and `mingluo stuck` what waits for it.
 - `mingluo_unmatched_reports`: more than a hundred that stay mean `bulk_ids` or `ids`, a changed account `name` or
   `secret` (tags of bulk ids are made with it), or another system on the account.
 - `mingluo_reports_total` beside `mingluo_deliveries_total`: submits without reports mean that reports are off, or that
   SGIP cannot reach the listener.
-- `mingluo_retries_total` by `why`: `throttled` means that the rate here is above the contract's.
+- `mingluo_retries_total` with `why="throttled"`: more is due than `[rates]` allows, or than the contract does where
+  codes are `flow_control`.
 - `mingluo_possible_duplicates_total`: doubtful recipients of red warnings who were sent to once more.
 
 ## Codes

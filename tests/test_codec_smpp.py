@@ -171,7 +171,7 @@ def test_parameters_go_before_the_text() -> None:
     [
         (b"ID:7f Stat:undeliv Err:1 Done_Date:261126053142 Txt:x", ("7f", "UNDELIV", "1", "261126053142")),
         (b"id:7f stat:MK:0010 done date:2611260531", ("7f", "MK:0010", "", "2611260531")),
-        (b"id: 7f stat: EXPIRED", ("7f", "EXPIRED", "", "")),
+        (b"id:7f sub: err: stat:EXPIRED", ("7f", "EXPIRED", "", "")),
         (b"id:7f sub:001 text: stat:DELIVRD", ("7f", "", "", "")),
     ],
 )
@@ -181,7 +181,7 @@ def test_makers_spell_their_labels_differently(text: bytes, told: tuple[str, str
     assert (found.message_id, found.stat, found.err, found.done) == told
 
 
-@pytest.mark.parametrize("text", [b"", b"stat:DELIVRD", b"id: ", b"text:id:7", b"\xffid:7"])
+@pytest.mark.parametrize("text", [b"", b"stat:DELIVRD", b"id: sub:001 stat:DELIVRD", b"text:id:7", b"\xffid:7"])
 def test_a_receipt_without_an_id_is_refused(text: bytes) -> None:
     """Nothing is guessed: a wrong match calls somebody warned who is not."""
     with pytest.raises(WireError) as caught:
