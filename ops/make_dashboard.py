@@ -125,7 +125,9 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
               "none", counted("claims_lapsed", "channel"), width=5),
         Panel("Retries 重试", "By the error that asked for it.", "none", counted("retries", "channel, why"), width=5),
         Panel("Unmatched reports 未匹配回执", "Reports whose submit has not shown up.", "none",
-              (Query("max(mingluo_unmatched_reports)", "unmatched"),), width=24),
+              (Query("max(mingluo_unmatched_reports)", "unmatched"),), width=12),
+        Panel("Numbers of another carrier 携号转网", "A carrier said so: the next ones are tried, each once.", "none",
+              counted("elsewhere", "channel"), width=12),
     )),
     ("Deliveries 送达", (
         Panel("Reached at settle, in the time shown 发送结果",

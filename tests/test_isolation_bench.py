@@ -49,9 +49,9 @@ def complete(mode: dict[str, Any], alerts: int) -> None:
 def test_without_servers_the_embedded_gateway_is_measured_and_the_rest_is_named(tmp_path: Path) -> None:
     """Every red one reaches its officials, residents and loudspeakers during the drain, or the bench would fail."""
     target = tmp_path / "page.md"
-    found = bench("--recipients", "20000", "--rounds", "2", "--write", str(target))
+    found = bench("--recipients", "60000", "--rounds", "2", "--write", str(target))
     assert (found["bench"], found["recipients"], found["officials"], found["residents"]) == (
-        "isolation", 20_000, 2_000, 400,
+        "isolation", 60_000, 2_000, 1_200,
     )  # fmt: skip
     assert found["devices"] > 300
     complete(found["embedded"], 2)

@@ -63,16 +63,16 @@ def kind(problem: Any) -> str:
 
 
 class Pausing(SqlOutbox):
-    """Stops whoever asks for halts, as every answer to a message does, until told to go on."""
+    """Stops whoever stores a message, until told to go on."""
 
     def __init__(self, database: Database, clock: ManualClock) -> None:
         super().__init__(database, clock)
         self.reached, self.go = asyncio.Event(), asyncio.Event()
 
-    async def halts(self) -> list[str]:
+    async def accept(self, draft: Draft) -> Accepted:
         self.reached.set()
         await self.go.wait()
-        return await super().halts()
+        return await super().accept(draft)
 
 
 class Gone(SqlOutbox):
