@@ -23,6 +23,7 @@ from gateway.model import Message, Receipt, Report, Slice, State
 BUSY_S = 1.0
 LONGEST_VALIDITY = timedelta(hours=48)
 REFUSED_IN_A_ROW = 14  # twice the halvings of a full bulk: it is not about single numbers
+NEVER = "-"  # names a part no report will ever name
 BUSY = Meaning(Decision.THROTTLED, Blame.CARRIER, "no room in the window", "窗口已满")
 
 
@@ -186,10 +187,10 @@ class Sheet:
     def _doubt(self, sms: Sms, answers: Sequence[Answer], code: str) -> None:
         """Whoever may have it is doubtful; references we know of are kept, for the report will have them."""
         for place, index in enumerate(sms.indices):
-            known = [one.references[place] for one in answers if one.references]
-            self._receipts[index] = Receipt(
-                State.QUEUED, code, known[0] if known else "", Ambiguous(code), tuple(known[1:])
-            )
+            first, *more = [one.references[place] for one in answers if one.references] or [""]
+            if first and len(more) + 1 < len(answers):
+                more.append(f"{first}/{NEVER}")  # parts without a reference: the others do not make a whole
+            self._receipts[index] = Receipt(State.QUEUED, code, first, Ambiguous(code), tuple(more))
 
     def _unsent(self, sms: Sms, meaning: Meaning, code: str) -> None:
         assert self._account is not None
@@ -205,14 +206,18 @@ class Sheet:
 
     def late(self, sms: Sms, part: int, answer: Answer) -> list[Report]:
         """Return the facts of an answer that came when nobody waited for it any more."""
-        if answer.meaning.decision is not Decision.DONE:
-            return []
+        sms.answers[part] = answer
+        answers = [one for one in sms.answers if one is not None and one.references]
+        if answer.meaning.decision is not Decision.DONE or len(answers) < len(sms.contents):
+            return []  # of a long text, the last missing part's answer speaks for all
+        others = [one.references for one in answers if one is not answer]
         return [
             Report(
-                self._channel, reference, State.SUBMITTED, datetime.now(UTC), answer.code,
+                self._channel, answer.references[place], State.SUBMITTED, datetime.now(UTC), answer.code,
                 self._slice.batch, self._slice.positions[index], self._slice.attempt,
+                more=tuple([references[place] for references in others]),
             )
-            for index, reference in zip(sms.indices, answer.references, strict=True)
+            for place, index in enumerate(sms.indices)
         ]  # fmt: skip
 
     def _withdraw(self) -> None:

@@ -488,6 +488,8 @@ class Report:
     attempt: int = 1
     elsewhere: bool = False
     """The carrier says that the number is another one's."""
+    more: tuple[str, ...] = ()
+    """References of a long text's other parts, where `batch` is known: they are the recipient's from now on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -301,7 +301,7 @@ def _marked(receipt: Receipt) -> Receipt:
         return receipt
     if receipt.state in NEVER_SENT:
         return Receipt(State.UNKNOWN, receipt.code or "outcome_unknown")
-    return Receipt(receipt.state, "possible_duplicate", receipt.reference)
+    return Receipt(receipt.state, "possible_duplicate", receipt.reference, more=receipt.more)
 
 
 def _unforeseen(receipt: Receipt) -> BaseException | None:
@@ -338,10 +338,10 @@ def _verdict(
         error = Ambiguous(BUG)  # a receipt was written after the call: nobody knows whether the text had left
     # The first copy of a repeat may have arrived, whatever becomes of the second.
     final = State.UNKNOWN if again else State.FAILED
-    if isinstance(error, Ambiguous):
+    if isinstance(error, Ambiguous):  # a reference that is known already leads a report to its recipient
         if again or not repeatable:
-            return Receipt(State.UNKNOWN, error.code or "outcome_unknown"), None
-        return Receipt(State.QUEUED, error.code, error=error), answer_s
+            return replace(receipt, state=State.UNKNOWN, code=error.code or "outcome_unknown", error=None), None
+        return replace(receipt, state=State.QUEUED, code=error.code, error=error), answer_s
     if isinstance(error, Permanent | Unusable):
         return Receipt(final, error.code or "refused"), None
     # What was doubtful before stays doubtful: it is never again sent as if for the first time.

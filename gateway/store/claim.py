@@ -93,7 +93,7 @@ def claim(tx: Tx, batch: str, slice_: int, owner: str, now: datetime, until: dat
     deadline, county, channel, size, slice_size, standing, reason, created_at = found
     positions = _positions(slice_, size, slice_size)
     at = micros(now)
-    standing_claim = _standing_claim(tx, batch, slice_, positions, owner, at)
+    standing_claim = _undoubted(tx, batch, _standing_claim(tx, batch, slice_, positions, owner, at))
     ended = standing != "active" or deadline <= at
     if standing_claim.result is not ClaimResult.GRANTED and not (
         ended and standing_claim.result is ClaimResult.WAITING
@@ -101,6 +101,9 @@ def claim(tx: Tx, batch: str, slice_: int, owner: str, now: datetime, until: dat
         if standing_claim.until is not None:
             put_off(tx, batch, at)
         return standing_claim
+    if not (standing_claim.pending or standing_claim.doubtful or standing_claim.lost):
+        _finish_unsent(tx, batch, slice_, (), at)
+        return Claim(ClaimResult.SETTLED)
     if ended:
         over = State.EXPIRED if deadline <= at or reason == "expired" else State.SUPERSEDED
         facts = [(position, over) for position in standing_claim.pending]
@@ -143,6 +146,19 @@ def _standing_claim(tx: Tx, batch: str, slice_: int, positions: tuple[int, ...],
     if 0 < lease_until <= at:  # whoever held it may have sent what it had
         return Claim(ClaimResult.GRANTED, attempt + 1, (), fresh, doubtful + lost)
     return Claim(ClaimResult.GRANTED, attempt, fresh, doubtful, lost)
+
+
+def _undoubted(tx: Tx, batch: str, claim: Claim) -> Claim:
+    """Leave out whom a report, or an answer that came late, has been about meanwhile: nobody doubts any more."""
+    if not claim.doubtful and not claim.lost:
+        return claim
+    row = tx.one("SELECT states FROM batch WHERE id = :batch", batch=batch)
+    states = row[0] if row is not None else b""
+    return replace(
+        claim,
+        doubtful=tuple(at for at in claim.doubtful if states[at] == State.QUEUED),
+        lost=tuple(at for at in claim.lost if states[at] == State.QUEUED),
+    )
 
 
 def _stale_until(tx: Tx, batch: str, at: int) -> int:

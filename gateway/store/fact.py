@@ -17,7 +17,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from gateway.database import Row, Tx, micros
-from gateway.model import Receipt, Report, State
+from gateway.model import Report, State
 from gateway.ports import Place, Settled
 from gateway.store.rows import ASKED, Fold, Locked, finish_commands
 
@@ -55,6 +55,17 @@ class Fact(NamedTuple):
     at: int
 
 
+class _Referred(NamedTuple):
+    """A recipient, by what a report may call it: `more` are the further parts of a long text."""
+
+    account: str
+    reference: str
+    more: tuple[str, ...]
+    batch: str
+    position: int
+    attempt: int
+
+
 class _Met(NamedTuple):
     """A report whose submit is known. `whole` names the long text it is a part of, by account and reference."""
 
@@ -68,10 +79,24 @@ def commit(tx: Tx, many: Sequence[Arrived]) -> list[list[Place]]:
 
     Returns for each commit which recipients' numbers its reports say are another carrier's.
     """
+    bound = _bind(tx, [report for reports, _ in many for report in reports if report.batch and report.reference])
     known = _match(tx, many)
     met = [[one for report in reports if (one := _met(report, known)) is not None] for reports, _ in many]
+    if bound:  # what had come before these answers is told with them
+        for part in met:
+            places = {(one.fact.batch, one.fact.position) for one in part}
+            part += [one for one in bound if (one.fact.batch, one.fact.position) in places]
     _write(tx, [one for part in met for one in part])
     return [_elsewhere(part) for part in met]
+
+
+def _bind(tx: Tx, answers: Iterable[Report]) -> list[_Met]:
+    """Upsert the shared rows of answers that came when the slice was settled; return whose report came first."""
+    return _refer(tx, [_Referred(one.account, one.reference, one.more, *_place(one)) for one in answers])[0]
+
+
+def _place(report: Report) -> tuple[str, int, int]:
+    return report.batch, report.position, report.attempt
 
 
 def _match(tx: Tx, many: Sequence[Arrived]) -> dict[tuple[str, str], Row]:
@@ -98,7 +123,7 @@ def _match(tx: Tx, many: Sequence[Arrived]) -> dict[tuple[str, str], Row]:
 
 def _met(report: Report, known: dict[tuple[str, str], Row]) -> _Met | None:
     if report.batch:
-        place: Row = (report.batch, report.position, report.attempt, None)
+        place: Row = (*_place(report), None)
     elif (found := known.get((report.account, report.reference))) is not None:
         place = found
     else:
@@ -148,19 +173,7 @@ def submit(tx: Tx, many: Sequence[Settled]) -> tuple[list[Fact], list[list[Place
 
     And for each slice which recipients' numbers those reports say are another carrier's.
     """
-    single: dict[tuple[str, str], tuple[Any, ...]] = {}
-    parts: dict[tuple[str, str], tuple[Any, ...]] = {}
-    for account, batch, attempt, receipts in ((one.account, one.batch, one.attempt, _referred(one)) for one in many):
-        for position, receipt in receipts:
-            reference = receipt.reference
-            if receipt.more:
-                names = {reference, *receipt.more}
-                parts |= {(account, one): (account, one, "", batch, position, attempt, reference) for one in names}
-            else:
-                single[account, reference] = (account, reference, "", batch, position, attempt)
-    met = _reported(tx, SUBMITTED, single, MEETS_REPORT)
-    met += _reported(tx, PART, parts, f"{MEETS_REPORT}, whole = excluded.whole")
-    left = Counter((row[0], row[6]) for row in parts.values())
+    met, left = _refer(tx, [referred for one in many for referred in _referred(one)])
     left.subtract(one.whole for one in met if one.whole is not None and one.fact.state >= State.DELIVERED)
     moved = frozenset(_elsewhere(met))
     return _told(met, {whole for whole, number in left.items() if number}), [
@@ -169,9 +182,29 @@ def submit(tx: Tx, many: Sequence[Settled]) -> tuple[list[Fact], list[list[Place
     ]
 
 
-def _referred(settled: Settled) -> Iterable[tuple[int, Receipt]]:
-    """Positions that a report may name, with their receipts."""
-    return (pair for pair in zip(settled.positions, settled.receipts, strict=True) if pair[1].reference)
+def _referred(settled: Settled) -> Iterable[_Referred]:
+    """Recipients that a report may name."""
+    account, batch, attempt = settled.account, settled.batch, settled.attempt
+    return (
+        _Referred(account, one.reference, one.more, batch, position, attempt)
+        for position, one in zip(settled.positions, settled.receipts, strict=True)
+        if one.reference
+    )
+
+
+def _refer(tx: Tx, referred: Iterable[_Referred]) -> tuple[list[_Met], Counter[tuple[str, str]]]:
+    """Upsert shared rows from the submits' side; return whose report came first, and the parts of each long text."""
+    single: dict[tuple[str, str], tuple[Any, ...]] = {}
+    parts: dict[tuple[str, str], tuple[Any, ...]] = {}
+    for account, reference, more, batch, position, attempt in referred:
+        if more:
+            names = {reference, *more}
+            parts |= {(account, one): (account, one, "", batch, position, attempt, reference) for one in names}
+        else:
+            single[account, reference] = (account, reference, "", batch, position, attempt)
+    met = _reported(tx, SUBMITTED, single, MEETS_REPORT)
+    met += _reported(tx, PART, parts, f"{MEETS_REPORT}, whole = excluded.whole")
+    return met, Counter((row[0], row[6]) for row in parts.values())
 
 
 def _reported(
