@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 
+from gateway.bench.carriers import Carriers
 from gateway.bench.fanout import Contender, Fanout
 from gateway.bench.first import First
 from gateway.bench.frozen import Cost, Frozen
@@ -18,7 +19,7 @@ from gateway.bench.signed import Signed
 from gateway.bench.sms import RATIO as SMS_RATIO
 from gateway.bench.sms import Sms
 
-Result = Intake | Signed | First | Sms | Fanout | Isolation | Ledger | Import | Frozen
+Result = Intake | Signed | First | Sms | Carriers | Fanout | Isolation | Ledger | Import | Frozen
 Row = tuple[str, str, str]
 
 HEAD = """# Benchmarks
@@ -42,6 +43,7 @@ TITLES = {
     "isolation": "Red warnings while bulk messages drain",
     "fanout": "Fan-out through the no-op channel, beside others",
     "sms": "HTTP SMS channel against a bare loop of the same SDK call",
+    "carriers": "SMS through the three carriers' protocols",
     "ledger": "The ledger full of receipts",
     "import": "Bringing a roster in",
     "frozen": "What a frozen neighbour costs",
@@ -62,6 +64,11 @@ TARGETS = {
 }
 """Of the fan-out's ratios."""
 NOTES = {
+    "carriers": """One embedded gateway, and simulated carriers for CMPP 3.0, SGIP and SMGP in a process of their own,
+one connection each, that count instead of writing a log. Every resident hears over all three. Rates begin with the post of
+the warning and end with the last submit, or the last report acknowledged: the carriers hold their reports until
+everything is submitted, and their windows are lifted. The peer has no store, no roster and no report.
+""",
     "fanout": """One yellow warning to all residents in the bulk lane: posted over HTTP, frozen page by page, claimed,
 rendered, paced, sent through the ordinary no-op channel and settled; the clock stops when no step and no batch is open.
 The cluster is one process of each role with RabbitMQ quorum queues, PostgreSQL with `fsync` and `synchronous_commit`
@@ -123,6 +130,8 @@ def rows(result: Result) -> list[Row]:
                 ("channel : loop", str(result.ratio), f"≥ {SMS_RATIO:g}"),
                 ("loop : channel, CPU time of the sender", str(result.cpu_ratio), ""),
             ]
+        case Carriers():
+            return _carriers(result)
         case First():
             return [
                 ("loudspeakers connected, alerts", f"{result.devices:,}, {result.rounds}", ""),
@@ -150,6 +159,23 @@ def rows(result: Result) -> list[Row]:
         case Frozen():
             costs = [("Redis", result.redis), ("RabbitMQ (of MINGLUO_AMQP_URL), green publish", result.rabbitmq)]
             return [row for name, cost in costs if cost for row in _cost(name, cost)]
+
+
+def _carriers(result: Carriers) -> list[Row]:
+    limit_s = result.green_limit_s * 1.1
+    return [
+        ("messages over three carriers", f"{result.recipients:,}", "1,000,000"),
+        ("up to a hundred numbers in a submit: messages/s", f"{result.submitted_per_s:,}", "≥ 50,000"),
+        ("delivery reports parsed, matched, committed, acknowledged/s", f"{result.reports_per_s:,}", "≥ 20,000"),
+        ("CPU µs of the gateway for a message, for its report",
+         f"{result.submit_cpu_us:g}, {result.report_cpu_us:g}", ""),
+        ("messages without a report, reports without a message", f"{result.unaccounted}, {result.unmatched}", "0, 0"),
+        ("one number in a submit, one account, window lifted: PDUs/s", f"{result.pdu_per_s:,}", "≥ 8,000"),
+        ("smpp34's client against its own server: submits/s", f"{result.peer_submit_per_s:,}", ""),
+        ("of 300 messages/s with a window of 16, kept", f"{result.rate_kept:.1%}", "≥ 98 %"),
+        ("that saturated by bulk: a red warning's first submit, ms", f"{result.green_first_ms:g}", "≤ 100"),
+        ("its last official, s", f"{result.green_list_s:g}", f"≤ {limit_s:.2f}"),
+    ]  # fmt: skip
 
 
 def _fanout(result: Fanout) -> list[Row]:

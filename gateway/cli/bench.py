@@ -23,6 +23,7 @@ class Name(StrEnum):
     ALL = "all"
     FANOUT = "fanout"
     SMS = "sms"
+    CARRIERS = "carriers"
     FIRST = "first"
     INTAKE = "intake"
     SIGNED = "signed"
@@ -33,7 +34,8 @@ class Name(StrEnum):
 
 
 ORDER = (
-    Name.INTAKE, Name.SIGNED, Name.FIRST, Name.SMS, Name.FANOUT, Name.ISOLATION, Name.LEDGER, Name.IMPORT, Name.FROZEN,
+    Name.INTAKE, Name.SIGNED, Name.FIRST, Name.SMS, Name.CARRIERS, Name.FANOUT, Name.ISOLATION, Name.LEDGER,
+    Name.IMPORT, Name.FROZEN,
 )  # fmt: skip
 
 
@@ -42,7 +44,7 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON line per bench.")] = False,
     recipients: Annotated[
         int | None,
-        typer.Option(min=1, help="Residents (fanout, isolation, import, intake), texts (sms), receipts (ledger)."),
+        typer.Option(min=1, help="Residents (fanout, isolation, import, intake), texts (sms, carriers), receipts."),
     ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds; alerts for first and isolation.")] = None,
     peers: Annotated[
@@ -51,7 +53,7 @@ def bench(
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Of each part of a round (intake).")] = None,
     write: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write these sections of a page.")] = None,
 ) -> None:
-    """Measure intake, the first loudspeaker, SMS, the fan-out and what it costs others, ledger, import, frozen peers.
+    """Measure intake, the first loudspeaker, SMS, carriers, the fan-out and its cost to others, ledger, import, neighbours.
 
     Nothing real is sent and nothing of an installation is touched. Without options: about fifteen minutes on two cores.
     The clusters of fanout and isolation, and peers, need MINGLUO_AMQP_URL, MINGLUO_DATABASE_URL and MINGLUO_REDIS_URL;
@@ -86,6 +88,7 @@ async def _whole(measured: Coroutine[Any, Any, Result]) -> Result:
 async def _measure(
     name: Name, recipients: int | None, rounds: int | None, seconds: float | None, *, peers: bool
 ) -> Result:
+    from gateway.bench.carriers import carriers
     from gateway.bench.fanout import fanout
     from gateway.bench.first import first
     from gateway.bench.frozen import frozen
@@ -112,6 +115,8 @@ async def _measure(
         return await fanout(recipients or 1_000_000, rounds or 5, servers=given(), peers=peers, say=tell)
     if name is Name.ISOLATION:
         return await isolation(recipients or 1_000_000, rounds or 50, given(), tell)
+    if name is Name.CARRIERS:
+        return await carriers(recipients or 150_000, tell)
     if name is Name.SMS:
         return await sms(recipients or 2_000, rounds or 7)
     return await first(rounds or 40)
