@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import compress
+from operator import attrgetter
 from typing import Protocol
 
 from gateway import log, metrics
@@ -29,6 +31,7 @@ RECENT = timedelta(hours=24)
 CLOCKS = timedelta(seconds=5)  # by which a carrier's clock may be behind ours
 
 _BECAME = {Meaning.HEARD: "confirmed", Meaning.AWAY: "away", Meaning.SUPPORT: "incident"}
+_STATE = attrgetter("state")
 _log = log.get("receipts")
 
 
@@ -88,8 +91,8 @@ class Receipts:
             await self._replied(replies)
         if progress := [event for event in events if isinstance(event, Progress)]:
             await self._store.progress.commit(progress)
-        for report in reports:
-            metrics.reports.labels(channel, report.state.name.lower()).inc()
+        for state, number in Counter(map(_STATE, reports)).items():
+            metrics.reports.labels(channel, state.name.lower()).inc(number)
         await self._devices(devices)
 
     async def _replied(self, replies: Sequence[Reply]) -> None:

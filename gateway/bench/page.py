@@ -65,8 +65,8 @@ TARGETS = {
 """Of the fan-out's ratios."""
 NOTES = {
     "carriers": """One embedded gateway, and simulated carriers for CMPP 3.0, SGIP and SMGP in a process of their own,
-one connection each, that count instead of writing a log. Every resident hears over all three. Rates begin with the post of
-the warning and end with the last submit, or the last report acknowledged: the carriers hold their reports until
+one connection each, that count instead of writing a log. Every resident hears over all three. Rates begin with the post
+of the warning and end with the last submit, or the last report acknowledged: the carriers hold their reports until
 everything is submitted, and their windows are lifted. The peer has no store, no roster and no report.
 """,
     "fanout": """One yellow warning to all residents in the bulk lane: posted over HTTP, frozen page by page, claimed,

@@ -52,9 +52,6 @@ class Counts(msgspec.Struct):
     marks: int = 0
     marked_at: float = 0.0
     marked_last_at: float = 0.0
-    first_at: float = 0.0
-    first: int = 0
-    """How many came with the first submit."""
     last_at: float = 0.0
 
 
@@ -85,8 +82,6 @@ class Counting(Carrier):
         counts.pdus += 1
         counts.taken += len(numbers)
         counts.last_at = now
-        if not counts.first_at:
-            counts.first_at, counts.first = now, len(numbers)
         if self._marked and numbers[0][-11:] >= self._marked:
             counts.marks += len(numbers)
             counts.marked_at, counts.marked_last_at = counts.marked_at or now, now

@@ -53,7 +53,7 @@ def bench(
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Of each part of a round (intake).")] = None,
     write: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write these sections of a page.")] = None,
 ) -> None:
-    """Measure intake, the first loudspeaker, SMS, carriers, the fan-out and its cost to others, ledger, import, neighbours.
+    """Measure intake, the first loudspeaker, SMS, carriers, fan-out and what it costs others, ledger, import, peers.
 
     Nothing real is sent and nothing of an installation is touched. Without options: about fifteen minutes on two cores.
     The clusters of fanout and isolation, and peers, need MINGLUO_AMQP_URL, MINGLUO_DATABASE_URL and MINGLUO_REDIS_URL;
