@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from gateway.bench.carriers import Carriers
 from gateway.bench.fanout import result
 from gateway.bench.figures import of_fanout, of_first, of_sms
 from gateway.bench.first import First
@@ -35,6 +36,12 @@ BROUGHT = Brought(300, ONE, ONE, ONE, 120.0)
 IMPORT = Import(300, 1, BROUGHT, BROUGHT, BROUGHT, BROUGHT, BROUGHT, BROUGHT)
 SMS = Sms(1_000, 3, Spread(90, 80, 95), Spread(100, 90, 110), Spread(0.9, 0.8, 1.0), Spread(1, 1, 1))
 
+CARRIERS = Carriers(
+    recipients=1_000_000, submitted_per_s=60_000, reports_per_s=25_000, submit_cpu_us=18.0, report_cpu_us=23.0,
+    unaccounted=0, unmatched=0, pdu_per_s=9_000, rate_kept=0.99, green_first_ms=20.0, green_list_s=1.6,
+    green_limit_s=1.67, peer_submit_per_s=6_000,
+)  # fmt: skip
+
 
 def run(*arguments: str) -> dict[str, Any]:
     """Run `mingluo bench`; return its last line."""
@@ -52,6 +59,15 @@ def test_sms_compares_channel_and_loop() -> None:
     assert found.keys() == {"bench", "recipients", "rounds", "channel_s", "loop_s", "ratio", "cpu_ratio"}
     assert (found["bench"], found["recipients"], found["rounds"]) == ("sms", 60, 2)
     assert all(found[key].keys() == SPREAD for key in ("channel_s", "loop_s", "ratio", "cpu_ratio"))
+
+
+def test_carriers_account_for_every_message_and_report() -> None:
+    """Everybody over three carriers, nobody without a report; the peer is measured or the bench fails."""
+    found = run("carriers", "--recipients", "600")
+    assert found.keys() == {*CARRIERS.__struct_fields__}
+    assert (found["bench"], found["recipients"]) == ("carriers", 600)
+    assert (found["unaccounted"], found["unmatched"]) == (0, 0)
+    assert min(found[one] for one in ("submitted_per_s", "reports_per_s", "pdu_per_s", "peer_submit_per_s")) > 0
 
 
 def test_first_times_every_alert_at_a_device() -> None:
@@ -131,7 +147,7 @@ def test_import_brings_every_form_of_a_list_in() -> None:
 
 def test_an_unknown_bench_is_wrong_use() -> None:
     """A bench that does not exist is not measured as something else."""
-    done = subprocess.run([sys.executable, "-m", "gateway.cli", "bench", "carriers"], capture_output=True, check=False)
+    done = subprocess.run([sys.executable, "-m", "gateway.cli", "bench", "weather"], capture_output=True, check=False)
     assert done.returncode == 2
 
 
@@ -144,7 +160,7 @@ def test_a_figure_says_whether_its_target_was_met() -> None:
 
 def test_the_page_names_machine_and_commands() -> None:
     """A number in the docs without its machine and its command proves nothing."""
-    results: list[Result] = [INTAKE, SIGNED, FIRST, SMS, FANOUT, LEDGER, FROZEN, IMPORT]
+    results: list[Result] = [INTAKE, SIGNED, FIRST, SMS, CARRIERS, FANOUT, LEDGER, FROZEN, IMPORT]
     text = page(results, "mingluo bench all --write docs/benchmarks.md", date(2026, 7, 1))
     assert "mingluo bench all --write docs/benchmarks.md" in text
     assert "2026-07-01" in text

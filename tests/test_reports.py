@@ -18,8 +18,9 @@ import pytest
 from test_store import NOW, HandClock, alert, batch_of, draft_of
 
 from gateway.database import Database, Tx
+from gateway.errors import Ambiguous
 from gateway.metrics import REGISTRY
-from gateway.model import Batch, Receipt, Report, State
+from gateway.model import Batch, ClaimResult, Receipt, Report, State
 from gateway.ports import Kept, Settled
 from gateway.store import Store, fact
 from gateway.store.ledger import settle
@@ -206,6 +207,54 @@ async def test_a_report_waits_three_days_for_its_submit_and_is_dropped_then(stor
     await silence.work()
     rows = await store.database.read(lambda tx: tx.all("SELECT reference FROM provider_ref"))
     assert rows == [("ours",)]
+
+
+# --- answers that come when nobody waits for them any more -----------------------------------------
+
+
+def late(batch: Batch, reference: str, *more: str, position: int = 0) -> Report:
+    return Report("noop", reference, State.SUBMITTED, NOW, "0", batch.id, position, more=more)
+
+
+@pytest.mark.parametrize("early", [True, False])
+async def test_a_late_answer_leads_the_report_to_its_recipient(store: Store, early: bool) -> None:
+    """The carrier had it all along: whoever was told is not left as unknown, whichever of the two comes first."""
+    batch = await claimed(store)
+    await store.ledger.settle(sent(batch, *[Receipt(State.UNKNOWN, "no_answer")] * 4))
+    events = [report("r0", elsewhere=True, state=State.FAILED), late(batch, "r0")]
+    heard = [place for event in events[:: 1 if early else -1] for place in await store.ledger.commit([event])]
+    assert heard == [(batch.id, 0)]
+    assert await store.ledger.commit([late(batch, "r1", position=1), report("r1")]) == []
+    assert await states(store, batch) == [State.FAILED, State.DELIVERED, State.UNKNOWN, State.UNKNOWN]
+    assert await store.ledger.unmatched() == 0
+
+
+async def test_a_long_text_whose_last_answer_was_late_is_delivered_when_it_is_whole(store: Store) -> None:
+    """What was known in time does not make a whole by itself, nor does it after the answer came."""
+    batch = await claimed(store)
+    doubtful = Receipt(State.UNKNOWN, "no_answer", "p1", more=("p1/-",))
+    await store.ledger.settle(sent(batch, doubtful))
+    await store.ledger.commit([report("p1")])
+    assert (await states(store, batch))[0] is State.UNKNOWN
+    await store.ledger.commit([late(batch, "p2", "p1")])
+    assert (await states(store, batch))[0] is State.UNKNOWN
+    await store.ledger.commit([report("p2")])
+    assert (await states(store, batch))[0] is State.DELIVERED
+
+
+@pytest.mark.parametrize("told", ["report", "answer"])
+async def test_whoever_turned_out_to_be_told_is_not_told_again(store: Store, told: str) -> None:
+    """No answer, and a report or a late answer meanwhile: a second text would only frighten and cost (T14)."""
+    batch = await claimed(store)
+    doubt = Receipt(State.QUEUED, "no_answer", "r0", Ambiguous("no_answer"))
+    other = replace(doubt, reference="r1")
+    await store.ledger.settle(sent(batch, doubt, other)._replace(retry_at=NOW))
+    await store.ledger.commit([report("r0") if told == "report" else late(batch, "r0")])
+    claim = await store.outbox.claim(batch.id, 0, "other", 20)
+    assert (claim.result, claim.pending, claim.doubtful) == (ClaimResult.GRANTED, (), (1,))
+    await store.ledger.settle(sent(batch, other, owner="other")._replace(positions=[1], retry_at=NOW))
+    await store.ledger.commit([report("r1")])
+    assert (await store.outbox.claim(batch.id, 0, "third", 20)).result is ClaimResult.SETTLED
 
 
 # --- two processes, every interleaving ------------------------------------------------------------
