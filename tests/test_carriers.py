@@ -6,6 +6,7 @@ Whoever was warned twice without a word, or not at all, shows there, whatever th
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import sqlite3
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 from carrier_desk import free_port
+from pydantic import SecretStr
 from test_pipeline import Desk, until
 from town import FLOWER, FLOWER_1, Cells, phone, table
 
@@ -42,6 +44,7 @@ RESIDENTS: tuple[Cells, ...] = tuple((f"住户{n}", phone(n), FLOWER_1, "opted_i
 NUMBERS = [row[1] for row in RESIDENTS]
 RAIN = {Level.RED: red_rain, Level.YELLOW: yellow_rain}
 ANSWER_S = 4.0  # of `send`: how long a doubtful submit waits before it is repeated
+SECRET_KEY = base64.b64encode(b"tests only, nobody is behind it.").decode()
 SERVE = (
     f"import runpy; from channels._carrier import CarrierChannel; CarrierChannel.answer_s = {ANSWER_S};"
     " runpy.run_module('gateway.cli', run_name='__main__')"
@@ -261,3 +264,25 @@ async def test_a_logout_costs_nobody_a_warning(tmp_path: Path) -> None:
         alert = await issued(desk)
         await until(ended(desk, alert, delivered=PEOPLE))
         assert carrier.heard() == {(number, False): 1 for number in NUMBERS}
+
+
+async def test_two_processes_never_hold_more_connections_than_the_account_allows(
+    tmp_path: Path, amqp_url: str, redis_url: str, database_url: str, namespace: str
+) -> None:
+    """A carrier locks an account that logs in too often; what one process leaves, the other takes."""
+    urls = {"database_url": database_url, "amqp_url": amqp_url, "redis_url": redis_url, "secret_key": SECRET_KEY}
+    roles = {"hub", "worker"}
+    async with smsc(tmp_path, "cmpp30") as carrier, AsyncExitStack() as stack:
+        shared = written(tmp_path, [carrier], connections=2)
+        settings = shared.model_copy(
+            update={name: SecretStr(value) for name, value in urls.items()} | {"namespace": namespace}
+        )
+        other = await stack.enter_async_context(App(settings, roles))
+        await until(lambda: len(carrier.entries("login")) == 2)
+        async with App(settings, roles) as second:
+            assert not second.channels["sms_cmpp"].up()
+            await stack.aclose()
+            assert not other.channels["sms_cmpp"].up()
+            await until(lambda: len(carrier.entries("login")) == 4)
+            await until(second.channels["sms_cmpp"].up)
+        assert {entry["why"] for entry in carrier.entries("login")} == {""}
