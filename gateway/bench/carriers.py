@@ -172,8 +172,11 @@ async def _ready(
 def furnish(config: Path, channels: Sequence[str]) -> None:
     """Make officials and residents of a copied configuration hear over each of these channels."""
     path = config / "policy" / "plan.toml"
+    text = path.read_text("utf8")
+    for name in channels:  # a channel of its own is no road of the pool
+        text = text.replace(f'"{name}", ', "", 1)
     text, changed = re.subn(
-        r'(?m)^channels = \["sms[^]]*"noop"\]$', f"channels = {json.dumps(list(channels))}", path.read_text("utf8")
+        r'(?m)^channels = \["sms"\]\n(?:fallback.*\n)*', f"channels = {json.dumps(list(channels))}\n", text
     )
     if not changed:
         raise LookupError("policy/plan.toml has no row of SMS")
