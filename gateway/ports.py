@@ -450,3 +450,6 @@ class Timers(Protocol):
 
     async def done(self, kind: str, key: str) -> None:
         """Forget a timer that was handled."""
+
+    async def handled(self, timers: Sequence[tuple[str, str, datetime | None]]) -> None:
+        """Note of each (kind, key) when it is due again; None: it is forgotten."""

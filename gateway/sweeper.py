@@ -9,7 +9,6 @@ the broker again; due timers fire. Claims make every double offer harmless.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
 
@@ -106,7 +105,4 @@ class Sweeper:
                 metrics.alarms.labels("timer_failed").inc()
                 continue  # due again when its handling time is over
             handled.append((kind, key, again))
-        await asyncio.gather(*(self._handled(*one) for one in handled))
-
-    async def _handled(self, kind: str, key: str, again: datetime | None) -> None:
-        await (self._timers.done(kind, key) if again is None else self._timers.set(kind, key, again))
+        await self._timers.handled(handled)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from gateway.database import Database, Tx, micros
@@ -12,6 +12,7 @@ SET = (
     "INSERT INTO timer (kind, name, due) VALUES (:kind, :name, :due)"
     " ON CONFLICT (kind, name) DO UPDATE SET due = excluded.due"
 )
+DROP = "DELETE FROM timer WHERE kind = :kind AND name = :name"
 HANDLING = timedelta(seconds=30)
 
 
@@ -27,7 +28,7 @@ def set_timers(tx: Tx, name: str, timers: Mapping[str, datetime]) -> None:
 
 def drop_timer(tx: Tx, kind: str, name: str) -> None:
     """Forget a timer inside an operation."""
-    tx.send("DELETE FROM timer WHERE kind = :kind AND name = :name", kind=kind, name=name)
+    tx.send(DROP, kind=kind, name=name)
 
 
 class SqlTimers:
@@ -48,15 +49,28 @@ class SqlTimers:
         def operation(tx: Tx) -> list[tuple[str, str]]:
             skip = " FOR UPDATE SKIP LOCKED" if tx.postgresql else ""
             due = tx.all(
-                f"SELECT kind, name FROM timer WHERE due <= :now ORDER BY due LIMIT :limit{skip}",
+                "UPDATE timer SET due = :later WHERE (kind, name) IN"
+                f" (SELECT kind, name FROM timer WHERE due <= :now ORDER BY due LIMIT :limit{skip})"
+                " RETURNING kind, name",
                 now=micros(now),
+                later=micros(now + HANDLING),
                 limit=limit,
             )
-            for kind, name in due:
-                set_timer(tx, kind, name, now + HANDLING)
             return [(kind, name) for kind, name in due]
 
         return await self._database.write(operation)
+
+    async def handled(self, timers: Sequence[tuple[str, str, datetime | None]]) -> None:
+        """Note of each (kind, key) when it is due again; None: it is forgotten."""
+        done = [{"kind": kind, "name": key} for kind, key, again in timers if again is None]
+        again = [{"kind": kind, "name": key, "due": micros(due)} for kind, key, due in timers if due is not None]
+
+        def operation(tx: Tx) -> None:
+            tx.many(DROP, done)
+            tx.many(SET, again)
+
+        if timers:
+            await self._database.write(operation)
 
     async def done(self, kind: str, key: str) -> None:
         """Forget a timer that was handled."""
