@@ -73,6 +73,7 @@ from gateway.sweeper import POLL_S, Pickup, Sweeper, forever
 ROLES = frozenset({"api", "planner", "worker", "hub", "scheduler"})
 WAKE = "alerts"
 COMMANDS = "commands"
+SOMETHING_GREEN = "green"
 BUSY = "busy"
 SAY_S = 0.1
 SEAL_S = 1.0
@@ -466,7 +467,7 @@ class App:
         self.planner.wake()
         self._wake_hubs()
         if not self.settings.embedded:
-            self._run("wake", self.state.wake(WAKE, alert))
+            self._run("wake", self.state.wake(WAKE, SOMETHING_GREEN if batches else ""))
 
     def _on_commands(self) -> None:
         """Tell the hubs that devices have something to play."""
@@ -494,9 +495,10 @@ class App:
             self._run("say busy", self._say_busy())
 
     async def _listen(self) -> None:
-        """What was accepted has something green: hubs play, planners plan, and what is less urgent steps aside."""
-        async for _ in self.state.wakes(WAKE):
-            self.gate.hold()
+        """Something was accepted: hubs play, planners plan, and what is less urgent steps aside for what is green."""
+        async for what in self.state.wakes(WAKE):
+            if what == SOMETHING_GREEN:
+                self.gate.hold()
             self._wake_hubs()
             if "planner" in self.roles:  # whoever accepted it plans what is green
                 self.planner.wake()
