@@ -90,6 +90,8 @@ class Night:
     residents: int = 100_000
     pace_per_s: int = 8000
     latency_s: float = 0.2
+    callback_tries: int = 8
+    """How often a carrier reports to an API that is gone; once, and whom it spoke of stays in doubt (rule 2)."""
     fallback: str = ""
     """Channel that stands in for the residents' SMS of an evacuation."""
     regions: Regions = field(default_factory=lambda: Regions.load(data_folder("config") / "regions"))
@@ -128,10 +130,10 @@ class Night:
         places = [*self.towns, HAMLET]
         write_sample(self.roster, self.regions, self.residents, SEED, townships=places, devices_per_village=1)
         await self._import()
-        # A status call-back finds the API gone for some seconds: the carrier comes again.
+        # A status call-back finds the API gone for some seconds: the carrier comes again, and nobody is in doubt.
         self.carrier = SmsSimulator(
-            Log(self.folder / "sms.log"), faults=SmsFaults(latency_s=self.latency_s), callback_tries=8,
-            callback_pause_s=0.2, seed=SEED,
+            Log(self.folder / "sms.log"), faults=SmsFaults(latency_s=self.latency_s),
+            callback_tries=self.callback_tries, callback_pause_s=0.2, seed=SEED,
         )  # fmt: skip
         self._ends.push_async_callback(self.carrier.stop)
         url = await self.carrier.start()

@@ -481,4 +481,8 @@ async def test_a_slice_whose_worker_died_is_asked_for_again_and_is_one_job(
 def _forget(tx: Tx, batch: str) -> None:
     """Leave the batch as a worker leaves it that dies after the platform's answer."""
     tx.run("UPDATE claim SET done = 0, lease_until = 1, pending = NULL WHERE batch = :batch", batch=batch)
-    tx.run("UPDATE batch SET unfinished = 1, not_before = 0, published_at = 0 WHERE id = :batch", batch=batch)
+    tx.run(
+        "UPDATE batch SET unfinished = 1, not_before = 0, published_at = 0, states = :queued WHERE id = :batch",
+        queued=bytes(1),
+        batch=batch,
+    )
