@@ -14,7 +14,6 @@ import logging
 import re
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from typing import Any, ClassVar
 from urllib.parse import urlencode, urlsplit
 
@@ -36,6 +35,7 @@ from twilio.http.response import Response
 from twilio.request_validator import RequestValidator
 from twilio.rest import Client
 
+from channels._http import is_loopback
 from gateway.channel import Event, Link, PerRecipient, Route
 from gateway.channel import Settings as ChannelSettings
 from gateway.errors import Ambiguous, ChannelError, MingluoError, Permanent, Temporary, Throttled, Unusable
@@ -57,15 +57,6 @@ ACCOUNT_CODES = frozenset({"21212", "21603", "21606", "21659", "21660", "30002"}
 QUEUE_FULL = "21611"
 LONGEST_VALIDITY_S = 36_000
 TWIML = '<?xml version="1.0" encoding="UTF-8"?><Response/>'
-
-
-def is_loopback(url: str) -> bool:
-    """Tell whether the URL's host is this machine: a simulation, never a real provider."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def e164(address: str, mainland: bool) -> str:

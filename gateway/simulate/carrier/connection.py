@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, cast
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class MalformedError(ValueError):
     """A PDU that cannot be what its command says."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol, ABC):
     """A TCP connection whose PDUs begin with their length in four bytes."""
 
     HEADER_BYTES: ClassVar[int] = 12
@@ -37,21 +38,21 @@ class Connection(asyncio.Protocol):
         self._rest = b""
         self._out: list[bytes] = []
 
+    @abstractmethod
     def receive(self, pdu: bytes) -> None:
         """Act on one whole PDU.
 
         Raises:
             MalformedError: it is none; the connection is closed.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def lost(self) -> None:
         """Clear up after the connection ended."""
-        raise NotImplementedError
 
+    @abstractmethod
     def note(self, kind: str, **fields: object) -> None:
         """Add a line about this connection to the log."""
-        raise NotImplementedError
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
 from itertools import takewhile
@@ -86,41 +87,41 @@ class Session(Connection):
 
     # -- what a protocol says ----------------------------------------------------------------------------------------
 
+    @abstractmethod
     def frame(self, command: int, sequence: int, body: bytes) -> bytes:
         """Return a request of the carrier."""
-        raise NotImplementedError
 
     def take_sequence(self) -> int:
         """Return a sequence number for a request of the carrier."""
         return self.carrier.next_sequence()
 
+    @abstractmethod
     def submit_answer(self, submit: Submit, code: int, key: int) -> bytes:
         """Return the response to a submit; `key` is the first id, 0 if refused."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take_key(self, submit: Submit) -> int:
         """Return a new id as a number; the n-th number of a bulk may have this + n."""
-        raise NotImplementedError
 
+    @abstractmethod
     def show(self, key: int) -> str:
         """Return an id as the log has it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def report(self, submit: Submit, number: str, key: int, stat: str, at: int) -> tuple[int, bytes]:
         """Return command and body of a delivery report; `stat` is "" for delivered, `at` the submit's Unix time."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reply(self, number: str, to: str, coding: int, content: bytes, *, udhi: bool) -> tuple[int, bytes]:
         """Return command and body of one part of what a person sent."""
-        raise NotImplementedError
 
     def heartbeat(self) -> bytes:
         """Return a question whether the client is there; b"" if the protocol has none."""
         return b""
 
+    @abstractmethod
     def farewell(self) -> bytes:
         """Return the request that ends the connection."""
-        raise NotImplementedError
 
     # -- the connection ----------------------------------------------------------------------------------------------
 
