@@ -147,9 +147,7 @@ class Planner:
         self._woken = asyncio.Event()
         self._plans: dict[str, Plan] = {}
         self._look: dict[tuple[str, int], datetime] = {}
-        self._seen: dict[
-            tuple[str, int], tuple[int, int]
-        ] = {}  # failures at the last looks of a pool, and the one before
+        self._seen: dict[tuple[str, int], tuple[int, int]] = {}  # failures of a pool at its last two looks
         self._ahead: dict[tuple[str, int], _Ahead] = {}
         self._left: set[str] = set()  # alerts whose green steps are under way where they were accepted
         relay.when_room(self.wake)
