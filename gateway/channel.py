@@ -18,9 +18,24 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
 from gateway.errors import Ambiguous, ChannelError, Unusable
-from gateway.model import DeviceEvent, Group, Job, Lane, Message, Progress, Receipt, Reply, Report, Slice, State
+from gateway.model import (
+    Audio,
+    DeviceEvent,
+    Group,
+    Job,
+    Lane,
+    Message,
+    Order,
+    OrderReceipt,
+    Progress,
+    Receipt,
+    Reply,
+    Report,
+    Slice,
+    State,
+)
 
-Event = Report | Reply | DeviceEvent | Progress
+Event = Report | Reply | DeviceEvent | OrderReceipt | Progress
 BUG = "bug"  # code of a receipt whose error nobody foresaw; the error's cause is what was raised
 
 
@@ -74,6 +89,12 @@ class Link(Protocol):
 
     async def wake(self) -> None:
         """Say that a device this channel holds became ready, so its unfinished commands are looked up."""
+
+    def audio(self, message: Message, text: str) -> Audio | None:
+        """Return the text of a message as sound, if that is ready; else it is made, and `wake` follows.
+
+        None is also the answer where this gateway has no speech: devices that can then speak the text themselves.
+        """
 
 
 class Settings(BaseModel):
@@ -173,6 +194,10 @@ class Sockets(Channel):
     @abstractmethod
     def held(self) -> Collection[int]:
         """Ids of the devices connected to this process and ready."""
+
+    async def order(self, orders: Sequence[Order], link: Link) -> list[Receipt]:
+        """Write orders to held devices: one receipt per order; never waits for a slow device."""
+        return [Receipt(State.FAILED, "not_supported")] * len(orders)
 
     @abstractmethod
     async def command(self, plays: Sequence[Play], link: Link) -> list[Receipt]:

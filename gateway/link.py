@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from gateway.channel import Device, Event
 from gateway.errors import StateDown, Throttled
-from gateway.model import Job, Lane
+from gateway.model import Audio, Job, Lane, Message
 from gateway.ports import Directory, State
 from gateway.receipts import Receipts
 from gateway.store.lease import Leases, SlotLease
@@ -89,3 +89,7 @@ class GatewayLink:
     async def wake(self) -> None:
         """Say that a device this channel holds became ready, so its unfinished commands are looked up."""
         self._wake()
+
+    def audio(self, message: Message, text: str) -> Audio | None:
+        """Return None: this gateway has no speech."""
+        return None

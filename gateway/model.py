@@ -10,7 +10,7 @@ times are +08:00).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
@@ -507,13 +507,66 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceState:
+    """What a loudspeaker says of its condition; "" or None: it did not say."""
+
+    firmware: str = ""
+    volume: int | None = None
+    """0 to 100."""
+    power: str = ""
+    """mains, battery or solar."""
+    battery: int | None = None
+    """Percent."""
+    clock_skew_s: float | None = None
+    """Its clock minus ours."""
+    faults: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceEvent:
-    """Something a device said of itself: `kind` is online, offline or fault."""
+    """Something a device said of itself: `kind` is online, offline, replaced, fault, state or alarm.
+
+    The `code` of an alarm, which the village has sounded by itself, is the device's own id of it.
+    """
 
     device: int
     kind: str
     at: datetime
     code: str = ""
+    state: DeviceState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One thing a single device is to do that is no warning: `kind` is volume, self_test, config or clock."""
+
+    id: str
+    device: int
+    kind: str
+    values: Mapping[str, object]
+    expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OrderReceipt:
+    """What a device says of an order: done, or not with its code."""
+
+    order: str
+    device: int
+    done: bool
+    at: datetime
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """A text that was spoken in advance: where a device fetches it, and what it must be (SHA-256 in hex)."""
+
+    url: str
+    sha256: str
+    size_bytes: int
+    duration_s: float
+    type: str
 
 
 class JobState(IntEnum):

@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.channel import Device, Event, Settings
 from gateway.errors import StoreDown
-from gateway.model import Job, Lane, Level, Message, Notice, Slice, Status
+from gateway.model import Audio, Job, Lane, Level, Message, Notice, Slice, Status
 
 TEXT = "【样例县气象局】暴雨红色预警:未来3小时贾楼乡有100毫米以上强降雨。立即到岗,按预案转移。收到回1"
 
@@ -43,6 +43,7 @@ class RecordingLink:
     wakes: int = 0
     due: list[Job] = field(default_factory=list)
     down: bool = False
+    sounds: dict[str, Audio] = field(default_factory=dict)
     leases: dict[str, list[HeldLease]] = field(default_factory=dict)
     slots: dict[str, set[int]] = field(default_factory=dict)
 
@@ -73,6 +74,9 @@ class RecordingLink:
 
     async def wake(self) -> None:
         self.wakes += 1
+
+    def audio(self, message: Message, text: str) -> Audio | None:
+        return self.sounds.get(text)
 
 
 @dataclass
