@@ -126,6 +126,9 @@ class _Link:
     async def wake(self) -> None:
         """Wake nobody."""
 
+    def audio(self, message: Message, text: str) -> None:
+        """Return that there is no speech."""
+
 
 async def measure(task: Task) -> Measured:
     """Alternate channel and loop; one short pass of each opens the connections first."""
