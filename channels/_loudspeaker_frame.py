@@ -1,6 +1,6 @@
 """Frames of the loudspeaker protocol (docs/device-protocol.md): what devices say, what they are told.
 
-Used by `loudspeaker_ws`. Strict about what comes in, except that unknown fields are ignored.
+Used by `_loudspeaker`. Strict about what comes in, except that unknown fields are ignored.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from links import RecordingLink, sample_message, sample_slice
 
+from channels._loudspeaker_commanded import Commanded
 from channels._loudspeaker_frame import Told, events_of, parse
-from channels._loudspeaker_socket import Commanded
 from channels.loudspeaker_ws import LoudspeakerSettings, LoudspeakerWs
 from gateway.channel import Device, Event, Play
 from gateway.errors import StoreDown, Temporary
