@@ -59,7 +59,7 @@ from gateway.regime import Regimes
 from gateway.regions import Regions
 from gateway.relay import Relay, Worker, queue
 from gateway.render import Renderer
-from gateway.road import NO_ROADS, Roads, with_pools
+from gateway.road import NO_ROADS, Roads, served_by, with_pools
 from gateway.sender import Sender
 from gateway.session import NOTE_S, Sessions
 from gateway.settings import Settings
@@ -180,7 +180,7 @@ def roads_of(config: Path, policy: Policy, channels: Mapping[str, Channel]) -> R
     if not any(road in channels for roads in policy.pools.values() for road in roads):
         return NO_ROADS
     return Roads(
-        policy.pools, {name: one.carriers for name, one in channels.items()}, Carriers.load(config / "carriers.csv")
+        policy.pools, {name: served_by(one) for name, one in channels.items()}, Carriers.load(config / "carriers.csv")
     )
 
 

@@ -40,11 +40,12 @@ BUG = "bug"  # code of a receipt whose error nobody foresaw; the error's cause i
 
 
 class Device(NamedTuple):
-    """What the gateway knows of a loudspeaker that wants to connect. `key_hash` is SHA-256 hex of its key."""
+    """What the gateway knows of a loudspeaker. `key_hash` is SHA-256 hex of its key; it is commanded by `channel`."""
 
     id: int
     village: str
     key_hash: str
+    channel: str
 
 
 class Lease(Protocol):
@@ -79,7 +80,7 @@ class Link(Protocol):
         """
 
     async def device(self, name: str) -> Device | None:
-        """Look up a loudspeaker by the name it connects with; None if unknown or retired."""
+        """Look up a loudspeaker of this channel by the name it connects with; None if unknown, retired or another's."""
 
     async def jobs(self, each_s: float) -> Sequence[Job]:
         """Take this channel's requests for places that are to be looked at now; all processes share them.

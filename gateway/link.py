@@ -79,8 +79,9 @@ class GatewayLink:
         return await self._leases.take(f"{self._channel}/{account}", connections)
 
     async def device(self, name: str) -> Device | None:
-        """Look up a loudspeaker by the name it connects with; None if unknown or retired."""
-        return await self._directory.device(name)
+        """Look up a loudspeaker of this channel by the name it connects with; None if unknown, retired or another's."""
+        found = await self._directory.device(name)
+        return found if found is not None and found.channel == self._channel else None
 
     async def jobs(self, each_s: float) -> Sequence[Job]:
         """Take this channel's requests for places that are to be looked at now; all processes share them."""

@@ -173,7 +173,7 @@ class Planner:
         return batches, {number: after for number, after in cursors.items() if number not in nobody}
 
     async def _opening(self, step: Step) -> Page:
-        small = self._slices[step.audience.channel] > 0
+        small = step.audience.group is not Group.LOUDSPEAKERS  # these are commanded all at once
         return await self._directory.page(step.audience, None, FIRST if small else BATCH)
 
     async def run(self) -> None:
@@ -280,7 +280,7 @@ class Planner:
         batches = self._cut(work.alert, step, work.sequence, parts)
         if await self._outbox.add_page(work, batches, after):
             self._relay.offer(batches)
-            if not self._slices[step.audience.channel]:
+            if not all(batch.slice for batch in batches):
                 self._on_commands()
         return True
 
@@ -363,6 +363,8 @@ class Planner:
                         here = {one for one in here if any(covers(target, one) for target in audience.targets)}
                     told |= here
                     known = await self._known(here if self._roads.of(audience.channel) else ())
+                    if audience.group is Group.LOUDSPEAKERS:  # a device that is gone cannot say by which road
+                        known = dict.fromkeys(here, batch.channel)
                     pages.append(known_of(only(page_of(batch), here), known))
         return pages
 

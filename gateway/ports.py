@@ -69,7 +69,7 @@ class Page(NamedTuple):
     """One page of an audience within one township, in (village, person id) order, as parallel columns.
 
     `places` names all targeted places (codes) of the few persons who have several, by position; `carriers` what is
-    known of the carriers of a few (`gateway.carrier.Known`).
+    known of the carriers of a few (`gateway.carrier.Known`), and the channel of each device.
     `after` continues behind it: (township, village, person id); None when the audience is exhausted.
     """
 

@@ -9,6 +9,9 @@ Where a person goes: to the carrier the roster names, else to the one the number
 that the number is another's, to those that have not, each once; where all have, to the one that said so longest ago. A
 number that begins like none goes by a road for any number, else it is tried the same way: better a text too many than
 a village not told.
+
+A loudspeaker is commanded by exactly one road, the channel its row of the roster names, and by no other if that one is
+off: what a platform or a broker does not know of, it cannot play, and two roads would play it twice.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from typing import NamedTuple, TypeVar
 
 from gateway.carrier import CARRIERS, HOST, MAINLAND, Carriers, Known
 from gateway.channel import Channel, ChannelSettings, Link
-from gateway.model import Batch, Message, Receipt, Slice, State
+from gateway.model import Batch, Group, Message, Receipt, Slice, State
 from gateway.ports import Page
 
 T = TypeVar("T")
@@ -38,7 +41,7 @@ class Roads:
 
     Args:
         pools: roads of each pool, in order of preference; those that are not on here are passed over.
-        serves: carriers of each channel that is on; none: any number.
+        serves: whom each channel that is on serves (see `served_by`); none: any number.
         carriers: whose number it is.
     """
 
@@ -106,11 +109,11 @@ class Roads:
         Args:
             channel: the pool.
             address: the number in E.164.
-            known: what is known of the person's carrier; see `Known.text`.
+            known: what is known of the person's carrier, see `Known.text`; of a device, its channel.
             shut: roads that are out of the question.
             spent: carriers that are.
         """
-        if not address.startswith(MAINLAND):
+        if not address.startswith(MAINLAND) and known not in self._serves.get(known, ()):
             return self._first(channel, (), shut)
         said, home = Known.read(known), self._carrier(address)
         first = self._rides(channel, said.own or home)
@@ -142,6 +145,11 @@ class Roads:
 
 
 NO_ROADS = Roads()
+
+
+def served_by(channel: Channel) -> frozenset[str]:
+    """Return whom a channel serves as a road: the numbers of its carriers; of loudspeakers, those that name it."""
+    return frozenset({channel.name}) if channel.groups == {Group.LOUDSPEAKERS} else channel.carriers
 
 
 class Roadless(Channel):

@@ -243,6 +243,7 @@ def _numbered(drafts: Sequence[_Draft], pools: Collection[str]) -> Iterator[Step
     """Yield steps numbered from 1, each with the steps that stand in for it right behind.
 
     On a pool the first of those is the pool's own: it serves by another road whom one has failed (`gateway.standin`).
+    Loudspeakers have none: each has one road.
     Each audience knows whom earlier steps on its channel serve, so that a person with places in several of
     them is told once (rule 6).
     """
@@ -256,7 +257,7 @@ def _numbered(drafts: Sequence[_Draft], pools: Collection[str]) -> Iterator[Step
         own = replace(draft.audience, before=before)
         yield Step(number, own, draft.notice, draft.lane, draft.start, draft.deadline)
         of = number
-        if own.channel in pools:
+        if own.channel in pools and own.group is not Group.LOUDSPEAKERS:
             number += 1
             yield Step(number, own, draft.notice, draft.lane, draft.start, draft.deadline, of)
         if draft.fallback is None or draft.fallback_start >= draft.deadline:

@@ -26,7 +26,7 @@ EXPORTED = {
     Roster.OFFICIALS: ("name", "phone", "township", "village", "role", "rank", "carrier"),
     Roster.RESIDENTS: ("name", "phone", "village", "basis", "needs_helper", "carrier"),
     Roster.SUBSCRIBERS: ("name", "subscription", "area", "language"),
-    Roster.DEVICES: ("name", "village", "key_hash"),
+    Roster.DEVICES: ("name", "village", "key_hash", "channel"),
 }
 _Place = tuple[str, str, int, str]
 
@@ -57,7 +57,7 @@ async def export(database: Database, vault: Vault, kind: Roster, county: str, ou
 
 def _page(tx: Tx, *, kind: Roster, county: str, after: _Place) -> tuple[list[Row], _Place | None]:
     columns = (
-        "village, village, id, '', name, key_hash FROM device WHERE standing = 'service'"
+        "village, village, id, '', name, key_hash, channel FROM device WHERE standing = 'service'"
         if kind is Roster.DEVICES
         else "p.township, p.village, p.person, p.role, r.secret, r.basis, r.needs_helper, r.language, r.carrier"
         " FROM place p"
@@ -77,8 +77,8 @@ def _page(tx: Tx, *, kind: Roster, county: str, after: _Place) -> tuple[list[Row
 
 def _cells(kind: Roster, vault: Vault, rows: Iterable[Row]) -> Iterator[tuple[str, ...]]:
     if kind is Roster.DEVICES:
-        for _, village, _, _, name, key_hash in rows:
-            yield name, code(village), key_hash
+        for _, village, _, _, name, key_hash, channel in rows:
+            yield name, code(village), key_hash, channel
         return
     found = list(rows)
     secrets = vault.open_all([row[4] for row in found])

@@ -252,7 +252,8 @@ class SqlDirectory:
         """A loudspeaker by the name it connects with; None if unknown or retired."""
         row = await self._database.read(
             lambda tx: tx.one(
-                "SELECT id, village, key_hash FROM device WHERE name = :name AND standing = 'service'", name=name
+                "SELECT id, village, key_hash, channel FROM device WHERE name = :name AND standing = 'service'",
+                name=name,
             )
         )
         return Device(*row) if row else None
@@ -403,11 +404,11 @@ def _together(
 def _rows_of_all(
     tx: Tx, audience: Audience, townships: Sequence[str], behind: Cursor, limit: int, *, light: bool
 ) -> list[Row]:
-    """(village, id, sealed or name, several, carrier, township) of officials or loudspeakers behind a cursor."""
+    """(village, id, sealed or name, several, carrier or channel, township) of officials or loudspeakers behind it."""
     place = dict(zip(("township", "village", "person"), behind, strict=True))
     if audience.group is Group.LOUDSPEAKERS:
         return tx.all(
-            "SELECT village, id, name, 0, '', township FROM device WHERE township IN :*townships"
+            "SELECT village, id, name, 0, channel, township FROM device WHERE township IN :*townships"
             " AND standing = 'service' AND (township, village, id) > (:township, :village, :person)"
             " ORDER BY township, village, id LIMIT :limit",
             townships=townships,
@@ -428,12 +429,12 @@ def _rows_of_all(
 
 
 def _rows(tx: Tx, audience: Audience, target: Target, behind: Cursor, limit: int, *, light: bool = False) -> list[Row]:
-    """(village, id, sealed or name, several, carrier) of one township, in order, behind a place and person."""
+    """(village, id, sealed or name, several, carrier or channel) of one township, in order, behind a cursor."""
     values: dict[str, Any] = {"township": target.township, "village": behind[1], "person": behind[2], "limit": limit}
     if audience.group is Group.LOUDSPEAKERS:
         narrowed = " AND village IN :*villages" if target.villages else ""
         return tx.all(
-            f"SELECT village, id, name, 0, '' FROM device WHERE township = :township"
+            f"SELECT village, id, name, 0, channel FROM device WHERE township = :township"
             f" AND standing = 'service' AND (village, id) > (:village, :person){narrowed}"
             " ORDER BY village, id LIMIT :limit",
             villages=target.villages,

@@ -43,6 +43,8 @@ NETWORKS = {
     "telecom": ("电信", "中国电信"),
     "broadcast": ("广电", "中国广电"),
 }
+CHANNEL = "loudspeaker_ws"  # by which a device is commanded where the list does not say
+PLATFORM = "loudspeaker_ebd"  # what it serves is a village, which proves itself to nobody here
 ANSWERS = {"1": ("是", "yes", "true"), "0": ("否", "no", "false", "")}
 
 
@@ -75,7 +77,10 @@ class PersonRow(NamedTuple):
 
 
 class DeviceRow(NamedTuple):
-    """A row of devices. `key_hash` is SHA-256 in lower-case hex."""
+    """A row of devices. `key_hash` is SHA-256 in lower-case hex, "" where the device's channel asks for none.
+
+    `channel` is None where the table has no such column.
+    """
 
     sheet: int
     row: int
@@ -83,6 +88,7 @@ class DeviceRow(NamedTuple):
     name: str
     village: str
     key_hash: str
+    channel: str | None = None
 
 
 class Wrong(Exception):
@@ -194,15 +200,23 @@ class Reading:
         if not re.fullmatch(r"[A-Za-z0-9._:-]{1,64}", name):
             raise Wrong("name", "must be 1 to 64 of: letters A to Z, digits, . _ : -")
         village = self._region("village", cells["village"], VILLAGE)
+        channel = cells.get("channel", "").lower()
+        if channel and not re.fullmatch(r"loudspeaker_[a-z0-9_]{1,32}", channel):
+            raise Wrong("channel", f"must be the name of a channel of loudspeakers, such as {CHANNEL}")
+        if channel == PLATFORM and name != village.code:
+            raise Wrong("name", f"must be the village's own code where the channel is {PLATFORM}")
         if key and len(key) < KEY_LENGTH:
             raise Wrong("key", f"shorter than {KEY_LENGTH} characters")
         if digest and not re.fullmatch(r"[0-9a-f]{64}", digest):
             raise Wrong("key_hash", "not 64 hexadecimal digits")
-        if bool(key) == bool(digest):
+        if bool(key) == bool(digest) and (key or channel != PLATFORM):
             raise Wrong("key", "give either the key or its hash" + ("" if key else "; both are missing"))
-        digest = digest or hashlib.sha256(key.encode()).hexdigest()
+        if key:
+            digest = hashlib.sha256(key.encode()).hexdigest()
         number = int.from_bytes(hashlib.sha256(b"device\0" + name.encode()).digest()[:8], "big") >> 2
-        return DeviceRow(sheet, row, number, name, village.code, digest)
+        return DeviceRow(
+            sheet, row, number, name, village.code, digest, (channel or CHANNEL) if "channel" in cells else None
+        )
 
     def _post(self, township: str, village: str) -> tuple[str, str]:
         """Return (township, village or "") of an official's place; either code may stand in the village's column."""

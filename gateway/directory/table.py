@@ -90,7 +90,13 @@ COLUMNS: dict[Roster, dict[str, tuple[str, ...]]] = {
         "area": ("区域", "区划代码", "area code", "code"),
         "language": ("语言",),
     },
-    Roster.DEVICES: {"name": ("名称", "设备名称"), "village": _VILLAGE, "key": ("密钥",), "key_hash": ("密钥摘要",)},
+    Roster.DEVICES: {
+        "name": ("名称", "设备名称"),
+        "village": _VILLAGE,
+        "key": ("密钥",),
+        "key_hash": ("密钥摘要",),
+        "channel": ("通道",),
+    },
 }
 # Each inner tuple: one of these columns must be there.
 REQUIRED: dict[Roster, tuple[tuple[str, ...], ...]] = {

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from gateway.carrier import Known
 from gateway.database import Row, Tx
 from gateway.directory.people import RANK
-from gateway.directory.row import DeviceRow, PersonRow
+from gateway.directory.row import CHANNEL, DeviceRow, PersonRow
 from gateway.directory.vault import Secret, Vault, decode_secret
 from gateway.model import Group
 
@@ -336,38 +336,41 @@ def retire_people(
 def write_devices(tx: Tx, rows: Sequence[DeviceRow]) -> Counter[str]:
     """Bring devices in, each by its last row; return how many were added, changed, moved, unchanged."""
     found = {
-        one: (village, key_hash, standing)
-        for one, village, key_hash, standing in tx.all(
-            "SELECT id, village, key_hash, standing FROM device WHERE id IN :*ids", ids=[row.id for row in rows]
+        one: (village, key_hash, channel, standing)
+        for one, village, key_hash, channel, standing in tx.all(
+            "SELECT id, village, key_hash, channel, standing FROM device WHERE id IN :*ids",
+            ids=[row.id for row in rows],
         )
     }
     outcome: Counter[str] = Counter()
     new: list[Row] = []
     changed: list[dict[str, Any]] = []
     for row in rows:
-        village, key_hash, standing = found.get(row.id, ("", "", ""))
+        village, key_hash, channel, standing = found.get(row.id, ("", "", CHANNEL, ""))
         values = {"id": row.id, "village": row.village, "township": row.village[:9], "county": row.village[:6],
-                  "key_hash": row.key_hash}  # fmt: skip
+                  "key_hash": row.key_hash, "channel": row.channel or channel}  # fmt: skip
+        same = (key_hash, channel) == (row.key_hash, values["channel"])
         if not standing:
             new.append((*values.values(), row.name, IN_SERVICE, 0))
-        elif (village, key_hash, standing) != (row.village, row.key_hash, IN_SERVICE):
+        elif not same or (village, standing) != (row.village, IN_SERVICE):
             changed.append(values)
-        outcome[_became(row, village, key_hash, standing)] += 1
-    tx.copy("device", ["id", "village", "township", "county", "key_hash", "name", "standing", "online"], new)
+        outcome[_became(row, village, standing, same=same)] += 1
+    columns = ["id", "village", "township", "county", "key_hash", "channel", "name", "standing", "online"]
+    tx.copy("device", columns, new)
     tx.many(
         "UPDATE device SET village = :village, township = :township, county = :county, key_hash = :key_hash,"
-        " standing = 'service' WHERE id = :id",
+        " channel = :channel, standing = 'service' WHERE id = :id",
         changed,
     )
     return outcome
 
 
-def _became(row: DeviceRow, village: str, key_hash: str, standing: str) -> str:
+def _became(row: DeviceRow, village: str, standing: str, *, same: bool) -> str:
     if standing != IN_SERVICE:
         return ADDED
     if village != row.village:
         return MOVED
-    return UNCHANGED if key_hash == row.key_hash else CHANGED
+    return UNCHANGED if same else CHANGED
 
 
 def retire_devices(tx: Tx, code: str, listed: Callable[[Sequence[int]], Sequence[bool]]) -> int:
