@@ -45,7 +45,7 @@ class Device(NamedTuple):
     id: int
     village: str
     key_hash: str
-    channel: str
+    channel: str = "loudspeaker_ws"
 
 
 class Lease(Protocol):

@@ -52,7 +52,7 @@ class Facts:
 
     `sizes` are rows per kind, `bare` the villages with neither an official nor a loudspeaker, `live` the channels
     two people have made live, `halted` the halted scopes, `restored` whether the gateway has halted a restored
-    database, `down` the channels whose carrier serves nobody, with its code.
+    database, `down` the channels whose carrier serves nobody, with its code, `devices` the loudspeakers by channel.
     """
 
     sizes: Mapping[str, int]
@@ -62,6 +62,7 @@ class Facts:
     broken_audit: str = ""
     restored: bool = False
     down: Mapping[str, str] = field(default_factory=dict)
+    devices: Mapping[str, int] = field(default_factory=dict)
 
 
 def nothing() -> Facts:
@@ -219,13 +220,15 @@ def channels(
                 _enable(sorted(name for name, groups in planned.items() if group in groups and name != NOBODY)),
             )  # fmt: skip
     yield from _pools(rules, installed, enabled)
+    yield from _unserved(facts.devices if facts else {}, enabled)
     for name, channel in sorted(enabled.items()):
         yield _standing(name, channel, facts)
         yield from _cross_border(name, channel)
 
 
 def _pools(rules: Policy, installed: Collection[str], enabled: Mapping[str, Channel]) -> Iterator[Verdict]:
-    """Check that every carrier's numbers have a road."""
+    """Check that every carrier's numbers have a road; a loudspeaker has the one it names, see `_unserved`."""
+    numbered = {row.name for row in rules.tables.plan.channel if Group.LOUDSPEAKERS not in row.groups}
     for pool, roads in rules.pools.items():
         if unknown := [road for road in roads if road not in installed]:
             yield Verdict(
@@ -233,6 +236,8 @@ def _pools(rules: Policy, installed: Collection[str], enabled: Mapping[str, Chan
                 "correct `roads` in plan.toml, or install the channel's file in channels/",
             )  # fmt: skip
         on = {road: enabled[road].carriers for road in roads if road in enabled}
+        if pool not in numbered:
+            continue
         yield from _registrations(rules, on)
         if not on:
             yield Verdict("channels", "note", f"{pool}: none of its roads is on; its fallback takes its place")
@@ -247,6 +252,16 @@ def _pools(rules: Policy, installed: Collection[str], enabled: Mapping[str, Chan
             )  # fmt: skip
         else:
             yield Verdict("channels", "ok", f"{pool}: every number has a road ({', '.join(on)})")
+
+
+def _unserved(devices: Mapping[str, int], enabled: Collection[str]) -> Iterator[Verdict]:
+    """Check that every loudspeaker's own road is on: no other may command it."""
+    for channel, number in sorted(devices.items()):
+        if channel not in enabled:
+            yield Verdict(
+                "channels", "error", f"{number} loudspeakers have the road {channel}, which is off: they stay silent",
+                f"switch on in channels.toml: {channel}; or correct the column channel of devices.csv",
+            )  # fmt: skip
 
 
 def _registrations(rules: Policy, roads: Mapping[str, frozenset[str]]) -> Iterator[Verdict]:

@@ -7,6 +7,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,16 @@ def test_a_pool_says_whose_numbers_have_no_road(policy: Policy) -> None:
     assert said("ok") == ["sms: every number has a road (sms_cmpp)"]
     nobody = bad(doctor.channels(policy, PLANNED, {"sms_twilio": Fake()}, facts()), "note")
     assert "sms: none of its roads is on; its fallback takes its place" in nobody
+
+
+def test_loudspeakers_whose_road_is_off_are_an_error(policy: Policy) -> None:
+    """No other road may command them, so they would be silent in the next warning."""
+    known = replace(facts(), devices={"loudspeaker_ws": 5, "loudspeaker_ebd": 300})
+    enabled = {"loudspeaker_ws": Fake(), "sms_twilio": Fake()}
+    verdicts = list(doctor.channels(policy, PLANNED, enabled, known))
+    assert bad(verdicts) == ["300 loudspeakers have the road loudspeaker_ebd, which is off: they stay silent"]
+    assert not [verdict for verdict in verdicts if verdict.text.startswith("loudspeaker: ")
+                and "number" in verdict.text]  # fmt: skip
 
 
 def test_a_signature_no_carrier_knows_is_an_error(policy: Policy) -> None:

@@ -362,6 +362,39 @@ async def test_a_key_is_known_by_its_hash_only(here: Town) -> None:
     assert (one.village, one.key_hash) == (FLOWER_2, digest)
 
 
+async def test_a_loudspeaker_keeps_its_road_until_a_list_names_another(here: Town) -> None:
+    """A list without the column must not take a village from the platform that serves it."""
+    header = ("名称", "村代码", "密钥", "通道")
+    rows = (("lb-1", FLOWER_1, "k" * 16, ""), (FLOWER_2, FLOWER_2, "", "loudspeaker_ebd"))
+    result = await here.importer.read(table(Roster.DEVICES, *rows, header=header), Roster.DEVICES)
+    assert (result.added, result.failed) == (2, 0)
+    assert await here.directory.devices_by_channel() == {"loudspeaker_ebd": 1, "loudspeaker_ws": 1}
+    assert (await here.bring(Roster.DEVICES, ("lb-1", FLOWER_1, "k" * 16))).unchanged == 1
+    moved = table(Roster.DEVICES, ("lb-1", FLOWER_1, "k" * 16, "loudspeaker_mqtt"), header=header)
+    assert (await here.importer.read(moved, Roster.DEVICES)).changed == 1
+    assert (await here.bring(Roster.DEVICES, ("lb-1", FLOWER_1, "k" * 16))).unchanged == 1
+    one, village = await here.directory.device("lb-1"), await here.directory.device(FLOWER_2)
+    assert one is not None
+    assert village is not None
+    assert (one.channel, village.channel, village.key_hash) == ("loudspeaker_mqtt", "loudspeaker_ebd", "")
+
+
+@pytest.mark.parametrize(
+    ("row", "column"),
+    [
+        (("lb-1", FLOWER_1, "k" * 16, "horn"), "channel"),
+        (("lb-1", FLOWER_1, "", "loudspeaker_ebd"), "name"),
+        ((FLOWER_2, FLOWER_1, "", "loudspeaker_ebd"), "name"),
+        (("lb-1", FLOWER_1, "", "loudspeaker_mqtt"), "key"),
+    ],
+)
+async def test_a_loudspeaker_nobody_could_command_is_refused(here: Town, row: tuple[str, ...], column: str) -> None:
+    """The platform knows villages by their codes alone, and a device without a key could never connect."""
+    wrong = table(Roster.DEVICES, row, header=("名称", "村代码", "密钥", "通道"))
+    result = await here.importer.read(wrong, Roster.DEVICES)
+    assert [error.column for error in result.errors] == [column]
+
+
 async def test_a_renewed_subscription_replaces_the_old_keys(here: Town) -> None:
     """A browser that renewed its keys at the same endpoint could not decrypt what the old ones sealed."""
     await here.bring(Roster.SUBSCRIBERS, (subscription(1), WATER, "zh"))

@@ -11,6 +11,7 @@ from test_store import alert, batch_of
 
 from channels.noop import Noop, NoopSettings
 from gateway.broker.local import LocalBroker
+from gateway.channel import Device
 from gateway.errors import Throttled
 from gateway.link import GatewayLink, Rate
 from gateway.model import Batch, Lane
@@ -101,3 +102,19 @@ async def test_hubs_that_cannot_see_each_other_keep_to_a_share_of_the_rate(names
     assert bulk + green == 40 * SHARE
     assert green >= 10 * SHARE
     await state.close()
+
+
+async def test_a_device_may_connect_by_its_own_channel_only() -> None:
+    """A key stolen from a WebSocket device must not open the broker, nor a village of the platform a socket."""
+
+    class Known:
+        async def device(self, name: str) -> Device | None:
+            return Device(1, "411726001201", "hash", name)
+
+    links = {
+        name: GatewayLink(name, {}, cast(Any, None), cast(Any, None), cast(Any, None), cast(Any, Known()), lambda: None)
+        for name in ("loudspeaker_ws", "loudspeaker_mqtt")
+    }
+    assert await links["loudspeaker_ws"].device("loudspeaker_ws") is not None
+    assert await links["loudspeaker_mqtt"].device("loudspeaker_ws") is None
+    assert await links["loudspeaker_ws"].device("loudspeaker_ebd") is None

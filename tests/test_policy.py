@@ -104,7 +104,7 @@ def refusal(folder: Path) -> str:
             "token.issuer: 411726-xqj is not in authority",
         ),
         ("plan.toml", 'channels = ["sms_twilio"', 'channels = ["sms_twillio"', "sms_twillio is not declared"),
-        ("plan.toml", 'channels = ["web_push"]', 'channels = ["loudspeaker_ws"]', "cannot serve subscribers"),
+        ("plan.toml", 'channels = ["web_push"]', 'channels = ["loudspeaker"]', "cannot serve subscribers"),
         ("plan.toml", 'group = "officials"', 'group = "residents"', "lane green is reserved for officials"),
         (
             "plan.toml",
@@ -267,9 +267,9 @@ def test_a_damaged_stored_policy_is_refused() -> None:
 
 def test_the_plan_may_only_name_channels_that_exist() -> None:
     """A channel in the plan without a file would be a road that is never taken."""
-    POLICY.check_channels({"sms_twilio", "loudspeaker_ws", "web_push", "noop", "other"})
+    POLICY.check_channels({"sms_twilio", "loudspeaker", "web_push", "noop", "other"})
     with pytest.raises(ConfigError, match="no such channel: web_push"):
-        POLICY.check_channels({"sms_twilio", "loudspeaker_ws", "noop"})
+        POLICY.check_channels({"sms_twilio", "loudspeaker", "noop"})
 
 
 # --- principals and issuers ------------------------------------------------------------------------------------------

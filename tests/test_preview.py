@@ -126,7 +126,7 @@ async def test_what_leaves_is_what_was_previewed(tmp_path: Path, held: bool) -> 
             mine = {sms["+86" + row[1]] for row in rows if row[2] == FLOWER_1}
             assert mine == {texts["sms_twilio", group, FLOWER]}
         spoken = {entry["spoken"] for entry in read(tmp_path / "speakers.log", "sound")}
-        assert spoken == {texts["loudspeaker_ws", "loudspeakers", FLOWER]}
+        assert spoken == {texts["loudspeaker", "loudspeakers", FLOWER]}
 
 
 async def _compare(app: App, seen: preview.Preview, alert: str) -> None:

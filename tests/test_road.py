@@ -13,7 +13,7 @@ from gateway.carrier import CARRIERS, Carriers, Known
 from gateway.channel import Channel, ChannelSettings, Link
 from gateway.model import Batch, Group, Lane, Level, Message, Notice, Receipt, Slice, State, Status
 from gateway.ports import Page
-from gateway.road import NO_ROAD, Roads, known_of, only, page_of, pool_of, with_pools
+from gateway.road import NO_ROAD, Roads, known_of, only, page_of, pool_of, served_by, with_pools
 
 TABLE = {"139": "mobile", "130": "unicom", "133": "telecom", "1349": "telecom", "134": "mobile", "192": "broadcast"}
 SERVES = {
@@ -31,6 +31,10 @@ def roads_of(*names: str, order: tuple[str, ...] = ORDER, serves: Mapping[str, f
     return Roads({"sms": order}, {name: serves[name] for name in names or SERVES}, Carriers(TABLE))
 
 
+SPEAKERS = Roads(
+    {"loudspeaker": ("loudspeaker_ebd", "loudspeaker_mqtt", "loudspeaker_ws")},
+    {"loudspeaker_ebd": {"loudspeaker_ebd"}, "loudspeaker_ws": {"loudspeaker_ws"}},
+)
 THREE = roads_of("sms_cmpp", "sms_sgip", "sms_smgp")
 
 
@@ -171,3 +175,37 @@ def test_pages_of_frozen_batches_leave_out_whom_nobody_may_address() -> None:
     assert (page.persons, page.villages) == ((1, 3), ("411726204201", "411726204202"))
     assert page.places == {1: ("a", "b")}
     assert only(known_of(page, {3: ":unicom"}), {3}).carriers == {0: ":unicom"}
+
+
+def test_a_loudspeaker_goes_by_the_road_it_names_and_by_no_other() -> None:
+    """Played by the platform and by the bureau at once, a village would hear two voices and understand neither."""
+    channels = ("loudspeaker_ws", "loudspeaker_ebd", "loudspeaker_mqtt", "loudspeaker_ws")
+    page = Page(
+        "411726001", (1, 2, 3, 4), ("lb-1", "411726001201", "lb-3", "lb-4"), ("411726001201",) * 4,
+        carriers=dict(enumerate(channels)),
+    )  # fmt: skip
+    cut = {part.channel: part.page.addresses for part in SPEAKERS.parts("loudspeaker", [page])}
+    assert cut == {
+        "loudspeaker_ebd": ("411726001201",),
+        "loudspeaker_ws": ("lb-1", "lb-4"),
+        "loudspeaker": ("lb-3",),  # its road is off: it is seen, not commanded by another
+    }
+    assert not SPEAKERS.spare("loudspeaker", {"loudspeaker_ebd"})
+    assert SPEAKERS.road("loudspeaker", "lb-1") == ""
+
+
+def test_only_a_road_of_loudspeakers_is_asked_for_by_name() -> None:
+    """A number abroad goes by a road for any number, whatever carrier a list names for it."""
+    assert roads_of().road("sms", ABROAD, "mobile") == "sms_http"
+    assert served_by(Horn(ChannelSettings())) == {"horn"}
+    assert served_by(pool_of("sms", [Horn(ChannelSettings())])) == frozenset()
+
+
+class Horn(Channel):
+    """A channel of loudspeakers."""
+
+    name = "horn"
+    groups = frozenset({Group.LOUDSPEAKERS})
+
+    async def send(self, slice_: Slice, message: Message, link: Link) -> list[Receipt]:
+        return []

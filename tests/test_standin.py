@@ -245,3 +245,49 @@ async def test_an_end_goes_to_who_has_left_by_the_road_of_the_number(store: Stor
     await night.look()
     night.town.people, night.alert = people, one
     assert await night.told() == {1: ["1 sms_sgip"], 2: ["1 sms_sgip"], 3: ["1 sms_cmpp"], 4: ["1 sms_smgp"]}
+
+
+async def test_devices_are_commanded_each_by_its_own_road(store: Store, clock: HandClock) -> None:
+    """One village's platform and another's sockets hear of the warning in the same transaction as its acceptance."""
+    night = Speakers(store, clock)
+    await night.begin()
+    assert await night.told() == {1: ["1 loudspeaker_ebd"], 2: ["1 loudspeaker_ws"], 3: ["1 loudspeaker"]}
+    batches = {batch.channel: batch.slice for batch, _ in await store.ledger.batches(night.alert.id)}
+    assert batches == {"loudspeaker_ebd": 2, "loudspeaker_ws": 0, "loudspeaker": 2}
+    wanted = await store.commands.wanted([1, 2, 3])
+    assert [item.device for item in wanted.items] == [2]
+
+
+async def test_an_end_goes_to_a_village_that_left_the_roster_by_the_road_it_had(store: Store, clock: HandClock) -> None:
+    """The platform that has played a warning must play its end, whatever the roster says since."""
+    night = Speakers(store, clock)
+    await night.begin()
+    await night.settle(loudspeaker=State.SKIPPED)
+    one = replace(
+        alert("c1"), kind=Kind.CANCEL,
+        references=(Reference(night.alert.sender, night.alert.identifier, night.alert.sent),),
+    )  # fmt: skip
+    step = replace(night.plan.steps[0], notice=Notice.ALL_CLEAR)
+    plan = Plan(one.id, "normal", (), AUDIENCE.targets, (), (step,))
+    stops = {night.alert.id: "cancelled"}
+    await store.outbox.accept(Draft(one, "c", plan, (), {}, (), stops, NOW))
+    people, night.town.people = night.town.people, {}
+    await night.look()
+    night.town.people, night.alert = people, one
+    assert await night.told() == {1: ["1 loudspeaker_ebd"]}
+
+
+class Speakers(Night):
+    """The same of a pool of loudspeakers."""
+
+    def __init__(self, store: Store, clock: HandClock) -> None:
+        super().__init__(store, clock, {"loudspeaker_ebd": {"loudspeaker_ebd"}, "loudspeaker_ws": {"loudspeaker_ws"}})
+        self.town = Town({1: VILLAGE, 2: "lb-2", 3: "lb-3"})
+        self.town.known = {1: "loudspeaker_ebd", 2: "loudspeaker_ws", 3: "loudspeaker_mqtt"}
+        audience = Audience((Target(TOWNSHIP),), Group.LOUDSPEAKERS, "loudspeaker")
+        base = replace(self.plan.steps[0], audience=audience)
+        self.plan = replace(self.plan, steps=(base,))
+        roads = Roads({"loudspeaker": ("loudspeaker_ebd", "loudspeaker_mqtt", "loudspeaker_ws")}, self.serves)
+        slices = {"loudspeaker": 2, "loudspeaker_ebd": 2, "loudspeaker_ws": 0}
+        relay = Relay(LocalBroker(), store.outbox)
+        self.planner = Planner(store, self.town, relay, slices, clock, roads=roads)  # type: ignore[arg-type]  # four of its methods are asked for

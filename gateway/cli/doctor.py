@@ -222,6 +222,7 @@ async def _facts(database: Database, places: Regions | None) -> Facts:
         f"the audit chain is broken after record {records}: {wrong}" if wrong else "",
         await database.look(restored) is not None,
         {one.channel: one.code for one in await store.outbox.outages()},
+        await directory.devices_by_channel(),
     )
 
 

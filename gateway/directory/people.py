@@ -186,6 +186,13 @@ class SqlDirectory:
         )
         return _grouped((village, device) for village, device in rows if village in wanted)
 
+    async def devices_by_channel(self) -> dict[str, int]:
+        """Loudspeakers in service by the channel that commands them."""
+        rows = await self._database.read(
+            lambda tx: tx.all("SELECT channel, COUNT(*) FROM device WHERE standing = 'service' GROUP BY channel")
+        )
+        return {channel: int(number) for channel, number in rows}
+
     async def online(self, devices: Collection[int]) -> frozenset[int]:
         """Those of the devices that are connected somewhere, as far as is known."""
         rows = await self._database.read(
