@@ -2,8 +2,8 @@
 
 A transport derives its channel from `Loudspeakers` and its way of writing to one device from `Connection`; it calls
 `join` when a device has come, `hear` with each frame, `leave` when it has gone. The hub asks `held` and calls
-`command` with desired state; a device that has said hello wakes the hub, so what is live and unfinished reaches it
-after every reconnect, and nothing older does.
+`command` and `order` with desired state; a device that has said hello wakes the hub, so what is live and unfinished
+reaches it after every reconnect, and nothing older does.
 
 Ordering: frames to one device leave in the order of `command`; its receipts are committed in the order they came.
 Moment of ack: a receipt is acknowledged to the device only after `link.commit` returned; what waits meanwhile shares
@@ -16,29 +16,32 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import ClassVar, NamedTuple
 
 import orjson
 from pydantic import Field
 
-from channels._loudspeaker_commanded import Commanded
-from channels._loudspeaker_frame import Hello, Told, events_of, head, parse
+from channels._loudspeaker_command import Span, head, order_frame, order_of, payload_of, span_of
+from channels._loudspeaker_commanded import ANY, Command, Commanded
+from channels._loudspeaker_frame import PROTOCOL, Alarm, Condition, Frame, Hello, Told, events_of, parse, state_of
 from gateway.channel import Event, Link, Play, Sockets
 from gateway.channel import Settings as ChannelSettings
 from gateway.errors import ChannelError, MingluoError, Temporary
-from gateway.model import DeviceEvent, Group, Message, Receipt, Slice, State
+from gateway.model import DeviceEvent, Group, Message, Order, OrderReceipt, Receipt, Slice, State
 
 # Why we part from a device; over WebSocket the close codes.
-GOING_AWAY, REPLACED = 1001, 4409
+GOING_AWAY, BAD_FRAMES, NO_HELLO, REPLACED, OTHER_PROTOCOL = 1001, 4400, 4408, 4409, 4426
 BAD_FRAMES_ALLOWED = 2
 COMMIT_SIZE = 256
 WAITING_PER_DEVICE = 64
 PRESENCE_KEPT = 20_000
 SUBMITTED = Receipt(State.SUBMITTED)
+AUDIO_WAIT_S = 2.0  # so long a device that cannot speak by itself waits for its audio
+ASKED = 4096
 
 
 class LoudspeakerSettings(ChannelSettings):
@@ -51,17 +54,28 @@ class Connection(ABC):
     """The way to one device that has come.
 
     `greeted` once it said hello, `ready` once that was on its way to the hub; `bad` counts refused frames, `waiting`
-    the receipts that are not durable yet. `gone`: it has left.
+    the receipts that are not durable yet. `code` says why it is parted from; `gone`: it has left.
     """
 
-    __slots__ = ("bad", "device", "gone", "greeted", "ready", "waiting")
+    __slots__ = (
+        "bad", "clock_skew_s", "code", "device", "firmware", "gone", "greeted", "name", "needs_audio", "ready",
+        "report", "waiting",
+    )  # fmt: skip
 
-    def __init__(self, device: int) -> None:
+    def __init__(self, device: int, name: str) -> None:
         self.device = device
+        self.name = name
         self.greeted = False
         self.ready = False
+        self.firmware = ""
+        self.needs_audio = False
+        """It can play a file and not speak a text."""
+        self.clock_skew_s = 0.0
         self.bad = 0
         self.waiting = 0
+        self.report: list[Event] | None = None
+        """Its state that waits for the next commit; a newer one takes its place."""
+        self.code = NO_HELLO
         self.gone = asyncio.Event()
 
     @abstractmethod
@@ -82,19 +96,29 @@ class Connection(ABC):
             await self.write(orjson.dumps({"type": kind, **fields}))
 
 
-_Key = tuple[int, str, bool, str]
+class _Head(NamedTuple):
+    """What all devices of one batch and text share. Nothing to write: it has expired, or its audio is being made."""
+
+    start: bytes = b""
+    span: Span = ANY
+    waits: bool = False
 
 
 class _Waiting(NamedTuple):
-    """Events to commit. With a connection: the receipt `told` is acknowledged to it, or it said hello (None)."""
+    """Events to commit, then the ack that is owed to `connection`. `hello`: it has just come."""
 
     events: list[Event]
     connection: Connection | None = None
-    told: Told | None = None
+    ack: Mapping[str, object] | None = None
+    command: Command | None = None
+    hello: bool = False
+
+
+_Key = tuple[int, str, bool, bool, str, bool]
 
 
 class Loudspeakers(Sockets):
-    """Hold the connections of loudspeakers; write plays and stops, commit what the devices report."""
+    """Hold the connections of loudspeakers; write commands and orders, commit what the devices report."""
 
     slice: ClassVar[int] = 200
     groups: ClassVar[frozenset[Group]] = frozenset({Group.LOUDSPEAKERS})
@@ -107,6 +131,7 @@ class Loudspeakers(Sockets):
         super().__init__(settings)
         self._connections: dict[int, Connection] = {}
         self._commanded = Commanded()
+        self._asked: dict[tuple[str, str], float] = {}  # audio, and since when
         self._waiting: deque[_Waiting] = deque()
         self._presence: list[Event] = []
         self._committing: asyncio.Task[None] | None = None
@@ -136,14 +161,14 @@ class Loudspeakers(Sockets):
         return await self.command(plays, link)
 
     async def command(self, plays: Sequence[Play], link: Link) -> list[Receipt]:
-        """Write plays and stops in a plain loop; each distinct message is serialised once."""
-        heads: dict[_Key, bytes] = {}
+        """Write commands in a plain loop; what devices share is serialised and signed once."""
+        heads: dict[_Key, _Head] = {}
         receipts: list[Receipt] = []
         now = asyncio.get_running_loop().time()
         self._commanded.forget(now)
         for count, play in enumerate(plays, 1):
             try:
-                receipts.append(await self._write(play, heads, now))
+                receipts.append(await self._write(play, heads, now, link))
             except ChannelError as error:
                 receipts.append(Receipt(State.FAILED, error.code, error=error))
             except Exception as error:  # a bug for one device must not silence the others
@@ -152,26 +177,62 @@ class Loudspeakers(Sockets):
                 await asyncio.sleep(0)  # a turn of the loop: receipts are read, and the first frames really leave
         return receipts
 
-    async def _write(self, play: Play, heads: dict[_Key, bytes], now: float) -> Receipt:
-        connection = self._connections.get(play.device)
+    async def order(self, orders: Sequence[Order], link: Link) -> list[Receipt]:
+        """Write orders, each signed for its one device."""
+        receipts: list[Receipt] = []
+        now = asyncio.get_running_loop().time()
+        for order in orders:
+            try:
+                connection = self._held(order.device)
+                signed = link.sign(order_of(order, connection.name, datetime.now(UTC)))
+                self._commanded.add_order(order, now)
+                await connection.write(order_frame(signed))
+                receipts.append(SUBMITTED)
+            except ChannelError as error:
+                receipts.append(Receipt(State.FAILED, error.code, error=error))
+        return receipts
+
+    def _held(self, device: int) -> Connection:
+        connection = self._connections.get(device)
         if connection is None or not connection.ready:
             raise Temporary("offline")
-        text = play.message.text if play.message.texts is None else _text(play, play.message.texts)
-        key = (id(play.message), play.batch, play.stop, text)  # the plays keep their messages alive: ids are distinct
-        if (start := heads.get(key)) is None:
-            start = heads[key] = self._head(play, text)
-        if not start:
+        return connection
+
+    async def _write(self, play: Play, heads: dict[_Key, _Head], now: float, link: Link) -> Receipt:
+        connection = self._held(play.device)
+        message = play.message
+        text = message.text if message.texts is None else _text(play, message.texts)
+        # The plays keep their messages alive: ids are distinct.
+        key = (id(message), play.batch, play.stop, play.hush, text, connection.needs_audio)
+        if (shared := heads.get(key)) is None:
+            shared = heads[key] = self._head(play, text, now, link, audio=connection.needs_audio)
+        if shared.waits:
+            raise Temporary("audio_is_made")
+        if not shared.start:
             return Receipt(State.EXPIRED, "expired")
-        self._commanded.add(play, now)
-        await connection.write(b"%b%d}" % (start, play.position))
+        self._commanded.add(play, now, shared.span)
+        await connection.write(b"%b%d}" % (shared.start, play.position))
         return SUBMITTED
 
-    def _head(self, play: Play, text: str) -> bytes:
+    def _head(self, play: Play, text: str, now: float, link: Link, *, audio: bool) -> _Head:
         """Return what all devices with this text share; nothing for a play that has expired (rule 4)."""
-        now = datetime.now(UTC)
-        if not play.stop and play.message.expires <= now:
-            return b""
-        return head(play, text, now, self.settings.repeat)
+        at, repeat = datetime.now(UTC), self.settings.repeat
+        if play.stop or play.hush:
+            return _Head(head(link.sign(payload_of(play, "", None, at, repeat)), play.batch))
+        if play.message.expires <= at:
+            return _Head()
+        sound = link.audio(play.message, text) if audio else None
+        if audio and sound is None and self._waits(play.message.alert, text, now):
+            return _Head(waits=True)
+        return _Head(
+            head(link.sign(payload_of(play, text, sound, at, repeat)), play.batch), span_of(text, sound, repeat)
+        )
+
+    def _waits(self, alert: str, text: str, now: float) -> bool:
+        """Whether the audio of a text may still come in time."""
+        if len(self._asked) > ASKED:
+            self._asked.clear()
+        return now - self._asked.setdefault((alert, text), now) < AUDIO_WAIT_S
 
     # -- from the devices --------------------------------------------------------------------------------------------
 
@@ -179,7 +240,7 @@ class Loudspeakers(Sockets):
         """Take a device's connection; an older one of the same device has to go."""
         old, self._connections[connection.device] = self._connections.get(connection.device), connection
         if old is not None:
-            self._queue(link, _Waiting([_presence(connection.device, "replaced")]))
+            self._queue(link, _Waiting([_event(connection, "replaced")]))
             await old.part(REPLACED)
 
     def leave(self, connection: Connection, link: Link) -> None:
@@ -188,40 +249,87 @@ class Loudspeakers(Sockets):
         if self._connections.get(connection.device) is connection:
             del self._connections[connection.device]
             if connection.greeted:
-                self._queue(link, _Waiting([_presence(connection.device, "offline")]))
+                self._queue(link, _Waiting([_event(connection, "offline")]))
 
     async def hear(self, connection: Connection, frame: bytes, link: Link) -> bool:
-        """Act on one frame; False once there were too many bad ones, and the transport cuts the device."""
+        """Act on one frame; False where the transport has to cut the device, for the reason in `connection.code`."""
         try:
             await self._take(connection, parse(frame), link)
         except ValueError as error:
             connection.bad += 1
             await connection.answer("error", code=str(error))
-        return connection.bad <= BAD_FRAMES_ALLOWED
+            if connection.bad > BAD_FRAMES_ALLOWED:
+                connection.code = BAD_FRAMES
+        return connection.code not in (BAD_FRAMES, OTHER_PROTOCOL)
 
-    async def _take(self, connection: Connection, told: Hello | Told, link: Link) -> None:
+    async def _take(self, connection: Connection, told: Frame, link: Link) -> None:
         """Act on one parsed frame.
 
         Raises:
             ValueError: "hello_first".
         """
         if isinstance(told, Hello):
-            if not connection.greeted:
-                connection.greeted = True
-                self._queue(link, _Waiting([_presence(connection.device, "online", told.firmware)], connection))
-            return
-        if not connection.greeted:
+            await self._greet(connection, told, link)
+        elif not connection.greeted:
             raise ValueError("hello_first")
-        code = ""
-        if not self._commanded.allows(told, connection.device, asyncio.get_running_loop().time()):
-            code = "not_commanded"
-        elif connection.waiting >= WAITING_PER_DEVICE:
-            code = "too_many"
-        if code:
-            await connection.answer("error", code=code, batch=told.batch, position=told.position)
+        elif isinstance(told, Condition):
+            self._report(connection, told, link)
+        elif isinstance(told, Alarm):
+            event = _event(connection, "alarm", told.alarm)
+            by_its_clock = told.at - timedelta(seconds=connection.clock_skew_s)
+            events: list[Event] = [replace(event, at=min(event.at, by_its_clock))]
+            await self._keep(connection, _Waiting(events, connection, {"alarm": told.alarm}), link)
+        else:
+            await self._told(connection, told, link)
+
+    async def _greet(self, connection: Connection, hello: Hello, link: Link) -> None:
+        if hello.protocol != PROTOCOL:
+            connection.code = OTHER_PROTOCOL
+            await connection.answer("error", code="unsupported_protocol", protocol=PROTOCOL)
+        elif not connection.greeted:
+            connection.greeted = True
+            connection.firmware = hello.firmware
+            connection.needs_audio = hello.audio and not hello.speech
+            self._queue(link, _Waiting([_event(connection, "online", hello.firmware)], connection, hello=True))
+
+    def _report(self, connection: Connection, told: Condition, link: Link) -> None:
+        """Pass on a device's state: of those that come before the next commit, the last."""
+        event = _event(connection, "state")
+        state = state_of(told, connection.firmware, event.at)
+        connection.clock_skew_s = state.clock_skew_s or 0.0
+        events: list[Event] = [replace(event, state=state)]
+        if connection.report is not None:
+            connection.report[:] = events
+            return
+        connection.report = events
+        self._queue(link, _Waiting(events, connection))
+
+    async def _told(self, connection: Connection, told: Told, link: Link) -> None:
+        """Pass on a receipt, if it is this device's to give; what changes nothing is acknowledged at once."""
+        name: dict[str, object] = {"batch": told.batch, "position": told.position}
+        if told.order:
+            name = {"order": told.order}
+        command = self._commanded.find(told, connection.device, asyncio.get_running_loop().time())
+        if command is None:
+            await connection.answer("error", code="not_commanded", **name)
+        elif command.known(told):
+            await connection.answer("ack", **name, state=told.state)
+        else:
+            events = _order_events(told, connection) if told.order else events_of(
+                told, connection.device, self.name, plausible=command.plausible(told)
+            )  # fmt: skip
+            ack = {**name, "state": told.state}
+            await self._keep(connection, _Waiting(events, connection, ack, command), link)
+
+    async def _keep(self, connection: Connection, waiting: _Waiting, link: Link) -> None:
+        """Let the next commit take what is to be acknowledged, unless the device has too much under way."""
+        if connection.waiting >= WAITING_PER_DEVICE:
+            await connection.answer("error", code="too_many", **(waiting.ack or {}))
             return
         connection.waiting += 1
-        self._queue(link, _Waiting(events_of(told, connection.device, self.name), connection, told))
+        self._queue(link, waiting)
+
+    # -- the commits -------------------------------------------------------------------------------------------------
 
     def _queue(self, link: Link, waiting: _Waiting) -> None:
         """Let the next commit take it. A bug there ends the task, with its traceback; the next frame starts one."""
@@ -233,11 +341,11 @@ class Loudspeakers(Sockets):
         """Commit what waits, group by group. Devices that said hello become ready after it, whatever came of it."""
         while self._waiting:
             group = [self._waiting.popleft() for _ in range(min(len(self._waiting), COMMIT_SIZE))]
-            greeted = [item.connection for item in group if item.connection is not None and item.told is None]
             try:
                 await self._save(group, link)
             finally:
                 # Presence first, then the wake: the hub forgets a device's old connection by its `online`.
+                greeted = [item.connection for item in group if item.connection is not None and item.hello]
                 for connection in greeted:
                     connection.ready = True
                 if greeted:
@@ -245,10 +353,12 @@ class Loudspeakers(Sockets):
 
     async def _save(self, group: list[_Waiting], link: Link) -> None:
         """Commit one group, then acknowledge. What is not durable is not acknowledged."""
-        receipts = [(item.connection, item.told) for item in group if item.connection and item.told]
-        for connection, _ in receipts:
-            connection.waiting -= 1
-        presence = [*self._presence, *(event for item in group if item.told is None for event in item.events)]
+        for item in group:
+            if item.connection is not None and item.ack is not None:
+                item.connection.waiting -= 1
+            elif item.connection is not None and item.connection.report is item.events:
+                item.connection.report = None
+        presence = [*self._presence, *(event for item in group if item.ack is None for event in item.events)]
         events = [*self._presence, *(event for item in group for event in item.events)]
         try:
             await link.commit(events)
@@ -257,12 +367,20 @@ class Loudspeakers(Sockets):
             self._presence = presence[-PRESENCE_KEPT:]
             return
         self._presence = []
-        for connection, told in receipts:
-            await connection.answer("ack", batch=told.batch, position=told.position, state=told.state)
+        for item in group:
+            if item.connection is not None and item.ack is not None:
+                if item.command is not None:
+                    item.command.said = str(item.ack["state"])
+                await item.connection.answer("ack", **item.ack)
 
 
-def _presence(device: int, kind: str, code: str = "") -> DeviceEvent:
-    return DeviceEvent(device, kind, datetime.now(UTC), code)
+def _event(connection: Connection, kind: str, code: str = "") -> DeviceEvent:
+    return DeviceEvent(connection.device, kind, datetime.now(UTC), code)
+
+
+def _order_events(told: Told, connection: Connection) -> list[Event]:
+    done = told.state == "done"
+    return [OrderReceipt(told.order, connection.device, done, datetime.now(UTC), told.code)]
 
 
 def _text(play: Play, texts: Sequence[str]) -> str:

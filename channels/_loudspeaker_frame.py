@@ -1,6 +1,7 @@
-"""Frames of the loudspeaker protocol (docs/device-protocol.md): what devices say, what they are told.
+"""What loudspeakers say (docs/device-protocol.md), and what it means for the gateway.
 
-Used by `_loudspeaker`. Strict about what comes in, except that unknown fields are ignored.
+Used by `_loudspeaker`; the AsyncAPI description is made from the same types. Strict about what comes in, except that
+unknown fields are ignored.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import msgspec
-import orjson
 
-from gateway.channel import Event, Play
-from gateway.model import DeviceEvent, Report, State, Status
+from gateway.channel import Event
+from gateway.model import DeviceEvent, DeviceState, Report, State
 
+PROTOCOL = 2
 LONGEST_FRAME = 4096
+ORDER = "order"  # in place of a batch, where a frame names an order
 
-# received and playing mean that the device has it; only the end of the last repetition is PLAYED.
+# received, playing and hushed mean that the device has it; only the end of the first announcement is PLAYED.
 STATES = {
     "received": State.DELIVERED,
     "playing": State.DELIVERED,
@@ -24,30 +26,73 @@ STATES = {
     "failed": State.FAILED,
     "busy": State.SUBMITTED,
     "stopped": State.FAILED,
+    "hushed": State.DELIVERED,
 }
+NO_FAULT = frozenset({"expired", "pre_empted", "not_for_me", "replayed"})
+"""Codes of `failed` that say nothing against the device."""
+
+Code = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9_]{0,32}\Z")]
+Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 
 
 class Hello(msgspec.Struct, tag_field="type", tag="hello"):
-    """First frame of a connection."""
+    """First frame of a connection. `speech`: it can speak a text by itself; `audio`: it can fetch and play a file."""
 
     firmware: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9._+-]{0,32}\Z")] = ""
+    protocol: int = 1
+    speech: bool = False
+    audio: bool = False
 
 
 class Told(msgspec.Struct, tag_field="type", tag="receipt"):
-    """What a device says of one command. `heard_s`: seconds of sound it measured."""
+    """What a device says of one command, or of one order.
 
-    id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-    batch: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
-    position: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
-    state: Literal["received", "playing", "played", "failed", "busy", "stopped"]
-    code: Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9_]{0,32}\Z")] = ""
-    heard_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] | None = None
+    `heard_s`: seconds of sound it measured; `expected_s`: how long it reckons the announcement to be.
+    """
+
+    state: Literal["received", "playing", "played", "failed", "busy", "stopped", "hushed", "done"]
+    id: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    batch: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    position: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    order: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    code: Code = ""
+    heard_s: Seconds | None = None
+    expected_s: Seconds | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what names neither a command nor an order."""
+        if self.order:
+            if self.state not in ("done", "failed"):
+                raise ValueError("an order is done or failed")
+        elif not self.id or not self.batch or self.state == "done":
+            raise ValueError("a receipt names id and batch")
 
 
-_decoder: msgspec.json.Decoder[Hello | Told] = msgspec.json.Decoder(Hello | Told)
+class Condition(msgspec.Struct, tag_field="type", tag="state"):
+    """How a device is: after its hello, on every change, and every five minutes. `clock` is its own time."""
+
+    clock: Moment | None = None
+    volume: Percent | None = None
+    power: Literal["", "mains", "battery", "solar"] = ""
+    battery: Percent | None = None
+    faults: Annotated[tuple[Code, ...], msgspec.Meta(max_length=16)] = ()
+    playing: Annotated[str, msgspec.Meta(max_length=64)] | None = None
 
 
-def parse(frame: bytes) -> Hello | Told:
+class Alarm(msgspec.Struct, tag_field="type", tag="alarm"):
+    """The village sounded its own alarm. `alarm` is the device's id of it; `at` by the device's clock."""
+
+    alarm: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9-]{8,64}\Z")]
+    at: Moment
+
+
+Frame = Hello | Told | Condition | Alarm
+_decoder: msgspec.json.Decoder[Frame] = msgspec.json.Decoder(Frame)
+
+
+def parse(frame: bytes) -> Frame:
     """Read one frame from a device.
 
     Raises:
@@ -61,35 +106,20 @@ def parse(frame: bytes) -> Hello | Told:
         raise ValueError("malformed") from None
 
 
-def events_of(told: Told, device: int, account: str) -> list[Event]:
+def events_of(told: Told, device: int, account: str, *, plausible: bool = True) -> list[Event]:
     """Return what one receipt says. A failed device is also a fault: a late FAILED never outranks DELIVERED."""
     state, code, now = STATES[told.state], told.code or told.state, datetime.now(UTC)
     if told.state == "played" and told.heard_s == 0:
         state, code = State.FAILED, "not_heard"
+    elif told.state == "played" and not plausible:
+        state, code = State.FAILED, "implausible"
     events: list[Event] = [Report(account, "", state, now, code, told.batch, told.position)]
-    if state is State.FAILED and told.state != "stopped" and code not in ("expired", "pre_empted"):
+    if state is State.FAILED and told.state != "stopped" and code not in NO_FAULT:
         events.append(DeviceEvent(device, "fault", now, code))
     return events
 
 
-def head(play: Play, text: str, now: datetime, repeat: int) -> bytes:
-    """Return the frame of a play up to its position: all that the devices of one batch share."""
-    message = play.message
-    frame: dict[str, object] = {"type": "stop", "id": message.alert}
-    if not play.stop:
-        frame = {
-            "type": "play",
-            "id": message.alert,
-            "status": message.status,
-            "drill": message.status is not Status.ACTUAL,
-            "level": message.level.name.lower(),
-            "notice": message.notice,
-            "language": message.language,
-            "again": message.again,
-            "title": message.title,
-            "text": text,
-            "repeat": repeat,
-            "now": now.isoformat(timespec="seconds"),
-            "expires": message.expires.astimezone(UTC).isoformat(timespec="seconds"),
-        }
-    return orjson.dumps(frame | {"batch": play.batch})[:-1] + b',"position":'
+def state_of(told: Condition, firmware: str, now: datetime) -> DeviceState:
+    """Return what a device says of its condition."""
+    skew_s = None if told.clock is None else round((told.clock - now).total_seconds(), 1)
+    return DeviceState(firmware, told.volume, told.power, told.battery, skew_s, told.faults)

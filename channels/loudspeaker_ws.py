@@ -23,7 +23,6 @@ from channels._loudspeaker import LoudspeakerSettings as CommonSettings
 from gateway.channel import Device, Link, Route
 from gateway.errors import MingluoError, Temporary
 
-BAD_FRAMES, NO_HELLO = 4400, 4408
 LONGEST_MESSAGE = 65_536  # beyond it the library closes with 1009 and reads no further
 CUT_AFTER_S = 5.0
 
@@ -44,11 +43,12 @@ class Socket(Connection):
     def __init__(
         self,
         device: int,
+        name: str,
         stream: web.WebSocketResponse[Literal[False]],
         transport: asyncio.Transport,
         buffer_bytes: int,
     ) -> None:
-        super().__init__(device)
+        super().__init__(device, name)
         self.stream = stream
         self._transport = transport
         self._buffer_bytes = buffer_bytes
@@ -108,7 +108,7 @@ class LoudspeakerWs(Loudspeakers):
         transport = request.transport
         if transport is None:  # left during the upgrade
             return stream
-        connection = Socket(device.id, stream, transport, self.settings.buffer_bytes)
+        connection = Socket(device.id, request.match_info["name"], stream, transport, self.settings.buffer_bytes)
         try:
             await self.join(connection, link)
             await self._read(connection, link)
@@ -128,8 +128,7 @@ class LoudspeakerWs(Loudspeakers):
                 return
             hearing = await self.hear(connection, frame.data if frame.type is WSMsgType.TEXT else b"", link)
         # The library waits a second for the device's answer, then cuts.
-        code = BAD_FRAMES if connection.greeted or connection.bad else NO_HELLO
-        await connection.stream.close(code=code, drain=False)
+        await connection.stream.close(code=connection.code, drain=False)
 
 
 async def _authenticated(request: web.Request, link: Link) -> Device:

@@ -48,6 +48,14 @@ class Device(NamedTuple):
     channel: str = "loudspeaker_ws"
 
 
+class Signed(NamedTuple):
+    """A payload as devices are told it, in base64url: a flattened JWS (RFC 7515 §7.2.2)."""
+
+    payload: str
+    protected: str
+    signature: str
+
+
 class Lease(Protocol):
     """One of an account's connections, this process's until it is released or lost; the gateway renews it."""
 
@@ -91,6 +99,9 @@ class Link(Protocol):
     async def wake(self) -> None:
         """Say that a device this channel holds became ready, so its unfinished commands are looked up."""
 
+    def sign(self, payload: bytes) -> Signed:
+        """Sign what devices are told, with the key they have pinned; at once."""
+
     def audio(self, message: Message, text: str) -> Audio | None:
         """Return the text of a message as sound, if that is ready; else it is made, and `wake` follows.
 
@@ -119,13 +130,17 @@ class Route(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Play:
-    """Desired state of one device: `slice` of one position, its message, and whether to play or stop."""
+    """Desired state of one device: `slice` of one position, its message, and whether to play, stop or hush.
+
+    To hush a version is to sound no further rounds of it: somebody has confirmed.
+    """
 
     batch: str
     position: int
     device: int
     message: Message
     stop: bool = False
+    hush: bool = False
 
 
 class Channel(ABC):

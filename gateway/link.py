@@ -1,4 +1,4 @@
-"""A channel's only door to the gateway: pace, commit, leases, device keys, wake."""
+"""A channel's only door to the gateway: pace, commit, leases, device keys, signatures, wake."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from gateway.channel import Device, Event
+from gateway.channel import Device, Event, Signed
 from gateway.errors import StateDown, Throttled
 from gateway.model import Audio, Job, Lane, Message
 from gateway.ports import Directory, State
@@ -36,6 +36,7 @@ class GatewayLink:
         leases: Leases,
         directory: Directory,
         wake: Callable[[], None],
+        sign: Callable[[bytes], Signed],
     ) -> None:
         self._channel = channel
         self._rates = rates
@@ -44,6 +45,7 @@ class GatewayLink:
         self._leases = leases
         self._directory = directory
         self._wake = wake
+        self._sign = sign
 
     async def pace(self, account: str, units: int, lane: Lane) -> None:
         """Wait until `units` may leave on `account`; an account without a rate is not limited.
@@ -90,6 +92,14 @@ class GatewayLink:
     async def wake(self) -> None:
         """Say that a device this channel holds became ready, so its unfinished commands are looked up."""
         self._wake()
+
+    def sign(self, payload: bytes) -> Signed:
+        """Sign what devices are told, with the key they have pinned; at once.
+
+        Raises:
+            ConfigError: there is no key.
+        """
+        return self._sign(payload)
 
     def audio(self, message: Message, text: str) -> Audio | None:
         """Return None: this gateway has no speech."""

@@ -452,6 +452,12 @@ class Message:
     again: bool = False
     approval: str = ""
     """Number under which an area request was approved."""
+    region: str = ""
+    """The township it is for, or a code before or behind that; loudspeakers elsewhere refuse it."""
+    supersedes: Sequence[str] = ()
+    """Versions that end as it starts."""
+    every_s: int = 0
+    """Loudspeakers say it again this often, until somebody has confirmed; 0: once."""
 
     def text_at(self, index: int) -> str:
         """Return the text of the slice's recipient `index`."""

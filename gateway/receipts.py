@@ -116,8 +116,9 @@ class Receipts:
             return
         await self._people.seen([(event.device, event.kind != "offline") for event in events])
         for event in events:
-            self._on_device(event)
-            if event.kind not in ("online", "offline"):
+            if event.kind in ("online", "offline", "replaced"):
+                self._on_device(event)
+            if event.kind not in ("online", "offline", "state"):
                 await self._store.audit.append(Record(event.at, "device", event.kind, str(event.device), event.code))
 
     async def _kept(self, reply: Reply) -> Received:

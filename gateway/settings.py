@@ -57,6 +57,11 @@ class Settings(BaseSettings):
         return self.data / "keys"
 
     @property
+    def device_keys(self) -> Path:
+        """Where the keys are that sign what loudspeakers are told."""
+        return self.keys / "device"
+
+    @property
     def embedded(self) -> bool:
         """Whether this is one process with SQLite, its own broker and its own Valkey."""
         return not self.amqp_url.get_secret_value()

@@ -11,10 +11,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway.channel import Device, Event, Settings
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from gateway.channel import Device, Event, Settings, Signed
+from gateway.device_key import DeviceKey
 from gateway.errors import StoreDown
 from gateway.model import Audio, Job, Lane, Level, Message, Notice, Slice, Status
 
+DEVICE_KEY = DeviceKey(Ed25519PrivateKey.from_private_bytes(bytes(range(32))), datetime(2026, 1, 1, tzinfo=UTC))
+"""Signs what the loudspeakers of tests are told; never a real installation's."""
 TEXT = "【样例县气象局】暴雨红色预警:未来3小时贾楼乡有100毫米以上强降雨。立即到岗,按预案转移。收到回1"
 
 
@@ -75,6 +80,9 @@ class RecordingLink:
     async def wake(self) -> None:
         self.wakes += 1
 
+    def sign(self, payload: bytes) -> Signed:
+        return DEVICE_KEY.sign(payload)
+
     def audio(self, message: Message, text: str) -> Audio | None:
         return self.sounds.get(text)
 
@@ -106,6 +114,7 @@ def sample_message(**changes: Any) -> Message:
         "title": "暴雨红色预警",
         "text": TEXT,
         "expires": datetime(2099, 7, 20, 9, 0, tzinfo=UTC),
+        "region": "411726001",
     }
     return Message(**(values | changes))
 

@@ -142,7 +142,7 @@ class Night:
         await self.stage.start_gateway()
         devices = devices_of(self.roster / "devices.csv")
         log = Log(self.folder / "speakers.log")
-        await self._ends.enter_async_context(Fleet(self.stage.hub_url, devices, log, self.options))
+        await self._ends.enter_async_context(Fleet(self.stage.hub_url, devices, log, self.options, (self.stage.pin,)))
         wanted = sum(self.options.character(name) != "offline" for name, _ in devices)
         await self.until(lambda: self._devices_online(wanted), 60, "the loudspeakers to connect")
 

@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "model"),
     ("settings", "metrics", "log", "ports", "channel", "regions", "telling", "rotation"),
     ("carrier", "standing", "gate", "reply"),
-    ("cap", "policy", "routing", "render", "pool", "road", "signer"),
+    ("cap", "policy", "routing", "render", "pool", "road", "signer", "device_key"),
     ("database", "migrations"),
     ("broker", "store", "state", "directory"),
     ("receipts", "portability"),

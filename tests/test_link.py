@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
+from links import DEVICE_KEY
 from test_store import alert, batch_of
 
 from channels.noop import Noop, NoopSettings
@@ -15,12 +16,19 @@ from gateway.channel import Device
 from gateway.errors import Throttled
 from gateway.link import GatewayLink, Rate
 from gateway.model import Batch, Lane
+from gateway.ports import State
 from gateway.relay import PREFETCH, Worker
 from gateway.sender import Sender
 from gateway.state.fallback import SHARE, FallbackState
 from gateway.state.local import LocalState
 from gateway.state.redis import RedisState
 from gateway.store.codec import pack
+
+
+def link_to(channel: str, rates: dict[str, Rate], state: State, directory: Any = None) -> GatewayLink:
+    """Return a link that is asked for nothing but its pace, and for devices where there is a directory."""
+    unasked = cast(Any, None)
+    return GatewayLink(channel, rates, state, unasked, unasked, directory, lambda: None, DEVICE_KEY.sign)
 
 
 class Busy(Sender):
@@ -58,8 +66,8 @@ async def test_a_pickup_starts_no_more_than_the_channel_bears() -> None:
 
 async def test_a_slice_that_must_wait_long_is_throttled_and_green_has_its_reserve() -> None:
     """Rule 5: residents' texts use up all but what the officials' need."""
-    state, unasked = LocalState(now=lambda: 0.0), cast(Any, None)
-    link = GatewayLink("noop", {"noop": Rate(1.0, 100, 20)}, state, unasked, unasked, unasked, lambda: None)
+    state = LocalState(now=lambda: 0.0)
+    link = link_to("noop", {"noop": Rate(1.0, 100, 20)}, state)
     await link.pace("noop", 80, Lane.BULK)
     with pytest.raises(Throttled) as throttled:
         await link.pace("noop", 10, Lane.BULK)
@@ -80,10 +88,10 @@ async def granted(link: GatewayLink, account: str, lane: Lane, most: int) -> int
 
 async def test_two_hubs_together_keep_to_one_accounts_rate_and_to_its_reserve(redis_url: str, namespace: str) -> None:
     """A carrier that is sent one message a second too many closes the account; officials go before all residents."""
-    account, unasked = "sms_cmpp/yidong-1", cast(Any, None)
+    account = "sms_cmpp/yidong-1"
     rates = {account: Rate(0.001, 40, 10)}  # as good as never refilled: what is counted is the burst
     states = [RedisState(redis_url, namespace) for _ in range(2)]
-    hubs = [GatewayLink("sms_cmpp", rates, one, unasked, unasked, unasked, lambda: None) for one in states]
+    hubs = [link_to("sms_cmpp", rates, one) for one in states]
     bulk = await asyncio.gather(*(granted(hub, account, Lane.BULK, 100) for hub in hubs for _ in range(4)))
     assert sum(bulk) == 30
     green = await asyncio.gather(*(granted(hub, account, Lane.GREEN, 100) for hub in hubs))
@@ -95,9 +103,9 @@ async def test_two_hubs_together_keep_to_one_accounts_rate_and_to_its_reserve(re
 
 async def test_hubs_that_cannot_see_each_other_keep_to_a_share_of_the_rate(namespace: str) -> None:
     """Redis gone, delivery goes on: up to four hubs together stay within what the account allows."""
-    account, unasked = "sms_cmpp/yidong-1", cast(Any, None)
+    account = "sms_cmpp/yidong-1"
     state = FallbackState(RedisState("redis://127.0.0.1:1/0", namespace))
-    hub = GatewayLink("sms_cmpp", {account: Rate(0.001, 40, 10)}, state, unasked, unasked, unasked, lambda: None)
+    hub = link_to("sms_cmpp", {account: Rate(0.001, 40, 10)}, state)
     bulk, green = await granted(hub, account, Lane.BULK, 100), await granted(hub, account, Lane.GREEN, 100)
     assert bulk + green == 40 * SHARE
     assert green >= 10 * SHARE
@@ -111,10 +119,7 @@ async def test_a_device_may_connect_by_its_own_channel_only() -> None:
         async def device(self, name: str) -> Device | None:
             return Device(1, "411726001201", "hash", name)
 
-    links = {
-        name: GatewayLink(name, {}, cast(Any, None), cast(Any, None), cast(Any, None), cast(Any, Known()), lambda: None)
-        for name in ("loudspeaker_ws", "loudspeaker_mqtt")
-    }
+    links = {name: link_to(name, {}, LocalState(), Known()) for name in ("loudspeaker_ws", "loudspeaker_mqtt")}
     assert await links["loudspeaker_ws"].device("loudspeaker_ws") is not None
     assert await links["loudspeaker_mqtt"].device("loudspeaker_ws") is None
     assert await links["loudspeaker_ws"].device("loudspeaker_ebd") is None

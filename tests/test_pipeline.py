@@ -19,6 +19,7 @@ from town import FLOWER, FLOWER_1, FLOWER_2, OLD, OLD_1, WATER, WATER_1, Cells, 
 
 from gateway import cap, metrics
 from gateway.app import App
+from gateway.device_key import DeviceKeys
 from gateway.directory.importer import Importer
 from gateway.directory.table import Roster
 from gateway.errors import BrokerDown
@@ -227,6 +228,7 @@ async def test_a_red_warning_goes_green_and_reaches_everyone_once(tmp_path: Path
         fleet = Fleet(
             f"http://127.0.0.1:{one.app.port}", [(row[0], row[2]) for row in DEVICES],
             Log(tmp_path / "speakers.log"), Options(play_s=0.1, backoff_max_s=1),
+            DeviceKeys.load(one.app.settings.device_keys).pins,
         )  # fmt: skip
         async with fleet:
             outcome = await one.issue(one.alert([FLOWER, WATER]))

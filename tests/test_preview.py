@@ -22,6 +22,7 @@ from town import FLOWER, FLOWER_1, FLOWER_2, OLD, WATER, WATER_1, phone, table
 from gateway import cap, preview
 from gateway.api.shape import EXAMPLE
 from gateway.app import App
+from gateway.device_key import DeviceKeys
 from gateway.directory.importer import Importer
 from gateway.directory.table import Roster
 from gateway.link import Rate
@@ -111,7 +112,7 @@ async def test_what_leaves_is_what_was_previewed(tmp_path: Path, held: bool) -> 
         assert seen.would_be_held == held
         fleet = Fleet(
             f"http://127.0.0.1:{app.port}", [(row[0], row[2]) for row in DEVICES], Log(tmp_path / "speakers.log"),
-            Options(play_s=0.1, backoff_max_s=1),
+            Options(play_s=0.1, backoff_max_s=1), DeviceKeys.load(app.settings.device_keys).pins,
         )  # fmt: skip
         async with fleet:
             outcome = await app.core.intake.submit(data, who(app, "issuer"))

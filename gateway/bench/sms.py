@@ -24,7 +24,7 @@ from twilio.rest import Client
 
 from gateway.app import channel_classes
 from gateway.bench.measure import Spread, answer, child
-from gateway.channel import Channel, Device, Event, Lease
+from gateway.channel import Channel, Device, Event, Lease, Signed
 from gateway.model import Job, Lane, Level, Message, Notice, Slice, State, Status
 from gateway.relay import PREFETCH
 from gateway.simulate.sms import SmsAccount
@@ -125,6 +125,10 @@ class _Link:
 
     async def wake(self) -> None:
         """Wake nobody."""
+
+    def sign(self, payload: bytes) -> Signed:
+        """Sign nothing."""
+        return Signed("", "", "")
 
     def audio(self, message: Message, text: str) -> None:
         """Return that there is no speech."""

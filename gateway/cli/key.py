@@ -1,4 +1,4 @@
-"""`mingluo keys`: the keys that sign what this installation publishes."""
+"""`mingluo keys`: the keys that sign what this installation publishes, and what its loudspeakers are told."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import typer
 from gateway.cli.frame import AsJson, load_settings, print_json, print_table, tell, wrong_use
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Small letters, digits and hyphens; for example 2027.")]
+Begins = Annotated[
+    datetime | None,
+    typer.Option("--from", help="When it takes over (UTC); default: now.", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M"]),
+]
 YEARS = 2
 
 
 def new(
     name: Name,
     subject: Annotated[str, typer.Option(metavar="NAME", help="Who publishes: the certificate's common name.")],
-    begins: Annotated[
-        datetime | None,
-        typer.Option("--from", help="When it takes over (UTC); default: now.", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M"]),
-    ] = None,
+    begins: Begins = None,
     days: Annotated[int, typer.Option(min=1, max=3660, help="How long its certificate holds.")] = 365 * YEARS,
 ) -> None:
     """Make a key (P-256) and print its certificate, for receivers to pin.
@@ -82,10 +83,45 @@ def retire(name: Name) -> None:
     typer.echo(f"{name}: retired; what it signed is still verified with its certificate")
 
 
+def device(
+    new: Annotated[bool, typer.Option("--new", help="Make the next key.")] = False,
+    begins: Begins = None,
+    json: AsJson = False,
+) -> None:
+    """Show the public keys that loudspeakers pin, the youngest first, and make the next.
+
+    Devices check with them what they are told to play, and keep up to two: pin the next one everywhere before it
+    begins, and remove the file of the one before afterwards. A new key takes effect when the gateway starts the next
+    time. In a cluster copy the folder keys to every hub process.
+
+    Example: mingluo keys device --new --from 2027-01-10
+    """
+    from gateway.device_key import FIX, DeviceKeys, create
+
+    folder, now = load_settings().device_keys, datetime.now(UTC)
+    if begins is not None and not new:
+        wrong_use("--from says when a new key begins; add --new")
+    if new:
+        made = create(folder, begins.replace(tzinfo=UTC) if begins else now)
+        tell(
+            f"{folder} has a new key, which signs from {made.begins.isoformat()}, once the gateway has been restarted."
+        )
+    keys = DeviceKeys.load(folder).keys
+    if not keys:
+        tell(f"There is no key yet; an embedded gateway makes one when it starts, a cluster waits for you: {FIX}")
+    if json:
+        print_json([{"begins": one.begins.isoformat(), "pin": one.pin, "jwk": one.jwk} for one in keys])
+    else:
+        print_table(("begins", "pin", "thumbprint"), [(one.begins.isoformat(), one.pin, one.id) for one in keys])
+
+
 def add(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(help="The keys that sign what this installation publishes.", no_args_is_help=True)
+    group = typer.Typer(
+        help="The keys that sign what this installation publishes and what loudspeakers are told.", no_args_is_help=True
+    )
     group.command("new")(new)
     group.command("list")(list_)
     group.command("retire")(retire)
+    group.command("device")(device)
     app.add_typer(group, name="keys", rich_help_panel="This installation")

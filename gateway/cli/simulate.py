@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.cli.client import DEFAULT_URL
-from gateway.cli.frame import tell
+from gateway.cli.frame import load_settings, tell
 
 if TYPE_CHECKING:
     from gateway.simulate.carrier import Carrier
@@ -262,12 +262,17 @@ def speakers(
     failing: Annotated[float, Share] = 0.0,
     silent: Annotated[float, Share] = 0.0,
     play_s: Annotated[float, typer.Option(metavar="S", min=0.0, help="Seconds one announcement sounds.")] = 5.0,
+    pin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY", help="Public key they obey: ed25519:…; default: those under MINGLUO_DATA."),
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """Run loudspeakers that connect to a gateway and play; shares of faults are 0 to 1. Ctrl-C ends it.
 
     Example: mingluo simulate speakers roster/devices.csv --offline 0.02
     """
+    from gateway.device_key import DeviceKeys
     from gateway.errors import ConfigError
     from gateway.simulate.log import Log
     from gateway.simulate.speaker import Fleet, Options
@@ -276,8 +281,11 @@ def speakers(
         rows = list(csv.DictReader(file))
     if not rows or not {"name", "key"} <= rows[0].keys():
         raise ConfigError(f"{devices}: no devices with columns name and key; mingluo sample-roster writes such a table")
+    pins = pin or DeviceKeys.load(load_settings().device_keys).pins
+    if not pins:
+        raise ConfigError("the loudspeakers have no key to pin: start the gateway once, or add --pin ed25519:…")
     options = Options(offline, failing, silent, play_s, seed=seed)
-    fleet = Fleet(url, [(row["name"], row["key"]) for row in rows], Log(log), options)
+    fleet = Fleet(url, [(row["name"], row["key"]) for row in rows], Log(log), options, pins)
 
     async def start() -> None:
         await fleet.open()

@@ -18,12 +18,14 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
 import msgspec
 from aiohttp import ClientError, ClientSession
 
+from gateway.device_key import DeviceKeys, create
 from gateway.simulate.world import Ready, World
 
 CLUSTER = ("api", "planner", "worker", "hub", "scheduler")
@@ -81,6 +83,13 @@ class Stage:
         """Where loudspeakers connect."""
         return f"http://127.0.0.1:{self.hub_port if self.servers.cluster else self.api_port}"
 
+    @property
+    def pin(self) -> str:
+        """The public key loudspeakers pin; made with the installation, for its processes share it."""
+        folder = self.folder / "data" / "keys" / "device"
+        keys = DeviceKeys.load(folder).keys or [create(folder, datetime.now(UTC))]
+        return keys[0].pin
+
     def port_of(self, role: str) -> int:
         """Every process serves its metrics; the API and the hub serve more."""
         fixed = {"serve": self.api_port, "api": self.api_port, "hub": self.hub_port}
@@ -112,6 +121,7 @@ class Stage:
 
     async def start_world(self, world: World) -> Ready:
         """Start the counterparts and wait until they listen."""
+        world = msgspec.structs.replace(world, pins=(self.pin,))
         (self.folder / "world.json").write_bytes(msgspec.json.encode(world))
         self.start("world", ["-m", "gateway.simulate.world", str(self.folder)])
         ready = self.folder / "ready.json"
@@ -120,6 +130,7 @@ class Stage:
 
     def start_role(self, role: str) -> None:
         """Start one process of the gateway."""
+        assert self.pin, "the hubs of a cluster find their key"
         self.start(role, ["-m", "gateway.cli", role], self.environment(role))
 
     async def start_gateway(self) -> None:

@@ -4,14 +4,15 @@
 makers get. Which device fails depends on the seed and its name alone, so that a run repeats itself. The log holds
 what each device really sounded: `sound` when its speaker starts, `end` when it falls silent.
 
-**Source:** docs/device-protocol.md, version 1.
+**Source:** docs/device-protocol.md, version 2; RFC 7515 and RFC 8037 for the signature.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import heapq
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,12 +30,38 @@ from aiohttp import (
     WSMsgType,
     WSServerHandshakeError,
 )
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.simulate.log import Log
 
 DRILL_MARK = {"zh": "演练。", "en": "DRILL. "}
 RANKS = {"red": 4, "orange": 3, "yellow": 2, "blue": 1}
-WAIT_LONG = frozenset({4400, 4409})
+WAIT_LONG = frozenset({4400, 4409, 4426})
+HELLO = '{"type":"hello","protocol":2,"firmware":"simulated-2","speech":true,"audio":false}'
+LETTERS_PER_S = 5.0  # how fast it speaks; the log's time runs as fast as `play_s` says
+PIN = "ed25519:"
+
+
+def _opened(frame: Mapping[str, Any], pins: Collection[str]) -> dict[str, Any]:
+    """Return what is signed of a frame.
+
+    Raises:
+        ValueError: it is not signed by a pinned key.
+    """
+    signed = f"{frame['protected']}.{frame['payload']}".encode()
+    for pin in pins:
+        with suppress(InvalidSignature):
+            Ed25519PublicKey.from_public_bytes(_decoded(pin.removeprefix(PIN))).verify(
+                _decoded(frame["signature"]), signed
+            )
+            payload: dict[str, Any] = orjson.loads(_decoded(frame["payload"]))
+            return payload
+    raise ValueError("bad_signature")
+
+
+def _decoded(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +102,7 @@ class _Sounding:
     code: str = field(default="", compare=False)
     heard_s: float = field(default=0.0, compare=False)
     commands: dict[tuple[str, int], None] = field(default_factory=dict, compare=False)
+    rounds: bool = field(default=False, compare=False)
 
     @property
     def real(self) -> bool:
@@ -90,8 +118,9 @@ class _Sounding:
 class Speaker:
     """One loudspeaker. Its memory (versions, stops, unacknowledged receipts) outlives its connections."""
 
-    def __init__(self, name: str, key: str, options: Options, log: Log) -> None:
+    def __init__(self, name: str, key: str, options: Options, log: Log, pins: Collection[str]) -> None:
         self.name = name
+        self._pins = pins
         self.character = options.character(name)
         self.quiet = asyncio.Event()  # nobody is speaking into the village's microphone
         self.quiet.set()
@@ -101,6 +130,8 @@ class Speaker:
         self._random = Random(f"{options.seed}:{name}:wait")  # noqa: S311  # a simulation repeats itself
         self._versions: dict[tuple[object, ...], _Sounding] = {}
         self._stopped: set[str] = set()
+        self._hushed: set[str] = set()
+        self._rounds: dict[int, asyncio.TimerHandle] = {}
         self._queue: list[_Sounding] = []
         self._current: _Sounding | None = None
         self._player: asyncio.Task[None] | None = None
@@ -135,7 +166,7 @@ class Speaker:
         """Hold one connection; return its close code and whether the gateway said anything."""
         headers, heard = {"Authorization": f"Bearer {self._key}"}, False
         async with session.ws_connect(url, headers=headers, compress=0, max_msg_size=65_536) as socket:
-            await socket.send_str('{"type":"hello","firmware":"simulated-1"}')
+            await socket.send_str(HELLO)
             self._socket = socket
             try:
                 while (frame := await socket.receive()).type is WSMsgType.TEXT:
@@ -149,17 +180,36 @@ class Speaker:
         """Switch the device off."""
         if self._player is not None:
             self._player.cancel()
-        if self._resend is not None:
-            self._resend.cancel()
+        for timer in (self._resend, *self._rounds.values()):
+            if timer is not None:
+                timer.cancel()
 
     def _take(self, frame: dict[str, Any]) -> None:
         match frame.get("type"):
-            case "play":
-                self._play(frame)
-            case "stop":
-                self._stop(frame)
-            case "ack":
+            case "command":
+                self._obey(frame)
+            case "ack" if "batch" in frame:
                 self._unacked.pop((frame["batch"], frame["position"], frame["state"]), None)
+
+    def _obey(self, frame: dict[str, Any]) -> None:
+        name = {"batch": frame["batch"], "position": frame["position"]}
+        try:
+            told = _opened(frame, self._pins) | name
+        except ValueError as wrong:
+            claimed = orjson.loads(_decoded(frame["payload"]))
+            refused = _Sounding((0, 0, 0), {"id": claimed.get("id", "")} | name, 0.0)
+            refused.commands[frame["batch"], frame["position"]] = None
+            self._set(refused, "failed", str(wrong))
+            return
+        match told["command"]:
+            case "play":
+                for old in told["supersedes"]:
+                    self._end(old)
+                self._play(told)
+            case "stop":
+                self._stop(told)
+            case "hush":
+                self._hush(told)
 
     # -- commands ----------------------------------------------------------------------------------------------------
 
@@ -175,6 +225,7 @@ class Speaker:
         sounding = _Sounding((0, 0, self._count), frame, asyncio.get_running_loop().time() + valid_s)
         sounding.rank = (0 if sounding.real else 1, -RANKS.get(frame["level"], 0), self._count)
         sounding.commands[command] = None
+        sounding.rounds = frame["every_s"] > 0 and frame["id"] not in self._hushed
         self._versions[key] = sounding
         if frame["id"] in self._stopped:
             self._set(sounding, "stopped")
@@ -204,23 +255,35 @@ class Speaker:
             heapq.heappush(self._queue, current)
 
     def _stop(self, frame: dict[str, Any]) -> None:
-        alert, command = frame["id"], (frame["batch"], frame["position"])
+        command = (frame["batch"], frame["position"])
+        self._end(frame["id"])
+        answer = _Sounding((0, 0, 0), frame, 0.0, state="stopped")
+        self._tell(answer, [command])
+
+    def _end(self, alert: str) -> None:
+        """Fall silent for every version of this id, for good."""
         self._stopped.add(alert)
         found = [sounding for key, sounding in self._versions.items() if key[0] == alert]
         if self._current in found:
             self._cancel_player("stopped")
         self._queue = [waiting for waiting in self._queue if waiting not in found]
         heapq.heapify(self._queue)
-        if not found:
-            found = [_Sounding((0, 0, 0), frame, 0.0)]
         for sounding in found:
-            sounding.commands[command] = None
-            if sounding.over:
-                self._tell(sounding, [command])
-            else:
+            sounding.rounds = False
+            if not sounding.over:
                 self._set(sounding, "stopped")
         if self._queue and self._player is None:
             self._player = asyncio.create_task(self._run_player())
+
+    def _hush(self, frame: dict[str, Any]) -> None:
+        """Sound no further round of this id."""
+        self._hushed.add(frame["id"])
+        for key, sounding in self._versions.items():
+            if key[0] == frame["id"]:
+                sounding.rounds = False
+        self._queue = [waiting for waiting in self._queue if waiting.rounds or not waiting.over]
+        heapq.heapify(self._queue)
+        self._tell(_Sounding((0, 0, 0), frame, 0.0, state="hushed"), [(frame["batch"], frame["position"])])
 
     # -- sound -------------------------------------------------------------------------------------------------------
 
@@ -242,26 +305,39 @@ class Speaker:
     async def _sound(self, sounding: _Sounding) -> None:
         """Sound one version, unless it goes stale before or between the repetitions."""
         if not self.quiet.is_set():
-            self._set(sounding, "busy", "live_speech")
+            if not sounding.over:
+                self._set(sounding, "busy", "live_speech")
             await self.quiet.wait()
         loop, frame = asyncio.get_running_loop(), sounding.frame
         mark = "" if sounding.real else DRILL_MARK.get(frame["language"][:2], DRILL_MARK["zh"])
         started = False
         for _ in range(frame["repeat"]):
             if loop.time() >= sounding.ends:
-                self._set(sounding, "failed", "expired")
+                if not sounding.over:
+                    self._set(sounding, "failed", "expired")
                 break
             if not started:
                 started = True
                 identity = {name: frame[name] for name in ("id", "status", "language", "batch", "position")}
                 self._log.write("sound", device=self.name, **identity, spoken=mark + frame["text"])
-                self._set(sounding, "playing")
+                if not sounding.over:
+                    self._set(sounding, "playing")
             await asyncio.sleep(self._options.play_s / frame["repeat"])
         else:
-            sounding.heard_s = self._options.play_s or 0.1
-            self._set(sounding, "played")
+            letters = sum(one.isalnum() for one in mark + frame["text"])
+            sounding.heard_s = frame["repeat"] * letters / LETTERS_PER_S
+            if not sounding.over:
+                self._set(sounding, "played")
+            if sounding.rounds:
+                self._rounds[id(sounding)] = loop.call_later(frame["every_s"], self._sound_again, sounding)
         if started:
             self._log.write("end", device=self.name, id=frame["id"], how=sounding.state)
+
+    def _sound_again(self, sounding: _Sounding) -> None:
+        """Begin the next round, if nobody has confirmed, cancelled or updated meanwhile."""
+        del self._rounds[id(sounding)]
+        if sounding.rounds and asyncio.get_running_loop().time() < sounding.ends:
+            self._begin(sounding)
 
     # -- receipts ----------------------------------------------------------------------------------------------------
 
@@ -302,13 +378,21 @@ class Speaker:
 
 
 class Fleet:
-    """Many loudspeakers on one session. Use as an async context manager; `base_url` is http://host:port."""
+    """Many loudspeakers on one session. Use as an async context manager; `base_url` is http://host:port.
+
+    `pins` are the public keys of the gateway whose commands they obey, as `mingluo keys device` shows them.
+    """
 
     def __init__(
-        self, base_url: str, devices: Sequence[tuple[str, str]], log: Log, options: Options | None = None
+        self,
+        base_url: str,
+        devices: Sequence[tuple[str, str]],
+        log: Log,
+        options: Options | None = None,
+        pins: Collection[str] = (),
     ) -> None:
         self._base_url = base_url.rstrip("/")
-        self.speakers = {name: Speaker(name, key, options or Options(), log) for name, key in devices}
+        self.speakers = {name: Speaker(name, key, options or Options(), log, pins) for name, key in devices}
         self._session: ClientSession | None = None
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -43,6 +43,8 @@ class World(msgspec.Struct, frozen=True):
     backoff_max_s: float = 2.0
     """Longest pause of a loudspeaker between two tries: it is switched on before the gateway listens."""
     seed: int = 1
+    pins: tuple[str, ...] = ()
+    """Public keys of the gateway that the loudspeakers obey."""
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -82,7 +84,7 @@ async def run(folder: Path) -> None:
         offline=world.offline, failing=world.failing, silent=world.silent, play_s=world.play_s,
         backoff_max_s=world.backoff_max_s, seed=world.seed,
     )  # fmt: skip
-    async with Fleet(world.hub_url, devices, Log(folder / "speakers.log"), options):
+    async with Fleet(world.hub_url, devices, Log(folder / "speakers.log"), options, world.pins):
         part = folder / "ready.part"
         part.write_bytes(msgspec.json.encode(ready))
         part.rename(folder / "ready.json")
