@@ -345,6 +345,7 @@ class App:
         metrics.begin(self.channels)
         if self.settings.embedded:
             await self.store.leases.begin_alone()
+            await self.store.devices.begin_alone()
         mine = {name: one for name, one in self.channels.items() if self._mine(one)}
         for name, channel in mine.items():
             await channel.open(links[name])

@@ -528,6 +528,21 @@ class DeviceState:
     faults: tuple[str, ...] = ()
 
 
+class Condition(StrEnum):
+    """Whether a village would hear its loudspeaker, from worst to best: a village is as well off as its best one."""
+
+    NONE = "none"  # the village has none in service
+    OFFLINE = "offline"  # not heard of for too long
+    FAULTY = "faulty"
+    UNTESTED = "untested"  # it is there, but nobody has heard it for too long: its last drill is old
+    WORKING = "working"
+
+    @property
+    def mute(self) -> bool:
+        """Whether nothing would sound. Who is only untested may well."""
+        return self in (Condition.NONE, Condition.OFFLINE, Condition.FAULTY)
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceEvent:
     """Something a device said of itself: `kind` is online, offline, replaced, fault, state or alarm.

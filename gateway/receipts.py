@@ -20,15 +20,18 @@ from typing import Protocol
 from gateway import log, metrics
 from gateway.channel import Event
 from gateway.errors import Refused
-from gateway.model import DeviceEvent, Job, Progress, Record, Reply, Report, Target
+from gateway.model import DeviceEvent, Job, Progress, Record, Reply, Report, State, Status, Target
 from gateway.ports import Clock, Directory, Place
 from gateway.reply import LONGEST, Meaning, Reading, read
 from gateway.standing import Standing
 from gateway.store import Store
+from gateway.store.device import alert_of, played_of
 from gateway.store.reply import Answer, Effect, Received
 
 RECENT = timedelta(hours=24)
+DRILLS = 1024  # alerts remembered
 CLOCKS = timedelta(seconds=5)  # by which a carrier's clock may be behind ours
+CAME_OR_WENT = frozenset({"online", "offline", "replaced"})
 
 _BECAME = {Meaning.HEARD: "confirmed", Meaning.AWAY: "away", Meaning.SUPPORT: "incident"}
 _STATE = attrgetter("state")
@@ -53,9 +56,6 @@ class People(Directory, Protocol):
     def seal(self, plain: bytes) -> bytes:
         """Encrypt what names somebody."""
 
-    async def seen(self, devices: Sequence[tuple[int, bool]]) -> None:
-        """Note devices that came or went."""
-
 
 class Receipts:
     """Takes the events of all channels. `elsewhere` learns which places (batch, position) have another carrier."""
@@ -73,6 +73,7 @@ class Receipts:
         self._clock = clock
         self._on_device = on_device
         self._elsewhere = elsewhere
+        self._drills: dict[str, bool] = {}  # alert → whether it is an exercise
 
     async def commit(self, channel: str, events: Sequence[Event]) -> None:
         """Write events; return after their commit.
@@ -93,6 +94,8 @@ class Receipts:
             await self._store.progress.commit(progress)
         for state, number in Counter(map(_STATE, reports)).items():
             metrics.reports.labels(channel, state.name.lower()).inc(number)
+        if played := [one for one in reports if one.state is State.PLAYED and one.batch]:
+            await self._played(played)
         await self._devices(devices)
 
     async def _replied(self, replies: Sequence[Reply]) -> None:
@@ -114,12 +117,23 @@ class Receipts:
     async def _devices(self, events: Sequence[DeviceEvent]) -> None:
         if not events:
             return
-        await self._people.seen([(event.device, event.kind != "offline") for event in events])
+        await self._store.devices.fold(events)
         for event in events:
-            if event.kind in ("online", "offline", "replaced"):
+            if event.kind in CAME_OR_WENT:
                 self._on_device(event)
-            if event.kind not in ("online", "offline", "state"):
-                await self._store.audit.append(Record(event.at, "device", event.kind, str(event.device), event.code))
+
+    async def _played(self, reports: Sequence[Report]) -> None:
+        """Note that loudspeakers work, and which of them were heard in a drill."""
+        alerts = {alert_of(one.batch) for one in reports}
+        await self._store.devices.played(played_of(reports, {one: await self._is_drill(one) for one in alerts}))
+
+    async def _is_drill(self, alert: str) -> bool:
+        if alert not in self._drills:
+            row = await self._store.outbox.alert(alert)
+            if len(self._drills) >= DRILLS:
+                self._drills.clear()
+            self._drills[alert] = row is not None and row.alert.status is Status.EXERCISE
+        return self._drills[alert]
 
     async def _kept(self, reply: Reply) -> Received:
         """Read a reply: what it means, whose it may be, and what it changes. A clerk settles what is not plain."""

@@ -257,17 +257,6 @@ async def test_only_devices_in_service_are_played_or_let_in(here: Town) -> None:
     assert await here.all(narrowed) == []
 
 
-async def test_a_device_is_online_only_between_its_coming_and_going(here: Town) -> None:
-    """The console must not show a dead loudspeaker as ready."""
-    await here.bring(Roster.DEVICES, ("lb-1", FLOWER_1, "k" * 16), ("lb-2", FLOWER_1, "l" * 16))
-    first, second = (await here.directory.devices([FLOWER_1]))[FLOWER_1]
-    await here.directory.seen([(first, True), (second, True)])
-    await here.directory.seen([(second, False)])
-    assert await here.directory.online([first, second]) == {first}
-    await here.directory.all_offline()
-    assert await here.directory.online([first, second]) == frozenset()
-
-
 async def test_a_person_is_found_by_any_writing_of_the_number(here: Town) -> None:
     """A reply comes with whatever form the carrier uses; unmatched, a village stays unconfirmed."""
     await here.officials(("王强", phone(1), FLOWER_1, "monitor"))

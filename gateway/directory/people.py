@@ -193,13 +193,6 @@ class SqlDirectory:
         )
         return {channel: int(number) for channel, number in rows}
 
-    async def online(self, devices: Collection[int]) -> frozenset[int]:
-        """Those of the devices that are connected somewhere, as far as is known."""
-        rows = await self._database.read(
-            lambda tx: tx.all("SELECT id FROM device WHERE online = 1 AND id IN :*ids", ids=sorted(devices))
-        )
-        return frozenset(row[0] for row in rows)
-
     async def people_at(self, address: str) -> tuple[int, ...]:
         """Persons with this phone number (two persons may share one)."""
         rows = await self._database.read(
@@ -264,18 +257,6 @@ class SqlDirectory:
             )
         )
         return Device(*row) if row else None
-
-    async def seen(self, devices: Sequence[tuple[int, bool]]) -> None:
-        """Note devices that came (True) or went (False)."""
-        at = micros(self._clock.now())
-        rows: list[dict[str, Any]] = [{"id": one, "online": int(came), "at": at} for one, came in devices]
-        await self._database.write(
-            lambda tx: tx.many("UPDATE device SET online = :online, seen_at = :at WHERE id = :id", rows)
-        )
-
-    async def all_offline(self) -> None:
-        """After a start nobody is connected yet."""
-        await self._database.write(lambda tx: tx.run("UPDATE device SET online = 0 WHERE online = 1"))
 
     async def retire(self, people: Sequence[int]) -> None:
         """Take people (subscriptions that are gone) out of every later audience."""

@@ -351,11 +351,11 @@ def write_devices(tx: Tx, rows: Sequence[DeviceRow]) -> Counter[str]:
                   "key_hash": row.key_hash, "channel": row.channel or channel}  # fmt: skip
         same = (key_hash, channel) == (row.key_hash, values["channel"])
         if not standing:
-            new.append((*values.values(), row.name, IN_SERVICE, 0))
+            new.append((*values.values(), row.name, IN_SERVICE))
         elif not same or (village, standing) != (row.village, IN_SERVICE):
             changed.append(values)
         outcome[_became(row, village, standing, same=same)] += 1
-    columns = ["id", "village", "township", "county", "key_hash", "channel", "name", "standing", "online"]
+    columns = ["id", "village", "township", "county", "key_hash", "channel", "name", "standing"]
     tx.copy("device", columns, new)
     tx.many(
         "UPDATE device SET village = :village, township = :township, county = :county, key_hash = :key_hash,"
@@ -382,5 +382,5 @@ def retire_devices(tx: Tx, code: str, listed: Callable[[Sequence[int]], Sequence
     )
     ids = [one for (one,) in rows]
     unlisted = [one for one, known in zip(ids, listed(ids), strict=True) if not known]
-    tx.many("UPDATE device SET standing = 'retired', online = 0 WHERE id = :id", [{"id": one} for one in unlisted])
+    tx.many("UPDATE device SET standing = 'retired' WHERE id = :id", [{"id": one} for one in unlisted])
     return len(unlisted)

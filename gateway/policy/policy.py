@@ -25,7 +25,7 @@ from gateway.policy.authority import Authority
 from gateway.policy.hazard import CHINA
 from gateway.policy.procedure import ProcedureFile
 from gateway.policy.route import Route, Succession
-from gateway.policy.table import Drill, Hazard, Issuer, PlanRow, Role, area_covers
+from gateway.policy.table import Drill, Hazard, Issuer, PlanRow, Role, SpeakerRules, area_covers
 from gateway.policy.tables import Tables
 
 
@@ -254,6 +254,11 @@ class Policy:
     def drill(self) -> Drill:
         """The audience of everything that is not Actual."""
         return self.tables.defaults.drill
+
+    @property
+    def speakers(self) -> SpeakerRules:
+        """When a loudspeaker counts as dead, and how loud it plays."""
+        return self.tables.defaults.speakers
 
     def plan_rows(self, document: Document, level: Level, group: Group) -> tuple[PlanRow, ...]:
         """Return the plan's rows for a group, in order."""

@@ -8,7 +8,7 @@ what files say of each other in `reading`.
 
 from __future__ import annotations
 
-from datetime import date, time
+from datetime import date, time, timedelta
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Annotated, Literal, Self
@@ -53,6 +53,7 @@ HazardCode = Annotated[str, StringConstraints(pattern=r"^\d\d[0-9A-Z]\d\d$")]
 HazardGlob = Annotated[str, StringConstraints(pattern=r"^[0-9A-Z]*\*?$", min_length=1)]
 Bureaus = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_listed)]
 Minutes = Annotated[int, Field(gt=0, le=7 * 24 * 60)]
+Percent = Annotated[int, Field(ge=0, le=100)]
 Role = Literal["issuer", "reviewer", "signer", "clerk", "viewer", "admin"]
 WRITERS = frozenset({"issuer", "reviewer", "signer"})
 """Roles that may send a message in; who may decide on it says `gateway.standing`."""
@@ -388,6 +389,50 @@ class Drill(Table):
         return self
 
 
+class NightVolume(Hours):
+    """The volume of the night."""
+
+    volume: Percent
+
+
+class SpeakerVolume(Table):
+    """How loud every loudspeaker plays: by day, by night, and not below the floor of a level, at whatever hour."""
+
+    volume: Percent
+    night: NightVolume | None = None
+    floor: dict[Literal["red", "orange", "yellow", "blue"], Percent] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _red_is_heard(self) -> Self:
+        if self.floor.get("red", 0) < self.volume:
+            raise ValueError("red is never quieter than the rest (D14): give floor.red, at least as high as volume")
+        return self
+
+
+class SpeakerRules(Table):
+    """When a loudspeaker counts as one nobody would hear, and what the gateway orders by itself.
+
+    `offline_min`: not heard of for longer. `untested_days`: no drill, self-test or broadcast finished for longer; 0:
+    never asked for. `tolerated_faults` silence nobody. `clock_skew_s`: beyond it the clock is set; 0: never.
+    """
+
+    offline_min: Minutes = 15
+    untested_days: int = Field(default=90, ge=0, le=3650)
+    tolerated_faults: tuple[str, ...] = ()
+    clock_skew_s: int = Field(default=60, ge=0, le=86_400)
+    volume: SpeakerVolume | None = None
+
+    @property
+    def offline(self) -> timedelta:
+        """As a span of time."""
+        return timedelta(minutes=self.offline_min)
+
+    @property
+    def untested(self) -> timedelta:
+        """As a span of time; none: never asked for."""
+        return timedelta(days=self.untested_days)
+
+
 class DefaultsFile(Table):
     """`defaults.toml`."""
 
@@ -398,6 +443,7 @@ class DefaultsFile(Table):
     confirm: tuple[ConfirmRow, ...] = ()
     limits: Limits
     drill: Drill
+    speakers: SpeakerRules = SpeakerRules()  # policies stored by earlier versions have none
 
     def ladder(self, alert: Alert) -> int | None:
         """Return the position of the confirm row that speaks of the alert, or None: nobody is called."""

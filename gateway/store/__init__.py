@@ -9,6 +9,7 @@ from gateway.store import audit
 from gateway.store.answer import Answers
 from gateway.store.audit import AuditChain
 from gateway.store.command import Commands
+from gateway.store.device import SqlDevices
 from gateway.store.lease import Leases
 from gateway.store.ledger import SqlLedger
 from gateway.store.listing import Listing
@@ -37,6 +38,7 @@ class Store:
         self.progress = SqlProgress(database, clock)
         self.leases = Leases(database, clock)
         self.commands = Commands(database, clock)
+        self.devices = SqlDevices(database, clock)
         self.listing = Listing(database)
         self.answers = Answers(database, clock)
         self.audit = AuditChain(database)

@@ -1,0 +1,256 @@
+"""What is known of each loudspeaker: folded from what it says, whoever holds its connection.
+
+A commit of a few hundred events is two statements, however many devices they are of: one upsert for those that said
+something, one update for those that went. A device that went is offline only if the process it left still counts as its
+holder: it may have come back elsewhere before the old connection was found to be dead. Presence decides nothing that is
+sent; it decides what a person is told about a village (`gateway.fleet`).
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from gateway.database import Database, Row, Tx, micros, moment
+from gateway.model import Condition, DeviceEvent, DeviceState, Record, Report
+from gateway.policy.table import SpeakerRules
+from gateway.ports import Clock
+from gateway.store import audit
+
+PATIENCE_S = 5.0
+AUDITED = frozenset({"replaced", "fault"})
+STATE = {
+    "device": "bigint", "online": "bigint", "holder": "text", "seen_at": "bigint", "since": "bigint",
+    "firmware": "text", "volume": "bigint", "power": "text", "battery": "bigint", "skew_ms": "bigint",
+    "faults": "text", "told_at": "bigint",
+}  # fmt: skip
+FOLDED = "(device) DO UPDATE SET " + ", ".join(
+    (
+        "online = excluded.online, holder = excluded.holder, seen_at = excluded.seen_at",
+        "since = CASE WHEN device_state.online = 1 THEN device_state.since ELSE excluded.since END",
+        *(f"{name} = COALESCE(NULLIF(excluded.{name}, ''), device_state.{name})" for name in ("firmware", "power")),
+        *(
+            f"{name} = COALESCE(excluded.{name}, device_state.{name})"
+            for name in ("volume", "battery", "skew_ms", "faults", "told_at")
+        ),
+    )
+)
+COLUMNS = (
+    "d.id, d.name, d.village, s.online, s.seen_at, s.since, s.firmware, s.volume, s.power, s.battery, s.skew_ms,"
+    " s.faults, s.told_at, s.drilled_at, s.tested_at, s.played_at"
+)
+STANDING = "FROM device d LEFT JOIN device_state s ON s.device = d.id WHERE d.standing = 'service'"
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """A loudspeaker in service and what is known of it; None: it never said. `seen_at`: it last said anything.
+
+    `drilled_at`, `tested_at` and `played_at` are the last drill, self-test and broadcast of any kind that it finished.
+    """
+
+    id: int
+    name: str
+    village: str
+    condition: Condition
+    online: bool
+    seen_at: datetime | None
+    since: datetime | None
+    state: DeviceState
+    told_at: datetime | None
+    drilled_at: datetime | None
+    tested_at: datetime | None
+    played_at: datetime | None
+
+
+class Played(NamedTuple):
+    """Devices of one batch that finished it, by position, and whether it was a drill."""
+
+    batch: str
+    positions: Sequence[int]
+    at: datetime
+    drill: bool
+
+
+class SqlDevices:
+    """The facet for the state of devices."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._holder = secrets.token_hex(6)  # this process
+
+    async def fold(self, events: Sequence[DeviceEvent]) -> None:
+        """Write what devices said of themselves; replacements and faults enter the audit chain.
+
+        Raises:
+            StoreDown: not written.
+        """
+        told = _told(events, self._holder)
+        gone = _gone(events)
+        records = [
+            Record(one.at, "device", one.kind, str(one.device), one.code) for one in events if one.kind in AUDITED
+        ]
+
+        def operation(tx: Tx) -> None:
+            tx.upsert("device_state", STATE, told, FOLDED)
+            if gone:
+                tx.send(
+                    "UPDATE device_state SET online = 0, since = :at, seen_at = :at"
+                    " WHERE device IN :*gone AND online = 1 AND holder = :holder",
+                    gone=sorted(gone),
+                    at=micros(max(gone.values())),
+                    holder=self._holder,
+                )
+            audit.append(tx, records)
+
+        await self._database.write(operation, PATIENCE_S)
+
+    async def begin_alone(self) -> None:
+        """After the start of the only process there is: nobody is connected yet."""
+        await self._database.write(lambda tx: tx.run("UPDATE device_state SET online = 0 WHERE online = 1"))
+
+    async def played(self, found: Sequence[Played]) -> None:
+        """Note who has finished a broadcast: it works, and was heard of just now."""
+
+        def operation(tx: Tx) -> None:
+            for one in found:
+                _played(tx, one)
+
+        await self._database.write(operation, PATIENCE_S)
+
+    async def villages(self, codes: Collection[str], rules: SpeakerRules) -> dict[str, Condition]:
+        """Say how well off each of these villages is."""
+        found = dict.fromkeys(codes, Condition.NONE)
+        rows = await self._rows(" AND d.township IN :*townships", townships=sorted({code[:9] for code in codes}))
+        for one in _speakers(rows, rules, self._clock.now()):
+            if one.village in found:
+                found[one.village] = better(found[one.village], one.condition)
+        return found
+
+    async def below(
+        self, areas: Collection[str], rules: SpeakerRules, after: str = "", limit: int | None = None
+    ) -> list[Speaker]:
+        """Loudspeakers in service below any of these codes, by village and name, from behind `village/name` on."""
+        village, _, name = after.partition("/")
+        places = " OR ".join(f"d.village LIKE :area_{_letter(at)}" for at in range(len(areas))) or "1 = 0"
+        values: dict[str, Any] = {f"area_{_letter(at)}": f"{area}%" for at, area in enumerate(areas)}
+        behind = f" AND ({places}) AND (d.village, d.name) > (:village, :name) ORDER BY d.village, d.name"
+        if limit is not None:
+            behind += " LIMIT :limit"
+            values["limit"] = limit
+        rows = await self._rows(behind, village=village, name=name, **values)
+        return list(_speakers(rows, rules, self._clock.now()))
+
+    async def named(self, names: Collection[str], rules: SpeakerRules) -> list[Speaker]:
+        """Those of these loudspeakers that are in service."""
+        rows = await self._rows(" AND d.name IN :*names ORDER BY d.village, d.name", names=sorted(names))
+        return list(_speakers(rows, rules, self._clock.now()))
+
+    async def _rows(self, tail: str, **values: Any) -> list[Row]:
+        return await self._database.read(lambda tx: tx.all(f"SELECT {COLUMNS} {STANDING}{tail}", **values))
+
+
+def better(one: Condition, other: Condition) -> Condition:
+    """Return the better of two conditions."""
+    order = list(Condition)
+    return max(one, other, key=order.index)
+
+
+def _told(events: Sequence[DeviceEvent], holder: str) -> list[tuple[Any, ...]]:
+    """One row per device that said anything, by id, so that two processes lock them in the same order."""
+    rows: dict[int, list[Any]] = {}
+    for event in events:
+        if event.kind == "offline":
+            continue
+        at = micros(event.at)
+        row = rows.setdefault(event.device, [1, holder, at, at, "", None, "", None, None, None, None])
+        row[2] = at
+        if event.kind == "online":
+            row[4] = event.code or row[4]
+        if event.state is not None:
+            for place, value in enumerate(_condition_told(event.state), 4):
+                row[place] = row[place] if value in ("", None) else value
+            row[10] = at
+    return [(device, *rows[device]) for device in sorted(rows)]
+
+
+def _condition_told(state: DeviceState) -> tuple[Any, ...]:
+    skew = None if state.clock_skew_s is None else round(state.clock_skew_s * 1000)
+    return state.firmware, state.volume, state.power, state.battery, skew, json.dumps(sorted(state.faults))
+
+
+def _gone(events: Iterable[DeviceEvent]) -> dict[int, datetime]:
+    """Devices whose last word is that they went, and when."""
+    gone: dict[int, datetime] = {}
+    for event in events:
+        if event.kind == "offline":
+            gone[event.device] = event.at
+        else:
+            gone.pop(event.device, None)
+    return gone
+
+
+def _played(tx: Tx, one: Played) -> None:
+    """Write it also for a device that never said anything of itself: others speak for it."""
+    drill = ", drilled_at" if one.drill else ""
+    later = "CASE WHEN device_state.{0} IS NULL OR device_state.{0} < :at THEN :at ELSE device_state.{0} END"
+    names = ("seen_at", "played_at", *(("drilled_at",) if one.drill else ()))
+    tx.send(
+        f"INSERT INTO device_state (device, online, holder, seen_at, since, played_at{drill})"
+        f" SELECT DISTINCT device, 0, '', {', '.join([':at'] * (4 if one.drill else 3))} FROM device_command"
+        " WHERE batch = :batch AND position IN :*positions ORDER BY device ON CONFLICT (device) DO UPDATE SET "
+        + ", ".join(f"{name} = {later.format(name)}" for name in names),
+        batch=one.batch,
+        positions=sorted(one.positions),
+        at=micros(one.at),
+    )
+
+
+def played_of(reports: Iterable[Report], drills: Mapping[str, bool]) -> list[Played]:
+    """Gather reports by batch; `drills` says of each alert whether it is one."""
+    batches: dict[str, list[Report]] = {}
+    for report in reports:
+        batches.setdefault(report.batch, []).append(report)
+    return [
+        Played(batch, [one.position for one in some], max(one.at for one in some), drills[alert_of(batch)])
+        for batch, some in sorted(batches.items())
+    ]
+
+
+def alert_of(batch: str) -> str:
+    """Return the alert a batch belongs to."""
+    return batch.partition(".")[0]
+
+
+def _speakers(rows: Iterable[Row], rules: SpeakerRules, now: datetime) -> Iterable[Speaker]:
+    for row in rows:
+        device, name, village, online, seen, since, firmware, volume, power, battery, skew, faults, *times = row
+        wrong = tuple(json.loads(faults)) if faults else ()
+        state = DeviceState(
+            firmware or "", volume, power or "", battery, None if skew is None else skew / 1000, wrong
+        )  # fmt: skip
+        seen_at, since_at, told_at, drilled_at, tested_at, played_at = (
+            None if at is None else moment(at) for at in (seen, since, *times)
+        )
+        heard_at = max((at for at in (drilled_at, tested_at, played_at) if at is not None), default=None)
+        if seen_at is None or (seen_at < now - rules.offline and not (online and told_at is None)):
+            condition = Condition.OFFLINE
+        elif set(wrong).difference(rules.tolerated_faults):
+            condition = Condition.FAULTY
+        elif rules.untested and (heard_at is None or heard_at < now - rules.untested):
+            condition = Condition.UNTESTED
+        else:
+            condition = Condition.WORKING
+        yield Speaker(
+            device, name, village, condition, bool(online), seen_at, since_at, state, told_at, drilled_at, tested_at,
+            played_at,
+        )  # fmt: skip
+
+
+def _letter(at: int) -> str:
+    return chr(ord("a") + at // 26) + chr(ord("a") + at % 26)
