@@ -17,6 +17,7 @@ from gateway.cli import (
     cap,
     decision,
     demo,
+    device,
     doctor,
     duty,
     history,
@@ -76,6 +77,7 @@ for part in (
     cap,
     policy,
     simulate,
+    device,
     demo,
     bench,
 ):

@@ -1,0 +1,155 @@
+"""What makes sound: the system's audio by a command, or a folder that keeps what would have been heard.
+
+Cancelling `play` silences it at once. A text never stands in the arguments of a command: others can read those.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import shutil
+import signal
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import orjson
+
+from gateway.device import tone
+from gateway.errors import ConfigError, MingluoError
+
+FILE = "{file}"
+LONGEST_S = 900.0
+"""No file and no command of ours takes longer: one that does hangs."""
+
+
+class Broken(MingluoError):
+    """No sound came, or none can be made; `code` says to the gateway why."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Output(Protocol):
+    """Where sound goes."""
+
+    async def play(self, files: Sequence[Path], volume: int, what: str) -> float:
+        """Play files one after the other; return the seconds that were heard. `what` names the version, for a log.
+
+        Raises:
+            Broken: not all of it was heard.
+        """
+
+
+class Speaker:
+    """The system's audio: a command that ends when the file given for `{file}` has been heard.
+
+    `volume_command` has `{volume}` in it, 0 to 100.
+    """
+
+    def __init__(self, command: str, volume_command: str = "") -> None:
+        self._command = arguments(command, FILE, "play_with")
+        self._volume = arguments(volume_command, "{volume}", "volume_with") if volume_command else []
+
+    async def play(self, files: Sequence[Path], volume: int, what: str) -> float:
+        """Play the files by the command, and measure how long it takes."""
+        loop = asyncio.get_running_loop()
+        if self._volume:
+            # A mixer that does not answer costs loudness, never the warning.
+            with contextlib.suppress(Broken):
+                await run([part.replace("{volume}", str(volume)) for part in self._volume], "volume_fault", limit_s=5.0)
+        since = loop.time()
+        for file in files:
+            await run([part.replace(FILE, str(file)) for part in self._command], "amp_fault")
+        return loop.time() - since
+
+
+class Folder:
+    """A folder in place of a loudspeaker: the files it would have played, and `sound.jsonl` of what and when.
+
+    It takes as long as the sound would.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+
+    async def play(self, files: Sequence[Path], volume: int, what: str) -> float:
+        """Keep the files, and wait as long as they sound."""
+        names, heard_s = [], 0.0
+        for file in files:
+            name = f"{what}-{file.name}"
+            with contextlib.suppress(FileExistsError):
+                os.link(file, self._folder / name) if _same_disk(file, self._folder) else shutil.copyfile(
+                    file, self._folder / name
+                )
+            names.append(name)
+            heard_s += tone.length_s(file) or 0.0
+        self._log("sound", what, files=names, volume=volume)
+        how = "silenced"
+        try:
+            await asyncio.sleep(heard_s)
+            how = "end"
+        finally:
+            self._log(how, what)
+        return heard_s
+
+    def _log(self, kind: str, what: str, **fields: object) -> None:
+        line = orjson.dumps({"kind": kind, "at": datetime.now(UTC).isoformat(), "id": what, **fields})
+        with (self._folder / "sound.jsonl").open("ab") as log:
+            log.write(line + b"\n")
+
+
+def _same_disk(file: Path, folder: Path) -> bool:
+    return file.stat().st_dev == folder.stat().st_dev
+
+
+def arguments(command: str, needed: str, setting: str) -> list[str]:
+    """Split a command of the settings; nothing in it is a shell's.
+
+    Raises:
+        ConfigError: it cannot be split, lacks a part, or its program is not there.
+    """
+    try:
+        parts = shlex.split(command)
+    except ValueError as error:
+        raise ConfigError(f"{setting}: {error}") from None
+    if not parts or not any(needed in part for part in parts):
+        raise ConfigError(f"{setting}: write {needed} where it belongs in the command")
+    if shutil.which(parts[0]) is None:
+        raise ConfigError(f"{setting}: there is no program {parts[0]} on this machine; install it, or name another")
+    return parts
+
+
+async def run(command: Sequence[str], code: str, text: str = "", limit_s: float = LONGEST_S) -> None:
+    """Run a command to its end, with a text as its input. Cancelled, it is killed with all it has started.
+
+    Raises:
+        Broken: with `code`; it could not be started, failed, or took too long.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError:
+        raise Broken(code) from None
+    try:
+        async with asyncio.timeout(limit_s):
+            await process.communicate(text.encode())
+    except (TimeoutError, ConnectionError):
+        raise Broken(code) from None
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+    if process.returncode:
+        raise Broken(code)

@@ -1,0 +1,151 @@
+"""From an announcement to files that can be played: a signal, the drill mark, and its words.
+
+The gateway's recording is fetched and checked against the signed digest; without one, or where it cannot be had, the
+device speaks the text by itself, if it can. What is not real always begins with the drill's signal and the spoken
+mark, whatever the text or the recording has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from aiohttp import ClientError, ClientSession, ClientTimeout
+
+from gateway.device import tone
+from gateway.device.command import Play, Recording
+from gateway.device.sound import FILE, Broken, arguments, run
+from gateway.log import get
+
+LARGEST_BYTES = 32 * 1024 * 1024
+KEPT = 200
+"""Files of the cache; the oldest go first."""
+FETCH_S = 20.0
+SPEAK_S = 60.0
+MARKS = {"zh": "演练。", "en": "This is a drill. "}
+SUFFIXES = {"audio/wav": ".wav", "audio/x-wav": ".wav", "audio/mpeg": ".mp3", "audio/ogg": ".ogg"}
+
+_log = get("device")
+
+
+def mark(language: str) -> str:
+    """Return the words every drill begins with."""
+    return MARKS.get(language[:2].lower(), MARKS["zh"])
+
+
+class Studio:
+    """Files of one device, in a folder of its own. `speak_with`: a command that reads a text and writes `{file}`."""
+
+    def __init__(self, folder: Path, speak_with: str = "") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._command = arguments(speak_with, FILE, "speak_with") if speak_with else []
+        self._fetching: dict[str, asyncio.Lock] = {}
+
+    @property
+    def speech(self) -> bool:
+        """Whether it can speak a text by itself."""
+        return bool(self._command)
+
+    async def files(self, play: Play) -> list[Path]:
+        """Return what one repetition consists of, ready to be played.
+
+        Raises:
+            Broken: it cannot be made.
+        """
+        signals = [] if play.real else [await self.signal(tone.DRILL), *await self._mark(play.language)]
+        if play.audio is not None:
+            try:
+                return [*signals, await self.fetch(play.audio)]
+            except Broken as broken:
+                if not self.speech:
+                    raise
+                _log.warning("speaks_itself", code=broken.code)
+        if not self.speech:
+            raise Broken("no_speech")
+        if play.real:
+            signals = [await self.signal(tone.ALL_CLEAR if play.tone == tone.ALL_CLEAR else tone.REAL)]
+        return [*signals, await self.speak(play.text)]
+
+    async def _mark(self, language: str) -> Sequence[Path]:
+        """Return the spoken mark; where the device cannot speak, its signal alone must do, and the recording has it."""
+        return [await self.speak(mark(language))] if self.speech else []
+
+    async def signal(self, name: str) -> Path:
+        """Return one of the device's own signals."""
+        path = self._folder / f"signal-{name}.wav"
+        if not path.exists():
+            part = path.with_suffix(".part")
+            await asyncio.to_thread(tone.write, part, name)
+            part.rename(path)
+        return path
+
+    async def speak(self, text: str) -> Path:
+        """Return a text as sound.
+
+        Raises:
+            Broken: "tts_failed".
+        """
+        digest = hashlib.sha256("\0".join((*self._command, text)).encode()).hexdigest()
+        path = self._folder / f"speech-{digest[:32]}.wav"
+        if path.exists():
+            os.utime(path)
+            return path
+        part = path.with_suffix(".part.wav")
+        await run([piece.replace(FILE, str(part)) for piece in self._command], "tts_failed", text, SPEAK_S)
+        if not part.exists() or not tone.length_s(part):
+            raise Broken("tts_failed")
+        part.rename(path)
+        self._tidy()
+        return path
+
+    async def fetch(self, recording: Recording) -> Path:
+        """Return the gateway's recording, fetched if it is not here yet.
+
+        Raises:
+            Broken: "audio_failed", or "bad_audio": it is not what was signed.
+        """
+        path = self._folder / f"audio-{recording.sha256}{SUFFIXES.get(recording.type, '.wav')}"
+        async with self._fetching.setdefault(recording.sha256, asyncio.Lock()):
+            if path.exists():
+                os.utime(path)
+                return path
+            if recording.size > LARGEST_BYTES:
+                raise Broken("bad_audio")
+            data = await _get(recording)
+            if len(data) != recording.size or hashlib.sha256(data).hexdigest() != recording.sha256:
+                raise Broken("bad_audio")
+            part = path.with_suffix(".part")
+            part.write_bytes(data)
+            part.rename(path)
+        self._fetching.pop(recording.sha256, None)
+        self._tidy()
+        return path
+
+    def _tidy(self) -> None:
+        """Remove the files that were not used for longest."""
+        files = [file for file in self._folder.iterdir() if not file.name.startswith("signal-")]
+        for file in sorted(files, key=lambda one: one.stat().st_mtime, reverse=True)[KEPT:]:
+            file.unlink(missing_ok=True)
+
+
+async def _get(recording: Recording) -> bytes:
+    """Fetch no more than the signed size, from nowhere but the signed address."""
+    try:
+        async with (
+            ClientSession(timeout=ClientTimeout(total=FETCH_S)) as session,
+            session.get(recording.url, allow_redirects=False) as answer,
+        ):
+            if answer.status != 200:
+                raise Broken("audio_failed")
+            data = bytearray()
+            async for chunk in answer.content.iter_chunked(65_536):
+                data += chunk
+                if len(data) > recording.size:
+                    raise Broken("bad_audio")
+            return bytes(data)
+    except (ClientError, OSError, TimeoutError):
+        raise Broken("audio_failed") from None
