@@ -133,7 +133,9 @@ async def test_only_actual_and_no_drill_sounds_real(status: Any, drill: Any, aud
     name = hashlib.sha256(data).hexdigest()
     studio = Studio(tmp_path, SPEAK)
     (tmp_path / f"audio-{name}.wav").write_bytes(data)
-    changes = {"audio": {"url": "http://127.0.0.1:9/a", "sha256": name, "size": len(data)}} if audio else {}
+    changes: dict[str, Any] = (
+        {"audio": {"url": "http://127.0.0.1:9/a", "sha256": name, "size": len(data)}} if audio else {}
+    )
     found = read(json.dumps(play(status=status, drill=drill, **changes)).encode())
     assert isinstance(found, Play)
     said = [content(file) for file in await studio.files(found)]
@@ -251,7 +253,7 @@ def test_every_change_of_a_signed_frame_is_noticed() -> None:
     good = signer.sign(play())
     assert isinstance(trust.open(signed_of(good)), Play)
     kid = json.loads(decode(good["protected"]))["kid"]
-    bad = [
+    bad: list[dict[str, Any]] = [
         other.sign(play()),
         other.sign(play(), kid=kid),
         signer.sign(play(), alg="none"),

@@ -21,7 +21,8 @@ from aiohttp import (
 
 from gateway.device.transport import LONGEST_FRAME, Unreached
 
-PATIENT = frozenset({4400, 4409})
+PATIENT = frozenset({4400, 4409, 4426})
+"""Close codes after which trying again soon would not help: bad frames, replaced, another protocol."""
 HEARTBEAT_S = 45.0
 """After so long a silence the device asks whether the gateway is there: a half-open line looks alive for ever."""
 CONNECT_S = 30.0
