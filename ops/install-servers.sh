@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Install the servers that tests start privately (RabbitMQ, PostgreSQL, Redis) and the outside check of XML signatures
-# (xmlsec1). Called by `make test`.
+# Install the servers that tests start privately (RabbitMQ, PostgreSQL, Redis, Mosquitto) and the outside check of XML
+# signatures (xmlsec1). Called by `make test`.
 # A part whose MINGLUO_TEST_…_URL is given is not needed. System services are not started:
 # a policy-rc.d forbids it while apt runs, and is removed after unless it stood before.
 set -euo pipefail
@@ -14,6 +14,7 @@ missing() {
     packages+=(postgresql)
   [[ -n ${MINGLUO_TEST_REDIS_URL:-} ]] || command -v redis-server >/dev/null || [[ -x /usr/bin/redis-server ]] ||
     packages+=(redis-server)
+  command -v mosquitto >/dev/null || [[ -x /usr/sbin/mosquitto ]] || packages+=(mosquitto)
   command -v xmlsec1 >/dev/null || packages+=(xmlsec1)
   echo "${packages[*]-}"
 }

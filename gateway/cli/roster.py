@@ -17,6 +17,7 @@ import typer
 
 from gateway.cli.frame import NO, AsJson, load_settings, print_json, print_table, tell
 from gateway.cli.installation import Now, vault_of, with_store
+from gateway.cli.password import mqtt_passwords
 from gateway.cli.person import erase, opt_in, opt_out, readmit
 
 if TYPE_CHECKING:
@@ -258,7 +259,7 @@ def add(app: typer.Typer) -> None:
     app.command("import", rich_help_panel="This installation")(import_)
     group = typer.Typer(help="Rosters, and what the people in them may ask for.", no_args_is_help=True)
     for name, command in (("export", export), ("opt-out", opt_out), ("opt-in", opt_in), ("erase", erase),
-                          ("readmit", readmit)):  # fmt: skip
+                          ("readmit", readmit), ("mqtt-passwords", mqtt_passwords)):  # fmt: skip
         group.command(name)(command)
     app.add_typer(group, name="roster", rich_help_panel="This installation")
     app.command("sample-roster", rich_help_panel="Without a gateway")(sample_roster)

@@ -1,0 +1,89 @@
+"""Private MQTT brokers for tests: Mosquitto under the rules of `ops/mosquitto`, RabbitMQ with its MQTT plugin.
+
+A test owns its broker and who may log in there:
+
+    with Mosquitto({"gateway": "secret", "horn-1": "key"}) as broker:
+        broker.kill()
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from servers import RabbitMQ, Server, _ask, _find, free_port
+
+from gateway.directory.password import mosquitto_line, rabbitmq_definitions
+
+RULES = Path(__file__).parent.parent / "ops" / "mosquitto"
+PLACES = ("listener", "cafile", "certfile", "keyfile", "password_file", "acl_file")  # of a real installation
+# CONNECT (3.1.1, clean session, no user), which a broker that lets nobody in without a password refuses.
+CONNECT = bytes.fromhex("101000044d51545404020005000474657374")
+REFUSED = bytes.fromhex("200200")  # and why: 4 (RabbitMQ) or 5 (Mosquitto)
+
+
+class Mosquitto(Server):
+    """Mosquitto with the shipped configuration, on loopback and without TLS."""
+
+    name = "mosquitto"
+    variable = ""
+
+    def __init__(self, users: Mapping[str, str]) -> None:
+        super().__init__()
+        self._users = users
+
+    @property
+    def url(self) -> str:
+        """URL of the listener."""
+        return f"mqtt://127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        """Write password file and configuration."""
+        lines = [mosquitto_line(name, password) for name, password in self._users.items()]
+        (self.folder / "passwords").write_text("\n".join([*lines, ""]))
+        (self.folder / "acl").write_text((RULES / "acl").read_text())
+        rules = (RULES / "mosquitto.conf").read_text().splitlines()
+        own = [f"listener {self.port} 127.0.0.1", "password_file passwords", "acl_file acl"]
+        kept = [line for line in rules if line.partition(" ")[0] not in PLACES]
+        (self.folder / "mosquitto.conf").write_text("\n".join([*own, *kept, ""]))
+        return [_find("mosquitto"), "-c", "mosquitto.conf"]
+
+    def answers(self) -> bool:
+        """Whether it refuses a client without a name."""
+        return _ask(self.port, CONNECT, REFUSED)
+
+
+class RabbitMqtt(RabbitMQ):
+    """RabbitMQ as an MQTT broker, with the users and topic permissions that `mingluo mqtt-passwords` writes."""
+
+    variable: ClassVar[str] = ""
+
+    def __init__(self, gateway: tuple[str, str], devices: Mapping[str, str]) -> None:
+        super().__init__()
+        self.mqtt_port = free_port()
+        self._definitions = rabbitmq_definitions(gateway, devices.items())
+
+    @property
+    def url(self) -> str:
+        """URL of the MQTT listener."""
+        return f"mqtt://127.0.0.1:{self.mqtt_port}"
+
+    def command(self) -> list[str]:
+        """Add the plugin and the users."""
+        command = super().command()
+        definitions = self.folder / "definitions.json"
+        definitions.write_text(json.dumps(self._definitions))
+        (self.folder / "enabled_plugins").write_text("[rabbitmq_mqtt].\n")
+        with (self.folder / "rabbitmq.conf").open("a") as file:
+            file.write(
+                f"load_definitions = {definitions}\n"
+                f"mqtt.listeners.tcp.default = 127.0.0.1:{self.mqtt_port}\n"
+                "mqtt.allow_anonymous = false\n"
+            )
+        return command
+
+    def answers(self) -> bool:
+        """Whether it refuses a client without a name."""
+        return _ask(self.mqtt_port, CONNECT, REFUSED)
