@@ -29,9 +29,9 @@ _LEVELS: dict[Level, LevelName] = {
 }  # fmt: skip
 _ENDS = frozenset({Notice.ALL_CLEAR, Notice.PARTIAL_ALL_CLEAR, Notice.DOWNGRADE, Notice.CORRECTION})
 
-Region = Annotated[str, msgspec.Meta(pattern=r"\A(\d{6}|\d{9}|\d{12})?\Z")]
+Region = Annotated[str, msgspec.Meta(pattern=r"^(\d{6}|\d{9}|\d{12})?$(?!\n)")]
 Version = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-Clock = Annotated[str, msgspec.Meta(pattern=r"\A([01]\d|2[0-3]):[0-5]\d\Z")]
+Clock = Annotated[str, msgspec.Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$(?!\n)")]
 
 
 class Sound(msgspec.Struct, frozen=True):

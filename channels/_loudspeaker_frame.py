@@ -31,7 +31,7 @@ STATES = {
 NO_FAULT = frozenset({"expired", "pre_empted", "not_for_me", "replayed"})
 """Codes of `failed` that say nothing against the device."""
 
-Code = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9_]{0,32}\Z")]
+Code = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]{0,32}$(?!\n)")]
 Percent = Annotated[int, msgspec.Meta(ge=0, le=100)]
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
@@ -40,7 +40,7 @@ Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 class Hello(msgspec.Struct, tag_field="type", tag="hello"):
     """First frame of a connection. `speech`: it can speak a text by itself; `audio`: it can fetch and play a file."""
 
-    firmware: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9._+-]{0,32}\Z")] = ""
+    firmware: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._+-]{0,32}$(?!\n)")] = ""
     protocol: int = 1
     speech: bool = False
     audio: bool = False
@@ -84,7 +84,7 @@ class Condition(msgspec.Struct, tag_field="type", tag="state"):
 class Alarm(msgspec.Struct, tag_field="type", tag="alarm"):
     """The village sounded its own alarm. `alarm` is the device's id of it; `at` by the device's clock."""
 
-    alarm: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9-]{8,64}\Z")]
+    alarm: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{8,64}$(?!\n)")]
     at: Moment
 
 

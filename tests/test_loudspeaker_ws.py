@@ -21,13 +21,14 @@ from aiohttp.test_utils import TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 from links import DEVICE_KEY, RecordingLink, sample_message, sample_slice
+from test_pipeline import until
 
 from channels._loudspeaker_commanded import Commanded
 from channels._loudspeaker_frame import Told, events_of, parse
 from channels.loudspeaker_ws import LoudspeakerSettings, LoudspeakerWs
 from gateway.channel import Device, Event, Play
 from gateway.errors import StoreDown, Temporary
-from gateway.model import DeviceEvent, Level, Message, Report, State, Status
+from gateway.model import Audio, DeviceEvent, DeviceState, Level, Message, Order, OrderReceipt, Report, State, Status
 from gateway.simulate.log import Log, read
 from gateway.simulate.speaker import Fleet, Options
 
@@ -756,3 +757,190 @@ def test_which_devices_fail_depends_on_the_seed_alone() -> None:
     first, second, other = Options(failing=0.5), Options(failing=0.5), Options(failing=0.5, seed=1)
     assert [first.character(n) for n in names] == [second.character(n) for n in names]
     assert [first.character(n) for n in names] != [other.character(n) for n in names]
+
+
+# -- protocol 2: what devices may say, and what they are ordered -------------------------------------------------------
+
+
+@pytest.mark.parametrize("hello", ['{"type":"hello","firmware":"1.0"}', hello_of(protocol=3)])
+async def test_a_device_of_another_protocol_is_told_which_is_spoken_here(hello: str) -> None:
+    """A device that takes signed commands for noise would stay silent, and nobody would know why."""
+    async with serving("horn-1") as village, connected(village, "horn-1", hello=False) as device:
+        await device.send_str(hello)
+        assert await heard(device) == {"type": "error", "code": "unsupported_protocol", "protocol": 2}
+        assert await closed(device) == 4426
+        assert list(village.channel.held()) == []
+        assert village.events == []
+
+
+async def test_a_repeated_receipt_is_acknowledged_and_changes_nothing() -> None:
+    """A lost ack is no second fault; a replayed receipt must fill neither the ledger nor the audit."""
+    async with serving("horn-1") as village, connected(village, "horn-1") as device:
+        await village.channel.command([play()], village)
+        await heard(device)
+        for _ in range(5):
+            await device.send_str(receipt(state="failed", code="amp_fault"))
+            assert (await heard(device))["type"] == "ack"
+        await device.send_str(receipt(state="playing"))
+        assert (await heard(device))["state"] == "playing"
+        assert village.said() == [(State.FAILED, "amp_fault")]
+        assert [kind for _, kind in village.presence()] == ["online", "fault"]
+
+
+async def test_played_without_a_believable_duration_is_a_failure_and_a_fault() -> None:
+    """A device that acknowledges but never plays must show before the flood, not after it."""
+    async with serving("horn-1") as village, connected(village, "horn-1") as device:
+        await village.channel.command([play(n) for n in range(3)], village)
+        for position, heard_s in enumerate((None, 2.0, 40.0)):
+            await heard(device)
+            await device.send_str(receipt(position, heard_s=heard_s))
+        for _ in range(3):
+            assert (await heard(device))["type"] == "ack"
+        assert village.said(0) == village.said(1) == [(State.FAILED, "implausible")]
+        assert village.said(2) == [(State.PLAYED, "played")]
+        assert [kind for _, kind in village.presence()] == ["online", "fault", "fault"]
+
+
+async def test_a_device_that_was_not_hushed_does_not_say_so() -> None:
+    """Whoever could say so unasked would end the repetition of a red warning for its village."""
+    async with serving("horn-1") as village, connected(village, "horn-1") as device:
+        await village.channel.command([play()], village)
+        await heard(device)
+        await device.send_str(receipt(state="hushed"))
+        assert (await heard(device))["code"] == "not_commanded"
+        await village.channel.command([replace(play(), hush=True)], village)
+        told = await commanded(device)
+        assert (told["command"], told["id"]) == ("hush", "0f" * 10)
+        await device.send_str(receipt(state="hushed"))
+        assert (await heard(device))["type"] == "ack"
+        assert village.said() == [(State.DELIVERED, "hushed")]
+
+
+async def test_the_state_of_a_device_is_passed_on_with_its_clock_against_ours() -> None:
+    """Who sends people out to a village before the storm needs to know which loudspeaker lies there broken."""
+    async with serving("horn-1") as village, connected(village, "horn-1") as device:
+        ahead = datetime.now(UTC) + timedelta(days=1)
+        frame = {"type": "state", "clock": ahead.isoformat(), "volume": 70, "power": "battery", "battery": 9}
+        await device.send_bytes(b"no text")
+        await heard(device)
+        await device.send_str(orjson.dumps(frame | {"faults": ["door_open"], "playing": None}).decode())
+        await village.until(lambda: (1000, "state") in village.presence())
+        state = next(e.state for e in village.events if isinstance(e, DeviceEvent) and e.kind == "state")
+        assert state is not None
+        assert state.clock_skew_s == pytest.approx(86_400, abs=60)
+        assert replace(state, clock_skew_s=None) == DeviceState("1.0", 70, "battery", 9, None, ("door_open",))
+
+
+async def test_states_that_come_faster_than_they_are_kept_are_one() -> None:
+    """A loose contact that reports itself a hundred times a second must not crowd out the receipts of others."""
+    async with serving("horn-1") as village, connected(village, "horn-1") as device:
+        village.gate.clear()
+        for volume in range(100):
+            await device.send_str(orjson.dumps({"type": "state", "volume": volume}).decode())
+        await device.send_str("the answer shows that all were read")
+        await heard(device)
+        village.gate.set()
+        await village.until(lambda: any(_volume(event) == 99 for event in village.events))
+        assert len([event for event in village.events if _volume(event) is not None]) <= 2
+
+
+def _volume(event: Event) -> int | None:
+    return event.state.volume if isinstance(event, DeviceEvent) and event.state is not None else None
+
+
+async def test_an_alarm_of_the_village_is_acknowledged_once_it_is_durable() -> None:
+    """D13: a village sounds its alarm because something happens there that the county does not know of."""
+    async with serving("horn-1") as village, connected(village, "horn-1") as device:
+        skewed = datetime.now(UTC) + timedelta(days=1)
+        await device.send_str(orjson.dumps({"type": "state", "clock": skewed.isoformat()}).decode())
+        village.down = True
+        alarm = orjson.dumps({"type": "alarm", "alarm": "3f0e6e0a-9a5c", "at": skewed.isoformat()}).decode()
+        await device.send_str(alarm)
+        await village.until(lambda: village.refused >= 1)
+        village.down = False
+        await device.send_str(alarm)
+        assert await heard(device) == {"type": "ack", "alarm": "3f0e6e0a-9a5c"}
+        alarms = [event for event in village.events if isinstance(event, DeviceEvent) and event.kind == "alarm"]
+        assert [(event.device, event.code) for event in alarms] == [(1000, "3f0e6e0a-9a5c")]
+        assert abs(alarms[0].at - datetime.now(UTC)) < timedelta(minutes=1), "by the gateway's time, not the device's"
+
+
+async def test_an_order_reaches_its_one_device_and_only_that_one_answers() -> None:
+    """A volume meant for a school must not be taken by the market, nor be reported done by it."""
+    order = Order("o-1", 1000, "volume", {"volume": 70, "floor": {"red": 90}}, datetime(2099, 1, 1, tzinfo=UTC))
+    async with (
+        serving("horn-1", "horn-2") as village,
+        connected(village, "horn-1") as one,
+        connected(village, "horn-2") as two,
+    ):
+        receipts = await village.channel.order(
+            [order, replace(order, kind="reboot"), replace(order, device=7)], village
+        )
+        assert [receipt.code for receipt in receipts] == ["", "bad_order", "offline"]
+        told = await commanded(one)
+        assert (told["command"], told["to"], told["order"], told["batch"]) == ("volume", "horn-1", "o-1", "order")
+        done = orjson.dumps({"type": "receipt", "order": "o-1", "state": "done"}).decode()
+        await two.send_str(done)
+        assert await heard(two) == {"type": "error", "code": "not_commanded", "order": "o-1"}
+        await one.send_str(done)
+        assert await heard(one) == {"type": "ack", "order": "o-1", "state": "done"}
+        found = [event for event in village.events if isinstance(event, OrderReceipt)]
+        assert [(event.order, event.device, event.done) for event in found] == [("o-1", 1000, True)]
+
+
+async def test_a_device_that_cannot_speak_waits_for_its_audio_and_not_for_ever() -> None:
+    """It shows the text at least; the ones that can speak do not wait with it."""
+    async with (
+        serving("mute", "horn-1") as village,
+        connected(village, "mute", hello=False) as mute,
+        connected(village, "horn-1") as horn,
+    ):
+        await mute.send_str(hello_of(speech=False, audio=True))
+        await village.until(lambda: len(village.channel.held()) == 2)
+        message = sample_message()
+        plays = [Play(BATCH, 0, 1000, message), Play(BATCH, 1, 1001, message)]
+        assert [one.code for one in await village.channel.command(plays, village)] == ["audio_is_made", ""]
+        assert "audio" not in await commanded(horn)
+        village.sounds[message.text] = Audio("http://127.0.0.1/a", "0" * 64, 5, 12.5, "audio/ogg")
+        assert [one.code for one in await village.channel.command(plays, village)] == ["", ""]
+        told = await commanded(mute)
+        assert told["audio"] == {
+            "url": "http://127.0.0.1/a", "sha256": "0" * 64, "size": 5, "duration_s": 12.5, "type": "audio/ogg",
+        }  # fmt: skip
+        await mute.send_str(receipt(0, heard_s=29.0))
+        assert (await heard(mute))["type"] == "ack"
+        assert village.said(0) == [(State.FAILED, "implausible")], "three times 12.5 s were to be heard"
+
+
+async def test_a_simulated_device_obeys_the_pinned_key_alone(tmp_path: Path) -> None:
+    """Whoever gets between a village and its gateway must not be able to sound an alarm there."""
+    async with serving("horn-1") as village:
+        log = Log(tmp_path / "sound.jsonl")
+        other = f"ed25519:{'A' * 43}"
+        async with Fleet(village.url, [("horn-1", key_of("horn-1"))], log, QUICK, (other,)):
+            village.want(play())
+            await village.until(lambda: (State.FAILED, "bad_signature") in village.said())
+        assert sounds(tmp_path) == []
+
+
+async def test_an_update_silences_what_it_replaces_in_the_same_frame(tmp_path: Path) -> None:
+    """A village must not hear orange after it was told red, nor silence in between."""
+    async with serving("horn-1") as village, fleet_of(village, tmp_path, replace(QUICK, play_s=3600.0, resend_s=60.0)):
+        village.want(play(0, alert="a" * 20, level=Level.ORANGE))
+        await village.until(lambda: (State.DELIVERED, "playing") in village.said(0))
+        village.want(play(1, supersedes=("a" * 20,)))
+        await village.round()
+        await village.until(lambda: (State.DELIVERED, "playing") in village.said(1))
+        assert village.said(0)[-1] == (State.FAILED, "stopped")
+    assert [sound["id"] for sound in sounds(tmp_path)] == ["a" * 20, "0f" * 10]
+
+
+async def test_a_red_warning_sounds_again_until_somebody_has_confirmed(tmp_path: Path) -> None:
+    """D13: who slept through the first round hears the second, and one round is one receipt."""
+    async with serving("horn-1") as village, fleet_of(village, tmp_path, replace(QUICK, resend_s=60.0)):
+        village.want(play(every_s=1))
+        await village.until(lambda: (State.PLAYED, "played") in village.said())
+        await until(lambda: len(sounds(tmp_path)) >= 2)
+        await village.channel.command([replace(play(), hush=True)], village)
+        await village.until(lambda: (State.DELIVERED, "hushed") in village.said())
+    assert [state for state, _ in village.said()].count(State.PLAYED) == 1
