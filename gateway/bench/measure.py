@@ -151,28 +151,37 @@ def environment() -> dict[str, str]:
 
 @asynccontextmanager
 async def child(module: str, *arguments: str) -> AsyncIterator[asyncio.StreamReader]:
-    """Run a module as a process of its own and give its output; it is ended on the way out.
+    """Run a module as a process of its own and give its output; see `process`."""
+    async with process(module, *arguments) as running:
+        assert running.stdout is not None
+        yield running.stdout
+
+
+@asynccontextmanager
+async def process(
+    module: str, *arguments: str, stdin: int = asyncio.subprocess.DEVNULL
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a module as a process of its own; it is ended on the way out.
 
     Raises:
         RuntimeError: it ended with an error by itself; its own words are on standard error.
     """
-    process = await asyncio.create_subprocess_exec(
+    running = await asyncio.create_subprocess_exec(
         sys.executable, "-m", module, *arguments,
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, env=environment(), limit=1 << 24,
+        stdin=stdin, stdout=asyncio.subprocess.PIPE, env=environment(), limit=1 << 24,
     )  # fmt: skip
-    assert process.stdout is not None
     try:
-        yield process.stdout
+        yield running
     finally:
-        ended_itself = process.returncode
-        if process.returncode is None:
+        ended_itself = running.returncode
+        if running.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                process.terminate()
+                running.terminate()
             try:
-                await asyncio.wait_for(process.wait(), ENDING_S)
+                await asyncio.wait_for(running.wait(), ENDING_S)
             except TimeoutError:
-                process.kill()
-                await process.wait()
+                running.kill()
+                await running.wait()
     if ended_itself:
         raise RuntimeError(f"{module} ended with {ended_itself}")
 

@@ -1,0 +1,305 @@
+"""The loudspeakers of `mingluo bench speakers`: thousands of bare WebSocket clients in one process.
+
+A device costs what a socket and a few fields cost, and answers as a real one does (docs/device-protocol.md): `received`
+and `playing` at once, `played` when the sound has ended. It plays nothing and verifies nothing: what it needs on the
+same cores is not the hub's. Moments are CLOCK_MONOTONIC, which all processes of a machine share.
+
+`python -m gateway.bench.speaker_fleet`, asked by `gateway.bench.speakers` (see `partner`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import random
+import re
+import resource
+import struct
+import time
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+import uvloop
+
+from gateway.bench.partner import obey
+
+AT_ONCE = 64  # handshakes in flight, but for a storm's
+SOUND_S = (0.3, 0.9)  # how long a device plays
+STATE_S = 300.0  # each device says how it is so often
+BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
+KEY = "a2V5LW9mLWEtbG91ZHNwZWFrZXI"
+HELLO = b'{"type":"hello","protocol":2,"firmware":"bench-1","speech":true,"audio":false}'
+STATE = (
+    b'{"type":"state","volume":70,"power":"mains","battery":null,"clock":"2026-07-20T06:00:00+00:00",'
+    b'"faults":[],"playing":null}'
+)
+TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
+RETRY_AFTER = re.compile(rb"(?im)^retry-after: *([0-9]+)")
+
+
+def masked(payload: bytes, opcode: int = TEXT) -> bytes:
+    """Return a client's frame; its mask is four zeros, which RFC 6455 allows and which costs nothing."""
+    size = len(payload)
+    length = bytes((0x80 | size,)) if size < 126 else struct.pack("!BH", 0x80 | 126, size)
+    return bytes((0x80 | opcode,)) + length + b"\0\0\0\0" + payload
+
+
+class Device(asyncio.Protocol):
+    """One loudspeaker; without a `fleet` hello and answers it only listens."""
+
+    __slots__ = ("fleet", "name", "opened_at", "played", "played_at", "rest", "retry_s", "state", "transport")
+
+    def __init__(self, fleet: Fleet, name: str) -> None:
+        self.fleet = fleet
+        self.name = name
+        self.transport: asyncio.Transport | None = None
+        self.state: asyncio.Future[bool] | None = None
+        self.rest = b""
+        self.opened_at = self.played_at = self.retry_s = 0.0
+        self.played = ""
+
+    async def connect(self) -> bool:
+        """Try once; False if refused or cut before the upgrade."""
+        loop = asyncio.get_running_loop()
+        self.state, self.rest, self.retry_s = loop.create_future(), b"", 0.0
+        try:
+            await loop.create_connection(lambda: self, "127.0.0.1", self.fleet.port)
+            return await self.state
+        except OSError:
+            return False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask for the upgrade."""
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are of no such class
+        self.transport.write(
+            f"GET /v1/devices/{self.name}/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Key: bG91ZHNwZWFrZXItMTIzNA==\r\nSec-WebSocket-Version: 13\r\n"
+            f"Authorization: Bearer {KEY}\r\n\r\n".encode()
+        )
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """Remember that there is no connection."""
+        self.transport = None
+        self.fleet.open.discard(self)
+        if self.state is not None and not self.state.done():
+            self.state.set_result(False)
+
+    def data_received(self, data: bytes) -> None:
+        """Take whatever is complete."""
+        if self.rest:
+            data = self.rest + data
+        if self.state is not None and not self.state.done():
+            head, end, data = data.partition(b"\r\n\r\n")
+            if not end:
+                self.rest = head
+                return
+            if not head.startswith(b"HTTP/1.1 101"):
+                self._refused(head)
+                return
+            self._opened()
+        at = 0
+        while (frame := _frame(data, at)) is not None:
+            opcode, start, at = frame
+            self._take(opcode, data[start:at])
+        self.rest = data[at:]
+
+    def _opened(self) -> None:
+        assert self.transport is not None
+        assert self.state is not None
+        self.opened_at = time.monotonic()
+        self.fleet.open.add(self)
+        self.state.set_result(True)
+        if self.fleet.answers:
+            self.transport.write(masked(HELLO))
+
+    def _refused(self, head: bytes) -> None:
+        assert self.transport is not None
+        found = RETRY_AFTER.search(head)
+        self.retry_s = float(found[1]) if found else 0.0
+        self.fleet.refused += 1
+        self.transport.abort()
+
+    def _take(self, opcode: int, payload: bytes) -> None:
+        if opcode == PING:
+            self.say(payload, PONG)
+        elif opcode == CLOSE and self.transport is not None:
+            self.transport.close()
+        elif opcode == TEXT and payload.startswith((b'{"type":"command"', b'{"type":"play"')):
+            self._play(payload)
+
+    def say(self, payload: bytes, opcode: int = TEXT) -> None:
+        """Write one frame, unless the connection is gone."""
+        if self.transport is not None:
+            self.transport.write(masked(payload, opcode))
+
+    def _play(self, payload: bytes) -> None:
+        now = time.monotonic()
+        if not self.fleet.answers:
+            self.fleet.took(self, now, payload)
+            return
+        frame = json.loads(payload)
+        alert = self.fleet.alert(frame)
+        if alert and alert != self.played:
+            self.played, self.played_at = alert, now
+            self.fleet.took(self, now, payload)
+            for state in ("received", "playing"):
+                self._tell(frame, alert, state)
+            sound_s = random.uniform(*SOUND_S)  # noqa: S311 - a load, not a secret
+            asyncio.get_running_loop().call_later(sound_s, self._tell, frame, alert, "played")
+
+    def _tell(self, frame: dict[str, object], alert: str, state: str) -> None:
+        said = {"type": "receipt", "id": alert, "batch": frame["batch"], "position": frame["position"], "state": state}
+        self.say(json.dumps(said | ({"heard_s": 41.5} if state == "played" else {})).encode())
+
+
+def _frame(data: bytes, at: int) -> tuple[int, int, int] | None:
+    """Return the opcode of the server's frame at `at`, where its payload starts and ends; None: not all is there."""
+    if len(data) < at + 2:
+        return None
+    size, start = data[at + 1], at + 2
+    if size == 126:
+        size, start = int.from_bytes(data[at + 2 : at + 4], "big"), at + 4
+    return (data[at] & 15, start, start + size) if len(data) >= start + size else None
+
+
+class Fleet:
+    """Devices of one gateway. `answers`: they say hello and report; otherwise they only listen."""
+
+    def __init__(self, port: int, names: list[str], *, answers: bool) -> None:
+        self.port = port
+        self.answers = answers
+        self.devices = [Device(self, name) for name in names]
+        self.open: set[Device] = set()
+        self.refused = 0
+        self._ids: dict[str, str] = {}
+        self._wanted = 0
+        self._took = 0
+        self._first_at = self._last_at = 0.0
+        self._sample = b""
+        self._all = asyncio.Event()
+
+    async def connect(self, count: int) -> int:
+        """Connect the first `count` devices, a few at a time; return how many are."""
+        waiting = iter([device for device in self.devices[:count] if device not in self.open])
+
+        async def some() -> None:
+            for device in waiting:
+                if not await device.connect():
+                    raise RuntimeError(f"{device.name} was refused")
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(some())
+        return len(self.open)
+
+    def alert(self, frame: dict[str, str]) -> str:
+        """Return the version a play is of; what all its devices share is read once."""
+        if "payload" not in frame:
+            return frame["id"]
+        payload = frame["payload"]
+        if payload not in self._ids:
+            said = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+            self._ids[payload] = said["id"] if said["command"] == "play" else ""
+        return self._ids[payload]
+
+    async def expect(self, count: int) -> None:
+        """Begin to count plays."""
+        self._wanted, self._took, self._first_at = count, 0, 0.0
+        self._all.clear()
+
+    def took(self, _: Device, now: float, payload: bytes) -> None:
+        """Count a play."""
+        self._took += 1
+        self._first_at, self._last_at = self._first_at or now, now
+        if self._took == self._wanted:
+            self._sample = payload
+            self._all.set()
+
+    async def taken(self, patience_s: float = 60.0) -> tuple[float, float, str]:
+        """Wait until everybody has its play; return the moments of the first and the last, and one frame."""
+        try:
+            await asyncio.wait_for(self._all.wait(), patience_s)
+        except TimeoutError:
+            raise RuntimeError(f"{self._took} of {self._wanted} loudspeakers got the play") from None
+        return self._first_at, self._last_at, self._sample.decode()
+
+    async def beat(self, seconds: float) -> int:
+        """Say how each device is, evenly, for so long; return how often."""
+        until, said = time.monotonic() + seconds, 0
+        while time.monotonic() < until:
+            self.devices[said % len(self.devices)].say(STATE)
+            said += 1
+            await asyncio.sleep(STATE_S / len(self.devices))
+        return said
+
+    async def cut(self) -> None:
+        """Cut the power of the whole fleet."""
+        for device in self.devices:
+            device.played, device.played_at = "", 0.0
+            if device.transport is not None:
+                device.transport.abort()
+        self.refused = 0
+
+    async def restore(self) -> float:
+        """Give the power back: everybody connects as the protocol says. Return the moment it came."""
+        began = time.monotonic()
+        self._storm = [asyncio.create_task(self._persist(device)) for device in self.devices]
+        return began
+
+    async def _persist(self, device: Device) -> None:
+        failures = 0
+        while True:
+            longest_s = min(LONGEST_BACKOFF_S, BACKOFF_S * 2**failures)
+            jitter_s = random.uniform(0, device.retry_s or longest_s)  # noqa: S311 - a load, not a secret
+            await asyncio.sleep(device.retry_s + jitter_s)
+            if await device.connect():
+                return
+            failures += 1
+
+    async def restored(self) -> float:
+        """Wait until everybody is connected again; return the moment the last one was."""
+        await asyncio.gather(*self._storm)
+        return max(device.opened_at for device in self.devices)
+
+    async def opened(self) -> int:
+        """Return how many are connected."""
+        return len(self.open)
+
+    async def waited(self, posted_at: float) -> float:
+        """Return the longest any device waited for its last play, from the post or its own connection, in seconds."""
+        return max(device.played_at - max(device.opened_at, posted_at) for device in self.devices)
+
+    async def refusals(self) -> int:
+        """Return how often a device was told to come again."""
+        return self.refused
+
+
+async def run() -> None:
+    """Hold the fleets of the gateway and of the bare loop until nobody asks any more."""
+    fleets: dict[str, Fleet] = {}
+
+    async def fleet(of: str, port: int, names: list[str], answers: bool) -> None:
+        fleets[of] = Fleet(port, names, answers=answers)
+
+    def ask(name: str) -> Callable[..., Awaitable[object]]:
+        async def of_one(of: str, **how: object) -> object:
+            return await getattr(fleets[of], name)(**how)
+
+        return of_one
+
+    names = (
+        "connect", "expect", "taken", "beat", "cut", "restore", "restored", "opened", "waited", "refusals",
+    )  # fmt: skip
+    await obey({"fleet": fleet, **{name: ask(name) for name in names}})
+
+
+def lift_limit() -> None:
+    """Let this process open as many files as it may."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    lift_limit()
+    uvloop.run(run())
