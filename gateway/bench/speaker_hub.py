@@ -13,7 +13,8 @@ import io
 import sys
 import time
 from collections import defaultdict
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import uvloop
@@ -86,12 +87,10 @@ class Desk:
         for village, one in sorted(self._devices[:devices]):
             towns[village[:9]].append((village, one))
         self._played += 1
-        alert = red_rain(f"9{self._played}", sorted(towns))
-        assert alert.expires is not None
         now, targets = datetime.now(UTC), tuple(Target(town) for town in sorted(towns))
-        step = Step(
-            1, Audience(targets, Group.LOUDSPEAKERS, CHANNEL), Notice.ISSUE, Lane.GREEN, now, alert.expires
-        )  # fmt: skip
+        expires = now + timedelta(hours=3)
+        alert = replace(red_rain(f"9{self._played}", sorted(towns)), expires=expires)
+        step = Step(1, Audience(targets, Group.LOUDSPEAKERS, CHANNEL), Notice.ISSUE, Lane.GREEN, now, expires)
         batches: list[Batch] = []
         for town, members in towns.items():
             for start in range(0, len(members), BATCH):
