@@ -166,10 +166,10 @@ def _frame(data: bytes, at: int) -> tuple[int, int, int] | None:
 class Fleet:
     """Devices of one gateway. `answers`: they say hello and report; otherwise they only listen."""
 
-    def __init__(self, port: int, names: list[str], *, answers: bool) -> None:
+    def __init__(self, port: int, devices: int, *, answers: bool) -> None:
         self.port = port
         self.answers = answers
-        self.devices = [Device(self, name) for name in names]
+        self.devices = [Device(self, f"horn-{number}") for number in range(devices)]
         self.open: set[Device] = set()
         self.refused = 0
         self._ids: dict[str, str] = {}
@@ -279,8 +279,8 @@ async def run() -> None:
     """Hold the fleets of the gateway and of the bare loop until nobody asks any more."""
     fleets: dict[str, Fleet] = {}
 
-    async def fleet(of: str, port: int, names: list[str], answers: bool) -> None:
-        fleets[of] = Fleet(port, names, answers=answers)
+    async def fleet(of: str, port: int, devices: int, answers: bool) -> None:
+        fleets[of] = Fleet(port, devices, answers=answers)
 
     def ask(name: str) -> Callable[..., Awaitable[object]]:
         async def of_one(of: str, **how: object) -> object:

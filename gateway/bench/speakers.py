@@ -104,9 +104,8 @@ class _Bench:
     async def run(self, rounds: int, seconds: float) -> Speakers:
         """Measure everything once."""
         self._port = await self._hub.ask("port")
-        names = [f"horn-{number}" for number in range(self._devices)]
         for of, port, answers in (("hub", self._port, True), ("bare", await self._bare.ask("port"), False)):
-            await self._fleet.ask("fleet", of=of, port=port, names=names, answers=answers)
+            await self._fleet.ask("fleet", of=of, port=port, devices=self._devices, answers=answers)
         idle = await self._hub.ask("spent", seconds=min(IDLE_S, seconds)) / min(IDLE_S, seconds)
         before = [await one.ask("memory") for one in (self._hub, self._bare)]
         small = max(1, self._devices // SHARE)
