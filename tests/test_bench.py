@@ -21,6 +21,8 @@ from gateway.bench.page import TITLES, Result, page
 from gateway.bench.roster import Brought, Import
 from gateway.bench.signed import Signed
 from gateway.bench.sms import Sms
+from gateway.bench.speakers import Play, Speakers
+from gateway.bench.speakers import result as speakers_of
 
 SPREAD = {"median", "low", "high"}
 OUT = {"cluster": "set MINGLUO_AMQP_URL"}
@@ -40,6 +42,10 @@ CARRIERS = Carriers(
     recipients=1_000_000, submitted_per_s=60_000, reports_per_s=25_000, submit_cpu_us=18.0, report_cpu_us=23.0,
     unaccounted=0, unmatched=0, pdu_per_s=9_000, rate_kept=0.99, green_first_ms=20.0, green_list_s=1.6,
     green_limit_s=1.67, peer_submit_per_s=6_000,
+)  # fmt: skip
+SPEAKERS = speakers_of(
+    1_000, [(Play(5, 40), Play(1, 20))], 6_000, [(Play(10, 240), Play(1, 100))], 300.0, (20_000, 14_000), (4.0, 1.0),
+    (5.0, 0.4, 20),
 )  # fmt: skip
 
 
@@ -80,6 +86,22 @@ def test_first_times_every_alert_at_a_device() -> None:
     assert found["devices"] >= 300
     assert found["rounds"] == 2
     assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["max_ms"]
+
+
+def test_speakers_reaches_every_device_and_the_fleet_comes_back() -> None:
+    """A device that a play does not reach, or that does not come back after the power cut, fails the bench."""
+    found = run("speakers", "--recipients", "60", "--rounds", "2", "--seconds", "0.2")
+    assert found.keys() == {*Speakers.__struct_fields__}
+    assert (found["bench"], found["devices"], found["small_devices"], found["rounds"]) == ("speakers", 60, 10, 2)
+    assert 0 < found["first_ms"] <= found["last_ms"]
+    assert min(found[one] for one in ("bare_last_ms", "small_last_ms", "red_ms", "reconnect_s", "storm_red_s")) > 0
+    assert found["bytes_per_device"] > 0
+    assert found["ranges"].keys() == {"first_ms", "last_ms", "bare_last_ms", "ratio", "small_last_ms"}
+
+
+def test_speakers_grow_linearly_where_six_times_the_fleet_takes_six_times_as_long() -> None:
+    """The figure that says whether a second county may be connected to the same hub."""
+    assert (SPEAKERS.growth, SPEAKERS.ratio, SPEAKERS.bare_last_ms) == (1.0, 2.4, 100.0)
 
 
 def test_intake_takes_every_warning_it_posts_and_recalls_a_bulk_send() -> None:
@@ -160,7 +182,7 @@ def test_a_figure_says_whether_its_target_was_met() -> None:
 
 def test_the_page_names_machine_and_commands() -> None:
     """A number in the docs without its machine and its command proves nothing."""
-    results: list[Result] = [INTAKE, SIGNED, FIRST, SMS, CARRIERS, FANOUT, LEDGER, FROZEN, IMPORT]
+    results: list[Result] = [INTAKE, SIGNED, FIRST, SPEAKERS, SMS, CARRIERS, FANOUT, LEDGER, FROZEN, IMPORT]
     text = page(results, "mingluo bench all --write docs/benchmarks.md", date(2026, 7, 1))
     assert "mingluo bench all --write docs/benchmarks.md" in text
     assert "2026-07-01" in text

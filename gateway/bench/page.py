@@ -18,8 +18,9 @@ from gateway.bench.roster import Brought, Import
 from gateway.bench.signed import Signed
 from gateway.bench.sms import RATIO as SMS_RATIO
 from gateway.bench.sms import Sms
+from gateway.bench.speakers import Speakers
 
-Result = Intake | Signed | First | Sms | Carriers | Fanout | Isolation | Ledger | Import | Frozen
+Result = Intake | Signed | First | Speakers | Sms | Carriers | Fanout | Isolation | Ledger | Import | Frozen
 Row = tuple[str, str, str]
 
 HEAD = """# Benchmarks
@@ -40,6 +41,7 @@ TITLES = {
     "intake": "Taking warnings in: the whole way from the request to the 202",
     "signed": "Signed warnings against the signature library alone",
     "first": "Last byte of the request read to the first loudspeaker",
+    "speakers": "A fleet of loudspeakers on one hub, against a bare loop",
     "isolation": "Red warnings while bulk messages drain",
     "fanout": "Fan-out through the no-op channel, beside others",
     "sms": "HTTP SMS channel against a bare loop of the same SDK call",
@@ -111,6 +113,15 @@ One FIFO queue is a plain aio-pika layout on a durable quorum queue, consumed wi
 claims, sends and keeps nothing, where a red warning is one message: once with a message per recipient, as task queues
 work, behind at most 100,000 of them, and once with a message per thousand. Reds are published evenly over its drain.
 """,
+    "speakers": """One embedded gateway, a bare aiohttp loop that writes the same frame to as many sockets, and the
+devices of both are three processes that stay for the whole run; gateway and loop take turns. A play begins when the hub
+has its batches in the store, and ends with the first and the last device that has the frame. Every device says
+`received` and `playing` at once and `played` a moment later, each of which is committed before it is acknowledged;
+nobody answers the bare loop. Memory is the process's own (no mapped file) beyond that without a device, after a play to
+all. Heartbeats are a ping each 30 s and a state each 300 s, as configured; their CPU time is that beyond the gateway's
+own. After the power cut every device comes back as the protocol says; the red warning is posted over HTTP once a third
+is back, and its wait runs from the request, or from a device's own connection where that came later.
+""",
 }
 """What a reader must know before the figures."""
 
@@ -141,6 +152,8 @@ def rows(result: Result) -> list[Row]:
                 ("request → 202 at the client, p50 and p95, ms",
                  f"{result.accepted_p50_ms:g}, {result.accepted_p95_ms:g}", ""),
             ]  # fmt: skip
+        case Speakers():
+            return _speakers(result)
         case Intake():
             return _intake(result)
         case Signed():
@@ -159,6 +172,27 @@ def rows(result: Result) -> list[Row]:
         case Frozen():
             costs = [("Redis", result.redis), ("RabbitMQ (of MINGLUO_AMQP_URL), green publish", result.rabbitmq)]
             return [row for name, cost in costs if cost for row in _cost(name, cost)]
+
+
+def _speakers(result: Speakers) -> list[Row]:
+    spread = {name: str(Spread(getattr(result, name), *ends)) for name, ends in result.ranges.items()}
+    return [
+        ("loudspeakers connected, rounds", f"{result.devices:,}, {result.rounds}", "6,000"),
+        ("from the hub's batch to the first device, ms", spread["first_ms"], "≤ 20"),
+        ("to the last device, ms", spread["last_ms"], "≤ 250"),
+        ("bare loop, from its first call to the last device, ms", spread["bare_last_ms"], ""),
+        ("hub : bare loop", spread["ratio"], "≤ 2.5"),
+        (f"to the last of {result.small_devices:,} devices, ms", spread["small_last_ms"], ""),
+        ("how much longer the whole fleet takes, to how much larger it is", f"{result.growth:g}", "≤ 1"),
+        ("a red warning over HTTP, from the request to the last device, ms", f"{result.red_ms:g}", ""),
+        ("memory for each device, bytes", f"{result.bytes_per_device:,}", "≤ 24,576"),
+        ("bare loop: memory for each socket, bytes", f"{result.bare_bytes_per_device:,}", ""),
+        ("heartbeats of all, share of a core", f"{result.heartbeat_percent:g} %", "≤ 10 %"),
+        ("the gateway without a device", f"{result.idle_percent:g} %", ""),
+        ("power cut: until the last device is back, s", f"{result.reconnect_s:g}", "≤ 15"),
+        ("a red warning meanwhile, the longest wait of a device, s", f"{result.storm_red_s:g}", "≤ 2"),
+        ("devices told to come again a little later", f"{result.refused:,}", ""),
+    ]
 
 
 def _carriers(result: Carriers) -> list[Row]:

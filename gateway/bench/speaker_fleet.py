@@ -11,21 +11,22 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import random
 import re
 import resource
 import struct
 import time
 from collections.abc import Awaitable, Callable
-from typing import cast
+from typing import NamedTuple, cast
 
+import orjson
 import uvloop
 
 from gateway.bench.partner import obey
 
 AT_ONCE = 64  # handshakes in flight, but for a storm's
-SOUND_S = (0.3, 0.9)  # how long a device plays
+SOUND_S = (0.3, 0.9)  # until it says that it has played; what it says it heard is as long as the text
+HANZI_PER_S = 4.5
 STATE_S = 300.0  # each device says how it is so often
 BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
 KEY = "a2V5LW9mLWEtbG91ZHNwZWFrZXI"
@@ -45,8 +46,15 @@ def masked(payload: bytes, opcode: int = TEXT) -> bytes:
     return bytes((0x80 | opcode,)) + length + b"\0\0\0\0" + payload
 
 
+class Command(NamedTuple):
+    """What a device needs of a command: the version to play, "" where it is no play, and how long that sounds."""
+
+    alert: str = ""
+    sounds_s: float = 0.0
+
+
 class Device(asyncio.Protocol):
-    """One loudspeaker; without a `fleet` hello and answers it only listens."""
+    """One loudspeaker; of a fleet that answers nobody it only listens."""
 
     __slots__ = ("fleet", "name", "opened_at", "played", "played_at", "rest", "retry_s", "state", "transport")
 
@@ -108,7 +116,7 @@ class Device(asyncio.Protocol):
         assert self.transport is not None
         assert self.state is not None
         self.opened_at = time.monotonic()
-        self.fleet.open.add(self)
+        self.fleet.came(self)
         self.state.set_result(True)
         if self.fleet.answers:
             self.transport.write(masked(HELLO))
@@ -125,7 +133,7 @@ class Device(asyncio.Protocol):
             self.say(payload, PONG)
         elif opcode == CLOSE and self.transport is not None:
             self.transport.close()
-        elif opcode == TEXT and payload.startswith((b'{"type":"command"', b'{"type":"play"')):
+        elif opcode == TEXT and payload.startswith(b'{"type":"command"'):
             self._play(payload)
 
     def say(self, payload: bytes, opcode: int = TEXT) -> None:
@@ -138,19 +146,17 @@ class Device(asyncio.Protocol):
         if not self.fleet.answers:
             self.fleet.took(self, now, payload)
             return
-        frame = json.loads(payload)
-        alert = self.fleet.alert(frame)
-        if alert and alert != self.played:
-            self.played, self.played_at = alert, now
+        frame = orjson.loads(payload)
+        command = self.fleet.command(frame["payload"])
+        if command.alert and command.alert != self.played:
+            self.played, self.played_at = command.alert, now
             self.fleet.took(self, now, payload)
+            receipt = {"type": "receipt", "id": command.alert, "batch": frame["batch"], "position": frame["position"]}
             for state in ("received", "playing"):
-                self._tell(frame, alert, state)
+                self.say(orjson.dumps(receipt | {"state": state}))
+            played = orjson.dumps(receipt | {"state": "played", "heard_s": command.sounds_s})
             sound_s = random.uniform(*SOUND_S)  # noqa: S311 - a load, not a secret
-            asyncio.get_running_loop().call_later(sound_s, self._tell, frame, alert, "played")
-
-    def _tell(self, frame: dict[str, object], alert: str, state: str) -> None:
-        said = {"type": "receipt", "id": alert, "batch": frame["batch"], "position": frame["position"], "state": state}
-        self.say(json.dumps(said | ({"heard_s": 41.5} if state == "played" else {})).encode())
+            asyncio.get_running_loop().call_later(sound_s, self.say, played)
 
 
 def _frame(data: bytes, at: int) -> tuple[int, int, int] | None:
@@ -172,12 +178,15 @@ class Fleet:
         self.devices = [Device(self, f"horn-{number}") for number in range(devices)]
         self.open: set[Device] = set()
         self.refused = 0
-        self._ids: dict[str, str] = {}
+        self._commands: dict[str, Command] = {}
         self._wanted = 0
         self._took = 0
         self._first_at = self._last_at = 0.0
         self._sample = b""
         self._all = asyncio.Event()
+        self._awaited = 0
+        self._there = asyncio.Event()
+        self._storm: list[asyncio.Task[None]] = []
 
     async def connect(self, count: int) -> int:
         """Connect the first `count` devices, a few at a time; return how many are."""
@@ -193,15 +202,14 @@ class Fleet:
                 group.create_task(some())
         return len(self.open)
 
-    def alert(self, frame: dict[str, str]) -> str:
-        """Return the version a play is of; what all its devices share is read once."""
-        if "payload" not in frame:
-            return frame["id"]
-        payload = frame["payload"]
-        if payload not in self._ids:
-            said = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-            self._ids[payload] = said["id"] if said["command"] == "play" else ""
-        return self._ids[payload]
+    def command(self, payload: str) -> Command:
+        """Read what is signed; what devices share is read once."""
+        if (known := self._commands.get(payload)) is None:
+            said = orjson.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+            play = said["command"] == "play"
+            known = Command(said["id"], len(said["text"]) * said["repeat"] / HANZI_PER_S) if play else Command()
+            self._commands[payload] = known
+        return known
 
     async def expect(self, count: int) -> None:
         """Begin to count plays."""
@@ -262,9 +270,20 @@ class Fleet:
         await asyncio.gather(*self._storm)
         return max(device.opened_at for device in self.devices)
 
-    async def opened(self) -> int:
-        """Return how many are connected."""
-        return len(self.open)
+    async def opened(self, count: int) -> None:
+        """Wait until that many are connected."""
+        self._awaited, self._there = count, asyncio.Event()
+        self._count()
+        await self._there.wait()
+
+    def came(self, device: Device) -> None:
+        """Note a device that is connected."""
+        self.open.add(device)
+        self._count()
+
+    def _count(self) -> None:
+        if len(self.open) >= self._awaited:
+            self._there.set()
 
     async def waited(self, posted_at: float) -> float:
         """Return the longest any device waited for its last play, from the post or its own connection, in seconds."""

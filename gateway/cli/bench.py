@@ -31,11 +31,12 @@ class Name(StrEnum):
     LEDGER = "ledger"
     ISOLATION = "isolation"
     IMPORT = "import"
+    SPEAKERS = "speakers"
 
 
 ORDER = (
-    Name.INTAKE, Name.SIGNED, Name.FIRST, Name.SMS, Name.CARRIERS, Name.FANOUT, Name.ISOLATION, Name.LEDGER,
-    Name.IMPORT, Name.FROZEN,
+    Name.INTAKE, Name.SIGNED, Name.FIRST, Name.SPEAKERS, Name.SMS, Name.CARRIERS, Name.FANOUT, Name.ISOLATION,
+    Name.LEDGER, Name.IMPORT, Name.FROZEN,
 )  # fmt: skip
 
 
@@ -44,16 +45,18 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON line per bench.")] = False,
     recipients: Annotated[
         int | None,
-        typer.Option(min=1, help="Residents (fanout, isolation, import, intake), texts (sms, carriers), receipts."),
+        typer.Option(min=1, help="Residents (fanout, isolation, import, intake), texts, receipts, loudspeakers."),
     ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds; alerts for first and isolation.")] = None,
     peers: Annotated[
         bool, typer.Option(help="Also Celery, Dramatiq, taskiq, FastStream (fanout), in environments of their own.")
     ] = True,
-    seconds: Annotated[float | None, typer.Option(min=0.1, help="Of each part of a round (intake).")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.1, help="Of each part (intake), of silence (speakers).")
+    ] = None,
     write: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write these sections of a page.")] = None,
 ) -> None:
-    """Measure intake, the first loudspeaker, SMS, carriers, fan-out and what it costs others, ledger, import, peers.
+    """Measure intake, loudspeakers, SMS, carriers, fan-out and what it costs others, ledger, import, peers.
 
     Nothing real is sent and nothing of an installation is touched. Without options: about fifteen minutes on two cores.
     The clusters of fanout and isolation, and peers, need MINGLUO_AMQP_URL, MINGLUO_DATABASE_URL and MINGLUO_REDIS_URL;
@@ -99,6 +102,7 @@ async def _measure(
     from gateway.bench.roster import roster
     from gateway.bench.signed import signed
     from gateway.bench.sms import sms
+    from gateway.bench.speakers import speakers
 
     tell(f"measuring {name.value} …")
     if name is Name.INTAKE:
@@ -115,6 +119,8 @@ async def _measure(
         return await fanout(recipients or 1_000_000, rounds or 5, servers=given(), peers=peers, say=tell)
     if name is Name.ISOLATION:
         return await isolation(recipients or 1_000_000, rounds or 50, given(), tell)
+    if name is Name.SPEAKERS:
+        return await speakers(recipients or 6_000, rounds or 7, seconds or 60.0, tell)
     if name is Name.CARRIERS:
         return await carriers(recipients or 150_000, tell)
     if name is Name.SMS:
