@@ -13,14 +13,14 @@ from datetime import datetime, timedelta
 
 from gateway import cap
 from gateway.errors import Refused
-from gateway.lineage import Lineage, References, check_drill, drills, likeness, overlap, overtaken, repeated, stops
+from gateway.lineage import Lineage, References, check_drill, likeness, overtaken, repeated, stops
 from gateway.model import Alert, Document, Group, Info, Kind, Notice, Plan, Resolution, Status, Step, Target
 from gateway.policy import Authority, Issuer, Policy, Route, Succession
 from gateway.policy.route import ENDS
 from gateway.policy.table import area_covers
 from gateway.ports import AlertRow, Clock
 from gateway.regions import Regions
-from gateway.regions.target import named
+from gateway.regions.target import named, overlap
 from gateway.routing import OF_EARLIER, plan
 from gateway.standing import RINGS, Standing, first
 from gateway.store import Store
@@ -116,7 +116,7 @@ class Cases:
             route = unsealed(route, alert, targets)
         planned = self.plan(alert, route, targets, before, issuer, now, parts, authority)
         standing, needs = begin(alert, route, planned)
-        ended = stops(alert.kind, references.live) | drills(alert, targets, around)
+        ended = stops(alert.kind, references.live)
         warnings = tuple(taken.findings) if taken else ()
         if parts and not any(finding.code == SHARED for finding in warnings):
             warnings += lost(alert, parts, self._regions.name)

@@ -150,6 +150,7 @@ class GatewayComposer:
             found: list[AlertRow] = []
             for reference in alert.references:
                 found += await self._outbox.find(reference.sender, reference.identifier)
+            found = [one for one in found if one.alert.status is alert.status]  # a drill and the real thing never meet
             last = max(found, key=lambda one: one.accepted_at, default=None)
             self._previous[alert.id] = last.alert if last else None
         return self._previous[alert.id]

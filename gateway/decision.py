@@ -19,7 +19,7 @@ from gateway.case import POSTDATED, Cases, Prepared, check_times, completed, dow
 from gateway.directory.vault import Vault
 from gateway.errors import Refused
 from gateway.intake import Intake, Outcome, actor, detail, refuse
-from gateway.lineage import References, check_drill, drills, likeness, stops
+from gateway.lineage import References, check_drill, likeness, stops
 from gateway.model import Alert, Decision, Kind, Minute, Notice, Partner, Plan, Record, Reference, Status, Target
 from gateway.policy import Issuer, Policy, Principal, Route
 from gateway.policy.hazard import CHINA
@@ -364,7 +364,7 @@ class Decisions:
             )
         plan = complete(row.plan, whole, self._regions.difference) if active else whole
         plan = replace(plan, reasons=standing_plan.reasons, held=(), needs=())
-        return completed(alert, policy), plan, stops(alert.kind, references.live) | drills(alert, targets, around)
+        return completed(alert, policy), plan, stops(alert.kind, references.live)
 
     async def _followed(self, row: AlertRow) -> tuple[References, tuple[Target, ...], bool]:
         """Return what it follows, where that was in force, and whether it lowers its level.

@@ -31,6 +31,7 @@ from gateway.pool import ParsePool
 from gateway.ports import AlertRow, Clock, Draft
 from gateway.standing import Event, Standing
 from gateway.store import Store, seal
+from gateway.store.meeting import UNDER_REAL
 
 POOL_BYTES = 64 * 1024
 SEALED = "sealed code"
@@ -331,6 +332,8 @@ def refuse(result: str) -> None:
     """
     if result == "overtaken":
         raise Refused(409, "overtaken", "something else has just ended what this refers to; look and decide anew")
+    if result == "real_warning":
+        raise Refused(409, "real_warning", UNDER_REAL)
     if result == "sealed":
         raise Refused(403, "unknown_code", "this sealed code is unknown or used; telephone the duty leader")
     if result == "conflict":

@@ -22,9 +22,9 @@ from gateway.policy.table import COLOURED
 from gateway.ports import AlertRow, Outbox
 from gateway.regions import Regions
 from gateway.regions.target import named
-from gateway.routing import emergency
-from gateway.standing import LIVE, REAL, WAITING, Standing
+from gateway.standing import LIVE, WAITING, Standing
 from gateway.store.around import Around
+from gateway.store.meeting import UNDER_REAL, meets
 
 STOP_REASONS = {Kind.UPDATE: "superseded", Kind.CANCEL: "cancelled", Kind.CORRECTION: "corrected"}
 LONGEST_CHAIN = 64
@@ -56,7 +56,7 @@ class Lineage:
             for row in await self._outbox.find(reference.sender, reference.identifier):
                 if row.alert.id != alert.id:
                     rows[row.alert.id] = row
-        if any(row.alert.actual != alert.actual for row in rows.values()):
+        if any(row.alert.status is not alert.status for row in rows.values()):
             raise Refused(422, "status_differs", "a drill never updates or ends a real warning, nor the reverse")
         if alert.kind in (Kind.UPDATE, Kind.CANCEL):
             await self._follow(alert, rows)
@@ -78,6 +78,8 @@ class Lineage:
             for later in await self._outbox.successors(row.alert.sender, row.alert.identifier):
                 one = later.alert
                 if one.id in rows or one.id == alert.id or one.sender != alert.sender or one.kind is not Kind.UPDATE:
+                    continue
+                if one.status is not alert.status:  # it came before what it names, when nobody could refuse it
                     continue
                 if later.standing not in (Standing.ACTIVE, Standing.STOPPED):
                     continue
@@ -103,7 +105,8 @@ def overtaken(alert: Alert, around: Around) -> str:
     if alert.kind is not Kind.ALERT:
         return ""
     # A first issue that only mentions this one, perhaps another body's, takes nobody's place.
-    later = [row for row in around.later if row.alert.kind is not Kind.ALERT]
+    # Nor does an exercise that names it: what came before what it names could not be refused then.
+    later = [row for row in around.later if row.alert.kind is not Kind.ALERT and row.alert.status is alert.status]
     if any(row.standing in (Standing.ACTIVE, Standing.STOPPED) for row in later):
         raise Refused(
             409, "overtaken", "a later message already updates or ends this one; if it still holds, issue it anew"
@@ -156,24 +159,13 @@ def asked(alert: Alert) -> frozenset[str]:
 def check_drill(alert: Alert, targets: Sequence[Target], around: Around) -> None:
     """Refuse a drill where a real orange, red or evacuation is in force (D19).
 
+    The transaction that takes it in looks once more, and stops the drills a real one meets: `gateway.store.meeting`.
+
     Raises:
         Refused: 409.
     """
-    if alert.actual or alert.kind in ENDS:
-        return
-    if any(row.alert.kind not in ENDS and overlap(row.plan.targets, targets) for row in around.opposite):
-        raise Refused(
-            409,
-            "real_warning",
-            "a real orange or red warning or evacuation covers the area; hold the drill another day",
-        )
-
-
-def drills(alert: Alert, targets: Sequence[Target], around: Around) -> dict[str, str]:
-    """Return the drills a real orange, red or evacuation stops: id → reason (D19)."""
-    if not alert.actual or alert.kind in ENDS or not emergency(alert):
-        return {}
-    return {row.alert.id: REAL for row in around.opposite if overlap(row.plan.targets, targets)}
+    if not alert.actual and meets(alert, targets, around.opposite):
+        raise Refused(409, "real_warning", UNDER_REAL)
 
 
 def stops(kind: Kind, live: Iterable[AlertRow]) -> dict[str, str]:
@@ -195,15 +187,3 @@ def check_ending(kind: Kind, referenced: Sequence[AlertRow]) -> None:
         raise Refused(409, "already_corrected", "a correction has gone out already; nobody is told twice")
     if kind is Kind.CANCEL and newest.standing == Standing.STOPPED and newest.reason == "cancelled":
         raise Refused(409, "already_ended", "the all-clear has gone out already; nobody is told twice")
-
-
-def overlap(one: Sequence[Target], other: Sequence[Target]) -> bool:
-    """Whether two sets of targets share a village."""
-    by_township: dict[str, list[Target]] = {}
-    for target in one:
-        by_township.setdefault(target.township, []).append(target)
-    return any(
-        not mine.villages or not yours.villages or not set(mine.villages).isdisjoint(yours.villages)
-        for mine in other
-        for yours in by_township.get(mine.township, ())
-    )

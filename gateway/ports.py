@@ -228,8 +228,8 @@ class Kept(NamedTuple):
 class Accepted(NamedTuple):
     """Answer to `accept`: accepted; duplicate (same content, nothing done); conflict (same id, other content).
 
-    Or overtaken (what it was to end has just ended); or sealed (its code is unknown or used). `halts` are the scopes
-    that were halted when it was accepted.
+    Or overtaken (what it was to end has just ended); or sealed (its code is unknown or used); or real_warning (a drill,
+    and one covers its area). `halts` are the scopes that were halted when it was accepted.
     """
 
     result: str

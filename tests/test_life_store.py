@@ -12,7 +12,7 @@ from test_store import NOW, HandClock, alert, batch_of, draft_of
 
 from gateway.database import Database
 from gateway.lineage import likeness
-from gateway.model import Decision, Minute, Record, Reference, Status
+from gateway.model import Decision, Level, Minute, Record, Reference, Status, Target
 from gateway.ports import AlertRow, Draft
 from gateway.standing import Event, Standing
 from gateway.store import Store
@@ -67,15 +67,65 @@ async def test_of_two_decisions_at_once_one_stands(store: Store) -> None:
     assert [one.event for one in await store.outbox.decisions(draft.alert.id)] == ["submit", "approve"]
 
 
-async def test_a_drill_that_ended_this_moment_keeps_no_real_warning_from_going_out(store: Store) -> None:
-    """Somebody withdraws the exercise in the second the red one arrives: the red one goes out."""
-    drill = replace(alert("d1"), status=Status.EXERCISE)
-    await store.outbox.accept(replace(draft_of(drill), standing=Standing.SIGN, cursors={}))
-    await store.outbox.stop(drill.id, "recalled", Record(NOW, "a", "recall", drill.id))
-    real = replace(draft_of(alert()), stops={drill.id: "real_warning"})
-    assert (await store.outbox.accept(real)).result == "accepted"
-    update = replace(draft_of(alert("u1")), stops={drill.id: "superseded"})
+async def test_what_was_to_end_and_has_ended_this_moment_is_said(store: Store) -> None:
+    """Somebody recalls a warning in the second its update arrives: who updates it looks again."""
+    first = draft_of(alert("a1"))
+    await store.outbox.accept(first)
+    await store.outbox.stop(first.alert.id, "recalled", Record(NOW, "a", "recall", first.alert.id))
+    update = replace(draft_of(alert("u1")), stops={first.alert.id: "superseded"})
     assert (await store.outbox.accept(update)).result == "overtaken"
+
+
+def drill_of(name: str, standing: Standing = Standing.SIGN) -> Draft:
+    return replace(draft_of(replace(alert(name), status=Status.EXERCISE)), standing=standing, cursors={})
+
+
+@pytest.mark.parametrize("standing", [Standing.SIGN, Standing.ACTIVE])
+async def test_a_real_warning_stops_the_drills_it_meets_in_its_own_transaction(
+    store: Store, standing: Standing
+) -> None:
+    """D19: taken in after the officer had looked, the drill has nevertheless ended when the red one is accepted."""
+    drill = drill_of("d1", standing)
+    await store.outbox.accept(drill)
+    real = draft_of(alert())
+    assert (await store.outbox.accept(real)).result == "accepted"
+    row = await row_of(store, drill.alert.id)
+    assert (row.standing, row.reason) == ("stopped", "real_warning")
+    records = [record for _, record, _ in await store.audit.records()]
+    assert [(one.subject, one.detail) for one in records if one.action == "drill_stop"] == [
+        (drill.alert.id, f"real_warning: {real.alert.id}")
+    ]
+
+
+@pytest.mark.parametrize("standing", [Standing.SIGN, Standing.ACTIVE])
+async def test_no_drill_gets_past_a_real_warning_that_came_this_moment(store: Store, standing: Standing) -> None:
+    """D19: what the drill's officer saw is over by the commit; of two at once the drill is the one to go."""
+    await store.outbox.accept(draft_of(alert()))
+    drill = drill_of("d1", standing)
+    assert (await store.outbox.accept(drill)).result == "real_warning"
+    assert await store.outbox.alert(drill.alert.id) is None
+
+
+async def test_a_signature_does_not_start_a_drill_under_a_real_warning(store: Store) -> None:
+    """The red one is of this second; the signer's look at the screen is of the one before."""
+    elsewhere = replace(drill_of("d1"), plan=replace(draft_of(alert()).plan, targets=(Target("411728100"),)))
+    await store.outbox.accept(elsewhere)
+    await store.outbox.accept(draft_of(alert()))
+    was = await row_of(store, elsewhere.alert.id)
+    assert was.standing == Standing.SIGN
+    moved = replace(elsewhere, plan=draft_of(alert()).plan, standing=Standing.ACTIVE)
+    assert (await store.outbox.move(was, moved)).result == "real_warning"
+    assert (await row_of(store, elsewhere.alert.id)).standing == Standing.SIGN
+
+
+async def test_a_yellow_warning_and_a_drill_may_meet(store: Store) -> None:
+    """Only orange, red and evacuation leave no room for an exercise."""
+    yellow = draft_of(replace(alert(), level=Level.YELLOW))
+    await store.outbox.accept(yellow)
+    drill = drill_of("d1", Standing.ACTIVE)
+    assert (await store.outbox.accept(drill)).result == "accepted"
+    await store.outbox.accept(draft_of(replace(alert("y2"), level=Level.YELLOW)))
+    assert (await row_of(store, drill.alert.id)).standing == Standing.ACTIVE
 
 
 async def test_the_duty_room_stops_ringing_in_the_very_transaction_of_the_decision(store: Store) -> None:
@@ -179,21 +229,18 @@ async def test_the_clock_ends_no_regime_that_was_just_renewed(store: Store) -> N
 
 
 async def test_what_bears_on_a_message_is_found_in_one_look(store: Store) -> None:
-    """Successors, near-duplicates, drills and regimes: a red one waits for one read, not for six."""
+    """Successors, near-duplicates and regimes: a red one waits for one read, not for five."""
     first = replace(draft_of(alert("a1")), likeness=likeness(alert("a1")))
     await store.outbox.accept(first)
     update = replace(alert("u1"), references=(Reference(alert().sender, "a1", NOW),))
     await store.outbox.accept(replace(waiting(), alert=update, plan=replace(first.plan, alert=update.id)))
-    drill = replace(alert("d1"), status=Status.EXERCISE)
-    await store.outbox.accept(replace(draft_of(drill), standing=Standing.SIGN, cursors={}))
     await store.regimes.start(regime(), RECORD, NOW)
     within = timedelta(minutes=30)
     found = await store.outbox.around(alert("a1"), likeness(alert("a2")), NOW, within)
     assert [row.alert.id for row in found.later] == [update.id]
     assert [row.alert.id for row in found.alike] == [first.alert.id]
-    assert [row.alert.id for row in found.opposite] == [drill.id]
-    assert (found.issued, [one.id for one in found.regimes]) == (3, ["r1"])
-    of_drill = await store.outbox.around(replace(drill, identifier="d2"), "", NOW, within)
+    assert (found.issued, [one.id for one in found.regimes]) == (2, ["r1"])
+    of_drill = await store.outbox.around(replace(alert("d2"), status=Status.EXERCISE), "", NOW, within)
     assert {row.alert.id for row in of_drill.opposite} == {first.alert.id}
     assert (await store.outbox.around(alert("a3"), likeness(alert()), NOW + timedelta(hours=1), within)).alike == []
 

@@ -10,7 +10,7 @@ import pytest
 from test_store import HandClock, alert, batch_of, draft_of
 from town import FLOWER, FLOWER_1, FLOWER_2, WATER_1, Town, phone, town
 
-from gateway.model import Alert, Batch, Notice, Receipt, Reply, State, Status, Target
+from gateway.model import Alert, Batch, Level, Notice, Receipt, Reply, State, Status, Target
 from gateway.ports import Settled
 from gateway.receipts import Receipts
 from gateway.store import Store
@@ -88,7 +88,8 @@ async def test_an_answer_confirms_nothing_the_person_never_received(office: Offi
 @pytest.mark.parametrize("drill_last", [True, False])
 async def test_an_answer_confirms_the_class_told_last(office: Office, *, drill_last: bool) -> None:
     """A drill in the middle of a real night: its answer says nothing about the flood, nor the reverse."""
-    real, drill = alert("real"), replace(alert("drill"), status=Status.EXERCISE)
+    real = replace(alert("real"), level=Level.YELLOW)  # beside an orange or red one there is no drill
+    drill = replace(alert("drill"), status=Status.EXERCISE)
     for one in (real, drill) if drill_last else (drill, real):
         await office.tell(one)
     assert await office.answer() == "confirmed:1"

@@ -14,7 +14,7 @@ from town import FLOWER, FLOWER_1, FLOWER_2, Town, phone, town
 
 from gateway import metrics
 from gateway.errors import Refused
-from gateway.model import Alert, Notice, Receipt, Record, Reply, State, Status, Target
+from gateway.model import Alert, Level, Notice, Receipt, Record, Reply, State, Status, Target
 from gateway.ports import Settled
 from gateway.receipts import Receipts
 from gateway.reply import Meaning
@@ -215,7 +215,7 @@ async def test_danger_is_reported_without_any_warning(office: Office) -> None:
 
 async def test_the_answer_to_a_drill_confirms_the_drill_and_no_real_warning(office: Office) -> None:
     """Nor does danger wait because it was reported in answer to a drill."""
-    real = await office.tell(alert("real"))
+    real = await office.tell(replace(alert("real"), level=Level.YELLOW))  # beside orange and red there is no drill
     drill = await office.tell(replace(alert("drill"), status=Status.EXERCISE))
     assert await office.say("1") == "confirmed:1"
     assert await office.say("2") == "away:1"

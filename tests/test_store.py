@@ -574,7 +574,7 @@ async def test_an_answer_to_a_drill_that_is_over_confirms_no_real_warning(store:
     """A late answer belongs to what was told last, though that has ended."""
     places = [("411726204", "411726204201")]
     drill = replace(alert("drill"), status=Status.EXERCISE)
-    for one in (alert("real"), drill):
+    for one in (replace(alert("real"), level=Level.YELLOW), drill):
         batch = batch_of(one)
         await store.outbox.accept(draft_of(one, batch, digest=one.identifier))
         await store.outbox.claim(batch.id, 0, "me", 20)
@@ -626,7 +626,8 @@ async def test_a_reply_is_found_for_the_alerts_a_person_was_sent(store: Store) -
 async def test_an_answer_to_a_drill_confirms_no_real_warning(store: Store, hand: HandClock) -> None:
     """And the reverse: the class told last is the one that was answered."""
     places = [("411726204", "411726204201")]
-    real, drill = alert("real"), replace(alert("drill"), status=Status.EXERCISE)
+    real = replace(alert("real"), level=Level.YELLOW)  # beside an orange or red one there is no drill
+    drill = replace(alert("drill"), status=Status.EXERCISE)
     for one in (real, drill):
         batch = batch_of(one)
         await store.outbox.accept(draft_of(one, batch, digest=one.identifier))

@@ -6,15 +6,17 @@ warning is green (D7); a limit alarms but never blocks red (D5).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from gateway.mark import marked
 from gateway.model import Alert, Document, Kind, Level, Status, Target
 from gateway.policy.hazard import CHINA, agrees, colour_finding
 from gateway.policy.table import COLOURED, Issuer, area_covers
 from gateway.policy.tables import Tables
 from gateway.standing import Standing
+from gateway.telling import SHORT_TEXT
 
 ENDS = (Kind.CANCEL, Kind.CORRECTION)
 NEVER_URGENT = (Document.RETURN, Document.SERVICE)
@@ -173,7 +175,17 @@ def _holds(tables: Tables, alert: Alert, issuer: Issuer, targets: Sequence[Targe
         held += [f"colour: {finding}; a person must confirm the level"] if finding else []
     if hazard and alert.actual and alert.document in NAMES_HAZARD and not agrees(tables, hazard.code, alert.event):
         held.append(f"hazard: the name {alert.event!r} is not that of {hazard.code} ({hazard.zh}); the name counts")
+    if alert.actual and any(map(marked, _heads(alert))):
+        held.append("drill_words: its own words begin as a drill does, its status is Actual; a person must say which")
     return tuple(held)
+
+
+def _heads(alert: Alert) -> Iterator[str | None]:
+    """Yield the texts whose first word tells a reader what this is."""
+    yield alert.event
+    for info in alert.infos:
+        yield from (info.event, info.sender_name, info.headline, info.description, info.instruction)
+        yield info.parameter(SHORT_TEXT)
 
 
 def _against_green(tables: Tables, alert: Alert, issuer: Issuer, past: Succession, *, downgrade: bool) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from gateway.model import Target
 
@@ -27,6 +27,18 @@ def merge(targets: Iterable[Target]) -> tuple[Target, ...]:
 def named(targets: Iterable[Target]) -> tuple[Target, ...]:
     """Return the targets without those that only lie beside them."""
     return tuple(target for target in targets if target.how != NEIGHBOUR)
+
+
+def overlap(one: Sequence[Target], other: Sequence[Target]) -> bool:
+    """Whether two sets of targets share a village."""
+    by_township: dict[str, list[Target]] = {}
+    for target in one:
+        by_township.setdefault(target.township, []).append(target)
+    return any(
+        not mine.villages or not yours.villages or not set(mine.villages).isdisjoint(yours.villages)
+        for mine in other
+        for yours in by_township.get(mine.township, ())
+    )
 
 
 def _join(township: str, parts: list[Target]) -> Target:

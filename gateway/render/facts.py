@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from gateway.mark import marked, unmarked
 from gateway.model import Alert, Group, Info, Kind, Level, Notice
 from gateway.render.prose import CJK, COUNTY, Voice, Want, read, read_all
 from gateway.render.text import clean, shorter
@@ -123,7 +124,7 @@ def gather(alert: Alert, previous: Alert | None, want: Want, words: Mapping[str,
         "until": "" if told.period else _until(alert, info, voices, want.language, words),
         "remaining": words["list_join"].join(want.remaining),
         "own": want.places[0] if want.places else "",
-        "short": _short(info, want) if len(voices) < 2 else "",
+        "short": _short(alert, info, want) if len(voices) < 2 else "",
     }
     full, short = _area(want, words)
     others = words["others"].format(n=len(want.places) + want.others, unit=_unit(want, want.places))
@@ -135,13 +136,19 @@ def gather(alert: Alert, previous: Alert | None, want: Want, words: Mapping[str,
 
 def hazard(alert: Alert, info: Info | None, language: str, words: Mapping[str, str]) -> str:
     """Name the hazard without its colour: the alert's own name in Chinese, the issuer's or a known one in English."""
+    known = words.get(f"hazard:{alert.event_code}", "")
     if language == "zh":
-        name = clean(alert.event)
-        return _HAZARD.sub("", _HAZARD.sub("", name)) or name
-    named = clean(info.event) if info else ""
+        name = _own(alert, alert.event)
+        return _HAZARD.sub("", _HAZARD.sub("", name)) or name or known or words["unnamed"]
+    named = _own(alert, info.event) if info else ""
     if named and not CJK.search(named):
         return named
-    return words.get(f"hazard:{alert.event_code}", "") or named or clean(alert.event)
+    return known or named or _own(alert, alert.event) or words["unnamed"]
+
+
+def _own(alert: Alert, text: str | None) -> str:
+    """Return the issuer's words, cleaned; those of a real warning never begin as a drill's do (rule 3)."""
+    return unmarked(clean(text)) if alert.actual else clean(text)
 
 
 def local_time(moment: datetime, language: str) -> str:
@@ -156,14 +163,14 @@ def _issuers(
     alert: Alert, info: Info | None, previous: Alert | None, language: str, words: Mapping[str, str], issuer: str
 ) -> str:
     """Name who issues it; a joint warning names its partners behind the lead unit, each once."""
-    lead = clean(info.sender_name if info else None) or _sender_of(previous, language) or issuer
+    lead = _own(alert, info.sender_name if info else None) or _sender_of(previous, language) or issuer
     named = [partner.zh if language == "zh" else partner.en for partner in alert.partners]
     return words["list_join"].join([lead, *(name for name in named if name not in lead)])
 
 
 def _sender_of(previous: Alert | None, language: str) -> str:
     info = previous.info(language) if previous else None
-    return clean(info.sender_name) if info else ""
+    return _own(previous, info.sender_name) if previous and info else ""
 
 
 def _mistaken(alert: Alert, previous: Alert | None) -> datetime:
@@ -173,11 +180,16 @@ def _mistaken(alert: Alert, previous: Alert | None) -> datetime:
     return alert.references[0].sent if alert.kind is Kind.CORRECTION and alert.references else alert.sent
 
 
-def _short(info: Info | None, want: Want) -> str:
-    """The issuer's own short text. It speaks of the area of its version, so places that leave it get ours."""
+def _short(alert: Alert, info: Info | None, want: Want) -> str:
+    """The issuer's own short text. It speaks of the area of its version, so places that leave it get ours.
+
+    So does a real warning whose own text begins as a drill's: it would be taken for one, behind its signature, too.
+    """
     if info is None or want.notice is Notice.PARTIAL_ALL_CLEAR:
         return ""
     text = clean(info.parameter(SHORT_TEXT))
+    if alert.actual and marked(text):
+        return ""
     return "" if want.language != "zh" and CJK.search(text) else text
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
+from gateway.mark import marked
 from gateway.policy import ForbiddenRow, LintFile
 from gateway.render.part import Part, squeezed
 from gateway.render.text import IDENTITY, LINK, PHONE, SINGLE, segment_count, utf16_units
@@ -93,10 +94,10 @@ def _frame(text: str, *, signed: bool, actual: bool, signature: str) -> Iterator
         yield Finding("signature_other", "error", f"not signed as 【{signature}】, the one registered for the issuer")
     if len(signatures) > (1 if signed else 0) or text.count("【") != text.count("】"):
         yield Finding("signature_extra", "error", "more signature brackets than the one registered")
-    marked = re.sub(r"^【[^】]*】", "", text).startswith(tuple(MARKS.values()))
-    if marked and actual:
+    body = re.sub(r"^【[^】]*】", "", text)
+    if actual and marked(body):
         yield Finding("drill_mark", "error", "an actual warning must not start like a drill")
-    if not marked and not actual:
+    if not actual and not body.startswith(tuple(MARKS.values())):
         yield Finding("drill_mark", "error", "a drill or test must start with the drill mark")
 
 

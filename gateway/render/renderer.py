@@ -35,6 +35,8 @@ _WORDS = {
 _WORDS["zh"] |= {"again": "再次提醒：", "again_spoken": "再次提醒。", "end": "演练"}
 _WORDS["en"] |= {"mark_spoken": "DRILL. ", "again": "Reminder: ", "again_spoken": "Reminder. "}
 _WORDS["en"] |= {"end": " This is a DRILL."}
+_WORDS["zh"] |= {"unnamed": "灾害"}
+_WORDS["en"] |= {"unnamed": "hazard"}
 
 
 @dataclass(frozen=True, slots=True)

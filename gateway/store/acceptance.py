@@ -9,11 +9,12 @@ from gateway.database import Tx, micros
 from gateway.errors import MingluoError
 from gateway.model import Alert
 from gateway.ports import Accepted, AlertRow, Draft
-from gateway.standing import REAL, Event, Standing
+from gateway.standing import Event, Standing
 from gateway.store import audit, minute, national, obligation, seal
 from gateway.store.change import note
 from gateway.store.codec import LANE_RANK, pack
 from gateway.store.listing import place_alert
+from gateway.store.meeting import keep_apart
 from gateway.store.rows import add_batches, decide, stop_alert
 from gateway.store.timer import drop_timer, set_timers
 
@@ -32,7 +33,7 @@ def accept(tx: Tx, draft: Draft) -> Accepted:
     """Store a new alert, or say that it is known.
 
     Raises:
-        OvertakenError, SealError: nothing was stored.
+        OvertakenError, RealWarningError, SealError: nothing was stored.
     """
     alert = draft.alert
     added = tx.run(
@@ -68,7 +69,7 @@ def move(tx: Tx, was: AlertRow, draft: Draft) -> Accepted:
     """Move a stored alert on; `conflict` where somebody else has moved it since.
 
     Raises:
-        OvertakenError: nothing was stored.
+        OvertakenError, RealWarningError: nothing was stored.
     """
     alert = draft.alert
     if not tx.run(
@@ -157,14 +158,14 @@ def _written(tx: Tx, draft: Draft) -> None:
     set_timers(tx, alert, draft.timers)  # here, so that no crash behind the answer leaves anything waiting in silence
     obligation.open_(tx, alert, draft.obligations, draft.now)
     audit.append(tx, draft.records)
+    keep_apart(tx, draft)
     note(tx, "accepted" if draft.standing == Standing.ACTIVE else draft.standing, alert)
 
 
 def _activate(tx: Tx, draft: Draft) -> None:
     alert = draft.alert
     for stopped, reason in draft.stops.items():
-        gone = not stop_alert(tx, stopped, reason, draft.now, Event.REPLACE, "gateway", f"{reason}: {alert.id}")
-        if gone and reason != REAL:  # a drill that is over already is what the real warning wants
+        if not stop_alert(tx, stopped, reason, draft.now, Event.REPLACE, "gateway", f"{reason}: {alert.id}"):
             raise OvertakenError(stopped)
     planned: dict[int, int] = {}
     for batch in draft.batches:

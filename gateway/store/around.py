@@ -28,13 +28,12 @@ _DRILLS = f"status <> 'Actual' AND standing IN ({_LIVE})"
 _WHETHER = f"""SELECT
  (SELECT COUNT(*) FROM alert WHERE sender = :sender AND accepted_at >= :issued_since),
  EXISTS (SELECT 1 FROM alert WHERE {_ALIKE}),
- EXISTS (SELECT 1 FROM alert WHERE {_DRILLS}),
  EXISTS (SELECT 1 FROM reference WHERE sender = :sender AND identifier = :identifier),
  EXISTS (SELECT 1 FROM regime WHERE ended_at IS NULL)"""
 
 
 class Around(NamedTuple):
-    """`opposite`: for a real warning the drills it would meet, for a drill the real ones it would meet."""
+    """`opposite`: for a drill the real ones it may meet."""
 
     later: list[AlertRow]
     alike: list[AlertRow]
@@ -59,25 +58,27 @@ def around(tx: Tx, alert: Alert, likeness: str, now: datetime, alike_since: date
     """Read it; `alike_since` and `issued_since` bound how far back one looks."""
     key = {"sender": alert.sender, "identifier": alert.identifier}
     near = {"likeness": likeness, "alike_since": micros(alike_since), "active": Standing.ACTIVE}
-    issued, alike, drills, later, regimes = tx.all(_WHETHER, issued_since=micros(issued_since), **key, **near)[
+    issued, alike, later, regimes = tx.all(_WHETHER, issued_since=micros(issued_since), **key, **near)[
         0
-    ]  # most often there is none of it: one question instead of six
-    opposite = []
-    if not alert.actual:
-        opposite = alert_rows(
-            tx,
-            "WHERE status = :actual AND standing = :active AND (level >= :level OR document = :evacuation)",
-            actual=Status.ACTUAL,
-            active=Standing.ACTIVE,
-            level=int(Level.ORANGE),
-            evacuation=Document.EVACUATION,
-        )
-    elif drills:
-        opposite = alert_rows(tx, f"WHERE {_DRILLS}")
+    ]  # most often there is none of it: one question instead of five
     return Around(
         alert_rows(tx, SUCCESSORS, **key) if later else [],
         alert_rows(tx, f"WHERE {_ALIKE} ORDER BY accepted_at DESC LIMIT {ALIKE}", **near) if alike else [],
-        opposite,
+        [] if alert.actual else opposite(tx, alert),
         int(issued),
         in_force(tx, now) if regimes else [],
+    )
+
+
+def opposite(tx: Tx, alert: Alert) -> list[AlertRow]:
+    """Return the live drills where the alert is real, and the real orange, red and evacuations where it is none."""
+    if alert.actual:
+        return alert_rows(tx, f"WHERE {_DRILLS}")
+    return alert_rows(
+        tx,
+        "WHERE status = :actual AND standing = :active AND (level >= :level OR document = :evacuation)",
+        actual=Status.ACTUAL,
+        active=Standing.ACTIVE,
+        level=int(Level.ORANGE),
+        evacuation=Document.EVACUATION,
     )

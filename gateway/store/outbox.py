@@ -22,6 +22,7 @@ from gateway.store.around import SUCCESSORS, Around, alert_rows, around
 from gateway.store.change import note
 from gateway.store.claim import Wanted, claim_all, defer
 from gateway.store.codec import LANE_RANK, LANES
+from gateway.store.meeting import RealWarningError
 from gateway.store.outage import give_up, note_outage, note_sessions, outages
 from gateway.store.rows import add_batches, stop_alert
 
@@ -59,6 +60,8 @@ class SqlOutbox:
             return await self._database.write(lambda tx: acceptance.accept(tx, draft), ACCEPT_PATIENCE_S)
         except acceptance.OvertakenError:
             return Accepted("overtaken", draft.alert.id)
+        except RealWarningError:
+            return Accepted("real_warning", draft.alert.id)
         except acceptance.SealError:
             return Accepted("sealed", draft.alert.id)
 
@@ -68,6 +71,8 @@ class SqlOutbox:
             return await self._database.write(lambda tx: acceptance.move(tx, was, draft), ACCEPT_PATIENCE_S)
         except acceptance.OvertakenError:
             return Accepted("overtaken", draft.alert.id)
+        except RealWarningError:
+            return Accepted("real_warning", draft.alert.id)
 
     async def decisions(self, alert: str) -> list[Decision]:
         """What happened to an alert so far, oldest first."""

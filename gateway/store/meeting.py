@@ -1,0 +1,56 @@
+"""Where a drill and the real thing meet (D19): a real orange, red or evacuation stops drills, and lets none begin.
+
+Decided inside the transaction that takes an alert in, once it has its turn at the audit chain: of two at once,
+whichever comes second sees the first. Whoever plans a drill is told before (`lineage.check_drill`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from gateway.database import Tx
+from gateway.errors import MingluoError
+from gateway.model import Alert, Record, Target
+from gateway.policy.route import ENDS
+from gateway.ports import AlertRow, Draft
+from gateway.regions.target import overlap
+from gateway.routing import emergency
+from gateway.standing import LIVE, REAL, Event, Standing
+from gateway.store import audit
+from gateway.store.around import opposite
+from gateway.store.rows import stop_alert
+
+UNDER_REAL = "a real orange or red warning or evacuation covers the area; hold the drill another day"
+STOPPED = "drill_stop"
+
+
+class RealWarningError(MingluoError):
+    """A real warning covers the place of a drill; undoes the whole transaction."""
+
+
+def meets(alert: Alert, targets: Sequence[Target], others: Iterable[AlertRow]) -> list[AlertRow]:
+    """Return those of the `opposite` that an alert stops (it is real), or that keep it from beginning (it is none)."""
+    if alert.kind in ENDS or (alert.actual and not emergency(alert)):
+        return []
+    live = (row for row in others if alert.actual or row.alert.kind not in ENDS)
+    return [row for row in live if overlap(row.plan.targets, targets)]
+
+
+def keep_apart(tx: Tx, draft: Draft) -> None:
+    """Stop the drills that a real alert meets as it becomes active, or refuse the drill that meets a real one.
+
+    The caller has its turn at the chain.
+
+    Raises:
+        RealWarningError: nothing was stored.
+    """
+    alert, now = draft.alert, draft.now
+    begins = draft.standing == Standing.ACTIVE or (not alert.actual and draft.standing in LIVE)
+    if not begins or alert.kind in ENDS or (alert.actual and not emergency(alert)):
+        return
+    for row in meets(alert, draft.plan.targets, opposite(tx, alert)):
+        if not alert.actual:
+            raise RealWarningError(UNDER_REAL)
+        why = f"{REAL}: {alert.id}"
+        if stop_alert(tx, row.alert.id, REAL, now, Event.REPLACE, "gateway", why):
+            audit.append(tx, [Record(now, "gateway", STOPPED, row.alert.id, why)])
