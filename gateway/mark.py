@@ -42,7 +42,7 @@ def marked(text: str | None) -> bool:
 
     To the eye or the ear: width, gaps and unseen signs make no difference.
     """
-    return bool(text) and bool(_mark(text) or _mark_behind_signature(text))
+    return text is not None and bool(_mark(text) or _mark_behind_signature(text))
 
 
 def _mark_behind_signature(text: str) -> int:

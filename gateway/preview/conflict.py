@@ -17,6 +17,7 @@ from gateway.policy import Issuer
 from gateway.ports import AlertRow
 from gateway.preview.shape import Conflict, Finding, Place
 from gateway.standing import Standing
+from gateway.store.meeting import meets
 
 LOOKED_AT = 200  # newest alerts in force; a bad night has thirty
 NAMED = 3
@@ -52,7 +53,8 @@ def _with(core: Core, prepared: Prepared, row: AlertRow) -> Iterator[Conflict]:
             return
         shared = overlap((*plan.targets, *plan.leaving), row.plan.targets)
         judged = judge(alert, other, own=issuer == prepared.issuer, active=active) if shared else None
-        if judged and other.id in prepared.stops:
+        drilled = alert.actual and not other.actual and meets(alert, plan.targets, (row,))
+        if judged and (drilled or other.id in prepared.stops):
             judged = (judged[0], "info", "this message stops it")
         if judged is None:
             return
