@@ -189,8 +189,8 @@ async def test_who_opted_out_is_counted_where_it_matters(desk: Desk) -> None:
 async def test_people_whose_channel_is_off_are_counted(desk: Desk) -> None:
     """They are registered and believe that they will be warned."""
     await desk.database.write(lambda tx: tx.run(
-        "INSERT INTO device (id, name, county, township, village, key_hash, standing, online)"
-        " VALUES (1, 'lb', '411726', :township, :village, 'k', 'service', 0)",
+        "INSERT INTO device (id, name, county, township, village, key_hash, standing)"
+        " VALUES (1, 'lb', '411726', :township, :village, 'k', 'service')",
         township=JIALOU, village=f"{JIALOU}001",
     ))  # fmt: skip
     found = await look(desk)  # this installation has no loudspeaker channel
