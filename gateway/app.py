@@ -65,6 +65,7 @@ from gateway.sender import Sender
 from gateway.session import NOTE_S, Sessions
 from gateway.settings import Settings
 from gateway.signer import Keys
+from gateway.speech.speech import Speech
 from gateway.state import FallbackState, LocalState, RedisState, Valkey
 from gateway.store import Store
 from gateway.store.lease import RENEW_S
@@ -288,11 +289,13 @@ class App:
         composer = GatewayComposer(self.store.outbox, renderer, lambda: policy, self.channels)
         self.portability = Portability(self.store, directory, roads)
         receipts = Receipts(self.store, directory, self.clock, self._on_device, self.portability.reported)
+        self.speech = self._speech()
         device_keys = self._device_keys()
         links = {
             name: GatewayLink(
                 name, rates, self.state, receipts, self.store.leases, directory, self._wake_hubs,
                 lambda payload: device_keys.sign(payload, self.clock.now()),
+                self.speech.audio if self.speech else None,
             )
             for name in self.channels
         }  # fmt: skip
@@ -464,6 +467,19 @@ class App:
         self._stack.push_async_callback(broker.close)
         return broker
 
+    def _speech(self) -> Speech | None:
+        """Return what makes sound for the devices this process holds."""
+        if "hub" not in self.roles or not any(isinstance(one, Sockets) for one in self.channels.values()):
+            return None
+        speech = Speech.open(self.settings.config, self.settings.data / "speech", self._url, self._wake_hubs)
+        if speech:
+            self._stack.push_async_callback(speech.close)
+        return speech
+
+    def _url(self) -> str:
+        """Return how devices reach this process."""
+        return self.settings.public_url or f"http://{self.settings.host}:{self.port}"
+
     async def _serve_http(self, links: Mapping[str, GatewayLink]) -> None:
         served = {
             name: one for name, one in self.channels.items()
@@ -472,6 +488,8 @@ class App:
         application = make_app(self.core) if "api" in self.roles else bare_app()
         for name, channel in served.items():
             mount(application, channel.routes(links[name]))
+        if self.speech:
+            mount(application, self.speech.routes())
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=2.0)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)

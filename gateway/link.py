@@ -37,6 +37,7 @@ class GatewayLink:
         directory: Directory,
         wake: Callable[[], None],
         sign: Callable[[bytes], Signed],
+        audio: Callable[[Message, str], Audio | None] | None = None,
     ) -> None:
         self._channel = channel
         self._rates = rates
@@ -46,6 +47,7 @@ class GatewayLink:
         self._directory = directory
         self._wake = wake
         self._sign = sign
+        self._audio = audio
 
     async def pace(self, account: str, units: int, lane: Lane) -> None:
         """Wait until `units` may leave on `account`; an account without a rate is not limited.
@@ -102,5 +104,5 @@ class GatewayLink:
         return self._sign(payload)
 
     def audio(self, message: Message, text: str) -> Audio | None:
-        """Return None: this gateway has no speech."""
-        return None
+        """Return the text as sound if it is ready; None where this gateway has no speech, too."""
+        return self._audio(message, text) if self._audio else None

@@ -74,6 +74,7 @@ ALARMS = (
     "obligation",
     "partner",
     "restored",
+    "speech",
     "step_failed",
     "timer_failed",
 )

@@ -458,6 +458,9 @@ class Message:
     """Versions that end as it starts."""
     every_s: int = 0
     """Loudspeakers say it again this often, until somebody has confirmed; 0: once."""
+    document: Document = Document.WARNING
+    hazard: str = ""
+    """Code of the hazard (GB/T 35561), where the alert has one."""
 
     def text_at(self, index: int) -> str:
         """Return the text of the slice's recipient `index`."""

@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "model"),
     ("settings", "metrics", "log", "ports", "channel", "regions", "telling", "rotation", "mark"),
     ("carrier", "standing", "gate", "reply"),
-    ("cap", "policy", "routing", "render", "pool", "road", "signer", "device_key"),
+    ("cap", "policy", "routing", "render", "pool", "road", "signer", "device_key", "speech"),
     ("database", "migrations"),
     ("broker", "store", "state", "directory"),
     ("receipts", "portability"),

@@ -11,7 +11,7 @@ import re
 _DIGITS = "零一二三四五六七八九"
 _TENS = ("", "十", "百", "千")
 _GROUPS = ("", "万", "亿", "万亿")
-_ROMAN = str.maketrans("ⅠⅡⅢⅣⅤⅥⅦⅧⅨ", "一二三四五六七八九")
+_ROMAN = {ord("Ⅰ") + place: word for place, word in enumerate((*"一二三四五六七八九十", "十一", "十二"))}
 _CIRCLED = {ord("①") + place: word for place, word in enumerate("一二三四五六七八九十")}
 _WIDE = {code: code - 0xFEE0 for code in range(0xFF10, 0xFF1A)} | {ord("％"): "%", ord("．"): ".", ord("﹪"): "%"}
 
@@ -29,14 +29,23 @@ _UNITS = (
     (rf"km{_LETTER}", "公里"),
     (rf"hPa{_LETTER}", "百帕"),
     (rf"kg{_LETTER}", "公斤"),
+    (rf"kV{_LETTER}", "千伏"),
+    (rf"kW{_LETTER}", "千瓦"),
+    (rf"ha{_LETTER}", "公顷"),
+    (rf"min{_LETTER}", "分钟"),
     (rf"m[³3]{_LETTER}", "立方米"),
+    (rf"m[²2]{_LETTER}", "平方米"),
     (rf"m{_LETTER}", "米"),
     (rf"h{_LETTER}", "小时"),
+    (rf"s{_LETTER}", "秒"),
+    (rf"t{_LETTER}", "吨"),
+    (rf"L{_LETTER}", "升"),
 )
 _SYMBOLS = {
     "≥": "大于等于", "≧": "大于等于", "≤": "小于等于", "≦": "小于等于",
     ">": "大于", "＞": "大于", "<": "小于", "＜": "小于", "±": "正负",
-    "＋": "加", "+": "加", "℃": "摄氏度", "°C": "摄氏度",
+    "＋": "加", "+": "加", "×": "乘", "≈": "约", "∶": "比", "℃": "摄氏度", "°C": "摄氏度",
+    "°": "度", "′": "分", "″": "秒",
 }  # fmt: skip
 _SILENT = re.compile(r"[^\w，。、；！？ ]|[_²³¹⁰-⁹₀-₉]")
 _ENGLISH = {
@@ -70,6 +79,7 @@ def spoken(text: str, language: str = "zh") -> str:
 def _spoken_zh(text: str) -> str:
     text = text.translate(_WIDE).translate(_ROMAN).translate(_CIRCLED)
     text = re.sub(r"(?<=\d)[, ](?=\d{3}(?!\d))", "", text)
+    text = _names(text)
     text = _moments(text)
     text = _measures(text)
     text = re.sub(r"\d+(?:\.\d+)*", _number, text)
@@ -80,9 +90,23 @@ def _spoken_zh(text: str) -> str:
     return text.strip("，、； ")
 
 
+def _names(text: str) -> str:
+    """Digits that name and do not count: 1# → 1号, telephone numbers one by one (1 as 幺, as it is said there)."""
+    text = re.sub(r"(?<![\d.])(\d{1,4})\s*[#＃]", r"\1号", text)
+    text = re.sub(r"(?:№|[Nn][Oo]\.)\s*(\d{1,4})(?!\d)", r"\1号", text)
+    said = r"(?:拨打|拨|致电|电话|热线)[:：是为]?\s*"
+    number = r"\d{3,5}(?!\d)(?:[-－]\d{7,8}(?!\d))?|\d{7,12}(?!\d)"
+    text = re.sub(rf"({said})({number})", lambda match: match[1] + _dialled(match[2]), text)
+    return re.sub(r"(?<!\d)0\d{2,3}[-－]\d{7,8}(?!\d)", lambda match: _dialled(match[0]), text)
+
+
+def _dialled(digits: str) -> str:
+    return "".join("幺" if digit == "1" else _DIGITS[int(digit)] for digit in digits if digit.isdigit())
+
+
 def _moments(text: str) -> str:
     """Dates and clock times: 2026-07-20 14:30 → 二零二六年7月20日14时30分."""
-    text = re.sub(r"(?<!\d)(\d{4})[-/](\d{1,2})[-/](\d{1,2})(?!\d)", r"\1年\2月\3日", text)
+    text = re.sub(r"(?<![\d.])(\d{4})([-/.])(\d{1,2})\2(\d{1,2})(?![\d.])", r"\1年\3月\4日", text)
     text = re.sub(r"(?<!\d)(\d{4})(?=年(?!一遇))", lambda match: _one_by_one(match[1]), text)
     text = re.sub(r"(?<!\d)([01]?\d|2[0-4])[:：]([0-5]\d)(?:[:：][0-5]\d)?(?!\d)", r"\1时\2分", text)
     text = text.replace("时00分", "时")
@@ -91,18 +115,18 @@ def _moments(text: str) -> str:
 
 def _measures(text: str) -> str:
     """Ranges, percentages, temperatures, units and comparison signs."""
-    text = re.sub(rf"({_NUMBER}){_DASH}({_NUMBER})%", r"百分之\1到\2", text)
-    text = re.sub(rf"({_NUMBER})%", r"百分之\1", text)
+    text = re.sub(rf"({_NUMBER}){_DASH}({_NUMBER})\s*%", r"百分之\1到\2", text)
+    text = re.sub(rf"({_NUMBER})\s*%", r"百分之\1", text)
     text = text.replace("℃", "°C")
     for pattern, word in _UNITS:
-        text = re.sub(rf"(?<=\d)\s*{pattern}", word, text)
+        text = re.sub(rf"(?<=[\d万亿])\s*{pattern}", word, text)
     text = re.sub(r"(?<=[米升吨斤])/(?=小时|秒|分|天|日)", "每", text)
     text = re.sub(rf"(?<=[\d级C米时分日]){_DASH}(?=-?\d|百分之)", "到", text)
     text = re.sub(r"(?<!\d)[-－−](?=\d[\d.]*(?:到[-－−]?[\d.]+)?(?:°C|度))", "零下", text)
     text = re.sub(r"(?<=到)[-－−](?=\d)", "零下", text)
     for sign, word in _SYMBOLS.items():
         text = text.replace(sign, word)
-    text = re.sub(r"(?<![\d.])2(?=小时|个|天|次|人|户|名|米|座|处)", "两", text)
+    text = re.sub(r"(?<![\d.第])2(?=小时|个|天|次|人|户|名|米|座|处)", "两", text)
     text = re.sub(r"(?<![\d/])(\d+)/(\d+)(?![\d/])", r"\2分之\1", text)
     return text.replace("/", "、")
 

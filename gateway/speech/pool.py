@@ -1,0 +1,116 @@
+"""The gateway's side of the workers that make sound: few of them, each job with a time limit, the dead replaced.
+
+Called by `speech.Speech`, doctor and the command line. A worker is started with its first job and kept, for loading
+takes most of a second. One that dies or is too slow is killed with all it started, and its job fails; the next job
+gets a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+
+from gateway.errors import MingluoError
+from gateway.speech.announcement import Job, Made, Order
+
+WORKERS = 2
+LIMIT_S = 30.0
+LIBRARIES = ("espeakng_loader", "pypinyin", "soundfile")
+INSTALL = "pip install 'mingluo[speech]'"
+
+
+class SpeechFailed(MingluoError):
+    """No sound was made; `code` says why, and holds no word of the text."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def missing() -> list[str]:
+    """Return the libraries of the extra that are not installed; with any missing there is no speech."""
+    return [name for name in LIBRARIES if not _installed(name)]
+
+
+class Pool:
+    """Workers that read with the tables of one configuration folder."""
+
+    def __init__(self, config: Path, limit_s: float = LIMIT_S, workers: int = WORKERS) -> None:
+        self._config = config
+        self._limit_s = limit_s
+        self._free = asyncio.Semaphore(workers)
+        self._idle: list[asyncio.subprocess.Process] = []
+        self._all: set[asyncio.subprocess.Process] = set()
+
+    async def make(self, order: Order, out: Path | None = None) -> float:
+        """Make one announcement, into a file (absolute path) if one is given; return its duration in seconds.
+
+        Raises:
+            SpeechFailed: it could not be made.
+        """
+        job = msgspec.json.encode(Job(order, str(out) if out else ""))
+        async with self._free:
+            process = self._idle.pop() if self._idle else await self._start()
+            done = False
+            try:
+                answer = await self._ask(process, job)
+                done = True
+            finally:  # also where the caller was cancelled: the worker is in the midst of something
+                self._idle.append(process) if done else self._kill(process)
+        if answer.error:
+            raise SpeechFailed(answer.error)
+        return answer.duration_s
+
+    async def close(self) -> None:
+        """End all workers."""
+        for process in list(self._all):
+            self._kill(process)
+            await process.wait()
+        self._all.clear()
+
+    async def _ask(self, process: asyncio.subprocess.Process, job: bytes) -> Made:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(self._limit_s):
+                process.stdin.write(job + b"\n")
+                await process.stdin.drain()
+                line = await process.stdout.readline()
+        except TimeoutError:
+            raise SpeechFailed("too_slow") from None
+        except (BrokenPipeError, ConnectionResetError):
+            line = b""
+        if not line.endswith(b"\n"):
+            raise SpeechFailed("worker_died")
+        return msgspec.json.decode(line, type=Made)
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        # The worker needs no secret of ours, and one thread.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MINGLUO_")}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "gateway.speech.worker", str(self._config.absolute()),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+            env=environment | {"OPENBLAS_NUM_THREADS": "1"}, start_new_session=True,
+        )  # fmt: skip
+        self._all.add(process)
+        return process
+
+    def _kill(self, process: asyncio.subprocess.Process) -> None:
+        if process in self._idle:
+            self._idle.remove(process)
+        with contextlib.suppress(ProcessLookupError):  # it has died by itself
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ValueError:  # set to None in sys.modules: blocked
+        return False
