@@ -31,7 +31,7 @@ _AFTER_CHIME_S, _END_S = 0.4, 0.3
 _LOUDEST = 0.89  # -1 dBFS: room for what an encoder adds
 _ENDS = frozenset({Notice.ALL_CLEAR, Notice.PARTIAL_ALL_CLEAR, Notice.CORRECTION})
 _CALM = frozenset({Document.RETURN, Document.SERVICE})
-_BITRATE = 0.7  # libsndfile's scale; 56 kbit/s, the least whose header still tells players the exact length
+_QUALITY = {"bitrate_mode": "VARIABLE", "compression_level": 0.6}  # about 46 kbit/s; the header tells the exact length
 
 
 class Recording(msgspec.Struct, frozen=True):
@@ -112,7 +112,7 @@ def encode(samples: Samples, form: str) -> bytes:
     import soundfile
 
     whole = (np.clip(samples, -1, 1) * 32767).astype(np.int16)
-    more = {"bitrate_mode": "CONSTANT", "compression_level": _BITRATE} if form == "mp3" else {}
+    more = _QUALITY if form == "mp3" else {}
     subtype = {"mp3": "MPEG_LAYER_III", "wav": "PCM_16"}[form]
     buffer = io.BytesIO()
     soundfile.write(buffer, whole, RATE_HZ, format=form.upper(), subtype=subtype, **more)

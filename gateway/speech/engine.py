@@ -22,6 +22,7 @@ _SYNCHRONOUS, _UTF8, _PHONEMES, _SPEED, _CHARACTERS = 2, 1, 0x100, 1, 1
 # Syllables the Mandarin voice does not know and would spell in English, as its own phonemes.
 _UNKNOWN = {"xiong": "S;j'ong", "qiong": "tS;hj'ong", "jiong": "tS;j'ong"}
 _CONTOURS = {"1": "55", "2": "35", "3": "214", "4": "51", "5": "11"}
+_ANY_RATE = 140
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
 
@@ -53,7 +54,7 @@ class Engine:
 
     def phonemes(self, text: str, language: str) -> str:
         """Return what would be said, in the library's notation; a pause is "|"."""
-        self._voice(language)
+        self.speak("a1", language, _ANY_RATE)  # phonemes in a text are understood once something was spoken
         left = ctypes.pointer(ctypes.c_char_p(text.encode()))
         parts = []
         while left.contents.value:

@@ -46,6 +46,7 @@ class Pool:
         self._config = config
         self._limit_s = limit_s
         self._free = asyncio.Semaphore(workers)
+        self._drills = asyncio.Semaphore(max(1, workers - 1))  # one worker is always for real warnings
         self._idle: list[asyncio.subprocess.Process] = []
         self._all: set[asyncio.subprocess.Process] = set()
 
@@ -56,7 +57,7 @@ class Pool:
             SpeechFailed: it could not be made.
         """
         job = msgspec.json.encode(Job(order, str(out) if out else ""))
-        async with self._free:
+        async with self._drills if order.tone == "drill" else contextlib.nullcontext(), self._free:
             process = self._idle.pop() if self._idle else await self._start()
             done = False
             try:
