@@ -6,6 +6,7 @@ import fcntl
 import json
 import shutil
 import sqlite3
+import sys
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -350,6 +351,16 @@ def test_a_filled_installation_has_no_errors(run: Run, tmp_path: Path) -> None:
     assert found["database"] == [("ok", "sqlite, schema 0015")]
     assert any("2888 of 2906 villages" in text for severity, text in found["rosters"] if severity == "warning")
     assert ("ok", "38 officials") in found["rosters"]
+
+
+def test_loudspeakers_without_a_voice_are_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text still goes out; who cannot speak it is silent, and somebody has to know before the storm."""
+    spoken = [one for one in json.loads(run("doctor", "--json").stdout) if one["check"] == "speech"]
+    assert [one["severity"] for one in spoken] == ["ok"]
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    found = [one for one in json.loads(run("doctor", "--json").stdout) if one["check"] == "speech"]
+    assert [(one["severity"], one["fix"]) for one in found] == [("warning", "pip install 'mingluo[speech]'")]
+    assert "texts still go out" in found[0]["text"]
 
 
 def test_a_database_in_use_is_left_alone(run: Run, tmp_path: Path) -> None:

@@ -14,15 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from aiohttp import web
+from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestClient, TestServer
 from links import sample_message
 from structlog.testing import capture_logs
+from typer.testing import CliRunner
 
 from gateway.api import mount
+from gateway.app import App
+from gateway.cli import app
 from gateway.errors import ConfigError
 from gateway.metrics import REGISTRY
 from gateway.model import Audio, Document, Level, Message, Notice, Status
+from gateway.settings import Settings
 from gateway.speech.announcement import LONGEST, Order
 from gateway.speech.cache import Cache
 from gateway.speech.pool import Pool, SpeechFailed
@@ -69,9 +73,9 @@ async def voice(tmp_path: Path) -> AsyncIterator[Voice]:
 
 @pytest.fixture
 async def client(voice: Voice) -> AsyncIterator[TestClient[web.Request, web.Application]]:
-    app = web.Application()
-    mount(app, voice.speech.routes())
-    async with TestClient(TestServer(app)) as one:
+    server = web.Application()
+    mount(server, voice.speech.routes())
+    async with TestClient(TestServer(server)) as one:
         yield one
 
 
@@ -339,13 +343,13 @@ def test_the_recording_that_says_most_of_a_warning_is_chosen(tmp_path: Path) -> 
     )  # fmt: skip
 
     def chosen(**changes: object) -> str:
-        values = {"hazard": "11B03", "township": "411726201"} | changes
+        values = {"hazard": "11B03", "region": "411726201"} | changes
         recording = found.choose(sample_message(**values))
         return Path(recording.path).stem if recording else ""
 
     assert chosen() == "biyang"
-    assert chosen(township="411727201") == "rain"
-    assert chosen(township="411721201") == "xiping"
+    assert chosen(region="411727201") == "rain"
+    assert chosen(region="411721201") == "xiping"
     assert chosen(hazard="11D02") == "any"
     assert chosen(hazard="11D02", notice=Notice.ALL_CLEAR) == "clear"
     assert chosen(language="en") == ""
@@ -430,3 +434,63 @@ def test_without_the_extra_the_gateway_starts_and_says_what_to_install() -> None
     )
     assert done.stdout.splitlines()[-1] == "None"
     assert "pip install 'mingluo[speech]'" in done.stdout + done.stderr
+
+
+# --- the command line and the whole gateway ---------------------------------------------------------
+
+
+def test_an_operator_hears_what_a_text_becomes(tmp_path: Path) -> None:
+    """How it is read, in pinyin, and how long it lasts; a drill starts with its mark here, too."""
+    runner, out = CliRunner(), tmp_path / "drill.wav"
+    done = runner.invoke(app, ["speech", "say", "泌阳县30%", "--drill", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "yan3 lian4 。 bi4 yang2 xian4 bai3 fen1 zhi1 san1 shi2" in done.stderr
+    assert f"{soundfile.info(out).duration:.1f} s" in done.stderr
+    assert runner.invoke(app, ["speech", "say", "雨", "--out", str(tmp_path / "rain.ogg")]).exit_code == 2
+    assert runner.invoke(app, ["speech", "say", "☂", "--out", str(tmp_path / "rain.mp3")]).exit_code == 1
+
+
+def test_the_check_names_what_would_be_read_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A typing error, a township without a row, a recording that is not there: before the storm."""
+    config = copied(CONFIG, tmp_path / "config")
+    (config / "regions").mkdir()
+    (config / "regions" / "4117.csv").write_bytes((CONFIG / "regions" / "4117.csv").read_bytes())
+    rows = (config / "pronunciation.csv").read_text().replace("泌水街道,bi4 ", "泌水街道,bo4 ")
+    rows = "".join(row for row in rows.splitlines(keepends=True) if not row.startswith("蔡都街道,"))
+    (config / "pronunciation.csv").write_text(rows)
+    monkeypatch.setenv("MINGLUO_CONFIG", str(config))
+    found = CliRunner().invoke(app, ["speech", "check"])
+    assert (found.exit_code, found.output.count("warning")) == (0, 2)
+    assert "蔡都街道" in found.output
+    assert "泌水街道" in found.output
+    (config / "recordings" / "index.csv").write_text(",".join(COLUMNS) + "\n,,,,zh,before,gone.wav\n")
+    found = CliRunner().invoke(app, ["speech", "check"])
+    assert found.exit_code == 1
+    assert "gone.wav" in found.output
+
+
+async def test_a_lost_recording_keeps_no_gateway_from_starting(tmp_path: Path) -> None:
+    """Texts go out without it; the log and the doctor say why there is no sound."""
+    config = copied(CONFIG, tmp_path / "config")
+    (config / "recordings" / "index.csv").write_text(",".join(COLUMNS) + "\n,,,,zh,before,gone.wav\n")
+    before = alarms()
+    with capture_logs() as lines:
+        assert Speech.open(config, tmp_path / "speech", str, lambda: None) is None
+    assert alarms() - before == 1
+    assert "gone.wav" in lines[0]["why"]
+
+
+async def test_the_gateway_speaks_for_its_loudspeakers_and_serves_the_file(tmp_path: Path) -> None:
+    """Wired from a channel's link to the address in the command."""
+    (tmp_path / "channels.toml").write_text("[loudspeaker_ws]\n")
+    settings = Settings(data=tmp_path / "data", channels=tmp_path / "channels.toml", port=0)
+    async with App(settings) as gateway, ClientSession() as session:
+        link = gateway.core.links["loudspeaker_ws"]
+        assert link.audio(sample_message(), TEXT) is None
+        assert gateway.speech is not None
+        await asyncio.gather(*gateway.speech._jobs.values())
+        assert gateway.speech._ready == gateway._wake_hubs, "the hub looks again at once"
+        ready = link.audio(sample_message(), TEXT)
+        assert ready is not None
+        async with session.get(ready.url) as got:
+            assert sha256(await got.read()).hexdigest() == ready.sha256

@@ -29,6 +29,7 @@ from gateway.cli import (
     reply,
     roster,
     simulate,
+    speech,
 )
 from gateway.cli.frame import Root
 
@@ -78,6 +79,7 @@ for part in (
     policy,
     simulate,
     device,
+    speech,
     demo,
     bench,
 ):

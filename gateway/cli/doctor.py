@@ -59,10 +59,12 @@ def examine(settings: Settings) -> Iterator[Verdict]:
     """Yield every verdict; a part that cannot be examined says so and the others go on."""
     from gateway import doctor as judge
     from gateway.app import channel_classes, roads_of
+    from gateway.channel import Sockets
     from gateway.doctor import Verdict
     from gateway.errors import ConfigError
     from gateway.policy import Policy
     from gateway.regions import Regions
+    from gateway.speech.check import check
 
     yield from judge.settings(settings)
     places = rules = None
@@ -102,6 +104,8 @@ def examine(settings: Settings) -> Iterator[Verdict]:
         yield from _templates(settings, rules, enabled, places)
     if facts and places:
         yield from judge.rosters(facts, places)
+    if places and any(isinstance(channel, Sockets) for channel in enabled.values()):
+        yield from (Verdict("speech", *one) for one in asyncio.run(check(settings.config, places.places.values())))
     yield from asyncio.run(_servers(settings, enabled))
 
 

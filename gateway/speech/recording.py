@@ -47,7 +47,7 @@ class Row(BaseModel):
         return (
             message.hazard.startswith(self.hazard)
             and self.level in ("", Level(message.level).name.lower())
-            and message.township.startswith(self.county)
+            and message.region.startswith(self.county)
             and self.notice in ("", message.notice)
             and self.language == message.language
         )

@@ -27,7 +27,7 @@ from gateway import log, metrics
 from gateway.channel import Route
 from gateway.errors import ConfigError, MingluoError
 from gateway.model import Audio, Message, Status
-from gateway.speech.announcement import LONGEST, TYPES, VERSION, Order, tone_of, words_of
+from gateway.speech.announcement import LONGEST, TYPES, VERSION, Order, Recording, tone_of, words_of
 from gateway.speech.cache import NAME, Cache, Kept, discard
 from gateway.speech.engine import VOICES
 from gateway.speech.pool import INSTALL, LIBRARIES, Pool, SpeechFailed, missing
@@ -71,6 +71,10 @@ class SpeechSettings(BaseModel):
             wrong = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors(include_input=False))
             raise ConfigError(f"{FILE}: {wrong}") from None
 
+    def order(self, words: str, language: str, tone: str, recording: Recording | None = None, form: str = "") -> Order:
+        """Return what is to be made of words."""
+        return Order(words, language, tone, self.rate, self.wake_s, self.pause_s, form or self.form, recording)
+
 
 class Speech:
     """The announcements of one process.
@@ -100,11 +104,16 @@ class Speech:
 
     @classmethod
     def open(cls, config: Path, folder: Path, url: Callable[[], str], ready: Callable[[], None]) -> Speech | None:
-        """Return the speech of this process; None, and a line in the log, where the extra is not installed."""
+        """Return the speech of this process; None, said in the log, where there is none: the texts still go out."""
         if lacking := missing():
             _log.warning("no_speech", missing=lacking, install=INSTALL)
             return None
-        return cls(config, folder, url, ready)
+        try:
+            return cls(config, folder, url, ready)
+        except ConfigError as error:  # a recording that was lost must not keep a gateway from starting
+            metrics.alarms.labels("speech").inc()
+            _log.error("no_speech", why=str(error), hint="mend it and restart; see: mingluo speech check")
+            return None
 
     def audio(self, message: Message, text: str) -> Audio | None:
         """Return the announcement of a text if it is finished; else begin it, unless it failed a moment ago."""
@@ -124,11 +133,7 @@ class Speech:
         """Return what is to be made of a message."""
         language = message.language if message.language in VOICES else "zh"
         words = words_of(text, language, drill=message.status is not Status.ACTUAL)
-        chosen = self.settings
-        return Order(
-            words, language, tone_of(message), chosen.rate, chosen.wake_s, chosen.pause_s, chosen.form,
-            self._recordings.choose(message),
-        )  # fmt: skip
+        return self.settings.order(words, language, tone_of(message), self._recordings.choose(message))
 
     def key(self, order: Order) -> str:
         """Return the digest of everything the sound depends on."""
