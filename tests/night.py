@@ -143,7 +143,7 @@ class Night:
         devices = devices_of(self.roster / "devices.csv")
         log = Log(self.folder / "speakers.log")
         await self._ends.enter_async_context(Fleet(self.stage.hub_url, devices, log, self.options, (self.stage.pin,)))
-        wanted = sum(self.options.character(name) != "offline" for name, _ in devices)
+        wanted = sum(self.options.character(one.name) != "offline" for one in devices)
         await self.until(lambda: self._devices_online(wanted), 60, "the loudspeakers to connect")
 
     async def end(self) -> None:

@@ -716,5 +716,5 @@ def test_the_key_comes_from_a_file_of_its_owner_or_the_environment(
 def test_the_mark_of_a_drill_is_there_in_every_language() -> None:
     """Rule 3 knows no language without a mark."""
     assert (mark("zh"), mark("zh-CN"), mark("en-US"), mark("xx"), mark("")) == (
-        "演练。", "演练。", "This is a drill. ", "演练。", "演练。",
+        "演练。", "演练。", "DRILL. ", "演练。", "演练。",
     )  # fmt: skip

@@ -9,16 +9,14 @@ import signal
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from gateway.cli.client import DEFAULT_URL
 from gateway.cli.frame import load_settings, tell
-
-if TYPE_CHECKING:
-    from gateway.simulate.carrier import Carrier
 
 SENDER = "+15005550006"
 """The number a sample configuration sends from."""
@@ -96,12 +94,11 @@ def _at_lines(obey: Callable[[str], None]) -> None:
     threading.Thread(target=read, daemon=True).start()
 
 
-def _obey_aloud(carrier: Carrier, line: str) -> None:
+def _obey_aloud(obey: Callable[[str], None], line: str) -> None:
     from gateway.errors import ConfigError
-    from gateway.simulate.carrier import obey
 
     try:
-        obey(carrier, line)
+        obey(line)
     except ConfigError as error:
         tell(str(error))
 
@@ -133,7 +130,7 @@ def carrier(
     Example: mingluo simulate carrier --protocol cmpp30 --rate 300 --fault cut=0.01 --set late=0.1
     """
     from gateway.errors import ConfigError
-    from gateway.simulate.carrier import PORTS, PROTOCOLS, Account, Carrier, Scenario, revise, settings
+    from gateway.simulate.carrier import PORTS, PROTOCOLS, Account, Carrier, Scenario, obey, revise, settings
     from gateway.simulate.log import Log
 
     if protocol not in PROTOCOLS:
@@ -151,7 +148,7 @@ def carrier(
         names = ", ".join(server.lines)
         typer.echo(f"127.0.0.1:{listening}")
         tell(f"{protocol} carrier on 127.0.0.1:{listening} for {names}; messages in {log}")
-        _at_lines(lambda line: _obey_aloud(server, line))
+        _at_lines(lambda line: _obey_aloud(partial(obey, server), line))
 
     _until_told(start, server.stop)
 
@@ -266,30 +263,41 @@ def speakers(
         list[str] | None,
         typer.Option(metavar="KEY", help="Public key they obey: ed25519:…; default: those under MINGLUO_DATA."),
     ] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="How many of the table; default: all.")] = None,
+    fault: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=SHARE", help="Another fault; may be repeated (docs/device.md).")
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """Run loudspeakers that connect to a gateway and play; shares of faults are 0 to 1. Ctrl-C ends it.
 
-    Example: mingluo simulate speakers roster/devices.csv --offline 0.02
+    Lines on standard input: alarm NAME · speak NAME · quiet NAME.
+
+    Example: mingluo simulate speakers roster/devices.csv --count 6000 --offline 0.02 --fault replayed=0.01
     """
     from gateway.device_key import DeviceKeys
     from gateway.errors import ConfigError
+    from gateway.simulate.character import shares
     from gateway.simulate.log import Log
-    from gateway.simulate.speaker import Fleet, Options
+    from gateway.simulate.speaker import Device, Fleet, Options
 
     with devices.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(file))[:count]
     if not rows or not {"name", "key"} <= rows[0].keys():
         raise ConfigError(f"{devices}: no devices with columns name and key; mingluo sample-roster writes such a table")
+    if count is not None and len(rows) < count:
+        raise ConfigError(f"{devices}: has {len(rows)} devices; lower --count, or make a larger roster")
     pins = pin or DeviceKeys.load(load_settings().device_keys).pins
     if not pins:
         raise ConfigError("the loudspeakers have no key to pin: start the gateway once, or add --pin ed25519:…")
-    options = Options(offline, failing, silent, play_s, seed=seed)
-    fleet = Fleet(url, [(row["name"], row["key"]) for row in rows], Log(log), options, pins)
+    faults = {"offline": offline, "failing": failing, "silent": silent} | shares(fault or [])
+    found = [Device(row["name"], row["key"], row.get("village") or "") for row in rows]
+    fleet = Fleet(url, found, Log(log), Options(play_s=play_s, seed=seed, **faults), pins)
 
     async def start() -> None:
         await fleet.open()
         tell(f"{len(rows)} loudspeakers turn to {url}; what they play is in {log}")
+        _at_lines(lambda line: _obey_aloud(fleet.press, line))
 
     _until_told(start, fleet.close)
 

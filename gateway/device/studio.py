@@ -25,7 +25,7 @@ KEPT = 200
 """Files of the cache; the oldest go first."""
 FETCH_S = 20.0
 SPEAK_S = 60.0
-MARKS = {"zh": "演练。", "en": "This is a drill. "}
+MARKS = {"zh": "演练。", "en": "DRILL. "}
 SUFFIXES = {"audio/wav": ".wav", "audio/x-wav": ".wav", "audio/mpeg": ".mp3", "audio/ogg": ".ogg"}
 
 _log = get("device")

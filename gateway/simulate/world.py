@@ -19,7 +19,7 @@ import uvloop
 from gateway.simulate.log import Log
 from gateway.simulate.push import PushFaults, PushSimulator
 from gateway.simulate.sms import SmsAccount, SmsFaults, SmsReplies, SmsSimulator
-from gateway.simulate.speaker import Fleet, Options
+from gateway.simulate.speaker import Device, Fleet, Options
 
 
 class World(msgspec.Struct, frozen=True):
@@ -55,10 +55,10 @@ class Ready(msgspec.Struct, frozen=True):
     subscriptions: list[str]
 
 
-def devices_of(path: Path) -> list[tuple[str, str]]:
-    """Return name and key of every device of a roster's table."""
-    with path.open(encoding="utf-8-sig") as file:
-        return [(row["name"], row["key"]) for row in csv.DictReader(file)]
+def devices_of(path: Path) -> list[Device]:
+    """Return every device of a roster's table."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return [Device(row["name"], row["key"], row.get("village") or "") for row in csv.DictReader(file)]
 
 
 async def run(folder: Path) -> None:
