@@ -53,7 +53,7 @@ class Horn:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    async def play(self, files: Sequence[Path], volume: int, what: str) -> float:
+    async def play(self, files: Sequence[Path], volume: int, what: str) -> Sequence[float]:
         if self.broken:
             raise Broken(self.broken)
         self.heard.append((what, volume, [file.name.partition("-")[0] + ":" + content(file) for file in files]))
@@ -63,7 +63,7 @@ class Horn:
         except asyncio.CancelledError:
             self.silenced.append(what)
             raise
-        return 7.5
+        return [0.5] * (len(files) - 1) + [7.5]
 
     def ids(self) -> list[str]:
         return [what for what, _, _ in self.heard]
@@ -138,11 +138,22 @@ async def test_only_actual_and_no_drill_sounds_real(status: Any, drill: Any, aud
     )
     found = read(json.dumps(play(status=status, drill=drill, **changes)).encode())
     assert isinstance(found, Play)
-    said = [content(file) for file in await studio.files(found)]
+    made = await studio.round(found)
+    said = [content(file) for file in [*made.signals, *made.mark, made.words]]
     if status == "Actual" and drill is False:
         assert said == (["录音"] if audio else ["warning", "涨水，快走"])
     else:
         assert said == ["drill", "演练。", "录音" if audio else "涨水，快走"]
+
+
+async def test_each_repetition_of_a_drill_begins_with_the_mark_and_only_words_count_as_heard(tmp_path: Path) -> None:
+    """Who opens the window at the second sentence must not take it for real."""
+    horn = Horn()
+    async with gateway_of() as gateway, device(gateway, tmp_path, horn):
+        await gateway.tell(play(status="Exercise", drill=True, repeat=3))
+        assert (await gateway.hears(state="played"))["heard_s"] == 22.5
+    again = ["speech:演练。", "speech:涨水，快走"]
+    assert [files for _, _, files in horn.heard] == [["signal:drill", *again], again, again]
 
 
 async def test_a_stop_is_heard_within_the_same_frame(tmp_path: Path) -> None:
@@ -172,7 +183,7 @@ async def test_an_update_takes_over_and_a_higher_level_goes_first(tmp_path: Path
         await gateway.hears(state="busy", code="pre_empted", position=1)
         await gateway.hears(state="playing", position=2)
         await gateway.tell(play("update", level="orange", supersedes=["red"]), position=3)
-        await gateway.hears(state="stopped", code="superseded", position=2)
+        await gateway.hears(state="stopped", position=2)
         await gateway.hears(state="playing", position=3)
         horn.gate.set()
         await gateway.hears(state="played", position=1)
@@ -619,7 +630,7 @@ async def test_the_systems_audio_is_measured_and_killed_with_all_it_started(tmp_
 
 async def test_a_player_that_fails_or_is_not_there_is_an_amplifier_fault(tmp_path: Path) -> None:
     """Exit codes are the only ears a box has."""
-    assert await Speaker("true {file}").play([tmp_path / "a", tmp_path / "b"], 50, "a") > 0
+    assert len(await Speaker("true {file}").play([tmp_path / "a", tmp_path / "b"], 50, "a")) == 2
     with pytest.raises(Broken, match="amp_fault"):
         await Speaker("false {file}").play([tmp_path / "a"], 50, "a")
     await Speaker("true {file}", "false {volume}").play([tmp_path / "a"], 50, "a")
@@ -641,13 +652,13 @@ async def test_a_voice_that_says_nothing_is_a_fault(tmp_path: Path) -> None:
     found = read(json.dumps(play()).encode())
     assert isinstance(found, Play)
     with pytest.raises(Broken, match="no_speech"):
-        await Studio(tmp_path).files(found)
+        await Studio(tmp_path).round(found)
 
 
 async def test_a_folder_keeps_what_would_have_been_heard(tmp_path: Path) -> None:
     """An installation is proven without waking the village."""
     tone.write(tmp_path / "a.wav", tone.DRILL, note_s=0.01)
-    heard_s = await Folder(tmp_path / "out").play([tmp_path / "a.wav"], 50, "v1")
+    (heard_s,) = await Folder(tmp_path / "out").play([tmp_path / "a.wav"], 50, "v1")
     assert heard_s == pytest.approx(tone.length_s(tmp_path / "a.wav"))
     assert (tmp_path / "out" / "v1-a.wav").exists()
     lines = [json.loads(line) for line in (tmp_path / "out" / "sound.jsonl").read_text().splitlines()]

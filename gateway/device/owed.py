@@ -15,6 +15,9 @@ RESEND_S = 10.0
 KEPT_S = 86_400.0
 KEPT = 2_000
 NEVER = float("inf")
+ANSWERS = ("stopped", "hushed")
+UNHEARD = frozenset({"received", "playing", "busy"})
+"""States from which a version may still become anything."""
 
 
 class Word(msgspec.Struct):
@@ -31,9 +34,9 @@ def key_of(frame: Mapping[str, Any]) -> tuple[object, ...]:
         return "alarm", frame["alarm"]
     if "order" in frame:
         return "order", frame["order"]
-    # A hush is answered beside the play it quiets, under the same name.
-    track = "hushed" if frame.get("state") == "hushed" else ""
-    return frame.get("batch"), frame.get("position"), track
+    # A stop and a hush are answered beside the play they end, under the same name.
+    state = frame.get("state")
+    return frame.get("batch"), frame.get("position"), state if state in ANSWERS else ""
 
 
 class Owed:
@@ -57,6 +60,10 @@ class Owed:
         """Owe one more; it takes the place of an earlier word on the same command. `at`: the gateway's time."""
         key = key_of(frame)
         self._words.pop(key, None)
+        if frame.get("state") == "stopped":
+            before = self._words.get((*key[:2], ""))
+            if before is not None and before.frame["state"] in UNHEARD:
+                del self._words[*key[:2], ""]
         self._words[key] = Word(frame, at)
         if len(self._words) > KEPT:
             del self._words[next(iter(self._words))]
@@ -72,7 +79,7 @@ class Owed:
         """Let a word rest that this gateway does not expect: until the command comes again, or another connection."""
         if error.get("code") != "not_commanded":
             return
-        for state in ("", "hushed"):
+        for state in ("", *ANSWERS):
             word = self._words.get(key_of({**error, "state": state}))
             if word is not None:
                 word.next_s = NEVER

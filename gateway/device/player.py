@@ -20,14 +20,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gateway.device.command import AnyOrder, Clock, Hush, Key, Play, Stop
-from gateway.device.owed import RESEND_S, Owed
+from gateway.device.owed import RESEND_S, UNHEARD, Owed
 from gateway.device.reckoning import DAY_S, Reckoning
 from gateway.device.record import Announcement, Done, Memory, Name, Turn
 
 ORDERS = 1_000
 NAMES = 64
-UNHEARD = frozenset({"received", "playing", "busy"})
-"""States from which a version may still become anything."""
 
 
 class Player:
@@ -86,8 +84,8 @@ class Player:
                 self._play(command, name, now, until, signed)
             case Stop():
                 self._void[command.id] = until
-                self._end(lambda one: one.play.id == command.id, "", now)
-                self._answer(command.id, name, "stopped", now)
+                self._end(lambda one: one.play.id == command.id, now)
+                self.owed.add(_receipt(command.id, name, "stopped", ""), self.reckoning.at(now))
             case Hush():
                 self._hushed[command.id] = until
                 self._hush(command.id, name, now)
@@ -135,18 +133,18 @@ class Player:
         if not replaced:
             return
         (self._void if play.real else self._void_drills).update(dict.fromkeys(replaced, until))
-        self._end(lambda one: one.play.id in replaced and self._is_void(one.play), "superseded", now)
+        self._end(lambda one: one.play.id in replaced and self._is_void(one.play), now)
 
     def _is_void(self, play: Play) -> bool:
         return play.id in self._void or (not play.real and play.id in self._void_drills)
 
-    def _end(self, concerned: Callable[[Announcement], bool], code: str, now: float) -> None:
+    def _end(self, concerned: Callable[[Announcement], bool], now: float) -> None:
         """Fall silent and drop; what was played stays played."""
         for one in filter(concerned, list(self._known.values())):
             if self.turn is not None and self.turn.announcement is one:
                 self.turn = None
             if one.state in UNHEARD:
-                self._set(one, "stopped", code, now, over=True)
+                self._set(one, "stopped", "", now)
             one.due = None
 
     def _hush(self, id_: str, name: Name, now: float) -> None:
@@ -158,14 +156,6 @@ class Player:
                 if one.state not in UNHEARD and not sounds:
                     one.due = None
         self.owed.add(_receipt(id_, name, "hushed", ""), self.reckoning.at(now))
-
-    def _answer(self, id_: str, name: Name, otherwise: str, now: float) -> None:
-        """Say under this name how every version with this id stands; `otherwise` where there is none."""
-        found = [one for one in self._known.values() if one.play.id == id_]
-        for one in found:
-            self._tell(one, [name], now)
-        if not found:
-            self.owed.add(_receipt(id_, name, otherwise, ""), self.reckoning.at(now))
 
     # -- orders ------------------------------------------------------------------------------------------------------
 

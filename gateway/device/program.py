@@ -355,13 +355,9 @@ class Program:
 
     def alarm(self, id_: str) -> None:
         """Report that the village has sounded its own alarm."""
-        now = self._parts.monotonic()
-        at = (
-            datetime.fromtimestamp(self.player.reckoning.at(now), UTC)
-            if self.player.reckoning.sure
-            else datetime.now(UTC)
-        )
-        self.player.alarm(id_, at.isoformat(timespec="seconds"), now)
+        # By the device's own clock: the gateway knows how wrong that is.
+        at = datetime.now(UTC)
+        self.player.alarm(id_, at.isoformat(timespec="seconds"), self._parts.monotonic())
         self._after()
         _log.info("alarm", alarm=id_)
 
@@ -403,11 +399,13 @@ class Program:
 
     async def _repeat(self, turn: Turn) -> None:
         play, now = turn.announcement.play, self._parts.monotonic
-        files = await self._parts.studio.files(play)
+        round_ = await self._parts.studio.round(play)
+        files, before = [*round_.signals, *round_.mark, round_.words], len(round_.signals) + len(round_.mark)
         while self.player.turn is turn:
             volume = self._policy.loudness(play, self.player.reckoning.at(now()))
             self.player.started(turn, now())
             self._after()
             heard_s = await self._parts.output.play(files, volume, play.id)
             self._faults -= SOUND_FAULTS
-            self.player.spoken(turn, heard_s, now())
+            self.player.spoken(turn, sum(heard_s[before:]), now())
+            files, before = [*round_.mark, round_.words], len(round_.mark)

@@ -11,6 +11,7 @@ import os
 import shlex
 import shutil
 import signal
+from asyncio.subprocess import Process
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,8 +38,8 @@ class Broken(MingluoError):
 class Output(Protocol):
     """Where sound goes."""
 
-    async def play(self, files: Sequence[Path], volume: int, what: str) -> float:
-        """Play files one after the other; return the seconds that were heard. `what` names the version, for a log.
+    async def play(self, files: Sequence[Path], volume: int, what: str) -> Sequence[float]:
+        """Play files one after the other; return the seconds that were heard of each. `what`: the version, for a log.
 
         Raises:
             Broken: not all of it was heard.
@@ -55,17 +56,19 @@ class Speaker:
         self._command = arguments(command, FILE, "play_with")
         self._volume = arguments(volume_command, "{volume}", "volume_with") if volume_command else []
 
-    async def play(self, files: Sequence[Path], volume: int, what: str) -> float:
+    async def play(self, files: Sequence[Path], volume: int, what: str) -> Sequence[float]:
         """Play the files by the command, and measure how long it takes."""
         loop = asyncio.get_running_loop()
         if self._volume:
             # A mixer that does not answer costs loudness, never the warning.
             with contextlib.suppress(Broken):
                 await run([part.replace("{volume}", str(volume)) for part in self._volume], "volume_fault", limit_s=5.0)
-        since = loop.time()
+        heard_s = []
         for file in files:
+            since = loop.time()
             await run([part.replace(FILE, str(file)) for part in self._command], "amp_fault")
-        return loop.time() - since
+            heard_s.append(loop.time() - since)
+        return heard_s
 
 
 class Folder:
@@ -78,9 +81,9 @@ class Folder:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
 
-    async def play(self, files: Sequence[Path], volume: int, what: str) -> float:
+    async def play(self, files: Sequence[Path], volume: int, what: str) -> Sequence[float]:
         """Keep the files, and wait as long as they sound."""
-        names, heard_s = [], 0.0
+        names, heard_s = [], []
         for file in files:
             name = f"{what}-{file.name}"
             with contextlib.suppress(FileExistsError):
@@ -88,11 +91,11 @@ class Folder:
                     file, self._folder / name
                 )
             names.append(name)
-            heard_s += tone.length_s(file) or 0.0
+            heard_s.append(tone.length_s(file) or 0.0)
         self._log("sound", what, files=names, volume=volume)
         how = "silenced"
         try:
-            await asyncio.sleep(heard_s)
+            await asyncio.sleep(sum(heard_s))
             how = "end"
         finally:
             self._log(how, what)
@@ -131,25 +134,31 @@ async def run(command: Sequence[str], code: str, text: str = "", limit_s: float 
     Raises:
         Broken: with `code`; it could not be started, failed, or took too long.
     """
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    except OSError:
-        raise Broken(code) from None
+    started = asyncio.ensure_future(_start(command))
     try:
         async with asyncio.timeout(limit_s):
+            process = await asyncio.shield(started)  # cancelled in the middle of it, it would leave its children behind
             await process.communicate(text.encode())
-    except (TimeoutError, ConnectionError):
+    except (TimeoutError, OSError):
         raise Broken(code) from None
     finally:
+        await _end(started)
+    if process.returncode:
+        raise Broken(code)
+
+
+async def _start(command: Sequence[str]) -> Process:
+    quiet = asyncio.subprocess.DEVNULL
+    return await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True
+    )
+
+
+async def _end(started: asyncio.Future[Process]) -> None:
+    """Kill a process and its group, if it runs; if it is just being started, as soon as it does."""
+    with contextlib.suppress(OSError):  # it could not be started: its caller knows
+        process = await started
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
-    if process.returncode:
-        raise Broken(code)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
@@ -36,6 +36,14 @@ def mark(language: str) -> str:
     return MARKS.get(language[:2].lower(), MARKS["zh"])
 
 
+class Round(NamedTuple):
+    """What a round consists of: signals once, then as often as it is repeated the drill mark, if any, and the words."""
+
+    signals: list[Path]
+    mark: list[Path]
+    words: Path
+
+
 class Studio:
     """Files of one device, in a folder of its own. `speak_with`: a command that reads a text and writes `{file}`."""
 
@@ -50,29 +58,30 @@ class Studio:
         """Whether it can speak a text by itself."""
         return bool(self._command)
 
-    async def files(self, play: Play) -> list[Path]:
-        """Return what one repetition consists of, ready to be played.
+    async def round(self, play: Play) -> Round:
+        """Return what a round consists of, ready to be played.
 
         Raises:
             Broken: it cannot be made.
         """
-        signals = [] if play.real else [await self.signal(tone.DRILL), *await self._mark(play.language)]
         if play.audio is not None:
             try:
-                return [*signals, await self.fetch(play.audio)]
+                words = await self.fetch(play.audio)
             except Broken as broken:
                 if not self.speech:
                     raise
                 _log.warning("speaks_itself", code=broken.code)
-        if not self.speech:
-            raise Broken("no_speech")
-        if play.real:
-            signals = [await self.signal(tone.ALL_CLEAR if play.tone == tone.ALL_CLEAR else tone.REAL)]
-        return [*signals, await self.speak(play.text)]
+            else:  # the gateway's recordings begin with a signal of their own
+                return Round([], [], words) if play.real else await self._drill(play, words)
+        words = await self.speak(play.text)
+        if not play.real:
+            return await self._drill(play, words)
+        return Round([await self.signal(tone.ALL_CLEAR if play.tone == tone.ALL_CLEAR else tone.REAL)], [], words)
 
-    async def _mark(self, language: str) -> Sequence[Path]:
-        """Return the spoken mark; where the device cannot speak, its signal alone must do, and the recording has it."""
-        return [await self.speak(mark(language))] if self.speech else []
+    async def _drill(self, play: Play, words: Path) -> Round:
+        """Put the drill's signal and mark in front. A device that cannot speak has but the mark in the recording."""
+        said = [await self.speak(mark(play.language))] if self.speech else []
+        return Round([await self.signal(tone.DRILL)], said, words)
 
     async def signal(self, name: str) -> Path:
         """Return one of the device's own signals."""
@@ -87,8 +96,10 @@ class Studio:
         """Return a text as sound.
 
         Raises:
-            Broken: "tts_failed".
+            Broken: "no_speech", or "tts_failed".
         """
+        if not self.speech:
+            raise Broken("no_speech")
         digest = hashlib.sha256("\0".join((*self._command, text)).encode()).hexdigest()
         path = self._folder / f"speech-{digest[:32]}.wav"
         if path.exists():

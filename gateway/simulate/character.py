@@ -119,7 +119,7 @@ def spoken(play: Play) -> str:
 
 def heard_s(play: Play) -> float:
     """Return how long one repetition would take to say."""
-    return sum(letter.isalnum() for letter in spoken(play)) / LETTERS_PER_S
+    return sum(letter.isalnum() for letter in play.text) / LETTERS_PER_S
 
 
 async def recording_of(play: Play) -> tuple[str, float]:
