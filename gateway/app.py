@@ -40,6 +40,8 @@ from gateway.device_key import FIX, DeviceKeys, create
 from gateway.directory.people import SqlDirectory
 from gateway.directory.vault import Vault
 from gateway.errors import ConfigError
+from gateway.fleet import EVERY_S as FLEET_S
+from gateway.fleet import Fleet
 from gateway.gate import Gate
 from gateway.gauge import Gauges
 from gateway.hub import Hub
@@ -378,6 +380,8 @@ class App:
             silence = Silence(self.store.database, self.clock, waits)
             self._run("silence", forever(silence.work, EVERY_S, self.clock))
             self._run("seal", forever(lifecycle.seal, SEAL_S, self.clock))
+            fleet = Fleet(self.store, lambda: self.core.policy, self.clock)
+            self._run("fleet", forever(fleet.work, FLEET_S, self.clock))
             gauges = self._gauges()
             self._run("gauges", forever(gauges.work, GAUGES_S, self.clock))
             self._run("villages", forever(gauges.villages, VILLAGES_S, self.clock))

@@ -20,6 +20,7 @@ from gateway import log, metrics
 from gateway.channel import Link, Play, Sockets
 from gateway.errors import ChannelError, StoreDown
 from gateway.model import Batch, DeviceEvent, Message, Receipt, Report, State
+from gateway.order import Orders
 from gateway.ports import Clock
 from gateway.sender import Composer
 from gateway.store import Store
@@ -55,6 +56,7 @@ class Hub:
         self._messages: dict[tuple[str, bool], Message] = {}
         self._broken: dict[tuple[str, bool], float] = {}  # batches that could not be composed, and when
         self._since = clock.now()
+        self._orders = Orders(channel, store, link, clock)
         self._timed: set[str] = set()
 
     def wake(self) -> None:
@@ -64,6 +66,7 @@ class Hub:
     def on_device(self, event: DeviceEvent) -> None:
         """Forget what was written on a connection that ended."""
         self._written.pop(event.device, None)
+        self._orders.forget(event.device)
 
     async def run(self) -> None:
         """Work for ever."""
@@ -71,6 +74,7 @@ class Hub:
             self._woken.clear()
             try:
                 await self.round()
+                await self._orders.round()
             except StoreDown:
                 _log.warning("store_down")
             except Exception:

@@ -52,6 +52,7 @@ outbox_age_seconds = _gauge("outbox_age_seconds", "Age of the oldest unfinished 
 devices_online = _gauge("devices_online", "Loudspeakers connected to this process", "channel")
 villages = _gauge("villages", "Villages of live actual warnings by state", "state")
 channel_down = _gauge("channel_down", "1 while a channel's carrier serves nobody of this process", "channel")
+speaker_orders = _counter("speaker_orders_total", "Orders to loudspeakers that were settled", "outcome")
 alarms = _counter("alarms_total", "Duty-room alarms raised", "kind")
 broker_up = _gauge("broker_up", "1 while the broker answers for its queues", "broker")
 store_up = _gauge("store_up", "1 while the database answers; 0: nothing can be taken in", "store")
@@ -92,6 +93,8 @@ def begin(channels: Collection[str]) -> None:
         alarms.labels(kind)
     for meaning in MEANINGS:
         replies.labels(meaning)
+    for outcome in ("done", "failed", "expired"):
+        speaker_orders.labels(outcome)
     for outcome in OUTCOMES:
         alerts.labels(outcome)
     for lane in Lane:

@@ -20,7 +20,7 @@ from typing import Protocol
 from gateway import log, metrics
 from gateway.channel import Event
 from gateway.errors import Refused
-from gateway.model import DeviceEvent, Job, Progress, Record, Reply, Report, State, Status, Target
+from gateway.model import DeviceEvent, Job, OrderReceipt, Progress, Record, Reply, Report, State, Status, Target
 from gateway.ports import Clock, Directory, Place
 from gateway.reply import LONGEST, Meaning, Reading, read
 from gateway.standing import Standing
@@ -97,6 +97,10 @@ class Receipts:
         if played := [one for one in reports if one.state is State.PLAYED and one.batch]:
             await self._played(played)
         await self._devices(devices)
+        if orders := [event for event in events if isinstance(event, OrderReceipt)]:
+            await self._store.orders.settle(orders)
+            for one in orders:
+                metrics.speaker_orders.labels("done" if one.done else "failed").inc()
 
     async def _replied(self, replies: Sequence[Reply]) -> None:
         """Read replies and write them with what they change; one that is known changes nothing, whatever came since."""

@@ -16,6 +16,7 @@ from gateway.store.listing import Listing
 from gateway.store.minute import SqlMinutes
 from gateway.store.national import SqlNational
 from gateway.store.obligation import SqlObligations
+from gateway.store.order import SqlOrders
 from gateway.store.outbox import SqlOutbox
 from gateway.store.progress import SqlProgress
 from gateway.store.regime import SqlRegimes
@@ -39,6 +40,7 @@ class Store:
         self.leases = Leases(database, clock)
         self.commands = Commands(database, clock)
         self.devices = SqlDevices(database, clock)
+        self.orders = SqlOrders(database, clock)
         self.listing = Listing(database)
         self.answers = Answers(database, clock)
         self.audit = AuditChain(database)

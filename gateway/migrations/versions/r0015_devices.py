@@ -3,8 +3,9 @@
 `device_state` has a row per device that was ever heard of; `holder` is the process that holds its connection. `seen_at`
 is when it last said anything, `since` when it came or went, `told_at` when it last told its condition; `skew_ms` is its
 clock minus ours, `faults` a list as JSON. `volume_policy` names the volume policy it was last ordered to keep.
-`device_order`: one order may go to many devices, so its key is both; `state` is open, done, failed, expired or
-superseded. `village_alarm` is named by device and the device's own number of it; its obligation has its id.
+An id of
+`device_order` is that of the request, which may be for many devices, and a number; `state` is open, done, failed,
+expired or superseded. `village_alarm` is named by device and the device's own number of it; its obligation has its id.
 """
 
 from alembic import op
@@ -23,9 +24,8 @@ INSERT INTO device_state (device, online, holder, seen_at, since)
 ALTER TABLE device DROP COLUMN online;
 ALTER TABLE device DROP COLUMN seen_at;
 CREATE TABLE device_order (
-  id TEXT NOT NULL, device BIGINT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL, actor TEXT NOT NULL,
-  at BIGINT NOT NULL, expires BIGINT NOT NULL, state TEXT NOT NULL, code TEXT NOT NULL, settled_at BIGINT,
-  PRIMARY KEY (id, device));
+  id TEXT PRIMARY KEY, device BIGINT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL, actor TEXT NOT NULL,
+  at BIGINT NOT NULL, expires BIGINT NOT NULL, state TEXT NOT NULL, code TEXT NOT NULL, settled_at BIGINT);
 CREATE INDEX device_order_open ON device_order (device) WHERE state = 'open';
 CREATE INDEX device_order_device ON device_order (device, at);
 CREATE TABLE village_alarm (
