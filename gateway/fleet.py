@@ -1,8 +1,8 @@
-"""What the gateway orders of loudspeakers by itself, as the policy says; and what became of too old orders.
+"""What the gateway orders of loudspeakers by itself, as the policy says; and what became of orders that are too old.
 
 Called by the scheduler. The volume policy goes once to every device that is there, and again when it changes; a clock
-that is wrong is set, at most once an hour. In steps of `STEP`, so that a fleet that is ordered something leaves the hubs
-free for a warning.
+that is wrong is set, at most once an hour. In steps of `STEP`: a fleet that is ordered something must not keep the hubs
+from a warning.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ class Fleet:
     def _volumes(self, tx: Tx, body: str) -> None:
         rows = tx.all(f"SELECT s.device {_PRESENT} AND s.volume_policy <> :body LIMIT :step", body=body, step=STEP)
         devices = sorted(device for (device,) in rows)
+        if not devices:
+            return
         self._order(tx, devices, "volume", body)
         tx.send("UPDATE device_state SET volume_policy = :body WHERE device IN :*devices", body=body, devices=devices)
 

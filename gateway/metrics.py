@@ -53,6 +53,7 @@ devices_online = _gauge("devices_online", "Loudspeakers connected to this proces
 villages = _gauge("villages", "Villages of live actual warnings by state", "state")
 channel_down = _gauge("channel_down", "1 while a channel's carrier serves nobody of this process", "channel")
 speaker_orders = _counter("speaker_orders_total", "Orders to loudspeakers that were settled", "outcome")
+village_alarms = _counter("village_alarms_total", "Alarms that villages have sounded by themselves")
 alarms = _counter("alarms_total", "Duty-room alarms raised", "kind")
 broker_up = _gauge("broker_up", "1 while the broker answers for its queues", "broker")
 store_up = _gauge("store_up", "1 while the database answers; 0: nothing can be taken in", "store")
@@ -78,6 +79,7 @@ ALARMS = (
     "speech",
     "step_failed",
     "timer_failed",
+    "village_alarm",
 )
 ROUTES = ("drill", "emergency", "green", "normal")
 MEANINGS = ("heard", "away", "support", "opt_out", "other")

@@ -9,6 +9,7 @@
 | emergency_review | an emergency regime: its review form (D8) | filed |
 | deputy | an official who has heard but is not at post: the deputy is to be called (D15) | done |
 | incident | a reply that needs support or reports danger 险情 (D16) | issue, village_alarm, refer, unfounded |
+| village_alarm | a village that has sounded its own alarm (D13) | issue, refer, noted, unfounded |
 
 From its due time on it rings until somebody has answered, or the alert it belongs to is over. Unanswered ones stand
 in the daily report. A further official who is away opens `deputy` again.
@@ -16,7 +17,7 @@ in the daily report. A further official who is away opens `deputy` again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -33,6 +34,8 @@ from gateway.store.obligation import ENDS_WITH_ALERT
 
 REPEAT = timedelta(minutes=5)
 AT_ONCE = timedelta(minutes=1)  # somebody waits for it in the rain
+SOMEWHERE = frozenset({"incident", "village_alarm"})
+"""Kinds that belong to a place and to no alert."""
 OTHERS = frozenset({"review", "countersign"})
 """Kinds that the writer of the alert does not answer."""
 
@@ -56,6 +59,7 @@ RULES: Mapping[str, Rule] = {
     "emergency_review": Rule(frozenset({"signer"}), ("filed",), remark=True),
     "deputy": Rule(WRITERS | {"clerk"}, ("done",), every=AT_ONCE),
     "incident": Rule(WRITERS | {"clerk"}, ("issue", "village_alarm", "refer", "unfounded"), remark=True, every=AT_ONCE),
+    "village_alarm": Rule(WRITERS | {"clerk"}, ("issue", "refer", "noted", "unfounded"), remark=True, every=AT_ONCE),
 }
 
 
@@ -90,11 +94,10 @@ class Obligations:
             raise Refused(409, "answered", "somebody has answered it already")
 
     async def _entitled(self, alert: str, kind: str, principal: Principal) -> None:
-        """Refuse who may not answer: an incident is answered by those of its area, all else by the issuing body."""
+        """Refuse who may not answer: what happens somewhere, by those of its area, all else by the issuing body."""
         mine = self._policy().issuer(principal.issuer)
-        if kind == "incident":
-            found = await self._store.replies.get(alert)
-            if found is None or mine is None or not found.within(mine.areas):
+        if kind in SOMEWHERE:
+            if mine is None or not await happens_within(self._store, alert, kind, mine.areas):
                 raise Refused(403, "not_entitled", "only people of the area it happens in decide on it")
             return
         issuer, writer = await self._owner(alert)
@@ -122,7 +125,7 @@ class Obligations:
         now = self._clock.now()
         if found.due > now:
             return found.due
-        metrics.alarms.labels("incident" if kind == "incident" else "obligation").inc()
+        metrics.alarms.labels(kind if kind in SOMEWHERE else "obligation").inc()
         _log.critical("obligation_due", alert=alert, kind=kind, answers=RULES[kind].answers)
         return now + RULES[kind].every
 
@@ -131,3 +134,12 @@ class Obligations:
             return False
         row = await self._store.outbox.alert(found.alert)
         return row is None or row.standing != Standing.ACTIVE
+
+
+async def happens_within(store: Store, name: str, kind: str, areas: Sequence[str]) -> bool:
+    """Whether an incident or a village alarm is of a place below one of these codes."""
+    if kind == "incident":
+        found = await store.replies.get(name)
+        return found is not None and found.within(areas)
+    sounded = await store.sounded.get(name)
+    return sounded is not None and sounded.village.startswith(tuple(areas))

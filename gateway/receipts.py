@@ -122,6 +122,8 @@ class Receipts:
         if not events:
             return
         await self._store.devices.fold(events)
+        if alarms := [event for event in events if event.kind == "alarm"]:
+            await self._store.sounded.keep(alarms)
         for event in events:
             if event.kind in CAME_OR_WENT:
                 self._on_device(event)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -166,6 +167,19 @@ async def roster(core: Core, database: Database) -> None:
         tx.copy("place", ("township", "audience", "village", "person", "role", "since", "until"), places)
 
     await database.write(operation)
+
+
+async def install(desk: Desk, *names: str, township: str = JIALOU) -> list[int]:
+    """Put loudspeakers into a township's first village; return their ids."""
+    village = REGIONS.villages(township)[0].code
+    ids = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big") for name in names]
+    rows = [
+        (one, name, village, village[:9], village[:6], "", "service", "loudspeaker_ws")
+        for one, name in zip(ids, names, strict=True)
+    ]
+    columns = ("id", "name", "village", "township", "county", "key_hash", "standing", "channel")
+    await desk.database.write(lambda tx: tx.copy("device", columns, rows))
+    return ids
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ import pytest
 import requests
 import schemathesis
 from aiohttp import web
-from api_support import ADMIN, CLERK, ISSUER, PHONES, SIGNER, VIEWER, Desk, opened  # fmt: skip
+from api_support import ADMIN, CLERK, ISSUER, PHONES, SIGNER, VIEWER, Desk, install, opened  # fmt: skip
 from manual_clock import ManualClock
 from pydantic import BaseModel
 
@@ -188,6 +188,10 @@ def good(operation: str, desk: Desk) -> Ask:
         "halt": Ask(ADMIN, {"scope": "411726", "on": True}),
         "matchNationalNumber": Ask(CLERK, {"number": NUMBER}),
         "reconcileNational": Ask(CLERK, {"day": "2026-07-20", "alerts": []}),
+        "orderVolume": Ask(CLERK, {"speakers": ["dl-1"], "volume": 70}, needs="speaker"),
+        "orderSelfTest": Ask(CLERK, {"speakers": ["dl-1"]}, needs="speaker"),
+        "orderClock": Ask(CLERK, {"speakers": ["dl-1"]}, needs="speaker"),
+        "orderConfig": Ask(ADMIN, {"speakers": ["dl-1"], "values": {"led": False}}, needs="speaker"),
         "getHistory": Ask(CLERK, {"person": str(desk.people[0])}),
         "optOut": Ask(CLERK, {"phone": PHONES[1]}),
         "erasePerson": Ask(ADMIN, {"phone": PHONES[1]}),
@@ -256,6 +260,8 @@ async def reply(desk: Desk) -> str:
 
 async def ready(desk: Desk, endpoint: Endpoint) -> str:
     """Return an alert (or regime) on which the good request works."""
+    if good(endpoint.operation, desk).needs == "speaker":
+        await install(desk, "dl-1")
     if "{id}" not in endpoint.path:
         return NOBODY
     makers = {"draft": draft, "repetition": repetition, "joint": joint, "regime": regime, "reply": reply}

@@ -25,7 +25,7 @@ from gateway.api.told import taken
 from gateway.errors import Refused
 from gateway.intake import actor
 from gateway.model import Obligation, Record
-from gateway.obligation import RULES
+from gateway.obligation import RULES, SOMEWHERE, happens_within
 from gateway.ports import AlertRow
 from gateway.standing import Standing
 from gateway.store.obligation import ENDS_WITH_ALERT
@@ -51,9 +51,8 @@ async def _mine(call: Call, one: Obligation, row: AlertRow | None) -> bool:
     if row is not None:
         return bool(sees(call.core, call.principal, row))
     areas = areas_of(call.core, call.principal)
-    if one.kind == "incident":
-        found = await call.core.store.replies.get(one.alert)
-        return found is not None and found.within(areas)
+    if one.kind in SOMEWHERE:
+        return await happens_within(call.core.store, one.alert, one.kind, areas)
     regime = await call.core.store.regimes.get(one.alert)
     return regime is not None and any(regime.area.startswith(area) or area.startswith(regime.area) for area in areas)
 

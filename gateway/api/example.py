@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from gateway import cap
 from gateway.api import duty_shape as duty
 from gateway.api import national, person, reply, right, shape
+from gateway.api import speaker_shape as speaker
 from gateway.api.problem import TYPES, Problem
 from gateway.preview import Preview
 from gateway.report import Status
@@ -57,6 +58,15 @@ _TIMING: dict[str, Any] = {
 }  # fmt: skip
 _GAP: dict[str, Any] = {"code": "411726204201", "name": "泌阳县铜山乡彭庄村", "state": "gap"}
 _PLACE: dict[str, Any] = {"code": "411726204201", "name": "泌阳县铜山乡彭庄村"}
+_SPEAKER: dict[str, Any] = {
+    "name": "dl-411726204201-1", "village": _PLACE, "condition": "working", "online": True, "seen_at": AT,
+    "since": "2026-07-19T22:10:00Z", "firmware": "2.1.0", "volume": 70, "power": "mains", "battery": 100,
+    "clock_skew_s": 0.4, "faults": [], "told_at": AT, "drilled_at": "2026-06-01T02:00:12Z",
+    "tested_at": "2026-07-15T02:00:02Z", "played_at": "2026-06-01T02:00:12Z",
+}  # fmt: skip
+_MUTE: dict[str, Any] = {
+    "village": _PLACE, "condition": "offline", "speakers": 2, "seen_at": "2026-07-18T11:02:00Z", "faults": [],
+}  # fmt: skip
 _CALL: dict[str, Any] = {
     "name": "王某", "post": "带班领导", "number": "0396-0000000", "at": "2026-07-20T14:05:00+08:00", "witness": "李某",
 }  # fmt: skip
@@ -227,6 +237,38 @@ EXAMPLES: dict[type[BaseModel], Any] = {
         "matched": [{"id": ALERT, "national_number": NUMBER, "sender": "411726-qxj@mingluo.example",
                      "identifier": "41172641600000_20260720135800", "title": "泌阳县气象台发布暴雨红色预警",
                      "sent": "2026-07-20T05:58:00Z"}],
+    },
+    speaker.SpeakersPage: {"speakers": [_SPEAKER], "next": "411726204201/dl-411726204201-1"},
+    speaker.MuteOut: {
+        "at": AT, "offline_min": 15, "untested_days": 90, "speakers": 5812,
+        "villages": {"none": 3, "offline": 12, "faulty": 1, "untested": 40, "working": 2850},
+        "townships": [{"township": {"code": "411726204", "name": "泌阳县铜山乡"},
+                       "villages": {"none": 0, "offline": 1, "faulty": 0, "untested": 2, "working": 15}}],
+        "mute": [_MUTE], "untested": [_MUTE | {"condition": "untested"}],
+    },
+    speaker.OrdersOut: {
+        "orders": [{
+            "id": "7d1f0c2ad47e93c8a6d0.0", "speaker": "dl-411726204201-1", "village": _PLACE, "kind": "self_test",
+            "values": {"audible": False}, "by": "411726-qxj/泌阳值班员", "at": AT, "expires": "2026-07-21T06:00:00Z",
+            "state": "done", "code": "", "settled_at": "2026-07-20T06:00:04Z",
+        }],
+    },
+    speaker.VolumeIn: {
+        "area": "411726204", "volume": 70, "night": {"from": "22:00", "until": "06:00", "volume": 40},
+        "floor": {"red": 90},
+    },
+    speaker.SelfTestIn: {"speakers": ["dl-411726204201-1"], "audible": False},
+    speaker.ConfigIn: {"speakers": ["dl-411726204201-1"], "values": {"led": False}},
+    speaker.ClockIn: {"speakers": ["dl-411726204201-1"]},
+    speaker.OrderedOut: {
+        "id": "7d1f0c2ad47e93c8a6d0", "kind": "self_test", "speakers": 1, "expires": "2026-07-21T06:00:00Z",
+    },
+    speaker.VillageAlarmsOut: {
+        "alarms": [{
+            "id": "2c9d4e6f21c87a5530fd", "at": AT, "told_at": "2026-07-20T05:59:58Z", "speaker": "dl-411726204201-1",
+            "village": _PLACE, "answers": ["issue", "refer", "noted", "unfounded"], "decided_at": None, "by": "",
+            "decision": "", "reason": "",
+        }],
     },
     Problem: {
         "type": f"{TYPES}outside_authority", "title": "Forbidden", "status": 403,

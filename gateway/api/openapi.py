@@ -41,6 +41,7 @@ TAGS = {
     "decisions": "Drafts, and what people decide on an alert",
     "duty": "What the duty room owes, replies and incidents, the emergency regime, and sealed codes",
     "people": "What the people in the rosters ask for",
+    "speakers": "Loudspeakers: their state, orders to them, and villages that would hear nothing",
     "national": "The national platform (国突): the day's reconciliation",
     "audit": "The hash chain of decisions",
     "gateway": "The gateway itself",

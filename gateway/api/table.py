@@ -37,6 +37,7 @@ from gateway.api.shape import (
     Texts,
     VerifyQuery,
 )
+from gateway.api.speaker import SPEAKERS
 from gateway.policy.table import WRITERS
 from gateway.preview import Preview
 from gateway.report import Status
@@ -64,6 +65,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *NATIONAL,
     *HISTORY,
     *RIGHTS,
+    *SPEAKERS,
     Endpoint(
         "POST", "/v1/alerts", "submitAlert",
         "Issue a warning: CAP 1.2, JSON, or the national dialect (application/xml). 202 means that it is durable and "

@@ -22,6 +22,7 @@ from gateway.store.progress import SqlProgress
 from gateway.store.regime import SqlRegimes
 from gateway.store.reply import SqlReplies
 from gateway.store.seal import SqlSeals
+from gateway.store.sounded import SqlSounded
 from gateway.store.stuck import Stuck
 from gateway.store.timer import SqlTimers
 
@@ -41,6 +42,7 @@ class Store:
         self.commands = Commands(database, clock)
         self.devices = SqlDevices(database, clock)
         self.orders = SqlOrders(database, clock)
+        self.sounded = SqlSounded(database, clock)
         self.listing = Listing(database)
         self.answers = Answers(database, clock)
         self.audit = AuditChain(database)

@@ -1,0 +1,102 @@
+"""Alarms that villages have sounded by themselves, from the button at the loudspeaker (D13).
+
+Each is kept once, by device and the device's own number of it, however often it is told. The first one of a device
+rings in the duty room until somebody has decided; further ones of the same device meanwhile ring no second bell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from gateway import metrics
+from gateway.database import Database, Row, Tx, micros, moment
+from gateway.model import DeviceEvent, Record
+from gateway.ports import Clock
+from gateway.store import audit
+from gateway.store.obligation import open_
+
+KIND = "village_alarm"  # of its obligation
+PATIENCE_S = 5.0
+SHOWN = (
+    "SELECT v.id, d.name, v.village, v.at, v.came_at FROM village_alarm v JOIN device d ON d.id = v.device"
+)  # fmt: skip
+
+
+class Sounded(NamedTuple):
+    """A village alarm. `told_at` is the device's own time of it, `at` when we heard."""
+
+    id: str
+    speaker: str
+    village: str
+    told_at: datetime
+    at: datetime
+
+
+class SqlSounded:
+    """The facet for village alarms."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def keep(self, events: Sequence[DeviceEvent]) -> int:
+        """Write alarms; return how many were new.
+
+        Raises:
+            StoreDown: not written; the device tells it again.
+        """
+        now = self._clock.now()
+        new = await self._database.write(lambda tx: sum(_keep(tx, one, now) for one in events), PATIENCE_S)
+        metrics.village_alarms.inc(new)
+        return new
+
+    async def get(self, id_: str) -> Sounded | None:
+        """One alarm."""
+        return next(iter(await self._rows("WHERE v.id = :id", id=id_)), None)
+
+    async def recent(self, since: datetime, limit: int) -> list[Sounded]:
+        """Those since then and, from whenever, those nobody has decided on, newest first."""
+        return await self._rows(
+            "WHERE v.came_at >= :since OR EXISTS (SELECT 1 FROM obligation o WHERE o.alert = v.id"
+            " AND o.kind = :kind AND o.answered_at IS NULL) ORDER BY v.came_at DESC, v.id LIMIT :limit",
+            since=micros(since),
+            kind=KIND,
+            limit=limit,
+        )
+
+    async def _rows(self, tail: str, **values: object) -> list[Sounded]:
+        rows = await self._database.read(lambda tx: tx.all(f"{SHOWN} {tail}", **values))
+        return [_sounded(row) for row in rows]
+
+
+def _sounded(row: Row) -> Sounded:
+    id_, speaker, village, told_at, at = row
+    return Sounded(id_, speaker, village, moment(told_at), moment(at))
+
+
+def _keep(tx: Tx, event: DeviceEvent, now: datetime) -> int:
+    """Write one inside an operation; 0 if it is known, or of no device."""
+    id_ = hashlib.blake2b(f"{event.device}\0{event.code}".encode(), digest_size=10).hexdigest()
+    rings = tx.one(
+        "SELECT 1 FROM village_alarm v JOIN obligation o ON o.alert = v.id AND o.kind = :kind"
+        " WHERE v.device = :device AND o.answered_at IS NULL",
+        kind=KIND,
+        device=event.device,
+    )
+    added = tx.run(
+        "INSERT INTO village_alarm (id, device, code, village, at, came_at)"
+        " SELECT :id, id, :code, village, :at, :now FROM device WHERE id = :device ON CONFLICT DO NOTHING",
+        id=id_,
+        device=event.device,
+        code=event.code,
+        at=micros(event.at),
+        now=micros(now),
+    )
+    if added:
+        audit.append(tx, [Record(now, "device", KIND, id_, str(event.device))])
+        if rings is None:
+            open_(tx, id_, {KIND: now}, now)
+    return added
