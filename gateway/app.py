@@ -43,7 +43,7 @@ from gateway.errors import ConfigError
 from gateway.fleet import EVERY_S as FLEET_S
 from gateway.fleet import Fleet
 from gateway.gate import Gate
-from gateway.gauge import Gauges
+from gateway.gauge import Gauges, show_speakers
 from gateway.hub import Hub
 from gateway.intake import Intake
 from gateway.lifecycle import Lifecycle
@@ -85,6 +85,7 @@ MEMORY_S = 1.0
 GAUGES_S = 2.0
 CANCEL_AGAIN_S = 0.5
 VILLAGES_S = 5.0
+SPEAKERS_S = 30.0
 
 _log = log.get("app")
 
@@ -383,6 +384,7 @@ class App:
             fleet = Fleet(self.store, lambda: self.core.policy, self.clock)
             self._run("fleet", forever(fleet.work, FLEET_S, self.clock))
             gauges = self._gauges()
+            self._run("speakers", forever(self._show_speakers, SPEAKERS_S, self.clock))
             self._run("gauges", forever(gauges.work, GAUGES_S, self.clock))
             self._run("villages", forever(gauges.villages, VILLAGES_S, self.clock))
         for name, hub in self.hubs.items():
@@ -431,6 +433,11 @@ class App:
     def _gauges(self) -> Gauges:
         kind = "local" if self.settings.embedded else "rabbitmq"
         return Gauges(self.store, self.broker, self.core.coverage, self.clock, self._queues(), kind, self.channels)
+
+    async def _show_speakers(self) -> None:
+        places = self.core.regions.places
+        villages = [code for code, one in places.items() if one.kind == "village"]
+        await show_speakers(self.store, self.core.policy.speakers, villages)
 
     def _queues(self) -> list[str]:
         plain = [name for name, one in self.channels.items() if not isinstance(one, Sockets)]

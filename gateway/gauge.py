@@ -13,10 +13,12 @@ from collections.abc import Collection, Sequence
 from gateway import metrics
 from gateway.coverage import CoverageBook
 from gateway.errors import StoreDown
-from gateway.model import Kind, Lane, VillageState
+from gateway.model import Condition, Kind, Lane, VillageState
+from gateway.policy.table import SpeakerRules
 from gateway.ports import Broker, Clock
 from gateway.store import Store
 from gateway.store.codec import LANES
+from gateway.store.device import better
 from gateway.store.stuck import REASONS
 
 LIVE_ALERTS = 200  # more alerts at a time than any city has had
@@ -99,3 +101,19 @@ async def observe_settled(store: Store, batches: Sequence[str]) -> None:
         metrics.all_submitted_seconds.labels(pace.channel, lane).observe(pace.settled_s)
         if pace.first:
             metrics.first_submitted_seconds.labels(pace.channel, lane).observe(pace.submitted_s)
+
+
+async def show_speakers(store: Store, rules: SpeakerRules, villages: Collection[str]) -> None:
+    """Show loudspeakers by condition, and how many of the villages would hear nothing, by why."""
+    best = dict.fromkeys(villages, Condition.NONE)
+    totals = Counter[Condition]()
+    for one in await store.devices.below([""], rules):
+        totals[one.condition] += 1
+        if one.village in best:
+            best[one.village] = better(best[one.village], one.condition)
+    mute = Counter(best.values())
+    for condition in Condition:
+        if condition.mute:
+            metrics.mute_villages.labels(condition.value).set(mute[condition])
+        if condition is not Condition.NONE:
+            metrics.speakers.labels(condition.value).set(totals[condition])

@@ -125,7 +125,7 @@ class Obligations:
         now = self._clock.now()
         if found.due > now:
             return found.due
-        metrics.alarms.labels(kind if kind in SOMEWHERE else "obligation").inc()
+        metrics.alarms.labels({"incident": "incident", "village_alarm": "village_alarm"}.get(kind, "obligation")).inc()
         _log.critical("obligation_due", alert=alert, kind=kind, answers=RULES[kind].answers)
         return now + RULES[kind].every
 

@@ -25,6 +25,7 @@ COLOURS = {
     "lane": {"green": "green", "urgent": "orange", "bulk": "blue", "service": "purple"},
     "kind": {"held": "red", "held_leader": "dark-red", "account_unusable": "orange", "restored": "dark-red"},
     "outcome": {"accepted": "green", "held": "red", "refused": "orange", "duplicate": "text"},
+    "condition": {"working": "green", "untested": "yellow", "faulty": "orange", "offline": "red", "none": "dark-red"},
     "result": {"confirmed": "green", "unconfirmed": "red"},
 }  # of the values of labels that stand alone in a legend
 
@@ -146,6 +147,15 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
     ("Devices 设备", (
         Panel("Loudspeakers online 在线喇叭", "Over all hubs.", "none",
               (Query("sum by (channel) (mingluo_devices_online)", "{{channel}}"),), "stat", 6),
+        Panel("Villages without a working loudspeaker 无可用喇叭的村", "mingluo report devices names them.", "none",
+              gauge("mute_villages", "condition"), "stat", 9, red=1),
+        Panel("Village alarms, in the time shown 村级报警", "Sounded by villages themselves; mingluo speaker alarms.",
+              "none", (Query("round(sum(increase(mingluo_village_alarms_total[$__range])))", "alarms"),), "stat", 9,
+              red=1),
+        Panel("Loudspeakers by condition 喇叭状态", "Untested: no drill, self-test or broadcast for too long.", "none",
+              gauge("speakers", "condition"), width=12),
+        Panel("Orders 喇叭指令", "Volume, self-tests, settings, clocks: how they ended.", "none",
+              counted("speaker_orders", "outcome"), width=12),
         Panel("Loudspeakers over time 在线变化", "A step down is a network, a slope is power.", "none",
               (Query("sum by (channel) (mingluo_devices_online)", "{{channel}}"),), width=18),
     )),

@@ -118,7 +118,8 @@ async def test_a_township_sees_and_orders_its_own_loudspeakers_only(desk: Desk) 
 async def test_who_may_order_what(desk: Desk, what: str, token: str, status: int) -> None:
     """Who only looks orders nothing; a maker's settings are the administrator's."""
     await install(desk, FIRST)
-    body = {"volume": {"volume": 60}, "config": {"values": {"led": False}}}[what]
+    bodies: dict[str, dict[str, Any]] = {"volume": {"volume": 60}, "config": {"values": {"led": False}}}
+    body = bodies[what]
     assert (await order(desk, what, token, speakers=[FIRST], **body))[0] == status
 
 

@@ -29,6 +29,7 @@ from gateway.cli import (
     reply,
     roster,
     simulate,
+    speaker,
     speech,
 )
 from gateway.cli.frame import Root
@@ -72,6 +73,7 @@ for part in (
     history,
     reply,
     national,
+    speaker,
     installation,
     key,
     roster,

@@ -126,8 +126,8 @@ class SqlDevices:
     async def villages(self, codes: Collection[str], rules: SpeakerRules) -> dict[str, Condition]:
         """Say how well off each of these villages is."""
         found = dict.fromkeys(codes, Condition.NONE)
-        rows = await self._rows(" AND d.township IN :*townships", townships=sorted({code[:9] for code in codes}))
-        for one in _speakers(rows, rules, self._clock.now()):
+        townships = sorted({code[:9] for code in codes})
+        for one in await self._read(rules, " AND d.township IN :*townships", townships=townships):
             if one.village in found:
                 found[one.village] = better(found[one.village], one.condition)
         return found
@@ -143,16 +143,18 @@ class SqlDevices:
         if limit is not None:
             behind += " LIMIT :limit"
             values["limit"] = limit
-        rows = await self._rows(behind, village=village, name=name, **values)
-        return list(_speakers(rows, rules, self._clock.now()))
+        return await self._read(rules, behind, village=village, name=name, **values)
 
     async def named(self, names: Collection[str], rules: SpeakerRules) -> list[Speaker]:
         """Those of these loudspeakers that are in service."""
-        rows = await self._rows(" AND d.name IN :*names ORDER BY d.village, d.name", names=sorted(names))
-        return list(_speakers(rows, rules, self._clock.now()))
+        return await self._read(rules, " AND d.name IN :*names ORDER BY d.village, d.name", names=sorted(names))
 
-    async def _rows(self, tail: str, **values: Any) -> list[Row]:
-        return await self._database.read(lambda tx: tx.all(f"SELECT {COLUMNS} {STANDING}{tail}", **values))
+    async def _read(self, rules: SpeakerRules, tail: str, **values: Any) -> list[Speaker]:
+        """Read and judge them, in the reader's thread: a fleet of six thousand would hold the loop up."""
+        now = self._clock.now()
+        return await self._database.read(
+            lambda tx: list(_speakers(tx.all(f"SELECT {COLUMNS} {STANDING}{tail}", **values), rules, now))
+        )
 
 
 def better(one: Condition, other: Condition) -> Condition:
