@@ -39,7 +39,8 @@ def with_township() -> Policy:
     digest = sha256(TOWNSHIP.encode()).hexdigest()
     own = Token(sha256=digest, issuer="411726209-xzf", name="乡值班员", role="clerk", demo=True)
     tokens = POLICY.tables.tokens.model_copy(update={"token": (*POLICY.tables.tokens.token, own)})
-    return Policy(POLICY.tables.model_copy(update={"tokens": tokens}))
+    changed = Policy(POLICY.tables.model_copy(update={"tokens": tokens}))
+    return Policy.from_bytes(changed.to_bytes())  # anew: a copy keeps what was looked up in the first
 
 
 @pytest.fixture
