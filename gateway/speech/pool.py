@@ -59,22 +59,21 @@ class Pool:
         job = msgspec.json.encode(Job(order, str(out) if out else ""))
         async with self._drills if order.tone == "drill" else contextlib.nullcontext(), self._free:
             process = self._idle.pop() if self._idle else await self._start()
-            done = False
             try:
                 answer = await self._ask(process, job)
-                done = True
-            finally:  # also where the caller was cancelled: the worker is in the midst of something
-                self._idle.append(process) if done else self._kill(process)
+            except BaseException:  # also where the caller was cancelled: the worker is in the midst of something
+                await self._end(process)
+                raise
+            self._idle.append(process)
         if answer.error:
             raise SpeechFailed(answer.error)
         return answer.duration_s
 
     async def close(self) -> None:
         """End all workers."""
+        self._idle.clear()
         for process in list(self._all):
-            self._kill(process)
-            await process.wait()
-        self._all.clear()
+            await self._end(process)
 
     async def _ask(self, process: asyncio.subprocess.Process, job: bytes) -> Made:
         assert process.stdin is not None
@@ -103,11 +102,12 @@ class Pool:
         self._all.add(process)
         return process
 
-    def _kill(self, process: asyncio.subprocess.Process) -> None:
-        if process in self._idle:
-            self._idle.remove(process)
+    async def _end(self, process: asyncio.subprocess.Process) -> None:
+        """Kill a worker and its fork; wait until its pipes are closed."""
+        self._all.discard(process)
         with contextlib.suppress(ProcessLookupError):  # it has died by itself
             os.killpg(process.pid, signal.SIGKILL)
+        await process.communicate()
 
 
 def _installed(name: str) -> bool:
