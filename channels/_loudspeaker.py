@@ -40,7 +40,7 @@ COMMIT_SIZE = 256
 WAITING_PER_DEVICE = 64
 PRESENCE_KEPT = 20_000
 SUBMITTED = Receipt(State.SUBMITTED)
-AUDIO_WAIT_S = 2.0  # so long a device that cannot speak by itself waits for its audio
+AUDIO_WAIT_S = 10.0  # so long a device that cannot speak waits for its audio: a county's texts are made in about five
 ASKED = 4096
 
 
@@ -224,6 +224,8 @@ class Loudspeakers(Sockets):
         sound = link.audio(play.message, text) if audio else None
         if audio and sound is None and self._waits(play.message.alert, text, now):
             return _Head(waits=True)
+        if sound is not None:
+            repeat = 1  # the file holds the whole announcement, its text said twice
         return _Head(
             head(link.sign(payload_of(play, text, sound, at, repeat)), play.batch), span_of(text, sound, repeat)
         )

@@ -9,6 +9,7 @@ an alarm that means something else: no 853, 960 or 1050 Hz (EAS attention and we
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -43,8 +44,9 @@ def strikes(tone: str) -> Sequence[Strike]:
     ]
 
 
+@cache
 def chime(tone: str) -> Samples:
-    """Return the chime of a level ("red", "orange", "yellow", "blue") or of "drill"."""
+    """Return the chime of a level ("red", "orange", "yellow", "blue") or of "drill"; the same array each time."""
     sound = _drill() if tone == "drill" else _bell(strikes(tone))
     return sound * np.float32(LOUDEST / np.abs(sound).max())
 

@@ -8,22 +8,29 @@ bytes; and where it crashes, only the fork is gone. No word of a text leaves her
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
 import msgspec
 
 from gateway.speech.announcement import Job, Made, compose, encode
+from gateway.speech.chime import TONES, chime
 from gateway.speech.engine import RATE_HZ, Engine
 from gateway.speech.pronunciation import Pronunciation
+
+LIMIT_S = 60  # of one fork; the pool's limit is shorter
 
 
 def main() -> None:
     """Work until the input ends."""
     os.nice(10)  # sound may wait; the sockets beside it may not
     pronunciation = Pronunciation.load(Path(sys.argv[1]))
-    pronunciation.read("预热")  # loads the tables now, and not in every fork
-    import soundfile  # noqa: F401  loaded now, and not in every fork
+    # What every fork needs is there before the first one.
+    pronunciation.read("预热")
+    for tone in TONES:
+        chime(tone)
+    import soundfile  # noqa: F401  a fork finds it loaded
 
     engine = Engine()
     decode = msgspec.json.Decoder(Job).decode
@@ -39,6 +46,7 @@ def _in_fork(job: Job, engine: Engine, pronunciation: Pronunciation) -> bytes:
     child = os.fork()
     if child == 0:
         try:
+            signal.alarm(LIMIT_S)  # also where nobody is left to end it
             answer = msgspec.json.encode(_make(job, engine, pronunciation))
             os.write(outward, answer)
         finally:
