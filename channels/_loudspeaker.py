@@ -124,6 +124,7 @@ class Loudspeakers(Sockets):
     groups: ClassVar[frozenset[Group]] = frozenset({Group.LOUDSPEAKERS})
     answer_s: ClassVar[float] = 2.0
     text_limit: ClassVar[int] = 1000
+    supersedes: ClassVar[bool] = True
     Settings: ClassVar[type[ChannelSettings]] = LoudspeakerSettings
     settings: LoudspeakerSettings
 

@@ -120,7 +120,7 @@ class Cases:
         warnings = tuple(taken.findings) if taken else ()
         if parts and not any(finding.code == SHARED for finding in warnings):
             warnings += lost(alert, parts, self._regions.name)
-        planned = replace(planned, needs=needs) if needs else planned
+        planned = replace(planned, needs=needs, supersedes=tuple(sorted(ended)))
         digest, who = (taken.digest, taken.signer) if taken else ("", "")
         return Prepared(alert, issuer, route, planned, references, cut, standing, ended, warnings, digest, who)
 

@@ -207,6 +207,9 @@ class Sockets(Channel):
     The hub asks which devices this process holds, and calls `command` for what is live and unfinished.
     """
 
+    supersedes: ClassVar[bool] = False
+    """True: a play ends the versions it supersedes in the device, so that the hub need not stop them there."""
+
     @abstractmethod
     def held(self) -> Collection[int]:
         """Ids of the devices connected to this process and ready."""

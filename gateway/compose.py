@@ -52,8 +52,8 @@ class GatewayComposer:
         approval = row.alert.approval or (previous.approval if previous else "")
         return Message(
             batch.alert, batch.notice, row.alert.status, row.alert.level, batch.lane, batch.language, title, text,
-            batch.deadline, texts, again, approval, batch.township, document=row.alert.document,
-            hazard=row.alert.event_code,
+            batch.deadline, texts, again, approval, batch.township, row.plan.supersedes, batch.every_s,
+            document=row.alert.document, hazard=row.alert.event_code,
         )  # fmt: skip
 
     def _homes(self, row: AlertRow, batch: Batch) -> Sequence[str]:

@@ -363,8 +363,10 @@ class Decisions:
                 409, "reaches_nobody", "; ".join(whole.held) or "its area names no known place; issue it anew"
             )
         plan = complete(row.plan, whole, self._regions.difference) if active else whole
-        plan = replace(plan, reasons=standing_plan.reasons, held=(), needs=())
-        return completed(alert, policy), plan, stops(alert.kind, references.live)
+        ended = stops(alert.kind, references.live)
+        earlier = row.plan.supersedes if active else ()
+        plan = replace(plan, reasons=standing_plan.reasons, held=(), needs=(), supersedes=(*earlier, *sorted(ended)))
+        return completed(alert, policy), plan, ended
 
     async def _followed(self, row: AlertRow) -> tuple[References, tuple[Target, ...], bool]:
         """Return what it follows, where that was in force, and whether it lowers its level.

@@ -1,18 +1,19 @@
 """Carry out the desired state of devices: one hub per process that holds device connections.
 
-A plan step has written `play` rows; a stop has turned them into `stop`. The hub reads what is live and
-unfinished for the devices this process holds: when woken, whenever a device becomes ready, and every
-250 ms in any case. A play is taken in the store before its first byte (so a recall either settles it or stops
-it, and never misses it). What was written to a device on its present connection is not written again; a new
-connection starts afresh, and the device recognises a version it has played. A hub's death loses no
-command: the rows stand until the device's report or the alert's end.
+A plan step has written `play` rows; a stop has turned them into `stop`, a confirmation those that repeat into `hush`.
+The hub reads what is live and unfinished for the devices this process holds: when woken, whenever a device becomes
+ready, and every 250 ms in any case. A play is taken in the store before its first byte (so a recall either settles
+it or stops it, and never misses it). What was written to a device on its present connection is not written again; a
+new connection starts afresh, and the device recognises a version it has played. Where a play supersedes the version
+that ends with it, the device is told both in one frame. A hub's death loses no command: the rows stand until the
+device's report or the alert's end.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -39,6 +40,7 @@ class _Written(NamedTuple):
 
     batch: str
     stop: bool
+    hush: bool
 
 
 class Hub:
@@ -101,16 +103,42 @@ class Hub:
         due = [
             item
             for item in found.items
-            if now - self._written[item.device].get(_Written(item.batch, item.stop), 0.0) >= RESEND_S
+            if now - self._written[item.device].get(_Written(item.batch, item.stop, item.hush), 0.0) >= RESEND_S
         ]
         messages = await self._compose(due, now)
         due = [item for item in due if (item.batch, item.stop) in messages]
-        plays = [item for item in due if not item.stop]
+        return await self._carry_out(due, messages, now)
+
+    async def _carry_out(self, due: Sequence[Wanted], messages: Mapping[tuple[str, bool], Message], now: float) -> int:
+        """Take plays and write everything; a stop that a play makes needless is not written beside it."""
+        plays = [item for item in due if not item.stop and not item.hush]
         taken = await self._store.commands.take(plays) if plays else frozenset()
-        ready = [item for item in due if item.stop or item in taken]
-        if ready:
-            await self._write(ready, messages, now)
-        return len(ready)
+        replaced = self._replaced(taken, messages)
+        ready, needless = [], []
+        for item in due:
+            if item.stop and (item.device, item.alert) in replaced:
+                needless.append(item)
+            elif item.stop or item.hush or item in taken:
+                ready.append(item)
+        written = await self._write(ready, messages, now) if ready else set()
+        late = []
+        for item in needless:
+            if (item.device, replaced[item.device, item.alert]) in written:
+                # The device's receipts settle it; one that says nothing of it is told to stop after all.
+                self._written[item.device][_Written(item.batch, item.stop, item.hush)] = now
+            else:
+                late.append(item)
+        if late:
+            await self._write(late, messages, now)
+        return len(ready) + len(late)
+
+    def _replaced(
+        self, taken: Collection[Wanted], messages: Mapping[tuple[str, bool], Message]
+    ) -> dict[tuple[int, str], str]:
+        """Return what plays end in their devices by themselves: (device, version) → the version that begins."""
+        if not self._channel.supersedes:
+            return {}
+        return {(item.device, old): item.alert for item in taken for old in messages[item.batch, item.stop].supersedes}
 
     async def _compose(self, items: Sequence[Wanted], now: float) -> dict[tuple[str, bool], Message]:
         """Compose each batch once; one that cannot be composed silences no other."""
@@ -130,28 +158,34 @@ class Hub:
                 metrics.alarms.labels("cannot_compose").inc()
         return messages
 
-    async def _write(self, items: Sequence[Wanted], messages: Mapping[tuple[str, bool], Message], now: float) -> None:
+    async def _write(
+        self, items: Sequence[Wanted], messages: Mapping[tuple[str, bool], Message], now: float
+    ) -> set[tuple[int, str]]:
+        """Write commands; return the plays that were written: (device, version)."""
         plays = [
-            Play(item.batch, item.position, item.device, messages[item.batch, item.stop], item.stop) for item in items
+            Play(one.batch, one.position, one.device, messages[one.batch, one.stop], one.stop, one.hush)
+            for one in items
         ]
         receipts = await self._channel.command(plays, self._link)
         reports = []
-        played: set[str] = set()  # alerts
+        played: set[tuple[int, str]] = set()
         at = self._clock.now()
         _log_bugs(self._channel.name, receipts)
         for play, receipt in zip(plays, receipts, strict=True):
             if receipt.error is not None:
                 continue  # it is offline or stuck: its next connection brings the command up again
-            self._written[play.device][_Written(play.batch, play.stop)] = now
-            if not play.stop:
-                played.add(play.message.alert)
+            self._written[play.device][_Written(play.batch, play.stop, play.hush)] = now
+            if not play.stop and not play.hush:
+                if receipt.state is State.SUBMITTED:
+                    played.add((play.device, play.message.alert))
                 reports.append(
                     Report(self._channel.name, "", receipt.state, at, receipt.code, play.batch, play.position)
                 )
         if reports:
             await self._store.ledger.commit(reports)
             metrics.deliveries.labels(self._channel.name, State.SUBMITTED.name.lower()).inc(len(reports))
-            await self._time(played - self._timed, at)
+            await self._time({alert for _, alert in played} - self._timed, at)
+        return played
 
     async def _time(self, alerts: set[str], at: datetime) -> None:
         """Observe how long each alert took to its first device here; green only, elsewhere a person stands between.

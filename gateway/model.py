@@ -343,6 +343,8 @@ class Step:
     deadline: datetime
     fallback_of: int | None = None
     lapses: tuple[tuple[str, datetime], ...] = ()
+    every_s: int = 0
+    """Loudspeakers say it again this often, until their village has confirmed; 0: once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,6 +364,8 @@ class Plan:
     """What the versions it follows were in force for, when it was planned."""
     parts: tuple[tuple[Target, ...], ...] = ()
     """The targets of each info, where infos of one language say different things; see `gateway.telling`."""
+    supersedes: tuple[str, ...] = ()
+    """Versions that end as it starts; a loudspeaker falls silent for them as it is told the new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,6 +393,8 @@ class Batch:
     places: dict[int, tuple[str, ...]] = field(default_factory=dict)
     slice: int = 0
     """Recipients per slice, frozen with the batch; 0: desired state of devices, carried out by the hubs."""
+    every_s: int = 0
+    """As in its step."""
 
     @property
     def slices(self) -> int:

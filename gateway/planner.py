@@ -88,6 +88,7 @@ def cut(alert: str, step: Step, sequence: int, page: Page, slice_: int, road: st
         villages=tuple((village, len(list(run))) for village, run in groupby(page.villages)),
         places=dict(page.places),
         slice=slice_,
+        every_s=step.every_s,
     )
 
 

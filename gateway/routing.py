@@ -52,6 +52,7 @@ class _Draft:
     deadline: datetime
     fallback: str | None
     fallback_start: datetime
+    every_s: int
 
 
 def plan(
@@ -221,11 +222,17 @@ class _Maker:
             later = self._start(row.group, fallback, notice, later) if fallback else later
             for language in row.languages:
                 audience = Audience(where, row.group, channel, language, emergency(self.alert))
-                yield _Draft(audience, notice, self._lane(row), start, deadline, fallback, later)
+                every_s = self._every_s(row.group, notice)
+                yield _Draft(audience, notice, self._lane(row), start, deadline, fallback, later, every_s)
 
     def _start(self, group: Group, channel: str, notice: Notice, at: datetime) -> datetime:
         """Return when this goes out, quiet hours considered."""
         return self.policy.deferral(self.alert.document, self.alert.level, group, channel, notice, at) or at
+
+    def _every_s(self, group: Group, notice: Notice) -> int:
+        """Return how often loudspeakers say it again; what ends or lowers a warning is said once."""
+        repeats = group is Group.LOUDSPEAKERS and notice in (Notice.ISSUE, Notice.UPDATE)
+        return self.policy.repeat_every_s(self.alert) if repeats else 0
 
     def _lane(self, row: PlanRow) -> Lane:
         """Return the row's lane; what is not Actual never competes with what is."""
@@ -255,7 +262,7 @@ def _numbered(drafts: Sequence[_Draft], pools: Collection[str]) -> Iterator[Step
         before = tuple(dict.fromkeys(target for notice, target in past if notice is not draft.notice))
         past += [(draft.notice, target) for target in draft.audience.targets]
         own = replace(draft.audience, before=before)
-        yield Step(number, own, draft.notice, draft.lane, draft.start, draft.deadline)
+        yield Step(number, own, draft.notice, draft.lane, draft.start, draft.deadline, every_s=draft.every_s)
         of = number
         if own.channel in pools and own.group is not Group.LOUDSPEAKERS:
             number += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ from test_store import NOW, HandClock, alert, batch_of, draft_of
 from gateway.channel import ChannelSettings, Link, Play, Sockets
 from gateway.database import Database
 from gateway.errors import Temporary
-from gateway.hub import COMPOSE_AGAIN_S, Hub
+from gateway.hub import COMPOSE_AGAIN_S, RESEND_S, Hub
 from gateway.metrics import REGISTRY
-from gateway.model import Batch, Lane, Level, Message, Notice, Receipt, Record, State, Status
+from gateway.model import Batch, Lane, Level, Message, Notice, Receipt, Record, Report, State, Status
 from gateway.store import Store
 
 
@@ -27,6 +28,8 @@ class Poles:
     def __init__(self, devices: Collection[int]) -> None:
         self.devices = devices
         self.written: list[tuple[int, bool]] = []
+        self.hushed: list[int] = []
+        self.frames: list[list[tuple[int, str, bool]]] = []
         self.answer = Receipt(State.SUBMITTED)
 
 
@@ -34,6 +37,7 @@ class Wires(Sockets):
     """The channel of some poles."""
 
     name = "loudspeaker_ws"
+    supersedes = True
 
     def __init__(self, poles: Poles) -> None:
         super().__init__(ChannelSettings())
@@ -43,8 +47,10 @@ class Wires(Sockets):
         return self.poles.devices
 
     async def command(self, plays: Sequence[Play], link: Link) -> list[Receipt]:
-        self.poles.written += [(play.device, play.stop) for play in plays]
-        return [self.poles.answer] * len(plays)
+        self.poles.written += [(play.device, play.stop) for play in plays if not play.hush]
+        self.poles.hushed += [play.device for play in plays if play.hush]
+        self.poles.frames.append([(play.device, play.message.alert, play.stop) for play in plays])
+        return [self.poles.answer if not play.stop else Receipt(State.SUBMITTED) for play in plays]
 
 
 class Words:
@@ -54,6 +60,7 @@ class Words:
         self.store = store
         self.recalled = ""
         self.broken: set[str] = set()
+        self.supersedes: dict[str, tuple[str, ...]] = {}
 
     async def message(self, batch: Batch, positions: Sequence[int], *, again: bool) -> Message:
         if batch.id in self.broken:
@@ -61,8 +68,9 @@ class Words:
         if self.recalled:
             await self.store.outbox.stop(self.recalled, "recalled", Record(NOW, "issuer", "recall", self.recalled))
         return Message(
-            batch.alert, Notice.ISSUE, Status.ACTUAL, Level.RED, Lane.GREEN, "zh", "", "words", batch.deadline
-        )
+            batch.alert, Notice.ISSUE, Status.ACTUAL, Level.RED, Lane.GREEN, "zh", "", "words", batch.deadline,
+            supersedes=self.supersedes.get(batch.alert, ()), every_s=batch.every_s,
+        )  # fmt: skip
 
     async def repeatable(self, batch: Batch) -> bool:
         return False
@@ -161,3 +169,59 @@ async def test_an_error_nobody_foresaw_is_logged_without_its_words(post: Post) -
         await post.hub.round()
     assert [(entry["event"], entry["type"]) for entry in logs] == [("bug_in_channel", "KeyError")]
     assert "text" not in str(logs)
+
+
+async def test_an_update_is_one_command_and_no_stop_beside_it(post: Post) -> None:
+    """A village that is told to stop first hears a silence, and perhaps nothing else if the line breaks then."""
+    old = await post.warn("old")
+    assert await post.hub.round() == 4
+    new = alert("new")
+    batch = batch_of(new, size=2, slice_=0, channel="loudspeaker_ws")
+    post.words.supersedes = {new.id: (old.alert,)}
+    await post.store.outbox.accept(draft_of(new, batch, digest="new", stops={old.alert: "superseded"}))
+    assert await post.hub.round() == 4
+    assert sorted(post.poles.frames[-1]) == [
+        (100, new.id, False), (101, new.id, False), (102, old.alert, True), (103, old.alert, True),
+    ], "the stop stands for those whom the update does not address"  # fmt: skip
+    assert await post.hub.round() == 0
+    post.clock.advance(RESEND_S)
+    assert await post.hub.round() == 4
+    assert (100, old.alert, True) not in post.poles.frames[-1], "the play ends it, again"
+    reports = [Report("loudspeaker_ws", "", State.PLAYED, NOW, "", batch.id, position) for position in (0, 1)]
+    await post.store.ledger.commit(reports)
+    post.clock.advance(RESEND_S)
+    assert await post.hub.round() == 4
+    assert (100, old.alert, True) in post.poles.frames[-1], "a device that said nothing of the old one is told to stop"
+
+
+async def test_a_play_that_cannot_be_written_yet_withholds_no_stop(post: Post) -> None:
+    """The audio of the update is still being made; the old warning falls silent at once all the same."""
+    old = await post.warn("old")
+    assert await post.hub.round() == 4
+    new = alert("new")
+    post.words.supersedes = {new.id: (old.alert,)}
+    batch = batch_of(new, slice_=0, channel="loudspeaker_ws")
+    await post.store.outbox.accept(draft_of(new, batch, digest="new", stops={old.alert: "superseded"}))
+    post.poles.answer = Receipt(State.FAILED, "audio_is_made", error=Temporary("audio_is_made"))
+    await post.hub.round()
+    assert sorted(post.poles.frames[-1]) == [(device, old.alert, True) for device in range(100, 104)]
+
+
+async def test_a_confirmed_village_is_hushed_once(post: Post) -> None:
+    """D13: once somebody answers for it, its people are told what to do by that person and no longer by the horn."""
+    one = alert("a1")
+    batch = replace(batch_of(one, slice_=0, channel="loudspeaker_ws"), every_s=600)
+    await post.store.outbox.accept(draft_of(one, batch))
+    where = {"village": "411726204201", "township": "411726204", "county": "411726"}
+    rows: list[dict[str, object]] = [{"id": device, "name": f"horn-{device}", **where} for device in batch.persons]
+    text = (
+        "INSERT INTO device (id, name, village, township, county, key_hash, standing)"
+        " VALUES (:id, :name, :village, :township, :county, '', 'service')"
+    )
+    await post.store.database.write(lambda tx: tx.many(text, rows))
+    assert await post.hub.round() == 4
+    await post.store.ledger.commit([Report("loudspeaker_ws", "", State.PLAYED, NOW, "", batch.id, 0)])
+    await post.store.ledger.confirm(one.id, 7, ["411726204201"], "phone", Record(NOW, "duty", "confirm", one.id))
+    assert await post.hub.round() == 1
+    assert await post.hub.round() == 0
+    assert post.poles.hushed == [100], "the others have not heard it yet"

@@ -717,3 +717,31 @@ def test_a_ladder_row_may_ask_for_a_response_type(folder: Path) -> None:
     assert [POLICY.confirm_within_min(alert) for alert in (yellow, move)] == [None, 5]
     edit(folder / "defaults.toml", 'response_types = ["Evacuate"]', 'response_types = ["Shelter"]')
     assert Policy.load(folder).confirm_within_min(move) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "every_s"),
+    [
+        ({}, 600),
+        ({"kind": Kind.UPDATE}, 600),
+        ({"document": Document.EVACUATION}, 600),
+        ({"level": Level.ORANGE}, 0),
+        ({"document": Document.RETURN}, 0),
+        ({"kind": Kind.CANCEL}, 0),
+        ({"kind": Kind.CORRECTION}, 0),
+        ({"status": Status.EXERCISE}, 0),
+        ({"status": Status.TEST}, 0),
+    ],
+)
+def test_only_what_is_red_and_real_sounds_again_and_again(changes: dict[str, Any], every_s: int) -> None:
+    """D13: red repeats until somebody has confirmed; a drill that goes on all morning teaches not to listen."""
+    assert POLICY.repeat_every_s(warning(**changes)) == every_s
+
+
+def test_how_often_red_repeats_is_a_row_of_the_policy(folder: Path) -> None:
+    """A county with sirens of its own says it once, and one in the hills every five minutes."""
+    edit(folder / "defaults.toml", "every_s = 600", "every_s = 300")
+    assert Policy.load(folder).repeat_every_s(warning()) == 300
+    edit(folder / "defaults.toml", "every_s = 300", "every_s = 5")
+    with pytest.raises(ConfigError, match="every_s"):
+        Policy.load(folder)

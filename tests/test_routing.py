@@ -109,6 +109,18 @@ def test_a_red_warning_goes_to_officials_then_loudspeakers_then_everybody() -> N
     assert made_plan.held == ()
 
 
+def test_loudspeakers_alone_say_red_again_and_only_while_it_holds() -> None:
+    """D13: nobody gets an SMS every ten minutes, and an all-clear is said once."""
+    issue = {step.audience.group: step.every_s for step in made(warning(), GREEN).steps}
+    assert issue.pop(Group.LOUDSPEAKERS) == 600
+    assert set(issue.values()) == {0}
+    assert {step.every_s for step in made(warning(kind=Kind.CANCEL), previous=(A,)).steps} == {0}
+    update = made(warning(kind=Kind.UPDATE), targets=(A,), previous=(A, B))
+    assert {step.notice: step.every_s for step in of(update, Group.LOUDSPEAKERS)} == {
+        Notice.UPDATE: 600, Notice.PARTIAL_ALL_CLEAR: 0,
+    }  # fmt: skip
+
+
 def test_yellow_residents_use_the_bulk_lane() -> None:
     """A hundred thousand yellow texts must not stand before one red one (rule 5)."""
     lanes = {step.audience.group: step.lane for step in made(warning(level=Level.YELLOW)).steps}

@@ -44,6 +44,7 @@ from gateway.ports import Draft, Settled, StepWork
 from gateway.store import Store
 from gateway.store.acceptance import accept
 from gateway.store.reply import Effect, Received
+from gateway.store.rows import add_batches
 
 NOW = datetime(2026, 7, 20, 6, 30, tzinfo=UTC)
 
@@ -690,6 +691,95 @@ async def test_device_commands_are_desired_state_until_reported_or_stopped(store
     assert [found[0] for found in await store.ledger.unsealed(10)] == [batch.id], "its digest is due in the chain"
     counts = await store.ledger.counts(batch.alert)
     assert counts[("loudspeaker_ws", "officials", "superseded")] == 2
+
+
+async def repeating(store: Store, village: str = "411726204201") -> Batch:
+    """Accept a warning that four loudspeakers of a village say again and again."""
+    one = alert()
+    batch = replace(batch_of(one, slice_=0, channel="loudspeaker_ws"), every_s=600)
+    where = {"village": village, "township": village[:9], "county": village[:6]}
+    rows: list[dict[str, object]] = [{"id": one, "name": f"horn-{one}", **where} for one in batch.persons]
+    text = (
+        "INSERT INTO device (id, name, village, township, county, key_hash, standing)"
+        " VALUES (:id, :name, :village, :township, :county, '', 'service')"
+    )
+    await store.database.write(lambda tx: tx.many(text, rows))
+    assert (await store.outbox.accept(draft_of(one, batch))).result == "accepted"
+    return batch
+
+
+async def commanded(store: Store, batch: Batch) -> list[tuple[int, str]]:
+    """What each loudspeaker of a batch is wanted to do: (position, play, hush or stop)."""
+    found = (await store.commands.wanted(batch.persons)).items
+    return [(one.position, "stop" if one.stop else "hush" if one.hush else "play") for one in found]
+
+
+async def reported(store: Store, batch: Batch, position: int, state: State, code: str = "") -> None:
+    await store.ledger.commit([Report("loudspeaker_ws", "", state, NOW, code, batch.id, position)])
+
+
+async def confirmed(store: Store, batch: Batch, village: str = "411726204201") -> None:
+    await store.ledger.confirm(batch.alert, 7, [village], "phone", Record(NOW, "duty", "confirm", batch.alert))
+
+
+async def test_a_confirmed_village_is_hushed_and_whoever_has_not_heard_hears_once(store: Store) -> None:
+    """D13: red repeats until somebody answers for the village; that one has heard does not mean that all have."""
+    batch = await repeating(store)
+    taken = (await store.commands.wanted(batch.persons)).items
+    await store.commands.take(taken[:3])
+    await reported(store, batch, 0, State.PLAYED)
+    assert await commanded(store, batch) == [(1, "play"), (2, "play"), (3, "play")]
+    await confirmed(store, batch, "411726204999")
+    assert (0, "hush") not in await commanded(store, batch), "another village's answer changes nothing here"
+    await store.ledger.confirm(batch.alert, 8, ["411726204201"], "phone", Record(NOW, "duty", "confirm", batch.alert))
+    assert await commanded(store, batch) == [(0, "hush"), (1, "play"), (2, "play"), (3, "play")]
+    await reported(store, batch, 0, State.PLAYED)
+    assert (0, "hush") in await commanded(store, batch), "a receipt that was said before the hush does not end it"
+    await reported(store, batch, 0, State.DELIVERED, "hushed")
+    await reported(store, batch, 1, State.PLAYED)
+    await reported(store, batch, 2, State.FAILED, "amp_fault")
+    assert await commanded(store, batch) == [(1, "hush"), (3, "play")]
+    assert await store.commands.take((await store.commands.wanted(batch.persons)).items[1:])
+    await reported(store, batch, 3, State.PLAYED)
+    assert [found[0] for found in await store.ledger.unsealed(10)] == [batch.id], "a hush holds up no digest"
+    assert (await store.ledger.counts(batch.alert))["loudspeaker_ws", "officials", "played"] == 3
+
+
+async def test_a_stop_reaches_those_in_the_pause_between_two_rounds(store: Store) -> None:
+    """A cancelled warning must not sound again ten minutes later in the villages that had heard it out."""
+    batch = await repeating(store)
+    await store.commands.take((await store.commands.wanted(batch.persons)).items)
+    await reported(store, batch, 0, State.PLAYED)
+    await reported(store, batch, 1, State.FAILED, "amp_fault")
+    await store.outbox.stop(batch.alert, "cancelled", Record(NOW, "issuer", "cancel", batch.alert))
+    assert await commanded(store, batch) == [(0, "stop"), (2, "stop"), (3, "stop")]
+    await reported(store, batch, 0, State.PLAYED)
+    assert (0, "stop") in await commanded(store, batch), "a late receipt of the first round does not end the stop"
+    for position in (0, 2, 3):
+        await reported(store, batch, position, State.FAILED, "stopped")
+    assert await commanded(store, batch) == []
+    assert (await store.ledger.counts(batch.alert))["loudspeaker_ws", "officials", "played"] == 1
+
+
+async def test_what_expires_ends_by_itself_between_two_rounds(store: Store) -> None:
+    """Every device knows until when a warning holds; six thousand stops for nothing would delay the next one."""
+    batch = await repeating(store)
+    await store.commands.take((await store.commands.wanted(batch.persons)).items)
+    await reported(store, batch, 0, State.PLAYED)
+    await store.outbox.stop(batch.alert, "expired", Record(NOW, "gateway", "expire", batch.alert))
+    assert await commanded(store, batch) == [(1, "stop"), (2, "stop"), (3, "stop")]
+
+
+async def test_a_village_that_confirmed_before_its_loudspeakers_were_planned_hears_one_round(store: Store) -> None:
+    """The call may be quicker than the page of devices; nobody is there to hush them afterwards."""
+    first = await repeating(store)
+    await confirmed(store, first)
+    second = replace(first, id=f"{first.alert}.1.1")
+    await store.database.write(lambda tx: add_batches(tx, [second], NOW))
+    await store.commands.take((await store.commands.wanted(second.persons)).items)
+    await reported(store, second, 0, State.PLAYED)
+    wanted = (await store.commands.wanted(second.persons)).items
+    assert [one.hush for one in wanted if one.batch == second.id] == [True, False, False, False]
 
 
 async def test_the_audit_chain_shows_tampering_deletion_and_reordering(store: Store) -> None:

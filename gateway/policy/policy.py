@@ -222,6 +222,15 @@ class Policy:
         """Whether a person answerable for each village must confirm this alert (叫应)."""
         return self.confirm_within_min(alert) is not None
 
+    def repeat_every_s(self, alert: Alert) -> int:
+        """Return after how many seconds loudspeakers say it again until somebody has confirmed; 0: never.
+
+        Only the real thing: a drill that goes on all morning is the next one nobody listens to.
+        """
+        if not alert.actual or alert.kind in (Kind.CANCEL, Kind.CORRECTION):
+            return 0
+        return next((row.every_s for row in self.tables.defaults.repeat if row.covers(alert)), 0)
+
     @property
     def procedure(self) -> ProcedureFile:
         """Stages, deputies, joint warnings, the emergency regime, and the duty room's clocks."""

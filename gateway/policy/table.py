@@ -350,6 +350,18 @@ class ConfirmRow(Table):
         )
 
 
+class RepeatRow(Table):
+    """What loudspeakers say again every so many seconds (D13). A key left out matches everything."""
+
+    documents: tuple[Document, ...] = tuple(Document)
+    levels: tuple[LevelName, ...] = tuple(Level)
+    every_s: int = Field(ge=60, le=24 * 3600)
+
+    def covers(self, alert: Alert) -> bool:
+        """Whether the row speaks of this alert."""
+        return alert.document in self.documents and alert.level in self.levels
+
+
 class LevelsRow(Table):
     """Which table of `levels.csv` counts for an issuer's area and a hazard; no areas: everywhere."""
 
@@ -441,6 +453,7 @@ class DefaultsFile(Table):
     levels: tuple[LevelsRow, ...] = ()
     expires: tuple[ExpiresRow, ...] = Field(min_length=1)
     confirm: tuple[ConfirmRow, ...] = ()
+    repeat: tuple[RepeatRow, ...] = ()
     limits: Limits
     drill: Drill
     speakers: SpeakerRules = SpeakerRules()  # policies stored by earlier versions have none

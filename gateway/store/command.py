@@ -1,6 +1,7 @@
 """Desired state of devices: what each loudspeaker should be playing or stop playing.
 
-A plan step writes the rows with its batch; a stop turns them; a played or failed report finishes them.
+A plan step writes the rows with its batch; a stop turns them; a played or failed report finishes them. What repeats
+in rounds is hushed once its village has confirmed; see `desired`.
 Hubs read them when woken and whenever a device connects; presence is never asked for.
 """
 
@@ -13,6 +14,7 @@ from gateway.database import Database, Row, Tx, micros
 from gateway.model import Batch, State
 from gateway.ports import Clock
 from gateway.store.codec import unpack_batch
+from gateway.store.desired import PLAYS
 from gateway.store.rows import fold_states
 
 TAKE_PATIENCE_S = 2.0
@@ -28,6 +30,7 @@ class Wanted(NamedTuple):
     batch: str
     position: int
     stop: bool
+    hush: bool = False
 
 
 class Open(NamedTuple):
@@ -61,12 +64,15 @@ class Commands:
                     "SELECT c.device, c.alert, c.batch, c.position, c.want FROM device_command c"
                     " JOIN batch b ON b.id = c.batch JOIN alert a ON a.id = c.alert"
                     " WHERE c.finished = 0 AND c.device IN :*ids AND (c.want = 'stop' OR"
-                    " (c.deadline > :now AND a.standing = 'active' AND NOT EXISTS"
-                    " (SELECT 1 FROM halt WHERE scope IN ('*', b.county, b.channel))))",
+                    " (c.deadline > :now AND a.standing = 'active' AND (c.want = 'hush' OR NOT EXISTS"
+                    " (SELECT 1 FROM halt WHERE scope IN ('*', b.county, b.channel)))))",
                     ids=ids[start : start + CHUNK],
                     now=now,
                 )
-            items = [Wanted(row[0], row[1], row[2], row[3], row[4] == "stop") for row in rows]
+            items = [
+                Wanted(device, alert, batch, position, want == "stop", want == "hush")
+                for device, alert, batch, position, want in rows
+            ]
             new = sorted({item.batch for item in items}.difference(known))
             found = tx.all("SELECT batch, body FROM outbox WHERE batch IN :*new", new=new) if new else []
             return Open(items, {batch: unpack_batch(body) for batch, body in found})
@@ -101,9 +107,10 @@ def _take(tx: Tx, batch: str, items: Mapping[int, Wanted], at: int) -> list[Want
     ):
         return []
     rows = tx.all(
-        "SELECT position FROM device_command WHERE batch = :batch AND finished = 0 AND want = 'play'"
+        "SELECT position FROM device_command WHERE batch = :batch AND finished = 0 AND want IN :*plays"
         " AND deadline > :at AND position IN :*positions",
         batch=batch,
+        plays=PLAYS,
         at=at,
         positions=sorted(items),
     )

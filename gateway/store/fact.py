@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 from gateway.database import Row, Tx, micros
 from gateway.model import Report, State
 from gateway.ports import Place, Settled
-from gateway.store.rows import ASKED, Fold, Locked, finish_commands
+from gateway.store import desired
+from gateway.store.rows import ASKED, Fold, Locked
 
 PLACE = {"batch": "text", "position": "bigint", "attempt": "bigint"}
 FACT = PLACE | {"state": "bigint", "code": "text", "at": "bigint"}
@@ -235,6 +236,4 @@ def write(tx: Tx, locked: Locked, facts: Sequence[Fact]) -> None:
         last = max(fact.at for fact in group)
         locked.fold(Fold(batch, [(fact.position, fact.state) for fact in group], last))
         if locked.has_commands(batch):
-            ended = sorted({fact.position for fact in group if fact.state in (State.PLAYED, State.FAILED)})
-            if ended:
-                finish_commands(tx, batch, ended, last)
+            desired.reported(tx, batch, [(fact.position, fact.state, fact.code) for fact in group], last)

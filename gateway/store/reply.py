@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from gateway.database import Database, Row, Tx, micros, moment
 from gateway.model import Record, Reply
-from gateway.store import audit, change
+from gateway.store import audit, change, desired
 from gateway.store.obligation import open_, open_again
 
 COLUMNS = "id, channel, at, meaning, outcome, secret, people, places, alerts, waiting, incident"
@@ -216,6 +216,7 @@ def confirm(tx: Tx, alert: str, person: int, villages: Sequence[str], how: str, 
     if added:
         audit.append(tx, [record])
         change.note(tx, "confirmed", alert, str(person))
+        desired.hush(tx, alert, villages)  # its loudspeakers repeat a red warning no longer (D13)
     return bool(added)
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from gateway.database import Tx, micros
 from gateway.model import Batch, Decision, State
 from gateway.standing import OPEN, Standing
+from gateway.store import desired
 from gateway.store.change import note, note_all
 from gateway.store.codec import LANE_RANK, counts_of, pack
 
@@ -68,12 +69,15 @@ def add_batches(tx: Tx, batches: Sequence[Batch], now: datetime) -> None:
         bodies.append((batch.id, pack(batch)))
         if not batch.slice:
             commands += [
-                (batch.alert, device, batch.id, position, "play", 0, micros(batch.deadline))
+                (batch.alert, device, batch.id, position, want, 0, micros(batch.deadline))
+                for want in ["repeat" if batch.every_s else "play"]
                 for position, device in enumerate(batch.persons)
             ]
     tx.insert("batch", BATCH, rows)
     tx.insert("outbox", BODY, bodies)
     tx.insert("device_command", COMMAND, commands)
+    for alert in sorted({batch.alert for batch in batches if batch.every_s}):
+        desired.hush_confirmed(tx, alert)
 
 
 class Run(NamedTuple):
@@ -242,40 +246,28 @@ def stop_alert(tx: Tx, alert: str, reason: str, now: datetime, event: str, actor
         alert=alert,
         at=at,
     )
-    state = State.EXPIRED if reason == "expired" else State.SUPERSEDED
+    expired = reason == "expired"
+    # What goes on in rounds ends by itself when it expires, and is to be stopped before.
     open_commands = tx.all(
-        "SELECT batch, position FROM device_command WHERE alert = :alert AND finished = 0", alert=alert
+        "SELECT batch, position FROM device_command WHERE alert = :alert AND (finished = 0 OR want = :also)",
+        alert=alert,
+        also="" if expired else "repeat",
     )
     by_batch: dict[str, list[int]] = {}
     for batch, position in open_commands:
         by_batch.setdefault(batch, []).append(position)
     for batch, positions in by_batch.items():
-        _stop_commands(tx, batch, positions, state, at)
+        _stop_commands(tx, batch, positions, State.EXPIRED if expired else State.SUPERSEDED, at)
     note(tx, "stopped", alert)
     return True
 
 
 def _stop_commands(tx: Tx, batch: str, positions: Sequence[int], state: State, at: int) -> None:
-    """Devices never written to are settled; the others are to stop playing."""
+    """Devices never written to are settled; the others are to stop playing, also those in the pause between rounds."""
     row = tx.one("SELECT states FROM batch WHERE id = :batch", batch=batch)
     states = bytes(row[0]) if row else b""
     never = [position for position in positions if states[position] == State.QUEUED]
     if never:
         fold_states(tx, batch, [(position, state) for position in never], at)
-        finish_commands(tx, batch, never, at)
-    tx.send("UPDATE device_command SET want = 'stop' WHERE batch = :batch AND finished = 0", batch=batch)
-
-
-def finish_commands(tx: Tx, batch: str, positions: Sequence[int], at: int) -> None:
-    """Finish the commands of these positions; with the last one the batch is settled."""
-    tx.send(
-        "UPDATE device_command SET finished = 1 WHERE batch = :batch AND position IN :*positions",
-        batch=batch,
-        positions=positions,
-    )
-    tx.send(
-        "UPDATE batch SET settled_at = :at WHERE id = :batch AND settled_at IS NULL AND NOT EXISTS"
-        " (SELECT 1 FROM device_command c WHERE c.batch = :batch AND c.finished = 0)",
-        at=at,
-        batch=batch,
-    )
+        desired.finish(tx, batch, never, at)
+    desired.stop(tx, batch, [position for position in positions if states[position] == State.PLAYED])
