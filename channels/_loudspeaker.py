@@ -252,7 +252,11 @@ class Loudspeakers(Sockets):
         if self._connections.get(connection.device) is connection:
             del self._connections[connection.device]
             if connection.greeted:
-                self._queue(link, _Waiting([_event(connection, "offline")]))
+                self.tell_offline(connection, link)
+
+    def tell_offline(self, connection: Connection, link: Link) -> None:
+        """Let the next commit tell that a device has gone."""
+        self._queue(link, _Waiting([_event(connection, "offline")]))
 
     async def hear(self, connection: Connection, frame: bytes, link: Link) -> bool:
         """Act on one frame; False where the transport has to cut the device, for the reason in `connection.code`."""

@@ -172,12 +172,18 @@ def document() -> dict[str, Any]:
             "mqttCommand": channel("mingluo/d/{name}/command", "broker", down),
             "mqttTold": channel("mingluo/d/{name}/told", "broker", up),
             "mqttPresence": channel("mingluo/d/{name}/presence", "broker", ["Presence"]),
+            "mqttCall": {
+                "address": "mingluo/call",
+                "servers": [{"$ref": "#/servers/broker"}],
+                "messages": {"Error": ref("messages", "Error")},
+            },
         },
         "operations": {
             "hear": operation("receive", "socket", down),
             "tell": operation("send", "socket", up),
             "hearByMqtt": operation("receive", "mqttCommand", down, **mqtt),
             "tellByMqtt": operation("send", "mqttTold", up, **mqtt),
+            "beCalledByMqtt": operation("receive", "mqttCall", ["Error"], **mqtt),
             "bePresentByMqtt": operation("send", "mqttPresence", ["Presence"], **last_will),
         },
         "components": {

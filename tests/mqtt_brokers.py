@@ -63,6 +63,7 @@ class RabbitMqtt(RabbitMQ):
     def __init__(self, gateway: tuple[str, str], devices: Mapping[str, str]) -> None:
         super().__init__()
         self.mqtt_port = free_port()
+        self._gateway = gateway
         self._definitions = rabbitmq_definitions(gateway, devices.items())
 
     @property
@@ -85,5 +86,8 @@ class RabbitMqtt(RabbitMQ):
         return command
 
     def answers(self) -> bool:
-        """Whether it refuses a client without a name."""
-        return _ask(self.mqtt_port, CONNECT, REFUSED)
+        """Whether the gateway can log in: the plugin listens before the users are there."""
+        words = [word.encode() for word in ("MQTT", "probe", *self._gateway)]
+        name, *login = (len(word).to_bytes(2, "big") + word for word in words)
+        body = name + bytes([4, 0xC2, 0, 5]) + b"".join(login)
+        return _ask(self.mqtt_port, bytes([0x10, len(body)]) + body, bytes.fromhex("20020000"))

@@ -135,7 +135,7 @@ def test_every_pointer_leads_somewhere_and_both_roads_carry_the_same_frames() ->
     both = {*channels["mqttCommand"]["messages"], *channels["mqttTold"]["messages"]}
     assert set(channels["socket"]["messages"]) == both
     mqtt = [one["bindings"]["mqtt"] for one in DOCUMENT["operations"].values() if "bindings" in one]
-    assert [(one["qos"], one["retain"]) for one in mqtt] == [(1, False), (1, False), (1, True)]
+    assert [(one["qos"], one["retain"]) for one in mqtt] == [(1, False), (1, False), (1, False), (1, True)]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from links import DEVICE_KEY, RecordingLink, sample_message, sample_slice
 from test_pipeline import until
 
+from channels._loudspeaker import Loudspeakers
 from channels._loudspeaker_commanded import Commanded
 from channels._loudspeaker_frame import Told, events_of, parse
 from channels.loudspeaker_ws import LoudspeakerSettings, LoudspeakerWs
@@ -45,7 +46,7 @@ def key_of(name: str) -> str:
 class Village(RecordingLink):
     """A link with a small hub behind it: on each wake it commands what is wanted of the devices held."""
 
-    channel: LoudspeakerWs = field(default_factory=lambda: LoudspeakerWs(LoudspeakerSettings()))
+    channel: Loudspeakers = field(default_factory=lambda: LoudspeakerWs(LoudspeakerSettings()))
     wanted: dict[tuple[str, int], Play] = field(default_factory=dict)
     commits: list[int] = field(default_factory=list)
     refused: int = 0

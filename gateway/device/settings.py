@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gateway.device.disk import Disk
+from gateway.device.mqtt import PORTS, Mqtt
 from gateway.device.program import Parts
 from gateway.device.sound import Folder, Output, Speaker, arguments
 from gateway.device.studio import Studio
@@ -26,6 +27,7 @@ KEY_VARIABLE = "MINGLUO_DEVICE_KEY"
 STATE = Path("/var/lib/mingluo-device")
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
+PLAIN = frozenset({"ws", "http", "mqtt"})
 
 
 class DeviceSettings(BaseModel):
@@ -53,10 +55,12 @@ class DeviceSettings(BaseModel):
     @model_validator(mode="after")
     def _reach_the_gateway_safely(self) -> DeviceSettings:
         place = urlsplit(self.url)
-        if place.scheme not in SCHEMES or not place.hostname:
-            raise ValueError("url: write wss://HOST, the address its gateway's operator gives you")
-        if SCHEMES[place.scheme] == "http" and place.hostname not in LOOPBACK and not self.allow_plain:
-            raise ValueError("url: the key would cross the network in the clear; use wss://, or set allow_plain")
+        if place.scheme not in {*SCHEMES, *PORTS} or not place.hostname:
+            raise ValueError("url: write wss://HOST or mqtts://HOST, the address its gateway's operator gives you")
+        if place.scheme in PLAIN and place.hostname not in LOOPBACK and not self.allow_plain:
+            raise ValueError(
+                "url: the key would cross the network in the clear; use wss:// or mqtts://, or set allow_plain"
+            )
         return self
 
     def parts(self) -> Parts:
@@ -82,8 +86,10 @@ class DeviceSettings(BaseModel):
 
     def _transport(self, key: str) -> Transport:
         place = urlsplit(self.url)
-        context = ssl.create_default_context(cafile=self.ca_file) if self.ca_file else True
-        return WebSocket(place._replace(scheme=SCHEMES[place.scheme]).geturl(), self.name, key, context)
+        context = ssl.create_default_context(cafile=self.ca_file) if self.ca_file else None
+        if place.scheme in PORTS:
+            return Mqtt(self.url, self.name, key, context)
+        return WebSocket(place._replace(scheme=SCHEMES[place.scheme]).geturl(), self.name, key, context or True)
 
     def _key(self) -> str:
         """Return the device's key.
