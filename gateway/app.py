@@ -73,6 +73,7 @@ from gateway.store import Store
 from gateway.store.lease import RENEW_S
 from gateway.store.silence import EVERY_S, Silence
 from gateway.sweeper import POLL_S, Pickup, Sweeper, forever
+from gateway.training import Drills
 
 ROLES = frozenset({"api", "planner", "worker", "hub", "scheduler"})
 WAKE = "alerts"
@@ -315,6 +316,7 @@ class App:
         decisions = Decisions(intake, cases, self.store, regions, lambda: policy, vault, self.clock)
         obligations = Obligations(self.store, lambda: policy, self.clock)
         regimes = Regimes(self.store, regions, lambda: policy, vault, self.clock)
+        drills = Drills(self.store, intake, decisions, regions, lambda: policy, self.clock)
         national = Nationals(self.store, lambda: policy, self.clock)
         coverage = CoverageBook(self.store, directory, regions, lambda: policy)
         self.hubs = {
@@ -324,7 +326,7 @@ class App:
         }
         self.core = Core(
             settings, self.clock, self.store, directory, vault, regions, policy, renderer, composer, coverage, receipts,
-            intake, decisions, obligations, regimes, national, self.broker, self.channels, links,
+            intake, decisions, obligations, regimes, drills, national, self.broker, self.channels, links,
             simulation=live.isdisjoint(self.channels),
             keys=keys,
             rates=rates,
@@ -426,6 +428,7 @@ class App:
             "expire": Lifecycle(self.store, self.clock).expire,
             "obligation": self.core.obligations.due,
             "regime": self.core.regimes.expire,
+            "drill": self.core.drills.due,
             "national": self.core.national.due,
         }
         return Sweeper(self.store.outbox, self.store.timers, self.relay, plain, fire)

@@ -25,6 +25,7 @@ from gateway.settings import Settings
 from gateway.signer import Keys
 from gateway.state import LocalState
 from gateway.store import Store
+from gateway.training import Drills
 
 
 @dataclass(slots=True)
@@ -46,6 +47,7 @@ class Core:
     decisions: Decisions
     obligations: Obligations
     regimes: Regimes
+    drills: Drills
     national: Nationals
     broker: Broker
     channels: Mapping[str, Channel]

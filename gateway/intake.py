@@ -258,9 +258,9 @@ class Intake:
 
     # --- reading ----------------------------------------------------------------------------------
 
-    async def prepare(self, data: bytes, principal: Principal, now: datetime) -> Prepared:
-        """Do everything but store: also what a preview shows."""
-        return await self._prepare(data, self.issuer_of(principal), now, signer=principal.role == "signer")
+    async def prepare(self, data: bytes, principal: Principal, now: datetime, *, own: bool = False) -> Prepared:
+        """Do everything but store: also what a preview shows. `own`: see `submit`."""
+        return await self._prepare(data, self.issuer_of(principal), now, signer=principal.role == "signer", own=own)
 
     async def _prepare(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import product
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -56,6 +57,7 @@ speakers = _gauge("speakers", "Loudspeakers in service by condition", "condition
 mute_villages = _gauge("mute_villages", "Villages without a working loudspeaker, by why", "condition")
 speaker_orders = _counter("speaker_orders_total", "Orders to loudspeakers that were settled", "outcome")
 village_alarms = _counter("village_alarms_total", "Alarms that villages have sounded by themselves")
+drills = _counter("drills_total", "Planned drills by what became of them", "kind", "result")
 alarms = _counter("alarms_total", "Duty-room alarms raised", "kind")
 broker_up = _gauge("broker_up", "1 while the broker answers for its queues", "broker")
 store_up = _gauge("store_up", "1 while the database answers; 0: nothing can be taken in", "store")
@@ -86,6 +88,8 @@ ALARMS = (
 ROUTES = ("drill", "emergency", "green", "normal")
 MEANINGS = ("heard", "away", "support", "opt_out", "other")
 WHYS = ("ambiguous", "temporary", "throttled")
+DRILLS = ("broadcast", "call_up", "self_test", "self_test_audible")
+DRILL_RESULTS = ("planned", "approved", "running", "refused", "cancelled", "stopped")
 OUTCOMES = ("accepted", "draft", "held", "duplicate", "refused")
 
 
@@ -99,6 +103,8 @@ def begin(channels: Collection[str]) -> None:
         replies.labels(meaning)
     for outcome in ("done", "failed", "expired"):
         speaker_orders.labels(outcome)
+    for kind, result in product(DRILLS, DRILL_RESULTS):
+        drills.labels(kind, result)
     for outcome in OUTCOMES:
         alerts.labels(outcome)
     for lane in Lane:

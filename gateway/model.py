@@ -221,6 +221,7 @@ class Partner(NamedTuple):
 
 
 AREA_APPROVAL = "area_approval"
+DRILL_GROUPS = "drill_groups"
 
 
 @dataclass(frozen=True)
@@ -275,6 +276,16 @@ class Alert:
     def actual(self) -> bool:
         """Whether this is real; everything else carries the drill mark first."""
         return self.status is Status.ACTUAL
+
+    @property
+    def announces(self) -> bool:
+        """Whether it tells beforehand that a drill will be held: the service message of an exercise (D19)."""
+        return self.status is Status.EXERCISE and self.document is Document.SERVICE
+
+    @property
+    def narrowed(self) -> frozenset[str]:
+        """Groups a drill is narrowed to (parameter `drill_groups`, with blanks between); empty: all that may hear."""
+        return frozenset(word for info in self.infos for word in (info.parameter(DRILL_GROUPS) or "").split())
 
     def info(self, language: str) -> Info | None:
         """Return the info in `language` ("zh" or "en", matched by prefix), else the first, else None."""

@@ -142,7 +142,7 @@ class _Maker:
     def group(self, group: Group, news: list[tuple[Notice, Targets]]) -> Iterator[_Draft]:
         """Yield the group's steps in order."""
         rows = self.policy.plan_rows(self.alert.document, self.alert.level, group)
-        if not self.alert.actual and group not in self.policy.drill.groups:
+        if not self.alert.actual and group not in self.policy.drill.audience(self.alert):
             return
         if self.route.over_ceiling and group not in FIRST:
             return  # they wait for the countersign; the route says so
@@ -163,6 +163,8 @@ class _Maker:
 
     def _applies(self, row: PlanRow, notice: Notice) -> bool:
         """Whether a row counts now; what the emergency regime has added is ended without it, too."""
+        if row.announces and not self.alert.announces:
+            return False
         return not row.emergency or self.route.kind == "emergency" or notice in OF_EARLIER
 
     def _unapproved(self, row: PlanRow, notice: Notice) -> bool:

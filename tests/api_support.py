@@ -46,6 +46,7 @@ from gateway.render import Renderer
 from gateway.settings import Settings
 from gateway.signer import Keys
 from gateway.store import Store
+from gateway.training import Drills
 
 ROOT = Path(__file__).parent.parent
 POLICY = Policy.load(ROOT / "config" / "policy")
@@ -222,6 +223,7 @@ async def _core(
 
     cases = Cases(store, regions, policy, channels, clock)
     intake = Intake(store, cases, policy, planner, clock, lambda alert, batches: None)
+    decisions = Decisions(intake, cases, store, regions, policy, vault, clock)
     core = Core(
         settings=Settings(data=folder, config=ROOT / "config", templates=ROOT / "templates"),
         clock=clock,
@@ -235,9 +237,10 @@ async def _core(
         coverage=CoverageBook(store, directory, regions, policy),
         receipts=Receipts(store, directory, clock, lambda event: None),
         intake=intake,
-        decisions=Decisions(intake, cases, store, regions, policy, vault, clock),
+        decisions=decisions,
         obligations=Obligations(store, policy, clock),
         regimes=Regimes(store, regions, policy, vault, clock),
+        drills=Drills(store, intake, decisions, regions, policy, clock),
         national=Nationals(store, policy, clock),
         broker=broker,
         channels=channels,

@@ -184,6 +184,8 @@ def _legs(policy: Policy, alert: Alert, now: datetime, decided: Route) -> Iterat
     for number, row in enumerate(policy.tables.plan.row, 1):
         if not row.covers(alert.document, alert.level) or not _audience(policy, alert, row):
             continue
+        if row.announces and not alert.announces:
+            continue
         if row.emergency and decided.kind != "emergency":
             continue
         for channel in row.channels:
@@ -195,7 +197,7 @@ def _legs(policy: Policy, alert: Alert, now: datetime, decided: Route) -> Iterat
 
 
 def _audience(policy: Policy, alert: Alert, row: PlanRow) -> bool:
-    return alert.actual or row.group in policy.drill.groups
+    return alert.actual or row.group in policy.drill.audience(alert)
 
 
 def _rows(

@@ -101,6 +101,13 @@ class Policy:
             return None
         return Principal(row.name, row.role, row.issuer, row.demo)
 
+    def person(self, actor: str, role: str) -> Principal | None:
+        """Return who stands in the audit chain as "issuer/name", if they still hold a token of this role."""
+        for row in self.tables.token_by_digest.values():
+            if (f"{row.issuer}/{row.name}", row.role) == (actor, role):
+                return Principal(row.name, row.role, row.issuer, row.demo)
+        return None
+
     def issuer(self, name: str) -> Issuer | None:
         """Return an issuer by id or CAP sender."""
         return self.tables.issuer_by_name.get(name)

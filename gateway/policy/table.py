@@ -223,6 +223,7 @@ class PlanRow(Table):
     """Which channels one group hears a document and level through. `levels` left out: every level.
 
     Of an area request: `emergency`, only under the emergency regime (D8); `approval`, not without its number.
+    `announces`: only the announcement of a drill goes this way.
     """
 
     documents: tuple[Document, ...] = Field(min_length=1)
@@ -237,6 +238,7 @@ class PlanRow(Table):
     fallback_after_s: int = Field(default=300, ge=0, le=3600)
     emergency: bool = False
     approval: bool = False
+    announces: bool = False
 
     @model_validator(mode="after")
     def _rules(self) -> Self:
@@ -254,6 +256,8 @@ class PlanRow(Table):
             raise ValueError('languages: "zh" for everybody, "en" in addition only for subscribers')
         if self.group is not Group.AREA and (self.emergency or self.approval):
             raise ValueError('emergency and approval are for area requests; remove them, or use group = "area"')
+        if self.announces and self.documents != (Document.SERVICE,):
+            raise ValueError('a drill is announced by a service message; use documents = ["service"]')
         if self.group is Group.AREA and self.fallback:
             raise ValueError("an area request stands in for nobody and nobody for it; remove fallback")
         return self
@@ -384,9 +388,17 @@ class Limits(Table):
 
 
 class Drill(Table):
-    """The audience of everything that is not Actual, and its hours in China time."""
+    """The audience of everything that is not Actual, and its hours in China time.
+
+    A planned drill is announced `notice_h` hours before, to `notice_groups`, and lasts `longest_min` minutes at most; a
+    county that has held none for `every_months` is named by doctor (0: never).
+    """
 
     groups: tuple[Group, ...]
+    notice_groups: tuple[Group, ...] = (Group.OFFICIALS, Group.LOUDSPEAKERS, Group.RESIDENTS)
+    notice_h: int = Field(default=24, ge=1, le=14 * 24)
+    longest_min: int = Field(default=120, ge=5, le=12 * 60)
+    every_months: int = Field(default=6, ge=0, le=36)
     channels: tuple[Identifier, ...]
     areas: tuple[AreaPrefix, ...]
     start: time = Field(alias="from")
@@ -396,9 +408,16 @@ class Drill(Table):
     def _only_those_who_know(self) -> Self:
         if not DRILL_GROUPS.issuperset(self.groups):
             raise ValueError("a drill reaches officials and loudspeakers only; remove the other groups")
+        if Group.AREA in self.notice_groups:
+            raise ValueError("an announcement goes to those who are registered; remove area from notice_groups")
         if not self.start < self.until:
             raise ValueError("drills are held by day: from must be before until")
         return self
+
+    def audience(self, alert: Alert) -> frozenset[Group]:
+        """Return the groups that may hear this drill, or the announcement of one."""
+        allowed = frozenset(self.notice_groups if alert.announces else self.groups)
+        return frozenset(one for one in allowed if one in alert.narrowed) if alert.narrowed else allowed
 
 
 class NightVolume(Hours):

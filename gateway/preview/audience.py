@@ -98,7 +98,7 @@ async def audiences(core: Core, alert: Alert, plan: Plan, people: Told) -> list[
 def _unserved(core: Core, alert: Alert) -> list[Group]:
     """Groups that should hear of it and for whom none of their channels is on."""
     running = set(core.channels) if alert.actual else set(core.channels).intersection(core.policy.drill.channels)
-    wanted = ROSTERS if alert.actual else core.policy.drill.groups
+    wanted = ROSTERS if alert.actual else core.policy.drill.audience(alert)
     rows = {group: core.policy.plan_rows(alert.document, alert.level, group) for group in wanted}
     return [
         group for group, mine in rows.items()
@@ -112,7 +112,7 @@ async def gaps(core: Core, alert: Alert, plan: Plan) -> list[VillageGap]:
     Only where the plan of such an alert speaks to officials, or to loudspeakers, at all.
     """
     villages = core.regions.expand((*plan.targets, *plan.leaving))
-    groups = set(ROSTERS) if alert.actual else set(core.policy.drill.groups)
+    groups = set(ROSTERS) if alert.actual else core.policy.drill.audience(alert)
     asked = {group for group in groups if core.policy.plan_rows(alert.document, alert.level, group)}
     answered = await core.directory.responsible(villages) if Group.OFFICIALS in asked else dict.fromkeys(villages)
     heard = await core.directory.devices(villages) if Group.LOUDSPEAKERS in asked else dict.fromkeys(villages)

@@ -104,6 +104,8 @@ def gather(alert: Alert, previous: Alert | None, want: Want, words: Mapping[str,
         "group": want.group.value,
         "channel": want.channel,
         "actual": alert.actual,
+        "announces": alert.announces,
+        "held": _held(alert, info, want.language),
         "confirm": want.confirm and want.group is Group.OFFICIALS,
         "issuer": _issuers(alert, info, previous, want.language, words, issuer),
         "time": local_time(alert.sent, want.language),
@@ -157,6 +159,15 @@ def local_time(moment: datetime, language: str) -> str:
     if language == "zh":
         return f"{local.day}日{local.hour}时" + (f"{local.minute}分" if local.minute else "")
     return f"{local:%H:%M} on {local.day} {_MONTHS[local.month - 1]}"
+
+
+def _held(alert: Alert, info: Info | None, language: str) -> str:
+    """Say from when until when an announced drill is held."""
+    if not (alert.announces and info and info.onset and alert.expires):
+        return ""
+    return (
+        f"{local_time(info.onset, language)}{'至' if language == 'zh' else ' to '}{local_time(alert.expires, language)}"
+    )
 
 
 def _issuers(

@@ -101,6 +101,10 @@ def compulsory(alert: Alert, want: Want, facts: Facts, issuer: str, say: Callabl
 
 def _parts(alert: Alert, want: Want, facts: Facts, issuer: str) -> Iterator[Part]:
     fixed, own = facts.fixed, bool(facts.fixed["short"])
+    if alert.announces:  # it names no hazard and asks for nothing
+        yield Part("issuer", (str(fixed["issuer"]), issuer))
+        yield from [_area(alert, want, facts, own=own)] if want.places else []
+        return
     past = fixed["was"]
     assert isinstance(past, dict)
     was: Mapping[str, object] = fixed if want.notice in NEWS else past

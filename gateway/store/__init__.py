@@ -10,6 +10,7 @@ from gateway.store.answer import Answers
 from gateway.store.audit import AuditChain
 from gateway.store.command import Commands
 from gateway.store.device import SqlDevices
+from gateway.store.drill import SqlDrills
 from gateway.store.lease import Leases
 from gateway.store.ledger import SqlLedger
 from gateway.store.listing import Listing
@@ -49,6 +50,7 @@ class Store:
         self.timers = SqlTimers(database, clock)
         self.obligations = SqlObligations(database)
         self.regimes = SqlRegimes(database)
+        self.drills = SqlDrills(database, clock)
         self.minutes = SqlMinutes(database)
         self.national = SqlNational(database)
         self.seals = SqlSeals(database)

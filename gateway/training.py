@@ -1,0 +1,262 @@
+"""Drills carried out: planned by one person, approved by another, announced, begun and ended by the clock (D19).
+
+Called by the API; the timer `drill` calls `due`. A drill takes the ordinary way of an alert: handed in by who planned
+it, signed by who approved it, with every check of that moment. What may not begin then is refused, never put off: for
+people were told an hour. A real orange, red or evacuation stops it in its own transaction (`gateway.store.meeting`).
+
+Each step may be repeated after a crash: the same plan is the same message, and a drill moves on only from the stage it
+was seen at.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from gateway import cap, log, metrics
+from gateway.decision import REASON_CHARS, Decisions
+from gateway.drill import LATE, TESTS, TOLD_LATE, UNHEARD, DrillKind, Exercise, again, announcement, check, exercise
+from gateway.errors import Refused
+from gateway.intake import Intake, actor
+from gateway.model import Alert, Record
+from gateway.policy import Issuer, Policy, Principal
+from gateway.ports import Clock
+from gateway.regions import Regions
+from gateway.standing import Event, Hand, Standing, check_hand
+from gateway.store import Store
+from gateway.store.drill import AHEAD, Drill, Stage
+
+_log = log.get("drill")
+
+
+class Drills:
+    """Plans, approves, announces, begins and ends drills."""
+
+    def __init__(
+        self,
+        store: Store,
+        intake: Intake,
+        decisions: Decisions,
+        regions: Regions,
+        policy: Callable[[], Policy],
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._intake = intake
+        self._decisions = decisions
+        self._regions = regions
+        self._policy = policy
+        self._clock = clock
+
+    # --- people -----------------------------------------------------------------------------------
+
+    async def plan(self, wanted: Exercise, principal: Principal) -> Drill:
+        """Plan a drill. Everything is checked as if it began now; a second person approves it.
+
+        Raises:
+            Refused: 403 outside authority, 409 a real orange, red or evacuation covers the area, 422.
+        """
+        now, rules = self._clock.now(), self._policy().drill
+        check(wanted, rules, now)
+        issuer = self._intake.issuer_of(principal)
+        id_ = secrets.token_hex(10)
+        lead = timedelta() if wanted.kind in UNHEARD else timedelta(hours=rules.notice_h)
+        drill = Drill(
+            id_, id_, issuer.id, wanted.kind, wanted.areas, wanted.groups, wanted.starts_at, wanted.ends_at,
+            wanted.starts_at - lead, wanted.document, wanted.event_code, wanted.event, wanted.level, wanted.notice,
+            wanted.rule, actor(principal), principal.role, now,
+        )  # fmt: skip
+        await self._try(drill, principal)
+        await self._store.drills.plan(drill, self._record("drill_plan", drill, drill.planner))
+        metrics.drills.labels(drill.kind, Stage.PLANNED.value).inc()
+        return drill
+
+    async def approve(self, id_: str, principal: Principal) -> Drill:
+        """Approve a drill, and all that repeat it. Nobody approves their own; a signer of the same body does.
+
+        Raises:
+            Refused: 403 the own drill or not entitled, 404, 409 nothing to approve, or too late; else as `plan`.
+        """
+        drill = await self._known(id_)
+        hand = Hand(actor(principal), principal.role, principal.issuer == drill.issuer)
+        check_hand(Standing.SIGN, Event.APPROVE, hand, drill.planner, ())
+        if drill.stage is not Stage.PLANNED:
+            raise Refused(409, "not_waiting", f"this drill is {drill.stage}; only a planned one is approved")
+        if self._clock.now() >= drill.notice_at:
+            raise Refused(409, "too_late", "people should have been told by now; cancel it and plan it anew")
+        await self._try(drill, self._person(drill.planner, drill.planner_role))
+        record = self._record("drill_approve", drill, hand.actor)
+        approved = {"approver": hand.actor, "approver_role": principal.role}
+        if not await self._store.drills.move(id_, {Stage.PLANNED}, Stage.APPROVED, record, **approved):
+            raise Refused(409, "not_waiting", "somebody else has decided on this drill meanwhile; look again")
+        metrics.drills.labels(drill.kind, Stage.APPROVED.value).inc()
+        return await self._known(id_)
+
+    async def cancel(self, id_: str, principal: Principal, reason: str) -> Drill:
+        """Give up a drill, and those that would repeat it; one that runs stops at once. Any writer of its body may.
+
+        Raises:
+            Refused: 403 not entitled, 404, 409 it is over.
+        """
+        drill = await self._known(id_)
+        if principal.issuer != drill.issuer:
+            raise Refused(403, "not_entitled", "the body that planned it cancels it")
+        if drill.stage is Stage.RUNNING and drill.alert:
+            await self._decisions.recall(drill.alert, principal, reason)
+            return await self._known(id_)
+        record = self._record("drill_cancel", drill, actor(principal))
+        why = {"reason": reason[:REASON_CHARS]}
+        if drill.stage not in AHEAD or not await self._store.drills.move(id_, AHEAD, Stage.CANCELLED, record, **why):
+            raise Refused(409, "over", f"this drill is {(await self._known(id_)).stage}")
+        metrics.drills.labels(drill.kind, Stage.CANCELLED.value).inc()
+        return await self._known(id_)
+
+    async def _known(self, id_: str) -> Drill:
+        drill = await self._store.drills.get(id_)
+        if drill is None:
+            raise Refused(404, "unknown_drill", "there is no such drill; GET /v1/drills lists them")
+        return drill
+
+    # --- the clock --------------------------------------------------------------------------------
+
+    async def due(self, id_: str) -> datetime | None:
+        """Handler of the timer `drill`: tell people, then begin. What may not be done now is refused, and why."""
+        drill = await self._store.drills.get(id_)
+        now = self._clock.now()
+        if drill is None or drill.stage not in AHEAD:
+            return None
+        due = drill.starts_at if drill.stage is Stage.ANNOUNCED else drill.notice_at
+        if due > now:
+            return due
+        try:
+            if drill.stage is Stage.PLANNED:
+                raise Refused(409, "not_approved", "nobody has approved it in time")
+            if now > due + (LATE if due == drill.starts_at else TOLD_LATE):
+                raise Refused(409, "late", "the gateway stood still when it should have begun")
+            if drill.stage is Stage.APPROVED:
+                return await self._announce(drill)
+            await self._begin(drill)
+        except Refused as error:
+            await self._refuse(drill, error.code)
+        return None
+
+    async def _announce(self, drill: Drill) -> datetime:
+        """Tell people that there will be a drill; return when it begins."""
+        told = ""
+        if drill.kind not in UNHEARD:
+            issuer, names = self._body(drill), self._names(drill)
+            message = announcement(drill.id, _wanted(drill), issuer, names, drill.notice_at)
+            told = await self._issue(drill, message)
+        record = self._record("drill_announce", drill, "gateway")
+        await self._store.drills.move(
+            drill.id, {Stage.APPROVED}, Stage.ANNOUNCED, record, due=drill.starts_at, announcement=told
+        )
+        return drill.starts_at
+
+    async def _begin(self, drill: Drill) -> None:
+        alert = ""
+        if drill.kind in TESTS:
+            await self._try(drill, self._person(drill.planner, drill.planner_role))
+            await self._order(drill)
+        else:
+            message = exercise(drill.id, _wanted(drill), self._body(drill), self._names(drill))
+            alert = await self._issue(drill, message)
+        record, then = self._record("drill_start", drill, "gateway"), self._next(drill)
+        if await self._store.drills.move(drill.id, {Stage.ANNOUNCED}, Stage.RUNNING, record, then=then, alert=alert):
+            metrics.drills.labels(drill.kind, Stage.RUNNING.value).inc()
+            _log.info("drill_start", drill=drill.id, kind=drill.kind)
+
+    async def _issue(self, drill: Drill, message: Alert) -> str:
+        """Hand a message in as who planned the drill, and sign it as who approved it; return its id.
+
+        Raises:
+            Refused: one of them may not any more, or the message may not go out now.
+        """
+        planner = self._person(drill.planner, drill.planner_role)
+        approver = self._person(drill.approver, drill.approver_role)
+        outcome = await self._intake.submit(cap.write(message), planner, own=True)
+        if outcome.standing in (Standing.ACTIVE, Standing.STOPPED):
+            return outcome.alert  # a crash came between this and the note of it
+        try:
+            await self._decisions.approve(outcome.alert, approver)
+        except Refused as error:
+            if error.code != "real_warning":  # else it has stopped what waits, too
+                await self._decisions.withdraw(outcome.alert, planner, error.code)
+            raise
+        return outcome.alert
+
+    async def _order(self, drill: Drill) -> None:
+        """Order every loudspeaker of the area to test itself."""
+        codes = [place.code for area in drill.areas for place in self._regions.villages(area)]
+        raise Refused(409, "no_orders", f"this installation gives no orders to loudspeakers of {len(codes)} villages")
+
+    async def _refuse(self, drill: Drill, code: str) -> None:
+        record = self._record("drill_refuse", drill, "gateway", code)
+        then = self._next(drill) if drill.approver else None
+        if await self._store.drills.move(drill.id, AHEAD, Stage.REFUSED, record, then=then, reason=code):
+            metrics.drills.labels(drill.kind, Stage.REFUSED.value).inc()
+            _log.warning("drill_refused", drill=drill.id, why=code)
+
+    def _next(self, drill: Drill) -> Drill | None:
+        """Return the next of a series; the approval counts for it too."""
+        now = self._clock.now()
+        lead, lasts = drill.starts_at - drill.notice_at, drill.ends_at - drill.starts_at
+        at = again(drill.rule, drill.starts_at, now + lead)
+        if at is None:
+            return None
+        return replace(
+            drill, id=secrets.token_hex(10), starts_at=at, ends_at=at + lasts, notice_at=at - lead, made_at=now,
+            stage=Stage.APPROVED, reason="", alert="", announcement="", ended_at=None,
+        )  # fmt: skip
+
+    # --- parts ------------------------------------------------------------------------------------
+
+    async def _try(self, drill: Drill, planner: Principal) -> None:
+        """Check both messages as if they were handed in now, but for the hour, which is the planned one.
+
+        Raises:
+            Refused: as `Intake.submit`; 422 what would be held, or reaches nobody.
+        """
+        issuer, names, wanted = self._body(drill), self._names(drill), _wanted(drill)
+        messages = [(exercise(drill.id, wanted, issuer, names), drill.starts_at)]
+        if drill.kind not in UNHEARD:
+            messages.append((announcement(drill.id, wanted, issuer, names, drill.notice_at), drill.notice_at))
+        for message, at in messages:
+            prepared = await self._intake.prepare(cap.write(message), planner, at, own=True)
+            if prepared.route.held or prepared.plan.held:
+                raise Refused(422, "would_be_held", (prepared.route.held or prepared.plan.held)[0])
+            if not prepared.plan.steps and drill.kind not in TESTS:
+                raise Refused(422, "reaches_nobody", "; ".join(prepared.plan.reasons) or "nobody would be told")
+
+    def _person(self, who: str, role: str) -> Principal:
+        """Return the person, who must still hold the post.
+
+        Raises:
+            Refused: 403.
+        """
+        found = self._policy().person(who, role)
+        if found is None:
+            raise Refused(403, "person_gone", "who planned or approved it holds this post no more; plan it anew")
+        return found
+
+    def _body(self, drill: Drill) -> Issuer:
+        issuer = self._policy().issuer(drill.issuer)
+        if issuer is None:
+            raise Refused(403, "not_an_issuer", "its issuer is no longer in authority.toml")
+        return issuer
+
+    def _names(self, drill: Drill) -> list[str]:
+        return [self._regions.path_name(area) for area in drill.areas]
+
+    def _record(self, action: str, drill: Drill, who: str, why: str = "") -> Record:
+        detail = "; ".join(filter(None, (drill.kind, " ".join(drill.areas), drill.starts_at.isoformat(), why)))
+        return Record(self._clock.now(), who, action, drill.id, detail)
+
+
+def _wanted(drill: Drill) -> Exercise:
+    return Exercise(
+        DrillKind(drill.kind), drill.areas, drill.groups, drill.starts_at, drill.ends_at, drill.event_code,
+        drill.event, drill.level, drill.document, drill.notice, drill.rule,
+    )  # fmt: skip

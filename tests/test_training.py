@@ -1,0 +1,299 @@
+"""Planned drills: two people, daytime, told beforehand, never beside a real warning, with a ledger of what came."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api_support import CITY, ISSUER, JIALOU, NEIGHBOUR, POLICY, SIGNER, Desk, opened
+from manual_clock import ManualClock
+
+from gateway.api.shape import EXAMPLE
+from gateway.drill import DrillKind, Exercise, again, check, parse_rule
+from gateway.errors import Refused
+from gateway.model import Document, Group, Level, Status
+from gateway.policy.hazard import CHINA
+from gateway.store.drill import Drill, Stage
+
+DAY = datetime(2026, 7, 22, 10, 0, tzinfo=CHINA)  # the clock of the tests stands at 2026-07-20 14:00
+LAST = DAY.replace(day=30)
+HALF = timedelta(minutes=30)
+
+
+def wanted(**changes: Any) -> Exercise:
+    plan: dict[str, Any] = {
+        "kind": DrillKind.BROADCAST, "areas": (JIALOU,), "groups": (Group.OFFICIALS, Group.LOUDSPEAKERS),
+        "starts_at": DAY, "ends_at": DAY + HALF, "event_code": "11B03", "event": "暴雨", "level": Level.RED,
+        "notice": "听到大喇叭请勿惊慌",
+    }  # fmt: skip
+    return Exercise(**(plan | changes))
+
+
+@pytest.fixture
+async def desk(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Desk]:
+    async with opened(tmp_path, clock) as one:
+        yield one
+
+
+def person(token: str) -> Any:
+    found = POLICY.principal(token, simulation=True)
+    assert found is not None
+    return found
+
+
+async def planned(desk: Desk, **changes: Any) -> Drill:
+    return await desk.core.drills.plan(wanted(**changes), person(ISSUER))
+
+
+async def approved(desk: Desk, **changes: Any) -> Drill:
+    drill = await planned(desk, **changes)
+    return await desk.core.drills.approve(drill.id, person(SIGNER))
+
+
+async def at(desk: Desk, moment: datetime) -> None:
+    """Let the clock come to a moment, and fire what is due then."""
+    desk.clock.advance((moment - desk.clock.now()).total_seconds())
+    for kind, key in await desk.core.store.timers.take(100):
+        if kind == "drill":
+            again_ = await desk.core.drills.due(key)
+            await desk.core.store.timers.handled([(kind, key, again_)])
+
+
+async def seen(desk: Desk, drill: Drill) -> Drill:
+    found = await desk.core.store.drills.get(drill.id)
+    assert found is not None
+    return found
+
+
+async def audit(desk: Desk, drill: Drill) -> list[str]:
+    return [one.action for _, one, _ in await desk.core.store.audit.records(0, 1000) if one.subject == drill.id]
+
+
+async def test_a_drill_is_announced_then_held_and_over_by_itself(desk: Desk) -> None:
+    """The whole life of one: planned, approved by another, people told a day before, held, over."""
+    drill = await approved(desk)
+    assert (drill.stage, drill.approver) == (Stage.APPROVED, "411726-qxj/泌阳带班领导")
+    await at(desk, DAY - timedelta(hours=24))
+    told = await seen(desk, drill)
+    row = await desk.core.store.outbox.alert(told.announcement)
+    assert told.stage is Stage.ANNOUNCED
+    assert row is not None
+    assert (row.standing, row.alert.status, row.alert.document) == ("active", Status.EXERCISE, Document.SERVICE)
+    await at(desk, DAY)
+    running = await seen(desk, drill)
+    row = await desk.core.store.outbox.alert(running.alert)
+    assert running.stage is Stage.RUNNING
+    assert row is not None
+    assert (row.standing, row.alert.status, row.issuer) == ("active", Status.EXERCISE, drill.planner)
+    assert [one.actor for one in await desk.core.store.outbox.decisions(running.alert)] == [
+        drill.planner, drill.approver
+    ]  # fmt: skip
+    desk.clock.advance(HALF.total_seconds() + 1)
+    assert (await seen(desk, drill)).stage is Stage.OVER
+    assert await audit(desk, drill) == ["drill_plan", "drill_approve", "drill_announce", "drill_start"]
+
+
+async def test_the_announcement_never_sounds_like_a_warning(desk: Desk) -> None:
+    """Who half hears it must not run: the mark first, no hazard, no colour, and what to do about it: nothing."""
+    drill = await approved(desk)
+    await at(desk, drill.notice_at)
+    row = await desk.core.store.outbox.alert((await seen(desk, drill)).announcement)
+    assert row is not None
+    text = desk.core.renderer.text(
+        row.alert, notice=row.plan.steps[0].notice, channel="sms", group=Group.RESIDENTS, places=(JIALOU,),
+        signed=True, limit=134,
+    )  # fmt: skip
+    assert text.text == (
+        "【泌阳县气象局】演练：泌阳县气象局定于22日10时至22日10时30分在贾楼乡组织预警演练，仅演练，请勿惊慌，无需行动。"
+        "听到大喇叭请勿惊慌。演练"
+    )
+    assert text.title == "演练：预警演练预告"
+    assert not [
+        one for one in desk.core.renderer.check(row.alert, text, None, POLICY.tables.lint) if one.severity == "error"
+    ]
+
+
+@pytest.mark.parametrize("token", [ISSUER, NEIGHBOUR, CITY])
+async def test_nobody_approves_their_own_and_no_other_body_does(desk: Desk, token: str) -> None:
+    """A drill by one person alone is how a county is frightened by mistake."""
+    drill = await planned(desk)
+    with pytest.raises(Refused) as refused:
+        await desk.core.drills.approve(drill.id, person(token))
+    assert refused.value.status == 403
+    assert (await seen(desk, drill)).stage is Stage.PLANNED
+
+
+async def test_what_nobody_approved_in_time_is_not_held(desk: Desk) -> None:
+    """No signature, no drill; and nobody is told of one."""
+    drill = await planned(desk)
+    await at(desk, drill.notice_at)
+    left = await seen(desk, drill)
+    assert (left.stage, left.reason, left.announcement) == (Stage.REFUSED, "not_approved", "")
+
+
+async def test_under_a_real_orange_or_red_nothing_is_planned_approved_announced_or_begun(desk: Desk) -> None:
+    """Nobody may wonder whether the siren is an exercise (D19)."""
+    first, second, third = await planned(desk), await approved(desk), await approved(desk)
+    await at(desk, third.notice_at - timedelta(hours=1))
+    assert (await seen(desk, third)).stage is Stage.APPROVED
+    now = desk.clock.now()
+    real = {"sent": now.isoformat(), "expires": (now + timedelta(hours=30)).isoformat()}
+    issued = await desk.issue(identifier="real", **real)
+    for attempt in (planned(desk), desk.core.drills.approve(first.id, person(SIGNER))):
+        with pytest.raises(Refused) as refused:
+            await attempt
+        assert refused.value.code in ("real_warning", "too_late")
+    await at(desk, third.notice_at)
+    left = await seen(desk, second)
+    assert (left.stage, left.reason) == (Stage.REFUSED, "real_warning")
+    assert issued["result"] == "accepted"
+    assert await desk.core.store.outbox.find(wanted_sender(), f"drill-{second.id}-notice") == []
+
+
+def wanted_sender() -> str:
+    return str(EXAMPLE["sender"])
+
+
+async def test_a_real_warning_on_the_day_keeps_an_announced_drill_from_beginning(desk: Desk) -> None:
+    """People were told an hour; by then the real thing is there."""
+    drill = await approved(desk)
+    await at(desk, drill.notice_at)
+    await at(desk, DAY - timedelta(minutes=5))
+    now = desk.clock.now()
+    await desk.issue(identifier="real", sent=now.isoformat(), expires=(now + timedelta(hours=2)).isoformat())
+    await at(desk, DAY)
+    left = await seen(desk, drill)
+    assert (left.stage, left.reason, left.alert) == (Stage.REFUSED, "real_warning", "")
+
+
+async def test_a_real_warning_stops_a_drill_that_runs(desk: Desk) -> None:
+    """D19: at once, in the very transaction that takes the warning in."""
+    drill = await approved(desk)
+    await at(desk, drill.notice_at)
+    await at(desk, DAY)
+    now = desk.clock.now()
+    await desk.issue(identifier="real", sent=now.isoformat(), expires=(now + timedelta(hours=2)).isoformat())
+    left = await seen(desk, drill)
+    assert (left.stage, left.reason) == (Stage.STOPPED, "real_warning")
+    row = await desk.core.store.outbox.alert(left.alert)
+    assert row is not None
+    assert (row.standing, row.reason) == ("stopped", "real_warning")
+
+
+async def test_a_crash_between_two_steps_holds_no_drill_twice(desk: Desk) -> None:
+    """The scheduler dies after the message and before its note: the next one finds it, and goes on."""
+    drill = await approved(desk)
+    await at(desk, drill.notice_at)
+    desk.clock.advance((DAY - desk.clock.now()).total_seconds())
+    real_move = desk.core.store.drills.move
+
+    async def killed(*_: Any, **__: Any) -> bool:
+        raise RuntimeError("killed")
+
+    desk.core.store.drills.move = killed  # type: ignore[method-assign]  # the process dies here
+    with pytest.raises(RuntimeError):
+        await desk.core.drills.due(drill.id)
+    desk.core.store.drills.move = real_move  # type: ignore[method-assign]
+    desk.clock.advance(60)
+    await desk.core.drills.due(drill.id)
+    left = await seen(desk, drill)
+    assert left.stage is Stage.RUNNING
+    assert len(await desk.core.store.outbox.find(wanted_sender(), f"drill-{drill.id}")) == 1
+
+
+async def test_after_a_standstill_a_drill_is_not_begun_late(desk: Desk) -> None:
+    """People were told an hour, and have gone home."""
+    drill = await approved(desk)
+    await at(desk, drill.notice_at)
+    await at(desk, DAY + timedelta(minutes=16))
+    assert ((await seen(desk, drill)).stage, (await seen(desk, drill)).reason) == (Stage.REFUSED, "late")
+
+
+async def test_a_repeated_drill_plans_the_next_one_whatever_came_of_this(desk: Desk) -> None:
+    """Every month on the day, by one approval, until the rule ends."""
+    drill = await approved(desk, rule="FREQ=MONTHLY;INTERVAL=1;UNTIL=20260930")
+    await at(desk, drill.notice_at)
+    await at(desk, DAY)
+    coming = [one for one in await desk.core.store.drills.all() if one.id != drill.id]
+    assert [(one.stage, one.starts_at, one.series) for one in coming] == [
+        (Stage.APPROVED, datetime(2026, 8, 22, 10, 0, tzinfo=CHINA), drill.id)
+    ]
+    await at(desk, coming[0].notice_at + timedelta(hours=2))
+    last = [one for one in await desk.core.store.drills.all() if one.stage is Stage.APPROVED]
+    assert [one.starts_at for one in last] == [datetime(2026, 9, 22, 10, 0, tzinfo=CHINA)]
+    await desk.core.drills.cancel(last[0].id, person(ISSUER), "汛情紧张")
+    await at(desk, DAY + timedelta(days=100))
+    assert not [one for one in await desk.core.store.drills.all() if one.stage is Stage.APPROVED]
+
+
+async def test_a_drill_that_runs_is_cancelled_at_once(desk: Desk) -> None:
+    """Somebody has fainted at the meeting point: it ends, and the ledger says that a person ended it."""
+    drill = await approved(desk)
+    await at(desk, drill.notice_at)
+    await at(desk, DAY)
+    left = await desk.core.drills.cancel(drill.id, person(SIGNER), "现场有人受伤")
+    assert (left.stage, left.reason) == (Stage.STOPPED, "recalled")
+    with pytest.raises(Refused) as refused:
+        await desk.core.drills.cancel(drill.id, person(SIGNER), "again")
+    assert refused.value.code == "over"
+
+
+async def test_a_call_up_goes_to_officials_alone(desk: Desk) -> None:
+    """Who is to answer is called; the village sleeps on."""
+    drill = await approved(desk, kind=DrillKind.CALL_UP, groups=(Group.OFFICIALS,))
+    await at(desk, drill.notice_at)
+    await at(desk, DAY)
+    row = await desk.core.store.outbox.alert((await seen(desk, drill)).alert)
+    assert row is not None
+    assert {step.audience.group for step in row.plan.steps} == {Group.OFFICIALS}
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"starts_at": DAY - timedelta(days=1, hours=21)}, "too_soon"),
+        ({"starts_at": DAY + timedelta(days=400), "ends_at": DAY + timedelta(days=400) + HALF}, "too_late"),
+        ({"ends_at": DAY + timedelta(hours=3)}, "wrong_length"),
+        ({"ends_at": DAY}, "wrong_length"),
+        ({"starts_at": DAY.replace(hour=7), "ends_at": DAY.replace(hour=8)}, "drill_hours"),
+        ({"starts_at": DAY.replace(hour=19, minute=45), "ends_at": DAY.replace(hour=20, minute=1)}, "drill_hours"),
+        ({"starts_at": DAY.replace(hour=23), "ends_at": DAY.replace(hour=0) + timedelta(days=1)}, "drill_hours"),
+        ({"areas": ()}, "no_area"),
+        ({"groups": ()}, "wrong_group"),
+        ({"groups": (Group.RESIDENTS,)}, "wrong_group"),
+        ({"kind": DrillKind.CALL_UP}, "wrong_group"),
+        ({"document": Document.SERVICE}, "wrong_document"),
+        ({"rule": "FREQ=DAILY;UNTIL=20260901"}, "wrong_rule"),
+        ({"rule": "FREQ=WEEKLY;UNTIL=20260931"}, "wrong_rule"),
+        ({"rule": "FREQ=WEEKLY;UNTIL=20300101"}, "wrong_rule"),
+        (
+            {"rule": "FREQ=MONTHLY;UNTIL=20260901", "starts_at": LAST, "ends_at": LAST + HALF},
+            "wrong_rule",
+        ),
+    ],
+)  # fmt: skip
+def test_what_may_not_be_planned(changes: dict[str, Any], code: str) -> None:
+    """By day, in time, for those who know of drills, by a rule that somebody looks at once a year."""
+    with pytest.raises(Refused) as refused:
+        check(wanted(**changes), POLICY.drill, datetime(2026, 7, 20, 14, 0, tzinfo=CHINA))
+    assert refused.value.code == code
+
+
+async def test_a_body_drills_only_what_it_may_issue_and_where(desk: Desk) -> None:
+    """The county's own authorised sender: no flood drill by the weather bureau, and none next door."""
+    for changes in ({"event_code": "11A01", "event": "洪水"}, {"areas": ("411728",)}):
+        with pytest.raises(Refused) as refused:
+            await planned(desk, **changes)
+        assert (refused.value.status, refused.value.code) == (403, "outside_authority")
+
+
+def test_rules_repeat_at_the_same_hour_in_china() -> None:
+    """Two rules of RFC 5545 are enough for a county."""
+    assert parse_rule("FREQ=WEEKLY;UNTIL=20260901", DAY)[:2] == ("WEEKLY", 1)
+    assert again("FREQ=WEEKLY;INTERVAL=2;UNTIL=20260901", DAY, DAY) == DAY + timedelta(weeks=2)
+    assert again("FREQ=MONTHLY;INTERVAL=6;UNTIL=20270301", DAY, DAY) == datetime(2027, 1, 22, 10, 0, tzinfo=CHINA)
+    assert again("FREQ=MONTHLY;UNTIL=20260801", DAY, DAY) is None
+    assert again("", DAY, DAY) is None
