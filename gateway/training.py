@@ -89,7 +89,7 @@ class Drills:
         await self._try(drill, self._person(drill.planner, drill.planner_role))
         record = self._record("drill_approve", drill, hand.actor)
         approved = {"approver": hand.actor, "approver_role": principal.role}
-        if not await self._store.drills.move(id_, {Stage.PLANNED}, Stage.APPROVED, record, **approved):
+        if not await self._store.drills.move(id_, {Stage.PLANNED}, Stage.APPROVED, record, values=approved):
             raise Refused(409, "not_waiting", "somebody else has decided on this drill meanwhile; look again")
         metrics.drills.labels(drill.kind, Stage.APPROVED.value).inc()
         return await self._known(id_)
@@ -108,7 +108,9 @@ class Drills:
             return await self._known(id_)
         record = self._record("drill_cancel", drill, actor(principal))
         why = {"reason": reason[:REASON_CHARS]}
-        if drill.stage not in AHEAD or not await self._store.drills.move(id_, AHEAD, Stage.CANCELLED, record, **why):
+        if drill.stage not in AHEAD or not await self._store.drills.move(
+            id_, AHEAD, Stage.CANCELLED, record, values=why
+        ):
             raise Refused(409, "over", f"this drill is {(await self._known(id_)).stage}")
         metrics.drills.labels(drill.kind, Stage.CANCELLED.value).inc()
         return await self._known(id_)
@@ -151,7 +153,7 @@ class Drills:
             told = await self._issue(drill, message)
         record = self._record("drill_announce", drill, "gateway")
         await self._store.drills.move(
-            drill.id, {Stage.APPROVED}, Stage.ANNOUNCED, record, due=drill.starts_at, announcement=told
+            drill.id, {Stage.APPROVED}, Stage.ANNOUNCED, record, due=drill.starts_at, values={"announcement": told}
         )
         return drill.starts_at
 
@@ -164,7 +166,9 @@ class Drills:
             message = exercise(drill.id, _wanted(drill), self._body(drill), self._names(drill))
             alert = await self._issue(drill, message)
         record, then = self._record("drill_start", drill, "gateway"), self._next(drill)
-        if await self._store.drills.move(drill.id, {Stage.ANNOUNCED}, Stage.RUNNING, record, then=then, alert=alert):
+        if await self._store.drills.move(
+            drill.id, {Stage.ANNOUNCED}, Stage.RUNNING, record, then=then, values={"alert": alert}
+        ):
             metrics.drills.labels(drill.kind, Stage.RUNNING.value).inc()
             _log.info("drill_start", drill=drill.id, kind=drill.kind)
 
@@ -195,7 +199,7 @@ class Drills:
     async def _refuse(self, drill: Drill, code: str) -> None:
         record = self._record("drill_refuse", drill, "gateway", code)
         then = self._next(drill) if drill.approver else None
-        if await self._store.drills.move(drill.id, AHEAD, Stage.REFUSED, record, then=then, reason=code):
+        if await self._store.drills.move(drill.id, AHEAD, Stage.REFUSED, record, then=then, values={"reason": code}):
             metrics.drills.labels(drill.kind, Stage.REFUSED.value).inc()
             _log.warning("drill_refused", drill=drill.id, why=code)
 

@@ -247,7 +247,10 @@ def test_what_counts_as_a_mark(text: str, rest: str | None) -> None:
 
 @pytest.mark.parametrize("status", list(Status))
 def test_a_drill_reaches_those_who_know_of_drills_and_nobody_else(status: Status) -> None:
-    """Residents, subscribers and whoever is in a place have agreed to no drill; a draft reaches nobody."""
+    """Residents, subscribers and whoever is in a place have agreed to no drill; a draft reaches nobody.
+
+    Residents are told beforehand that one will be held: by an exercise's service message, and by nothing else.
+    """
     enabled = LIVE | set(CHANNELS) | {"sms"}
     for document, kind, level, route in product(Document, Kind, Level, ("green", "normal", "emergency", "drill")):
         alert = alert_of(status, document, kind, level=level)
@@ -257,7 +260,8 @@ def test_a_drill_reaches_those_who_know_of_drills_and_nobody_else(status: Status
         if status is Status.DRAFT:
             assert not groups
         elif status is not Status.ACTUAL:
-            assert groups <= DRILL_GROUPS & set(POLICY.drill.groups)
+            told = {*POLICY.drill.notice_groups} if alert.announces else DRILL_GROUPS & {*POLICY.drill.groups}
+            assert groups <= told
             assert {step.audience.channel for step in made.steps} <= set(POLICY.drill.channels)
             assert Lane.GREEN not in {step.lane for step in made.steps}
 

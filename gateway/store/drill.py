@@ -7,10 +7,11 @@ Self-tests have no alert; they are orders to devices under the drill's id, and o
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 
 from gateway.database import Database, Row, Tx, micros, moment
 from gateway.model import Document, Group, Level, Record
@@ -21,6 +22,7 @@ from gateway.store.change import note
 from gateway.store.timer import drop_timer, set_timer
 
 TIMER = "drill"
+NOTHING: Mapping[str, str] = MappingProxyType({})
 COLUMNS = (
     "d.id, d.series, d.issuer, d.kind, d.areas, d.audiences, d.starts_at, d.ends_at, d.notice_at, d.document,"
     " d.event_code, d.event, d.level, d.notice, d.rule, d.standing, d.reason, d.planner, d.planner_role, d.approver,"
@@ -106,7 +108,7 @@ class SqlDrills:
         *,
         due: datetime | None = None,
         then: Drill | None = None,
-        **values: str,
+        values: Mapping[str, str] = NOTHING,
     ) -> bool:
         """Move one on from a stage it was seen at, with further `values`; False if it is elsewhere by now.
 
