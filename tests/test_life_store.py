@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,10 +12,11 @@ from test_store import NOW, HandClock, alert, batch_of, draft_of
 
 from gateway.database import Database
 from gateway.lineage import likeness
-from gateway.model import Decision, Level, Minute, Record, Reference, Status, Target
+from gateway.model import Decision, Document, Group, Level, Minute, Record, Reference, Status, Target
 from gateway.ports import AlertRow, Draft
 from gateway.standing import Event, Standing
 from gateway.store import Store
+from gateway.store.drill import Drill, Stage
 from gateway.store.regime import Regime
 from gateway.store.seal import hashed
 
@@ -277,3 +278,33 @@ async def test_a_database_of_the_foundation_is_brought_up_to_date(tmp_path: Path
     row = await database.read(lambda tx: tx.one("SELECT standing, status, level, event_code, revision FROM alert"))
     await database.close()
     assert row == ("sign", "Actual", 4, "11B03", 0)
+
+
+def exercise_of(name: str, starts_at: datetime) -> Drill:
+    hour = timedelta(hours=1)
+    return Drill(
+        name, name, "411726-qxj", "broadcast", ("411726209", "411726204"), (Group.OFFICIALS, Group.LOUDSPEAKERS),
+        starts_at, starts_at + hour, starts_at - hour, Document.WARNING, "11B03", "暴雨", Level.RED, "请勿惊慌", "",
+        "411726-qxj/甲", "issuer", NOW,
+    )  # fmt: skip
+
+
+async def test_a_drill_moves_on_only_from_where_it_was_seen(store: Store, hand: HandClock) -> None:
+    """Two schedulers at one timer: one begins the drill; and a series goes on in the same transaction."""
+    drill = exercise_of("d1", NOW + timedelta(hours=2))
+    await store.drills.plan(drill, RECORD)
+    assert await store.drills.get("d1") == drill
+    assert ("drill", "d1") in await timers(store)
+    then = exercise_of("d2", NOW + timedelta(days=7))
+    values = {"alert": "", "approver": "411726-qxj/乙"}
+    moved = [
+        await store.drills.move("d1", {Stage.PLANNED}, Stage.RUNNING, RECORD, then=then, values=values) for _ in "12"
+    ]
+    assert moved == [True, False]
+    assert await timers(store) == {("drill", "d2")}
+    assert [(one.id, one.stage, one.approver) for one in await store.drills.all()] == [
+        ("d2", Stage.PLANNED, ""), ("d1", Stage.RUNNING, "411726-qxj/乙"),
+    ]  # fmt: skip
+    assert [one.id for one in await store.drills.held_since(NOW)] == ["d1"]
+    hand.advance(4 * 3600)
+    assert [one.stage for one in await store.drills.held_since(NOW)] == [Stage.OVER]
