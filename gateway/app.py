@@ -316,7 +316,7 @@ class App:
         decisions = Decisions(intake, cases, self.store, regions, lambda: policy, vault, self.clock)
         obligations = Obligations(self.store, lambda: policy, self.clock)
         regimes = Regimes(self.store, regions, lambda: policy, vault, self.clock)
-        drills = Drills(self.store, intake, decisions, regions, lambda: policy, self.clock)
+        drills = Drills(self.store, intake, decisions, directory, regions, lambda: policy, self.clock)
         national = Nationals(self.store, lambda: policy, self.clock)
         coverage = CoverageBook(self.store, directory, regions, lambda: policy)
         self.hubs = {

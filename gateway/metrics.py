@@ -107,9 +107,8 @@ def begin(channels: Collection[str]) -> None:
         drills.labels(kind, result)
     for outcome in OUTCOMES:
         alerts.labels(outcome)
-    for lane in Lane:
-        for result in ("confirmed", "unconfirmed"):
-            publishes.labels(lane.value, result)
+    for lane, result in product(Lane, ("confirmed", "unconfirmed")):
+        publishes.labels(lane.value, result)
     for channel in channels:
         channel_down.labels(channel)
         claims_lapsed.labels(channel)

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 
 from gateway import cap, log, metrics
 from gateway.decision import REASON_CHARS, Decisions
+from gateway.directory.people import SqlDirectory
 from gateway.drill import LATE, TESTS, TOLD_LATE, UNHEARD, DrillKind, Exercise, again, announcement, check, exercise
 from gateway.errors import Refused
 from gateway.intake import Intake, actor
@@ -26,7 +27,7 @@ from gateway.ports import Clock
 from gateway.regions import Regions
 from gateway.standing import Event, Hand, Standing, check_hand
 from gateway.store import Store
-from gateway.store.drill import AHEAD, Drill, Stage
+from gateway.store.drill import AHEAD, Drill, Stage, Tests
 
 _log = log.get("drill")
 
@@ -39,6 +40,7 @@ class Drills:
         store: Store,
         intake: Intake,
         decisions: Decisions,
+        directory: SqlDirectory,
         regions: Regions,
         policy: Callable[[], Policy],
         clock: Clock,
@@ -46,6 +48,7 @@ class Drills:
         self._store = store
         self._intake = intake
         self._decisions = decisions
+        self._directory = directory
         self._regions = regions
         self._policy = policy
         self._clock = clock
@@ -158,16 +161,17 @@ class Drills:
         return drill.starts_at
 
     async def _begin(self, drill: Drill) -> None:
-        alert = ""
+        alert, tests = "", None
         if drill.kind in TESTS:
+            self._person(drill.approver, drill.approver_role)
             await self._try(drill, self._person(drill.planner, drill.planner_role))
-            await self._order(drill)
+            audible = {"audible": drill.kind == DrillKind.SELF_TEST_AUDIBLE}
+            tests = Tests(await self._devices(drill), audible, drill.ends_at)
         else:
-            message = exercise(drill.id, _wanted(drill), self._body(drill), self._names(drill))
-            alert = await self._issue(drill, message)
+            alert = await self._issue(drill, self._message(drill))
         record, then = self._record("drill_start", drill, "gateway"), self._next(drill)
         if await self._store.drills.move(
-            drill.id, {Stage.ANNOUNCED}, Stage.RUNNING, record, then=then, values={"alert": alert}
+            drill.id, {Stage.ANNOUNCED}, Stage.RUNNING, record, then=then, values={"alert": alert}, tests=tests
         ):
             metrics.drills.labels(drill.kind, Stage.RUNNING.value).inc()
             _log.info("drill_start", drill=drill.id, kind=drill.kind)
@@ -191,10 +195,17 @@ class Drills:
             raise
         return outcome.alert
 
-    async def _order(self, drill: Drill) -> None:
-        """Order every loudspeaker of the area to test itself."""
-        codes = [place.code for area in drill.areas for place in self._regions.villages(area)]
-        raise Refused(409, "no_orders", f"this installation gives no orders to loudspeakers of {len(codes)} villages")
+    async def _devices(self, drill: Drill) -> list[int]:
+        """Return the loudspeakers in service of the area.
+
+        Raises:
+            Refused: 409, there is none.
+        """
+        targets = self._regions.resolve_alert(self._message(drill), ()).targets
+        found = await self._directory.devices(self._regions.expand(targets))
+        if not found:
+            raise Refused(409, "no_loudspeakers", "no loudspeaker of the area is in service; look at the roster")
+        return sorted(device for devices in found.values() for device in devices)
 
     async def _refuse(self, drill: Drill, code: str) -> None:
         record = self._record("drill_refuse", drill, "gateway", code)
@@ -250,6 +261,9 @@ class Drills:
         if issuer is None:
             raise Refused(403, "not_an_issuer", "its issuer is no longer in authority.toml")
         return issuer
+
+    def _message(self, drill: Drill) -> Alert:
+        return exercise(drill.id, _wanted(drill), self._body(drill), self._names(drill))
 
     def _names(self, drill: Drill) -> list[str]:
         return [self._regions.path_name(area) for area in drill.areas]

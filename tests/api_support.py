@@ -240,7 +240,7 @@ async def _core(
         decisions=decisions,
         obligations=Obligations(store, policy, clock),
         regimes=Regimes(store, regions, policy, vault, clock),
-        drills=Drills(store, intake, decisions, regions, policy, clock),
+        drills=Drills(store, intake, decisions, directory, regions, policy, clock),
         national=Nationals(store, policy, clock),
         broker=broker,
         channels=channels,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_support import CITY, ISSUER, JIALOU, NEIGHBOUR, POLICY, SIGNER, Desk, opened
+from api_support import CITY, ISSUER, JIALOU, NEIGHBOUR, POLICY, REGIONS, SIGNER, Desk, opened
 from manual_clock import ManualClock
 
 from gateway.api.shape import EXAMPLE
@@ -297,3 +297,54 @@ def test_rules_repeat_at_the_same_hour_in_china() -> None:
     assert again("FREQ=MONTHLY;INTERVAL=6;UNTIL=20270301", DAY, DAY) == datetime(2027, 1, 22, 10, 0, tzinfo=CHINA)
     assert again("FREQ=MONTHLY;UNTIL=20260801", DAY, DAY) is None
     assert again("", DAY, DAY) is None
+
+
+async def speakers(desk: Desk, number: int = 3) -> None:
+    """Register loudspeakers of 贾楼乡's first village."""
+    await desk.database.write(lambda tx: [
+        tx.run(
+            "INSERT INTO device (id, name, county, township, village, key_hash, standing)"
+            " VALUES (:id, :name, '411726', :township, :village, 'k', 'service')",
+            id=one, name=f"lb-{one}", township=JIALOU, village=REGIONS.villages(JIALOU)[0].code,
+        )
+        for one in range(1, number + 1)
+    ])  # fmt: skip
+
+
+TEST: dict[str, Any] = {"kind": DrillKind.SELF_TEST, "groups": (Group.LOUDSPEAKERS,)}
+
+
+async def test_a_silent_self_test_tells_nobody_and_orders_every_loudspeaker(desk: Desk) -> None:
+    """Before the storm, and without a sound: is there a village whose loudspeaker is dead?"""
+    await speakers(desk)
+    drill = await approved(desk, **TEST)
+    await at(desk, DAY)
+    assert (await seen(desk, drill)).stage is Stage.ANNOUNCED
+    await at(desk, DAY)
+    running = await seen(desk, drill)
+    assert (running.stage, running.announcement, running.alert) == (Stage.RUNNING, "", "")
+    assert [one[:2] for one in await desk.core.store.drills.tested(drill.id)] == [(1, "open"), (2, "open"), (3, "open")]
+    assert (await audit(desk, drill))[-1] == "drill_start"
+
+
+async def test_a_real_warning_withdraws_the_self_tests_that_are_still_open(desk: Desk) -> None:
+    """A device that comes back in the storm plays the warning, and sounds no drill tone before it."""
+    await speakers(desk)
+    drill = await approved(desk, **TEST | {"kind": DrillKind.SELF_TEST_AUDIBLE})
+    await at(desk, drill.notice_at)
+    await at(desk, DAY)
+    now = desk.clock.now()
+    await desk.issue(identifier="real", sent=now.isoformat(), expires=(now + timedelta(hours=2)).isoformat())
+    left = await seen(desk, drill)
+    assert (left.stage, left.reason) == (Stage.STOPPED, "real_warning")
+    assert {one[1:] for one in await desk.core.store.drills.tested(drill.id)} == {("superseded", "real_warning")}
+    assert (await audit(desk, drill))[-1] == "drill_stop"
+
+
+async def test_a_self_test_of_no_loudspeaker_is_refused(desk: Desk) -> None:
+    """A green tick for a county without a device would be believed."""
+    drill = await approved(desk, **TEST)
+    await at(desk, DAY)
+    await at(desk, DAY)
+    left = await seen(desk, drill)
+    assert (left.stage, left.reason) == (Stage.REFUSED, "no_loudspeakers")

@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
+from typing import NamedTuple
 
 from gateway.database import Database, Row, Tx, micros, moment
-from gateway.model import Document, Group, Level, Record
+from gateway.model import Document, Group, Level, Record, Target
 from gateway.ports import Clock
 from gateway.standing import REAL, Standing
-from gateway.store import audit
+from gateway.store import audit, order
 from gateway.store.change import note
 from gateway.store.timer import drop_timer, set_timer
 
@@ -83,6 +84,14 @@ class Drill:
         return any(own.startswith(area) or area.startswith(own) for own in self.areas for area in areas)
 
 
+class Tests(NamedTuple):
+    """Devices that are ordered to test themselves by then."""
+
+    devices: Sequence[int]
+    values: Mapping[str, object]
+    until: datetime
+
+
 class SqlDrills:
     """The facet for drills."""
 
@@ -109,10 +118,12 @@ class SqlDrills:
         due: datetime | None = None,
         then: Drill | None = None,
         values: Mapping[str, str] = NOTHING,
+        tests: Tests | None = None,
     ) -> bool:
         """Move one on from a stage it was seen at, with further `values`; False if it is elsewhere by now.
 
-        `due` is when its timer rings next. `then` is the next of a series, stored with it.
+        `due` is when its timer rings next. `then` is the next of a series, stored with it. `tests` are orders
+        to devices, under the drill's id.
         """
         names = "".join(f", {name} = :{name}" for name in values)
 
@@ -128,7 +139,10 @@ class SqlDrills:
                 drop_timer(tx, TIMER, drill)
             if then is not None:
                 _add(tx, then)
-            audit.append(tx, [record])
+            if tests is None:
+                audit.append(tx, [record])
+            else:
+                order.add(tx, drill, tests.devices, "self_test", order.body_of(tests.values), tests.until, record)
             note(tx, "drill", "", drill)
             return True
 
@@ -144,8 +158,19 @@ class SqlDrills:
 
     async def held_since(self, since: datetime) -> list[Drill]:
         """Drills that have begun since then."""
-        found = await self._rows("WHERE d.starts_at >= :since AND d.standing = 'running'", since=micros(since))
+        found = await self._rows(
+            "WHERE d.starts_at >= :since AND d.standing IN ('running', 'stopped')", since=micros(since)
+        )
         return [one for one in found if one.stage in HELD]
+
+    async def tested(self, drill: str) -> list[tuple[int, str, str]]:
+        """(device, state, code) of the self-tests that a drill has ordered."""
+        rows = await self._database.read(
+            lambda tx: tx.all(
+                "SELECT device, state, code FROM device_order WHERE id LIKE :id ORDER BY device", id=f"{drill}.%"
+            )
+        )
+        return [(device, state, code) for device, state, code in rows]
 
     async def facts(self, alert: str) -> list[tuple[str, int, int, str, datetime]]:
         """(batch, position, state, code, at) of everything the loudspeakers of a drill have told, in order."""
@@ -162,6 +187,26 @@ class SqlDrills:
         now = self._clock.now()
         rows = await self._database.read(lambda tx: tx.all(f"SELECT {COLUMNS} {FROM} {tail}", **values))
         return [_drill(row, now) for row in rows]
+
+
+def stop_tests(tx: Tx, targets: Sequence[Target], record: Record) -> None:
+    """Withdraw the self-tests that run in a place for which a real warning has just come."""
+    at = micros(record.at)
+    running = tx.all(
+        "SELECT id, areas FROM drill WHERE standing = 'running' AND alert = '' AND ends_at > :at ORDER BY id", at=at
+    )
+    codes = [code for target in targets for code in (target.villages or (target.township,))]
+    for id_, areas in running:
+        if not any(code.startswith(area) or area.startswith(code) for area in json.loads(areas) for code in codes):
+            continue
+        tx.send("UPDATE drill SET standing = 'stopped', reason = :real WHERE id = :id", id=id_, real=REAL)
+        tx.send(
+            "UPDATE device_order SET state = 'superseded', code = :real, settled_at = :at"
+            " WHERE id LIKE :orders AND state = 'open'",
+            real=REAL, at=at, orders=f"{id_}.%",
+        )  # fmt: skip
+        audit.append(tx, [replace(record, subject=id_)])
+        note(tx, "drill", "", id_)
 
 
 def _add(tx: Tx, drill: Drill) -> None:

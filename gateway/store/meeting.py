@@ -7,6 +7,7 @@ whichever comes second sees the first. Whoever plans a drill is told before (`li
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from gateway.database import Tx
 from gateway.errors import MingluoError
@@ -18,6 +19,7 @@ from gateway.routing import emergency
 from gateway.standing import LIVE, REAL, Event, Standing
 from gateway.store import audit
 from gateway.store.around import opposite
+from gateway.store.drill import stop_tests
 from gateway.store.rows import stop_alert
 
 UNDER_REAL = "a real orange or red warning or evacuation covers the area; hold the drill another day"
@@ -48,9 +50,11 @@ def keep_apart(tx: Tx, draft: Draft) -> None:
     begins = draft.standing == Standing.ACTIVE or (not alert.actual and draft.standing in LIVE)
     if not begins or alert.kind in ENDS or (alert.actual and not emergency(alert)):
         return
+    record = Record(now, "gateway", STOPPED, alert.id, f"{REAL}: {alert.id}")
+    if alert.actual:
+        stop_tests(tx, draft.plan.targets, record)
     for row in meets(alert, draft.plan.targets, opposite(tx, alert)):
         if not alert.actual:
             raise RealWarningError(UNDER_REAL)
-        why = f"{REAL}: {alert.id}"
-        if stop_alert(tx, row.alert.id, REAL, now, Event.REPLACE, "gateway", why):
-            audit.append(tx, [Record(now, "gateway", STOPPED, row.alert.id, why)])
+        if stop_alert(tx, row.alert.id, REAL, now, Event.REPLACE, "gateway", record.detail):
+            audit.append(tx, [replace(record, subject=row.alert.id)])
