@@ -17,6 +17,7 @@ import asyncio
 from collections import deque
 from collections.abc import Collection
 from contextlib import suppress
+from secrets import token_hex
 from typing import ClassVar
 
 import msgspec
@@ -24,6 +25,7 @@ import msgspec
 from channels._loudspeaker import Connection, Loudspeakers
 from channels._loudspeaker_frame import LONGEST_FRAME
 from channels._mqtt import Broker, BrokerSettings
+from channels._mqtt_proof import prove
 from gateway.channel import Device, Link
 from gateway.errors import MingluoError, Temporary
 
@@ -43,6 +45,11 @@ class _Kind(msgspec.Struct):
 
 
 _kind = msgspec.json.Decoder(_Kind)
+
+
+def told_by(name: str) -> str:
+    """Return the topic a device speaks on."""
+    return f"mingluo/d/{name}/told"
 
 
 def command_of(name: str) -> str:
@@ -100,6 +107,14 @@ class LoudspeakerMqtt(Loudspeakers):
     def endpoints(self) -> Collection[str]:
         """The broker's host."""
         return (self.settings.host,)
+
+    async def prove(self) -> str:
+        """Log in, hear ourselves, and try to speak for a device.
+
+        Raises:
+            ConfigError: one of these is not as it must be.
+        """
+        return await prove(self.settings, told_by(self.settings.username), told_by(f"doctor-{token_hex(8)}"))
 
     async def open(self, link: Link) -> None:
         """Begin to ask for the right to speak."""

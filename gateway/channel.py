@@ -196,6 +196,16 @@ class Channel(ABC):
         """HTTP routes for callbacks or inbound sockets."""
         return ()
 
+    async def prove(self) -> str:
+        """Log in where sends would go, say nothing to anybody, and return what is proven; "" where nothing can be.
+
+        Called by `mingluo doctor` while no process of the installation is logged in.
+
+        Raises:
+            ConfigError: what is wrong, and what to do.
+        """
+        return ""
+
     def endpoints(self) -> Collection[str]:
         """Hosts this channel talks to; anything not on loopback is refused until the channel is live (rule 11)."""
         return ()

@@ -52,7 +52,8 @@ class Facts:
 
     `sizes` are rows per kind, `bare` the villages with neither an official nor a loudspeaker, `live` the channels
     two people have made live, `halted` the halted scopes, `restored` whether the gateway has halted a restored
-    database, `down` the channels whose carrier serves nobody, with its code, `devices` the loudspeakers by channel.
+    database, `down` the channels whose carrier serves nobody, with its code, `devices` the loudspeakers by channel,
+    `speaking` the channels with which some process is logged in just now.
     """
 
     sizes: Mapping[str, int]
@@ -63,6 +64,7 @@ class Facts:
     restored: bool = False
     down: Mapping[str, str] = field(default_factory=dict)
     devices: Mapping[str, int] = field(default_factory=dict)
+    speaking: Collection[str] = ()
 
 
 def nothing() -> Facts:

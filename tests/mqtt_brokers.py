@@ -30,9 +30,10 @@ class Mosquitto(Server):
     name = "mosquitto"
     variable = ""
 
-    def __init__(self, users: Mapping[str, str]) -> None:
+    def __init__(self, users: Mapping[str, str], acl: str = "") -> None:
         super().__init__()
         self._users = users
+        self._acl = acl or (RULES / "acl").read_text()
 
     @property
     def url(self) -> str:
@@ -43,7 +44,7 @@ class Mosquitto(Server):
         """Write password file and configuration."""
         lines = [mosquitto_line(name, password) for name, password in self._users.items()]
         (self.folder / "passwords").write_text("\n".join([*lines, ""]))
-        (self.folder / "acl").write_text((RULES / "acl").read_text())
+        (self.folder / "acl").write_text(self._acl)
         rules = (RULES / "mosquitto.conf").read_text().splitlines()
         own = [f"listener {self.port} 127.0.0.1", "password_file passwords", "acl_file acl"]
         kept = [line for line in rules if line.partition(" ")[0] not in PLACES]

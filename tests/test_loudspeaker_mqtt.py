@@ -26,11 +26,14 @@ from test_loudspeaker_ws import Village, hello_of, key_of, opened, play, receipt
 from channels._mqtt import BrokerSettings
 from channels.loudspeaker_mqtt import LoudspeakerMqtt
 from gateway.channel import Device
+from gateway.cli.login import logins
 from gateway.device.disk import Disk
 from gateway.device.mqtt import Mqtt
 from gateway.device.program import Parts, Program
 from gateway.device.studio import Studio
 from gateway.device.trust import Trust
+from gateway.doctor import Facts
+from gateway.errors import ConfigError
 from gateway.model import State
 
 PASSWORD = "sample-password-of-the-gateway"
@@ -532,3 +535,54 @@ def test_the_brokers_host_is_declared() -> None:
     """Rule 11: until two people make the channel live, no broker beyond this machine is talked to."""
     channel = LoudspeakerMqtt(settings_of("mqtts://broker.example.cn:8884"))
     assert list(channel.endpoints()) == ["broker.example.cn"]
+
+
+# -- the doctor --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["mosquitto", "rabbitmq"])
+async def test_the_doctor_proves_the_login_and_the_rules(kind: str) -> None:
+    """Rules that were never installed are seen by nobody, until somebody speaks for a village that is not theirs."""
+    devices = {"horn-1": key_of("horn-1")}
+    with mosquitto() if kind == "mosquitto" else RabbitMqtt(("gateway", PASSWORD), devices) as broker:
+        proven = await LoudspeakerMqtt(settings_of(broker.url)).prove()
+        assert proven == "127.0.0.1 lets us in, and nobody speaks for another"
+        with pytest.raises(ConfigError, match="refuses username or password"):
+            await LoudspeakerMqtt(settings_of(broker.url, username="horn-1")).prove()
+
+
+@pytest.mark.parametrize(
+    ("acl", "wrong"),
+    [
+        ("topic readwrite #\nuser gateway\ntopic readwrite #\n", "lets anybody speak for a device"),
+        ("user gateway\ntopic write mingluo/d/+/command\n", "does not let us hear devices"),
+    ],
+)
+async def test_the_doctor_names_rules_that_are_missing(acl: str, wrong: str) -> None:
+    """A broker as it comes from the package lets everybody say everything."""
+    with Mosquitto({"gateway": PASSWORD}, acl) as broker, pytest.raises(ConfigError, match=wrong):
+        await LoudspeakerMqtt(settings_of(broker.url)).prove()
+
+
+async def test_the_doctor_says_that_no_broker_answers() -> None:
+    """Then nothing at all would reach the loudspeakers behind it."""
+    with pytest.raises(ConfigError, match="cannot be reached"):
+        await LoudspeakerMqtt(settings_of(f"mqtt://127.0.0.1:{free_port()}")).prove()
+    with pytest.raises(ConfigError, match="cannot be reached"):
+        await LoudspeakerMqtt(settings_of("mqtts://127.0.0.1:1", ca="/nowhere/ca.crt")).prove()
+
+
+async def test_the_doctor_leaves_a_running_gateway_and_brokers_that_are_not_live_alone() -> None:
+    """A second login would push the gateway out; and before two people say so nothing beyond this machine is asked."""
+    with mosquitto() as broker:
+        local = {"loudspeaker_mqtt": LoudspeakerMqtt(settings_of(broker.url))}
+        distant = {"loudspeaker_mqtt": LoudspeakerMqtt(settings_of("mqtts://broker.example.cn"))}
+        ready, busy = Facts({}), Facts({}, speaking=["loudspeaker_mqtt"])
+        assert [one.severity for one in await logins(local, ready)] == ["ok"]
+        for facts in (busy, None):
+            (verdict,) = await logins(local, facts)
+            assert (verdict.severity, "running gateway" in verdict.text) == ("note", True)
+        assert await logins(distant, ready) == []
+        broker.kill()
+        (verdict,) = await logins(local, ready)
+        assert (verdict.severity, verdict.fix) == ("error", "check url and ca, and that it runs")

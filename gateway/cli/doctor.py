@@ -14,6 +14,7 @@ import typer
 
 from gateway.cli.frame import NO, AsJson, load_channels, load_settings, print_json
 from gateway.cli.installation import Now
+from gateway.cli.login import logins
 
 if TYPE_CHECKING:
     from gateway.channel import Channel
@@ -107,6 +108,7 @@ def examine(settings: Settings) -> Iterator[Verdict]:
     if places and any(isinstance(channel, Sockets) for channel in enabled.values()):
         yield from (Verdict("speech", *one) for one in asyncio.run(check(settings.config, places.places.values())))
     yield from asyncio.run(_servers(settings, enabled))
+    yield from asyncio.run(logins(enabled, facts))
 
 
 def _said(error: Exception) -> str:
@@ -227,6 +229,7 @@ async def _facts(database: Database, places: Regions | None) -> Facts:
         await database.look(restored) is not None,
         {one.channel: one.code for one in await store.outbox.outages()},
         await directory.devices_by_channel(),
+        frozenset(account.partition("/")[0] for account in await store.leases.accounts()),
     )
 
 

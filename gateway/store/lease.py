@@ -104,6 +104,12 @@ class Leases:
         except StoreDown:
             _log.warning("lease_not_released", account=lease.account, slot=lease.slot)
 
+    async def accounts(self) -> frozenset[str]:
+        """Return the accounts on which some process has a connection."""
+        now = micros(self._clock.now())
+        rows = await self._database.read(lambda tx: tx.all("SELECT account FROM lease WHERE until > :now", now=now))
+        return frozenset(account for (account,) in rows)
+
     async def begin_alone(self) -> None:
         """Free all slots: the database belongs to this process alone, whoever held them is dead."""
         await self._database.write(lambda tx: tx.run("DELETE FROM lease"))
