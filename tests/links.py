@@ -13,7 +13,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.channel import Device, Event, Settings, Signed
+from gateway.channel import Device, Event, Lease, Settings, Signed
 from gateway.device_key import DeviceKey
 from gateway.errors import StoreDown
 from gateway.model import Audio, Job, Lane, Level, Message, Notice, Slice, Status
@@ -55,7 +55,7 @@ class RecordingLink:
     async def pace(self, account: str, units: int, lane: Lane) -> None:
         self.paced.append((account, units, lane))
 
-    async def lease(self, account: str, connections: int) -> HeldLease | None:
+    async def lease(self, account: str, connections: int) -> Lease | None:
         held = self.slots.setdefault(account, set())
         free = set(range(connections)) - held
         if not free:

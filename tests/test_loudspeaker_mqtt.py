@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -18,15 +20,18 @@ import pytest
 from aiomqtt import Client, MqttError, Will
 from links import DEVICE_KEY, Case
 from mqtt_brokers import Mosquitto, RabbitMqtt
+from mqtt_speaker import LeasedLink
 from pydantic import SecretStr, ValidationError
 from servers import free_port
 from test_device import SPEAK, Horn
 from test_loudspeaker_ws import Village, hello_of, key_of, opened, play, receipt
+from test_store import HandClock
 
 from channels._mqtt import BrokerSettings
 from channels.loudspeaker_mqtt import LoudspeakerMqtt
 from gateway.channel import Device
 from gateway.cli.login import logins
+from gateway.database import Database
 from gateway.device.disk import Disk
 from gateway.device.mqtt import Mqtt
 from gateway.device.program import Parts, Program
@@ -35,6 +40,8 @@ from gateway.device.trust import Trust
 from gateway.doctor import Facts
 from gateway.errors import ConfigError
 from gateway.model import State
+from gateway.store import Store
+from gateway.store.lease import LAPSE_S
 
 PASSWORD = "sample-password-of-the-gateway"
 NAMES = ("horn-1", "horn-2")
@@ -466,6 +473,36 @@ async def test_a_process_that_was_frozen_gives_way_and_takes_back_nothing() -> N
                 assert {kind for _, kind in first.presence()} == {"online"}
                 await other.channel.command([play()], other)
                 await device.hears("command")
+
+
+async def test_when_the_process_that_speaks_is_killed_another_finds_all_devices(database_url: str) -> None:
+    """Kill -9 in mid-broadcast: the devices stay connected to the broker, and their commands come from elsewhere."""
+    database, clock = Database(database_url), HandClock()
+    await database.open()
+    with mosquitto() as broker:
+        async with pole(broker.url) as one, pole(broker.url, "horn-2") as two:
+            program = [str(Path(__file__).parent / "mqtt_speaker.py"), database_url, broker.url, PASSWORD, *NAMES]
+            first = await asyncio.create_subprocess_exec(sys.executable, *program, stdout=asyncio.subprocess.PIPE)
+            assert first.stdout is not None
+            while await asyncio.wait_for(first.stdout.readline(), SOON_S) != b"2\n":
+                pass
+            clock.time = datetime.now(UTC)
+            link = LeasedLink(store=Store(database, clock).leases)
+            link.add(*NAMES)
+            channel = LoudspeakerMqtt(settings_of(broker.url))
+            await channel.open(link)
+            first.kill()
+            await first.wait()
+            for _ in range(10):
+                await asyncio.sleep(0.01)
+                assert list(channel.held()) == []
+            clock.advance(LAPSE_S + 5)  # nobody renews it any more
+            await soon(lambda: len(channel.held()) == 2)
+            await channel.command([play(), play(1, 1001)], link)
+            for device in (one, two):
+                await device.hears("command")
+            await channel.close()
+    await database.close()
 
 
 # -- other brokers, other devices --------------------------------------------------------------------------------------
