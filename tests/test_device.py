@@ -29,7 +29,7 @@ from gateway.device.command import Night, Play, read
 from gateway.device.disk import Disk
 from gateway.device.program import Parts, Program
 from gateway.device.settings import load
-from gateway.device.sound import Broken, Folder, Speaker, arguments, run
+from gateway.device.sound import Broken, Clip, Folder, Speaker, arguments, run
 from gateway.device.studio import Studio, mark
 from gateway.device.transport import Backoff, Unreached
 from gateway.device.trust import Trust, Untrusted, claimed_id, decode, signed_of
@@ -53,24 +53,25 @@ class Horn:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    async def play(self, files: Sequence[Path], volume: int, what: str) -> Sequence[float]:
+    async def play(self, clips: Sequence[Clip], volume: int, what: str) -> Sequence[float]:
         if self.broken:
             raise Broken(self.broken)
-        self.heard.append((what, volume, [file.name.partition("-")[0] + ":" + content(file) for file in files]))
+        self.heard.append((what, volume, [f"{clip.file.name.partition('-')[0]}:{content(clip)}" for clip in clips]))
         self.began.set()
         try:
             await self.gate.wait()
         except asyncio.CancelledError:
             self.silenced.append(what)
             raise
-        return [0.5] * (len(files) - 1) + [7.5]
+        return [0.5] * (len(clips) - 1) + [7.5]
 
     def ids(self) -> list[str]:
         return [what for what, _, _ in self.heard]
 
 
-def content(file: Path) -> str:
+def content(clip: Clip) -> str:
     """Return what the voice of the tests has said into a file, or a signal's name."""
+    file = clip.file
     if file.name.startswith("signal"):
         return file.stem.partition("-")[2]
     said = file.read_bytes().rpartition(b"SAID")[2]
@@ -139,7 +140,7 @@ async def test_only_actual_and_no_drill_sounds_real(status: Any, drill: Any, aud
     found = read(json.dumps(play(status=status, drill=drill, **changes)).encode())
     assert isinstance(found, Play)
     made = await studio.round(found)
-    said = [content(file) for file in [*made.signals, *made.mark, made.words]]
+    said = [content(clip) for clip in [*made.signals, *made.mark, made.words]]
     if status == "Actual" and drill is False:
         assert said == (["录音"] if audio else ["warning", "涨水，快走"])
     else:
@@ -619,7 +620,7 @@ async def test_the_systems_audio_is_measured_and_killed_with_all_it_started(tmp_
     script = tmp_path / "player.sh"
     script.write_text(f"#!/bin/sh\nsleep 600 &\necho $$ $! > {pids}\nwait\n")
     script.chmod(0o755)
-    task = asyncio.create_task(Speaker(f"{script} {{file}}").play([tmp_path / "a.wav"], 50, "a"))
+    task = asyncio.create_task(Speaker(f"{script} {{file}}").play([Clip(tmp_path / "a.wav", 1.0)], 50, "a"))
     started = [os.pidfd_open(int(pid)) for pid in (await asyncio.to_thread(first_line, pids)).split()]
     task.cancel()
     await asyncio.wait([task])
@@ -630,10 +631,11 @@ async def test_the_systems_audio_is_measured_and_killed_with_all_it_started(tmp_
 
 async def test_a_player_that_fails_or_is_not_there_is_an_amplifier_fault(tmp_path: Path) -> None:
     """Exit codes are the only ears a box has."""
-    assert len(await Speaker("true {file}").play([tmp_path / "a", tmp_path / "b"], 50, "a")) == 2
+    clip = Clip(tmp_path / "a", 1.0)
+    assert len(await Speaker("true {file}").play([clip, clip], 50, "a")) == 2
     with pytest.raises(Broken, match="amp_fault"):
-        await Speaker("false {file}").play([tmp_path / "a"], 50, "a")
-    await Speaker("true {file}", "false {volume}").play([tmp_path / "a"], 50, "a")
+        await Speaker("false {file}").play([clip], 50, "a")
+    await Speaker("true {file}", "false {volume}").play([clip], 50, "a")
     with pytest.raises(Broken, match="x"):
         await run(["sleep", "600"], "x", limit_s=0.01)
     with pytest.raises(ConfigError, match="no program"):
@@ -658,8 +660,8 @@ async def test_a_voice_that_says_nothing_is_a_fault(tmp_path: Path) -> None:
 async def test_a_folder_keeps_what_would_have_been_heard(tmp_path: Path) -> None:
     """An installation is proven without waking the village."""
     tone.write(tmp_path / "a.wav", tone.DRILL, note_s=0.01)
-    (heard_s,) = await Folder(tmp_path / "out").play([tmp_path / "a.wav"], 50, "v1")
-    assert heard_s == pytest.approx(tone.length_s(tmp_path / "a.wav"))
+    (heard_s,) = await Folder(tmp_path / "out").play([Clip(tmp_path / "a.wav", 0.05)], 50, "v1")
+    assert heard_s == 0.05
     assert (tmp_path / "out" / "v1-a.wav").exists()
     lines = [json.loads(line) for line in (tmp_path / "out" / "sound.jsonl").read_text().splitlines()]
     assert [(line["kind"], line["id"]) for line in lines] == [("sound", "v1"), ("end", "v1")]
@@ -674,6 +676,15 @@ def test_a_signal_begins_with_silence_and_is_none_of_the_public_alarms(name: str
         assert any(file.readframes(tone.RATE))
     assert all(abs(hertz - alarm) > 40 for hertz in tone.NOTES[name] for alarm in (853, 960, 1050))
     assert tone.NOTES[tone.REAL][:2] != tone.NOTES[tone.DRILL][:2]
+
+
+async def test_the_extras_voice_says_chinese_and_english_as_sound(tmp_path: Path) -> None:
+    """A box without a voice of its own still speaks, once the extra is installed; numbers are written out."""
+    studio = Studio(tmp_path, load(None, GOOD | {"state": tmp_path})._voice())
+    numbers = await studio.speak("泌阳县20日14时30分")
+    assert numbers.length_s > 3.0
+    assert (await studio.speak("Heavy rain.")).length_s > 0.5
+    assert not Studio(tmp_path, load(None, GOOD | {"state": tmp_path, "speak_with": "none"})._voice()).speech
 
 
 GOOD = {"name": "lb-1", "village": VILLAGE, "url": "wss://warn.example.org", "pins": [Signer().pin]}

@@ -400,12 +400,12 @@ class Program:
     async def _repeat(self, turn: Turn) -> None:
         play, now = turn.announcement.play, self._parts.monotonic
         round_ = await self._parts.studio.round(play)
-        files, before = [*round_.signals, *round_.mark, round_.words], len(round_.signals) + len(round_.mark)
+        clips, before = [*round_.signals, *round_.mark, round_.words], len(round_.signals) + len(round_.mark)
         while self.player.turn is turn:
             volume = self._policy.loudness(play, self.player.reckoning.at(now()))
             self.player.started(turn, now())
             self._after()
-            heard_s = await self._parts.output.play(files, volume, play.id)
+            heard_s = await self._parts.output.play(clips, volume, play.id)
             self._faults -= SOUND_FAULTS
             self.player.spoken(turn, sum(heard_s[before:]), now())
-            files, before = [*round_.mark, round_.words], len(round_.mark)
+            clips, before = [*round_.mark, round_.words], len(round_.mark)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import ssl
+import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -15,18 +17,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from gateway.device.disk import Disk
 from gateway.device.mqtt import PORTS, Mqtt
 from gateway.device.program import Parts
-from gateway.device.sound import Folder, Output, Speaker, arguments
+from gateway.device.sound import FILE, Folder, Output, Speaker, arguments
 from gateway.device.studio import Studio
 from gateway.device.transport import Transport
 from gateway.device.trust import Trust
 from gateway.device.volume import Policy
 from gateway.device.websocket import WebSocket
 from gateway.errors import ConfigError
+from gateway.speech.pool import missing
 
 KEY_VARIABLE = "MINGLUO_DEVICE_KEY"
 STATE = Path("/var/lib/mingluo-device")
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
+NO_VOICE = "none"
 PLAIN = frozenset({"ws", "http", "mqtt"})
 
 
@@ -77,12 +81,18 @@ class DeviceSettings(BaseModel):
         output: Output = Folder(self.sound_to) if self.sound_to else Speaker(self.play_with, self.volume_with)
         clock = arguments(self.clock_with, "{seconds}", "clock_with") if self.clock_with else ()
         disk = Disk(self.state)
-        studio = Studio(self.state / "sound", self.speak_with)
+        studio = Studio(self.state / "sound", self._voice())
         policy = Policy(self.volume, {"red": self.red_floor})
         firmware = f"mingluo-{version('mingluo')}"
         return Parts(
             self.name, self.village, firmware, trust, disk, self._transport(key), output, studio, policy, clock
         )
+
+    def _voice(self) -> str:
+        """Return the command that speaks: the one given, else that of the speech extra, if it is installed."""
+        if self.speak_with == NO_VOICE or (not self.speak_with and missing()):
+            return ""
+        return self.speak_with or shlex.join([sys.executable, "-m", "gateway.device.voice", FILE])
 
     def _transport(self, key: str) -> Transport:
         place = urlsplit(self.url)

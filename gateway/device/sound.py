@@ -15,16 +15,22 @@ from asyncio.subprocess import Process
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import orjson
 
-from gateway.device import tone
 from gateway.errors import ConfigError, MingluoError
 
 FILE = "{file}"
 LONGEST_S = 900.0
 """No file and no command of ours takes longer: one that does hangs."""
+
+
+class Clip(NamedTuple):
+    """A file that sounds, and for how long."""
+
+    file: Path
+    length_s: float
 
 
 class Broken(MingluoError):
@@ -38,8 +44,8 @@ class Broken(MingluoError):
 class Output(Protocol):
     """Where sound goes."""
 
-    async def play(self, files: Sequence[Path], volume: int, what: str) -> Sequence[float]:
-        """Play files one after the other; return the seconds that were heard of each. `what`: the version, for a log.
+    async def play(self, clips: Sequence[Clip], volume: int, what: str) -> Sequence[float]:
+        """Play clips one after the other; return the seconds that were heard of each. `what`: the version, for a log.
 
         Raises:
             Broken: not all of it was heard.
@@ -56,17 +62,17 @@ class Speaker:
         self._command = arguments(command, FILE, "play_with")
         self._volume = arguments(volume_command, "{volume}", "volume_with") if volume_command else []
 
-    async def play(self, files: Sequence[Path], volume: int, what: str) -> Sequence[float]:
-        """Play the files by the command, and measure how long it takes."""
+    async def play(self, clips: Sequence[Clip], volume: int, what: str) -> Sequence[float]:
+        """Play the clips by the command, and measure how long it takes."""
         loop = asyncio.get_running_loop()
         if self._volume:
             # A mixer that does not answer costs loudness, never the warning.
             with contextlib.suppress(Broken):
                 await run([part.replace("{volume}", str(volume)) for part in self._volume], "volume_fault", limit_s=5.0)
         heard_s = []
-        for file in files:
+        for clip in clips:
             since = loop.time()
-            await run([part.replace(FILE, str(file)) for part in self._command], "amp_fault")
+            await run([part.replace(FILE, str(clip.file)) for part in self._command], "amp_fault")
             heard_s.append(loop.time() - since)
         return heard_s
 
@@ -81,34 +87,25 @@ class Folder:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
 
-    async def play(self, files: Sequence[Path], volume: int, what: str) -> Sequence[float]:
+    async def play(self, clips: Sequence[Clip], volume: int, what: str) -> Sequence[float]:
         """Keep the files, and wait as long as they sound."""
-        names, heard_s = [], []
-        for file in files:
-            name = f"{what}-{file.name}"
-            with contextlib.suppress(FileExistsError):
-                os.link(file, self._folder / name) if _same_disk(file, self._folder) else shutil.copyfile(
-                    file, self._folder / name
-                )
-            names.append(name)
-            heard_s.append(tone.length_s(file) or 0.0)
+        names = []
+        for file, _ in clips:
+            names.append(f"{what}-{file.name}")
+            await asyncio.to_thread(shutil.copyfile, file, self._folder / names[-1])
         self._log("sound", what, files=names, volume=volume)
         how = "silenced"
         try:
-            await asyncio.sleep(sum(heard_s))
+            await asyncio.sleep(sum(clip.length_s for clip in clips))
             how = "end"
         finally:
             self._log(how, what)
-        return heard_s
+        return [clip.length_s for clip in clips]
 
     def _log(self, kind: str, what: str, **fields: object) -> None:
         line = orjson.dumps({"kind": kind, "at": datetime.now(UTC).isoformat(), "id": what, **fields})
         with (self._folder / "sound.jsonl").open("ab") as log:
             log.write(line + b"\n")
-
-
-def _same_disk(file: Path, folder: Path) -> bool:
-    return file.stat().st_dev == folder.stat().st_dev
 
 
 def arguments(command: str, needed: str, setting: str) -> list[str]:

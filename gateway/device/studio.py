@@ -17,7 +17,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout
 
 from gateway.device import tone
 from gateway.device.command import Play, Recording
-from gateway.device.sound import FILE, Broken, arguments, run
+from gateway.device.sound import FILE, Broken, Clip, arguments, run
 from gateway.log import get
 
 LARGEST_BYTES = 32 * 1024 * 1024
@@ -39,9 +39,9 @@ def mark(language: str) -> str:
 class Round(NamedTuple):
     """What a round consists of: signals once, then as often as it is repeated the drill mark, if any, and the words."""
 
-    signals: list[Path]
-    mark: list[Path]
-    words: Path
+    signals: list[Clip]
+    mark: list[Clip]
+    words: Clip
 
 
 class Studio:
@@ -78,21 +78,21 @@ class Studio:
             return await self._drill(play, words)
         return Round([await self.signal(tone.ALL_CLEAR if play.tone == tone.ALL_CLEAR else tone.REAL)], [], words)
 
-    async def _drill(self, play: Play, words: Path) -> Round:
+    async def _drill(self, play: Play, words: Clip) -> Round:
         """Put the drill's signal and mark in front. A device that cannot speak has but the mark in the recording."""
         said = [await self.speak(mark(play.language))] if self.speech else []
         return Round([await self.signal(tone.DRILL)], said, words)
 
-    async def signal(self, name: str) -> Path:
+    async def signal(self, name: str) -> Clip:
         """Return one of the device's own signals."""
         path = self._folder / f"signal-{name}.wav"
         if not path.exists():
             part = path.with_suffix(".part")
             await asyncio.to_thread(tone.write, part, name)
             part.rename(path)
-        return path
+        return _clip(path)
 
-    async def speak(self, text: str) -> Path:
+    async def speak(self, text: str) -> Clip:
         """Return a text as sound.
 
         Raises:
@@ -104,16 +104,16 @@ class Studio:
         path = self._folder / f"speech-{digest[:32]}.wav"
         if path.exists():
             os.utime(path)
-            return path
+            return _clip(path)
         part = path.with_suffix(".part.wav")
         await run([piece.replace(FILE, str(part)) for piece in self._command], "tts_failed", text, SPEAK_S)
         if not part.exists() or not tone.length_s(part):
             raise Broken("tts_failed")
         part.rename(path)
         self._tidy()
-        return path
+        return _clip(path)
 
-    async def fetch(self, recording: Recording) -> Path:
+    async def fetch(self, recording: Recording) -> Clip:
         """Return the gateway's recording, fetched if it is not here yet.
 
         Raises:
@@ -123,7 +123,7 @@ class Studio:
         async with self._fetching.setdefault(recording.sha256, asyncio.Lock()):
             if path.exists():
                 os.utime(path)
-                return path
+                return _clip(path, recording.duration_s)
             if recording.size > LARGEST_BYTES:
                 raise Broken("bad_audio")
             data = await _get(recording)
@@ -134,13 +134,18 @@ class Studio:
             part.rename(path)
         self._fetching.pop(recording.sha256, None)
         self._tidy()
-        return path
+        return _clip(path, recording.duration_s)
 
     def _tidy(self) -> None:
         """Remove the files that were not used for longest."""
         files = [file for file in self._folder.iterdir() if not file.name.startswith("signal-")]
         for file in sorted(files, key=lambda one: one.stat().st_mtime, reverse=True)[KEPT:]:
             file.unlink(missing_ok=True)
+
+
+def _clip(path: Path, length_s: float = 0.0) -> Clip:
+    """Measure a file, where it is a WAV file; else believe what is said of it."""
+    return Clip(path, tone.length_s(path) or length_s)
 
 
 async def _get(recording: Recording) -> bytes:
