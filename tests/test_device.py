@@ -49,13 +49,15 @@ class Horn:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     began: asyncio.Event = field(default_factory=asyncio.Event)
     broken: str = ""
+    once: bool = False
 
     def __post_init__(self) -> None:
         self.gate.set()
 
     async def play(self, clips: Sequence[Clip], volume: int, what: str) -> Sequence[float]:
         if self.broken:
-            raise Broken(self.broken)
+            code, self.broken = self.broken, "" if self.once else self.broken
+            raise Broken(code)
         self.heard.append((what, volume, [f"{clip.file.name.partition('-')[0]}:{content(clip)}" for clip in clips]))
         self.began.set()
         try:
@@ -200,6 +202,15 @@ async def test_a_failing_amplifier_is_told_and_shown(tmp_path: Path) -> None:
         await gateway.hears(type="state", faults=["amp_fault"])
 
 
+async def test_a_sound_card_that_was_busy_is_tried_once_more(tmp_path: Path) -> None:
+    """One hiccup of a driver must not cost a village its warning."""
+    horn = Horn(broken="amp_fault", once=True)
+    async with gateway_of() as gateway, device(gateway, tmp_path, horn):
+        await gateway.tell(play())
+        await gateway.hears(state="played")
+    assert horn.ids() == ["a"]
+
+
 async def test_a_recording_is_fetched_checked_and_played(tmp_path: Path) -> None:
     """What sounds is what was signed, to the last byte."""
     horn = Horn()
@@ -328,7 +339,9 @@ def test_a_pin_that_is_none_is_told_at_start(pin: str) -> None:
 @pytest.mark.parametrize(
     "frame",
     ["", "{", "[]", "7", "null", '{"type":7}', '{"type":"command"}', '{"type":"command","batch":7,"position":"x"}',
-     '{"type":"command","batch":"b","position":true}', '{"type":"ack"}', '{"type":"ack","batch":[],"position":{}}',
+     '{"type":"command","batch":"b","position":true}',
+     f'{{"type":"command","batch":"{"b" * 129}","position":1}}', '{"type":"ack"}',
+     '{"type":"ack","batch":[],"position":{}}',
      '{"type":"error"}', '{"type":"error","code":[],"batch":{}}', "[" * 5000, '{"type":"from_the_future"}'],
 )  # fmt: skip
 async def test_no_frame_ends_the_device(frame: str, tmp_path: Path) -> None:
@@ -449,13 +462,22 @@ async def test_a_disk_that_cannot_be_written_is_told_and_the_warning_sounds(tmp_
     horn = Horn()
 
     class Full(Disk):
-        def save(self, data: bytes) -> None:
+        def save(self, data: bytes, number: int) -> None:
             raise OSError(28, "No space left on device")
 
     async with gateway_of() as gateway, device(gateway, tmp_path, horn, disk=Full(tmp_path / "full")):
         await gateway.hears(type="state", faults=["disk_fault"])
         await gateway.tell(play())
         await gateway.hears(state="played")
+
+
+def test_an_older_memory_never_takes_the_place_of_a_newer(tmp_path: Path) -> None:
+    """A thread that is late at the end of the program would make it forget what was just heard."""
+    disk = Disk(tmp_path)
+    disk.save(b"newer", 2)
+    disk.save(b"older", 1)
+    assert disk.path.read_bytes() == b"newer"
+    disk.close()
 
 
 def test_two_programs_never_share_a_memory(tmp_path: Path) -> None:
@@ -511,7 +533,7 @@ async def test_orders_are_carried_out_once_and_survive_restarts(tmp_path: Path) 
     async with gateway_of() as gateway:
         async with device(gateway, tmp_path, horn):
             night = {"from": "00:00", "until": "23:59", "volume": 30}
-            volume = {"volume": 60, "floor": {"red": 95}, "night": night}
+            volume = {"volume": 60, "floor": {"orange": 70}, "night": night}
             await gateway.tell(order("volume", "o1", **volume), 0, batch="order")
             assert await gateway.hears(order="o1") == {"type": "receipt", "order": "o1", "state": "done", "code": ""}
             told = await gateway.tell(order("self_test", "o2", audible=True), 0, batch="order")
@@ -532,7 +554,9 @@ async def test_orders_are_carried_out_once_and_survive_restarts(tmp_path: Path) 
             await gateway.tell(play("red"))
             await gateway.tell(play("blue", level="blue"))
             await gateway.hears(state="played", id="blue")
-    assert [(what, volume) for what, volume, _ in horn.heard] == [("self_test", 60), ("red", 95), ("blue", 30)]
+    assert [(what, volume) for what, volume, _ in horn.heard] == [("self_test", 60), ("red", 80), ("blue", 30)], (
+        "the red floor of the installation holds"
+    )
 
 
 async def test_the_buttons_reach_the_gateway(tmp_path: Path) -> None:
@@ -637,7 +661,7 @@ async def test_a_player_that_fails_or_is_not_there_is_an_amplifier_fault(tmp_pat
         await Speaker("false {file}").play([clip], 50, "a")
     await Speaker("true {file}", "false {volume}").play([clip], 50, "a")
     with pytest.raises(Broken, match="x"):
-        await run(["sleep", "600"], "x", limit_s=0.01)
+        await run(["sleep", "600"], "x", 0.01)
     with pytest.raises(ConfigError, match="no program"):
         Speaker("no-such-program {file}")
     with pytest.raises(ConfigError, match=r"\{file\}"):

@@ -324,6 +324,18 @@ def test_nothing_sounds_after_it_has_expired(village: Village) -> None:
     assert village.ids() == ["c"]
 
 
+def test_what_took_too_long_to_prepare_does_not_begin(village: Village) -> None:
+    """A recording that came over a slow line after the end of the warning is a stale warning."""
+    village.speak(True)
+    name = village.play("a", valid_s=30)
+    village.player.speak(False, village.now)
+    turn = village.player.turn
+    assert turn is not None
+    village.player.started(turn, village.now + 31)
+    assert village.player.turn is None
+    assert village.said(name) == ("failed", "expired")
+
+
 def test_rounds_go_on_until_somebody_confirms(village: Village) -> None:
     """D13: red repeats every ten minutes; the first round is the receipt."""
     name = village.play("a", every_s=600, valid_s=7200)
@@ -498,6 +510,13 @@ def test_an_order_is_carried_out_once_and_answered_again(village: Village) -> No
     assert not village.player.ordered(order(village, "o1"), village.now)
     assert village.player.owed.due(0) == [first]
     assert first == {"type": "receipt", "order": "o1", "state": "failed", "code": "no_sound"}
+
+
+def test_an_order_that_is_being_carried_out_is_not_begun_again(village: Village) -> None:
+    """The gateway asks again after a reconnection; a village hears one test."""
+    assert village.player.ordered(order(village, "o1"), village.now)
+    assert not village.player.ordered(order(village, "o1"), village.now)
+    assert len(village.player.owed) == 0
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ class Disk:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder = folder
         self.path = folder / "memory.json"
+        self._writing = threading.Lock()
+        self._newest = 0
         self._lock = os.open(folder / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -60,12 +63,18 @@ class Disk:
         saved.memory.announcements = kept
         return saved, fault
 
-    def save(self, data: bytes) -> None:
-        """Replace the file; returns once it is on the disk.
+    def save(self, data: bytes, number: int) -> None:
+        """Replace the file; returns once it is on the disk. Numbers count up: what is older is not written.
 
         Raises:
             OSError: it is not.
         """
+        with self._writing:
+            if number > self._newest:
+                self._replace(data)
+                self._newest = number
+
+    def _replace(self, data: bytes) -> None:
         part = self.path.with_suffix(".part")
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(data)

@@ -32,8 +32,8 @@ class Player:
     """The loudspeaker `name` in the village of that 12-digit code; "": wherever a command is for."""
 
     __slots__ = (
-        "_boot", "_hushed", "_known", "_order", "_orders", "_void", "_void_drills", "live_speech", "name", "owed",
-        "reckoning", "turn", "village",
+        "_boot", "_hushed", "_known", "_order", "_orders", "_under_way", "_void", "_void_drills", "live_speech", "name",
+        "owed", "reckoning", "turn", "village",
     )  # fmt: skip
 
     def __init__(
@@ -61,6 +61,7 @@ class Player:
         self._hushed = dict(memory.hushed)
         self._orders = dict(memory.orders)
         self._order = memory.order
+        self._under_way: set[str] = set()
 
     def memory(self, now: float) -> Memory:
         """Return what is to be kept through a power cut."""
@@ -164,17 +165,21 @@ class Player:
         at = self.reckoning.at(now)
         known = self._orders.get(order.order)
         if order.to != self.name:
-            self._say_done(order.order, Done("failed", "not_for_me", 0.0), at)
+            self._say_done(order.order, Done("failed", "not_for_me"), at)
         elif known is not None:
             self._say_done(order.order, known, at)
+        elif order.order in self._under_way:
+            pass  # answered when it is done
         elif isinstance(order, Clock):  # an id it has not seen: nobody can play an old one back
             self.reckoning.set(order.now.timestamp(), now)
+            self._under_way.add(order.order)
             return True
         elif self.reckoning.stale(order.now.timestamp(), now):
-            self._say_done(order.order, Done("failed", "replayed", 0.0), at)
+            self._say_done(order.order, Done("failed", "replayed"), at)
         else:
             self.reckoning.learn(order.now.timestamp(), now, new=False)
             if order.expires.timestamp() > self.reckoning.at(now):
+                self._under_way.add(order.order)
                 return True
             self.carried_out(order.order, "expired", now)
         return False
@@ -182,7 +187,8 @@ class Player:
     def carried_out(self, order: str, code: str, now: float) -> None:
         """Report the result of an order: done where there is no code."""
         at = self.reckoning.at(now)
-        done = Done("failed" if code else "done", code, at + DAY_S)
+        done = Done("failed" if code else "done", code)
+        self._under_way.discard(order)
         self._orders[order] = done
         if len(self._orders) > ORDERS:
             del self._orders[next(iter(self._orders))]
@@ -205,11 +211,17 @@ class Player:
     # -- progress of the sound ---------------------------------------------------------------------------------------
 
     def started(self, turn: Turn, now: float) -> None:
-        """Sound has begun."""
-        if turn is self.turn and turn.since is None:
-            turn.since = self.reckoning.at(now)
-            if turn.announcement.state != "played":
-                self._set(turn.announcement, "playing", "", now)
+        """Sound begins, unless getting ready for it took longer than it is valid: see whether `turn` still is."""
+        if turn is not self.turn or turn.since is not None:
+            return
+        one, at = turn.announcement, self.reckoning.at(now)
+        if one.ends <= at:
+            self._ended(turn, "failed", "expired", now)
+            self.tick(now)
+            return
+        turn.since = at
+        if one.state != "played":
+            self._set(one, "playing", "", now)
 
     def spoken(self, turn: Turn, heard_s: float, now: float) -> None:
         """One repetition has ended, in which `heard_s` seconds were heard."""

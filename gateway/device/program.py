@@ -38,6 +38,9 @@ STEADY_S = 60.0
 FORGET_S = 300.0
 STATE_S = 300.0
 SOUND_FAULTS = frozenset({"amp_fault", "no_speech", "tts_failed", "audio_failed", "bad_audio", "device_fault"})
+LONGEST_NAME = 128
+AGAIN_S = 1.0
+"""A player that failed is tried once more: the sound card may just have been busy."""
 VALUES = {"state_s": (10.0, 3600.0)}
 """Settings that the gateway may change, and between what."""
 
@@ -77,6 +80,7 @@ class Program:
         self._loudspeaker = asyncio.Lock()
         self._errands: set[asyncio.Task[None]] = set()
         self._unsaved = False
+        self._saves = 0
         self._changed = asyncio.Event()
         self._state: dict[str, Any] = {}
         self._state_due = 0.0
@@ -189,14 +193,14 @@ class Program:
 
     # -- disk --------------------------------------------------------------------------------------------------------
 
-    def _snapshot(self) -> bytes:
+    def _snapshot(self) -> tuple[bytes, int]:
+        self._saves += 1
         memory = self.player.memory(self._parts.monotonic())
-        return msgspec.json.encode(Saved(memory, self._policy, self._values))
+        return msgspec.json.encode(Saved(memory, self._policy, self._values)), self._saves
 
     async def _save(self) -> None:
-        data = self._snapshot()
         try:
-            await asyncio.to_thread(self._parts.disk.save, data)
+            await asyncio.to_thread(self._parts.disk.save, *self._snapshot())
         except OSError:
             self._faults.add("disk_fault")
             _log.exception("cannot_remember")
@@ -205,7 +209,7 @@ class Program:
 
     def _save_now(self) -> None:
         try:
-            self._parts.disk.save(self._snapshot())
+            self._parts.disk.save(*self._snapshot())
         except OSError:
             _log.exception("cannot_remember")
 
@@ -247,7 +251,7 @@ class Program:
 
     def _command(self, frame: dict[str, Any]) -> None:
         name = frame.get("batch"), frame.get("position")
-        if not isinstance(name[0], str) or type(name[1]) is not int:
+        if not isinstance(name[0], str) or len(name[0]) > LONGEST_NAME or type(name[1]) is not int:
             _log.warning("malformed_frame")
             return
         signed = None
@@ -274,7 +278,7 @@ class Program:
         connection = self._connection
         if connection is None or not id_:
             return
-        receipt = {"type": "receipt", "id": id_, "batch": name[0][:128], "position": name[1]}
+        receipt = {"type": "receipt", "id": id_, "batch": name[0], "position": name[1]}
         self._errand(self._say(connection, receipt | {"state": "failed", "code": "bad_signature"}))
 
     async def _say(self, connection: Connection, frame: dict[str, Any]) -> None:
@@ -302,7 +306,8 @@ class Program:
     async def _carry_out(self, order: AnyOrder) -> None:
         match order:
             case Volume():
-                self._policy = Policy(order.volume, order.floor, order.night)
+                # What the installation holds to be the least for red stays, unless the order names another.
+                self._policy = Policy(order.volume, {**self._parts.policy.floor, **order.floor}, order.night)
                 code = ""
             case Config():
                 code = self._configure(order.values)
@@ -346,7 +351,7 @@ class Program:
         command = [part.replace("{seconds}", seconds) for part in self._parts.clock_with]
         if command:
             try:
-                await run(command, "clock_fault", limit_s=10.0)
+                await run(command, "clock_fault", 10.0)
             except Broken as broken:
                 return broken.code
         return ""
@@ -386,7 +391,12 @@ class Program:
         one, now = turn.announcement, self._parts.monotonic
         try:
             async with self._loudspeaker:
-                await self._repeat(turn)
+                try:
+                    await self._repeat(turn)
+                except Broken as broken:
+                    _log.warning("tries_again", code=broken.code)
+                    await asyncio.sleep(AGAIN_S)
+                    await self._repeat(turn)
         except Broken as broken:
             self._faults.add(broken.code)
             self.player.broken(turn, broken.code, now())
@@ -405,6 +415,8 @@ class Program:
             volume = self._policy.loudness(play, self.player.reckoning.at(now()))
             self.player.started(turn, now())
             self._after()
+            if self.player.turn is not turn:
+                break
             heard_s = await self._parts.output.play(clips, volume, play.id)
             self._faults -= SOUND_FAULTS
             self.player.spoken(turn, sum(heard_s[before:]), now())

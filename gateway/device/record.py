@@ -53,11 +53,10 @@ class Turn:
 
 
 class Done(msgspec.Struct, frozen=True):
-    """An order that was carried out, or refused: its result, and until when it is known."""
+    """The result of an order that was carried out, or refused."""
 
     state: str
     code: str
-    until: float
 
 
 class Memory(msgspec.Struct):

@@ -22,8 +22,8 @@ import orjson
 from gateway.errors import ConfigError, MingluoError
 
 FILE = "{file}"
-LONGEST_S = 900.0
-"""No file and no command of ours takes longer: one that does hangs."""
+SLACK_S = 20.0
+"""How much longer than its file a player may take: one that takes longer hangs."""
 
 
 class Clip(NamedTuple):
@@ -68,11 +68,13 @@ class Speaker:
         if self._volume:
             # A mixer that does not answer costs loudness, never the warning.
             with contextlib.suppress(Broken):
-                await run([part.replace("{volume}", str(volume)) for part in self._volume], "volume_fault", limit_s=5.0)
+                await run([part.replace("{volume}", str(volume)) for part in self._volume], "volume_fault", 5.0)
         heard_s = []
         for clip in clips:
             since = loop.time()
-            await run([part.replace(FILE, str(clip.file)) for part in self._command], "amp_fault")
+            await run(
+                [part.replace(FILE, str(clip.file)) for part in self._command], "amp_fault", clip.length_s + SLACK_S
+            )
             heard_s.append(loop.time() - since)
         return heard_s
 
@@ -125,7 +127,7 @@ def arguments(command: str, needed: str, setting: str) -> list[str]:
     return parts
 
 
-async def run(command: Sequence[str], code: str, text: str = "", limit_s: float = LONGEST_S) -> None:
+async def run(command: Sequence[str], code: str, limit_s: float, text: str = "") -> None:
     """Run a command to its end, with a text as its input. Cancelled, it is killed with all it has started.
 
     Raises:

@@ -106,7 +106,7 @@ class Studio:
             os.utime(path)
             return _clip(path)
         part = path.with_suffix(".part.wav")
-        await run([piece.replace(FILE, str(part)) for piece in self._command], "tts_failed", text, SPEAK_S)
+        await run([piece.replace(FILE, str(part)) for piece in self._command], "tts_failed", SPEAK_S, text)
         if not part.exists() or not tone.length_s(part):
             raise Broken("tts_failed")
         part.rename(path)

@@ -21,7 +21,7 @@ from gateway.errors import ConfigError, MingluoError
 
 TYPE = "mingluo+json"
 PREFIX = "ed25519:"
-CACHED = 64
+CACHED = 256
 Signed = tuple[str, str, str]
 """Payload, protected header and signature, as they came."""
 
