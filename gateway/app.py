@@ -72,6 +72,7 @@ from gateway.state import FallbackState, LocalState, RedisState, Valkey
 from gateway.store import Store
 from gateway.store.lease import RENEW_S
 from gateway.store.silence import EVERY_S, Silence
+from gateway.store.unheard import Unheard
 from gateway.sweeper import POLL_S, Pickup, Sweeper, forever
 from gateway.training import Drills
 
@@ -382,6 +383,9 @@ class App:
             waits = {name: one.report_s for name, one in self.channels.items() if one.report_s}
             silence = Silence(self.store.database, self.clock, waits)
             self._run("silence", forever(silence.work, EVERY_S, self.clock))
+            devices = {name: one.report_s for name, one in self.channels.items() if isinstance(one, Sockets)}
+            unheard = Unheard(self.store.database, self.clock, devices)
+            self._run("unheard", forever(unheard.work, EVERY_S, self.clock))
             self._run("seal", forever(lifecycle.seal, SEAL_S, self.clock))
             fleet = Fleet(self.store, lambda: self.core.policy, self.clock)
             self._run("fleet", forever(fleet.work, FLEET_S, self.clock))

@@ -219,6 +219,8 @@ class Sockets(Channel):
 
     supersedes: ClassVar[bool] = False
     """True: a play ends the versions it supersedes in the device, so that the hub need not stop them there."""
+    report_s: ClassVar[float] = 120.0
+    """A device that was commanded and says nothing for so long is unknown; its command stays, and it may still play."""
 
     @abstractmethod
     def held(self) -> Collection[int]:

@@ -2,8 +2,8 @@
 
 Computed from the ledger on demand and kept until ledger or roster move. A person answerable for a
 village confirms it; a township's post does not stand for its villages. *Played* needs the policy's share of
-the loudspeakers in service. *Silent* means everybody was refused or unreachable and every device offline:
-not the same as unanswered.
+the loudspeakers in service; a gap where none of them works is told apart from the first second. *Silent* means
+everybody was refused or unreachable and every device offline: not the same as unanswered.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import cache
 from typing import NamedTuple
 
 from gateway.directory.people import SqlDirectory
-from gateway.model import Batch, Group, Kind, Notice, State, VillageState
+from gateway.model import Batch, Condition, Group, Kind, Notice, State, VillageState
 from gateway.policy import Policy
 from gateway.ports import AlertRow
 from gateway.regions import Regions
@@ -32,6 +32,8 @@ class Village:
     name: str
     state: VillageState
     wanting: bool
+    speaker: Condition = Condition.WORKING
+    """Of its best loudspeaker now, where the warning is for loudspeakers at all."""
 
 
 @dataclass(slots=True)
@@ -68,6 +70,11 @@ class Coverage:
         return tuple(village for village in self.villages if village.state in open_states)
 
     @property
+    def mute(self) -> tuple[Village, ...]:
+        """Gaps that no loudspeaker will close, as far as is known: gaps from the first second."""
+        return tuple(village for village in self.gaps if village.speaker.mute)
+
+    @property
     def wanting(self) -> tuple[Village, ...]:
         """Villages where the ladder goes on: not confirmed though confirmation is wanted."""
         return tuple(village for village in self.villages if village.wanting)
@@ -80,6 +87,7 @@ class _Version(NamedTuple):
     confirmations: list[tuple[int, tuple[str, ...], str, int]]
     devices: dict[str, tuple[int, ...]]
     answerable: dict[str, tuple[int, ...]]
+    speakers: dict[str, Condition]
 
 
 class CoverageBook:
@@ -102,6 +110,7 @@ class CoverageBook:
             await self._store.ledger.confirmations(alert),
             await self._directory.devices(codes),
             await self._directory.responsible(codes),
+            await self._speakers(row, codes),
         )
         kept = self._kept.get(alert)
         if kept and kept[0] == version:
@@ -129,8 +138,16 @@ class CoverageBook:
         for code, tally in tallies.items():
             state = VillageState.CONFIRMED if code in confirmed else _state(tally, share)
             wanting = wanted and state is not VillageState.CONFIRMED
-            villages.append(Village(code, self._name(code), state, wanting))
+            speaker = version.speakers.get(code, Condition.WORKING)
+            villages.append(Village(code, self._name(code), state, wanting, speaker))
         return Coverage(tuple(villages), wanted, ends=row.alert.kind in (Kind.CANCEL, Kind.CORRECTION))
+
+    async def _speakers(self, row: AlertRow, codes: Sequence[str]) -> dict[str, Condition]:
+        """Say which villages would hear it; of none, where such an alert is not for loudspeakers."""
+        policy, alert = self._policy(), row.alert
+        if not policy.plan_rows(alert.document, alert.level, Group.LOUDSPEAKERS):
+            return {}
+        return await self._store.devices.villages(codes, policy.speakers)
 
     async def _batches(self, alert: str) -> AsyncIterator[tuple[Batch, bytes]]:
         for group in (Group.OFFICIALS, Group.LOUDSPEAKERS):

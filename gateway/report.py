@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from gateway.coverage import CoverageBook, Village
 from gateway.database import moment
-from gateway.model import Group, VillageState
+from gateway.model import Condition, Group, VillageState
 from gateway.policy.hazard import CHINA
 from gateway.ports import AlertRow
 from gateway.store import Store
@@ -99,6 +99,7 @@ class VillageStanding(BaseModel):
     code: str
     name: str
     state: VillageState
+    loudspeaker: Condition = Field(Condition.WORKING, description="Of its best one; none, offline and faulty are mute")
 
 
 class Status(BaseModel):
@@ -125,6 +126,10 @@ class Status(BaseModel):
     villages: dict[VillageState, int] = Field(description="Villages by state; never to be added into one percentage")
     confirmation_wanted: bool
     gaps: list[VillageStanding] = Field(description="Nobody confirmed and no loudspeaker played")
+    mute: list[VillageStanding] = Field(
+        [],
+        description="Gaps without a working loudspeaker: none in service, all offline, or all faulty; call them first",
+    )
     wanting: list[VillageStanding] = Field(description="Not confirmed though confirmation is wanted: calling goes on")
     away: list[VillageStanding] = Field(
         [], description="Not confirmed; an official has heard but is not at post: the deputy is to be called"
@@ -161,13 +166,14 @@ async def status(core: Sources, row: AlertRow, within: tuple[str, ...] = EVERYWH
         villages={state: sum(village.state is state for village in villages) for state in VillageState},
         confirmation_wanted=coverage.confirmation_wanted,
         gaps=[_place(village) for village in coverage.gaps if village.code.startswith(within)],
+        mute=[_place(village) for village in coverage.mute if village.code.startswith(within)],
         wanting=[_place(village) for village in coverage.wanting if village.code.startswith(within)],
         away=[_place(one) for one in villages if one.code in away and one.state is not VillageState.CONFIRMED],
     )
 
 
 def _place(village: Village) -> VillageStanding:
-    return VillageStanding(code=village.code, name=village.name, state=village.state)
+    return VillageStanding(code=village.code, name=village.name, state=village.state, loudspeaker=village.speaker)
 
 
 def _timing(
@@ -206,6 +212,7 @@ def _lines(found: Status) -> Iterator[str]:
         f"{_VILLAGES[state]} {number}" for state, number in found.villages.items()
     )
     yield from _named("缺口", found.gaps)
+    yield from _named("无可用喇叭，先打电话", found.mute)
     yield from _named("已播出仍未叫应", [place for place in found.wanting if place.state is VillageState.PLAYED])
     yield from _named("责任人不在岗，待叫副手", found.away)
     for count in found.counts:

@@ -56,7 +56,7 @@ _TIMING: dict[str, Any] = {
     "channel": "sms_twilio", "group": "officials", "batches": 2, "unfinished": 0, "first_submitted_at": AT,
     "first_submitted_s": 0.2, "last_settled_at": "2026-07-20T06:00:01Z", "last_settled_s": 1.0,
 }  # fmt: skip
-_GAP: dict[str, Any] = {"code": "411726204201", "name": "泌阳县铜山乡彭庄村", "state": "gap"}
+_GAP: dict[str, Any] = {"code": "411726204201", "name": "泌阳县铜山乡彭庄村", "state": "gap", "loudspeaker": "offline"}
 _PLACE: dict[str, Any] = {"code": "411726204201", "name": "泌阳县铜山乡彭庄村"}
 _SPEAKER: dict[str, Any] = {
     "name": "dl-411726204201-1", "village": _PLACE, "condition": "working", "online": True, "seen_at": AT,
@@ -103,6 +103,7 @@ EXAMPLES: dict[type[BaseModel], Any] = {
         }],
         "gaps": [{
             "village": {"code": "411726204200", "name": "泌阳县铜山乡大路庄村"}, "official": True, "loudspeaker": False,
+            "condition": "none",
         }],
         "counts": [_COUNT],
         "steps": [{
@@ -127,7 +128,7 @@ EXAMPLES: dict[type[BaseModel], Any] = {
         "counts": [{"channel": "sms_twilio", "group": "officials", "state": "delivered", "recipients": 4}],
         "villages": {"confirmed": 29, "played": 1, "sms_only": 0, "silent": 0, "gap": 1},
         "confirmation_wanted": True, "gaps": [_GAP], "wanting": [_GAP],
-        "away": [_GAP],
+        "away": [_GAP], "mute": [_GAP],
     },
     shape.DeliveriesPage: {
         "deliveries": [{

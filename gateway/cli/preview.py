@@ -184,11 +184,11 @@ def _gaps(answer: Answer) -> Iterator[Any]:
     gaps = answer.get("gaps") or ()
     kinds = (
         (
-            "neither an official nor a loudspeaker",
+            "neither an official nor a working loudspeaker",
             [g for g in gaps if not g.get("official") and not g.get("loudspeaker")],
         ),
         ("no official", [g for g in gaps if not g.get("official") and g.get("loudspeaker")]),
-        ("no loudspeaker", [g for g in gaps if g.get("official") and not g.get("loudspeaker")]),
+        ("no working loudspeaker", [g for g in gaps if g.get("official") and not g.get("loudspeaker")]),
     )
     for number, (what, listed) in enumerate(kinds):
         if listed:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from gateway.core import Core
-from gateway.model import ROSTERS, Alert, Audience, Group, Plan, Status, Step, Target
+from gateway.model import ROSTERS, Alert, Audience, Condition, Group, Plan, Status, Step, Target
 from gateway.preview.shape import AudienceCount, Finding, Place, TargetTownship, TownshipAudience, VillageGap
 
 Told = dict[tuple[str, Group], int]
@@ -107,7 +107,7 @@ def _unserved(core: Core, alert: Alert) -> list[Group]:
 
 
 async def gaps(core: Core, alert: Alert, plan: Plan) -> list[VillageGap]:
-    """Return the villages that will be gaps whatever is sent: without an official, or without a loudspeaker.
+    """Return the villages that will be gaps whatever is sent: without an official, or without a working loudspeaker.
 
     Only where the plan of such an alert speaks to officials, or to loudspeakers, at all.
     """
@@ -115,12 +115,30 @@ async def gaps(core: Core, alert: Alert, plan: Plan) -> list[VillageGap]:
     groups = set(ROSTERS) if alert.actual else core.policy.drill.audience(alert)
     asked = {group for group in groups if core.policy.plan_rows(alert.document, alert.level, group)}
     answered = await core.directory.responsible(villages) if Group.OFFICIALS in asked else dict.fromkeys(villages)
-    heard = await core.directory.devices(villages) if Group.LOUDSPEAKERS in asked else dict.fromkeys(villages)
+    heard = dict.fromkeys(villages, Condition.WORKING)
+    if Group.LOUDSPEAKERS in asked:
+        heard = await core.store.devices.villages(villages, core.policy.speakers)
     return [
-        VillageGap(village=place(core, code), official=code in answered, loudspeaker=code in heard)
+        VillageGap(
+            village=place(core, code), official=code in answered, loudspeaker=not heard[code].mute,
+            condition=heard[code],
+        )
         for code in villages
-        if code not in answered or code not in heard
-    ]
+        if code not in answered or heard[code].mute
+    ]  # fmt: skip
+
+
+def mute(found: Sequence[VillageGap]) -> list[Finding]:
+    """Say how many villages have loudspeakers of which none works: who has none at all is no news."""
+    dead = [gap for gap in found if gap.condition in (Condition.OFFLINE, Condition.FAULTY)]
+    if not dead:
+        return []
+    faulty = sum(gap.condition is Condition.FAULTY for gap in dead)
+    text = (
+        f"no working loudspeaker in {len(dead)} villages ({len(dead) - faulty} offline, {faulty} faulty): they are "
+        "gaps from the first second; call them, and see mingluo report devices"
+    )
+    return [Finding(code="no_working_loudspeaker", severity="warning", message=text)]
 
 
 async def reach(core: Core, alert: Alert, plan: Plan) -> list[Finding]:

@@ -53,7 +53,9 @@ async def preview(core: Core, data: bytes, principal: Principal, now: datetime |
     deciders = _deciders(core, prepared, principal)
     groups = {group: sum(number for (_, one), number in people.items() if one is group) for group in Group}
     reasons, unmet = split_reasons(plan.reasons)
-    own = [*unmet, *audience.unreached(alert, plan, groups), *_nobody_decides(prepared, deciders)]
+    gaps = await audience.gaps(core, alert, plan)
+    lost = [*audience.unreached(alert, plan, groups), *audience.mute(gaps)]
+    own = [*unmet, *lost, *_nobody_decides(prepared, deciders)]
     return Preview(
         alert=alert.id,
         at=now,
@@ -79,7 +81,7 @@ async def preview(core: Core, data: bytes, principal: Principal, now: datetime |
         leaving=audience.townships(core, plan.leaving),
         beyond_border=audience.townships(core, prepared.cut),
         townships=await audience.audiences(core, alert, plan, people),
-        gaps=await audience.gaps(core, alert, plan),
+        gaps=gaps,
         counts=counts,
         steps=steps,
         times=list(_times(steps)),

@@ -10,6 +10,7 @@ from typing import Self
 from pydantic import BaseModel, Field
 
 from gateway import cap, render
+from gateway.model import Condition
 
 EVERYTHING = "*"
 UNMET = "channel:"
@@ -92,7 +93,8 @@ class VillageGap(BaseModel):
 
     village: Place
     official: bool = Field(description="Whether a person answers for it")
-    loudspeaker: bool = Field(description="Whether a loudspeaker is in service")
+    loudspeaker: bool = Field(description="Whether a loudspeaker works there, as far as is known now")
+    condition: Condition = Field(Condition.WORKING, description="Of its best loudspeaker")
 
 
 class StepOut(BaseModel):

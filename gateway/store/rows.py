@@ -172,6 +172,10 @@ class Locked:
         """How many recipients a batch has; 0 if there is none of this id."""
         return len(self._rows[batch].states) if batch in self._rows else 0
 
+    def states(self, batch: str) -> bytes:
+        """Return a batch's folded states, one per position; none if there is no such batch."""
+        return bytes(self._rows[batch].states) if batch in self._rows else b""
+
     def has_commands(self, batch: str) -> bool:
         """Whether the batch is desired state of devices."""
         return batch in self._rows and not self._rows[batch].slice_size
