@@ -18,8 +18,9 @@ from gateway.cap.certificate import from_pem, load
 from gateway.carrier import CARRIERS, HOST
 from gateway.channel import Channel
 from gateway.errors import ConfigError
-from gateway.model import ROSTERS, Alert, Document, Group, Info, Kind, Level, Notice, Status
+from gateway.model import ROSTERS, Alert, Condition, Document, Group, Info, Kind, Level, Notice, Status
 from gateway.policy import Policy
+from gateway.policy.hazard import CHINA
 from gateway.policy.trust import TrustFile
 from gateway.regions import Regions
 from gateway.render import Renderer
@@ -53,7 +54,7 @@ class Facts:
     `sizes` are rows per kind, `bare` the villages with neither an official nor a loudspeaker, `live` the channels
     two people have made live, `halted` the halted scopes, `restored` whether the gateway has halted a restored
     database, `down` the channels whose carrier serves nobody, with its code, `devices` the loudspeakers by channel,
-    `speaking` the channels with which some process is logged in just now.
+    `speaking` the channels with which some process is logged in just now. `heard` are villages by the condition of their best loudspeaker, as of `heard_at`, when any last said anything.
     """
 
     sizes: Mapping[str, int]
@@ -65,6 +66,8 @@ class Facts:
     down: Mapping[str, str] = field(default_factory=dict)
     devices: Mapping[str, int] = field(default_factory=dict)
     speaking: Collection[str] = ()
+    heard: Mapping[Condition, int] = field(default_factory=dict)
+    heard_at: datetime | None = None
 
 
 def nothing() -> Facts:
@@ -380,12 +383,38 @@ def rosters(facts: Facts, places: Regions) -> Iterator[Verdict]:
             f"loudspeaker ({named}{more}): a warning would find nobody there",
             "complete officials.csv and devices.csv and import them again",
         )  # fmt: skip
+    yield from _loudspeakers(facts)
     persons = sum(number for kind, number in facts.sizes.items() if kind != Group.LOUDSPEAKERS)
     if persons > MANY_PERSONS:
         yield Verdict(
             "personal data", "warning", f"{persons} persons: above {MANY_PERSONS} the law asks to register a person "
             "in charge of personal data", "register with the province's cyberspace administration",
         )  # fmt: skip
+
+
+def _loudspeakers(facts: Facts) -> Iterator[Verdict]:
+    """Say whether villages with loudspeakers would hear them."""
+    if not facts.sizes.get(Group.LOUDSPEAKERS):
+        return
+    if facts.heard_at is None:
+        yield Verdict("loudspeakers", "note", "none has ever been heard of; see that devices have their name and key")
+        return
+    having = sum(facts.heard.values()) - facts.heard.get(Condition.NONE, 0)
+    dead = {one.value: facts.heard.get(one, 0) for one in (Condition.OFFLINE, Condition.FAULTY)}
+    untested, at = facts.heard.get(Condition.UNTESTED, 0), f"{facts.heard_at.astimezone(CHINA):%Y-%m-%d %H:%M}"
+    if mute := sum(dead.values()):
+        named = ", ".join(f"{number} {why}" for why, number in dead.items() if number)
+        yield Verdict(
+            "loudspeakers", "warning", f"none works in {mute} of {having} villages that have one ({named}), as of {at}",
+            "mingluo report devices names them: power, network, amplifier",
+        )  # fmt: skip
+    if untested:
+        yield Verdict(
+            "loudspeakers", "note", f"in {untested} villages nobody has heard one for too long",
+            "hold a drill, or: mingluo speaker self-test --area CODE",
+        )  # fmt: skip
+    if not mute:
+        yield Verdict("loudspeakers", "ok", f"one works in each of {having} villages that have any, as of {at}")
 
 
 # --- templates ------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from gateway.channel import Channel, Link
 from gateway.channel import Settings as ChannelSettings
 from gateway.cli import app
 from gateway.doctor import Facts, Verdict
-from gateway.model import ROSTERS, Message, Receipt, Slice
+from gateway.model import ROSTERS, Condition, Message, Receipt, Slice
 from gateway.policy import Policy
 from gateway.regions import Regions
 from gateway.render import Renderer
@@ -245,6 +246,21 @@ def test_an_installation_without_officials_is_an_error(regions: Regions) -> None
     assert bad(verdicts) == ["no officials"]
     assert bad(verdicts, "warning") == ["no loudspeakers", "no residents", "no subscribers"]
     assert any("mingluo import devices" in verdict.fix for verdict in verdicts)
+
+
+def test_villages_whose_loudspeakers_are_dead_are_counted(regions: Regions) -> None:
+    """Nobody may learn in the storm that a village has been mute for a month; who never had one is another finding."""
+    at = datetime(2026, 7, 20, 6, tzinfo=UTC)
+    heard = {Condition.NONE: 5, Condition.OFFLINE: 3, Condition.FAULTY: 1, Condition.UNTESTED: 7, Condition.WORKING: 9}
+    verdicts = list(doctor.rosters(replace(facts(), heard=heard, heard_at=at), regions))
+    assert bad(verdicts, "warning") == [
+        "none works in 4 of 20 villages that have one (3 offline, 1 faulty), as of 2026-07-20 14:00"
+    ]
+    assert "in 7 villages nobody has heard one for too long" in bad(verdicts, "note")
+    well = list(doctor.rosters(replace(facts(), heard={Condition.WORKING: 9}, heard_at=at), regions))
+    assert [one.text for one in well if one.check == "loudspeakers"] == [
+        "one works in each of 9 villages that have any, as of 2026-07-20 14:00"
+    ]
 
 
 def test_more_than_a_million_persons_names_the_duty_to_register(regions: Regions) -> None:

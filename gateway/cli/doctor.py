@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import typer
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from gateway.channel import Channel
     from gateway.database import Database
     from gateway.doctor import Facts, Verdict
+    from gateway.model import Condition
     from gateway.policy import Policy
     from gateway.regions import Regions
     from gateway.settings import Settings
@@ -88,7 +90,7 @@ def examine(settings: Settings) -> Iterator[Verdict]:
         enabled = load_channels(settings) if installed is not None else {}
     except (ConfigError, OSError) as error:
         yield Verdict("channels", "error", _said(error), "mend channels.toml")
-    facts, found = asyncio.run(_database(settings, places))
+    facts, found = asyncio.run(_database(settings, places, rules))
     yield from found
     if rules and places and installed is not None:
         yield from judge.policy(rules, places, installed)
@@ -147,7 +149,9 @@ def _templates(settings: Settings, rules: Policy, enabled: Mapping[str, Channel]
 # --- database -------------------------------------------------------------------------------------
 
 
-async def _database(settings: Settings, places: Regions | None) -> tuple[Facts | None, list[Verdict]]:
+async def _database(
+    settings: Settings, places: Regions | None, rules: Policy | None
+) -> tuple[Facts | None, list[Verdict]]:
     """Look into the database: only where it is there, has this version's schema, and nobody else owns it."""
     from gateway.database import Database
     from gateway.doctor import Verdict, nothing
@@ -177,7 +181,7 @@ async def _database(settings: Settings, places: Regions | None) -> tuple[Facts |
         text = f"cannot be read ({type(error).__name__})"
         return None, [Verdict("database", "error", text, "check MINGLUO_DATABASE_URL, and that it runs")]
     try:
-        facts = await _facts(database, places)
+        facts = await _facts(database, places, rules)
     finally:
         await database.close()
     return facts, [Verdict("database", "ok", f"{database.dialect}, schema {stands}")]
@@ -207,7 +211,7 @@ def revisions(url: str) -> tuple[str | None, str | None]:
     return stands, ScriptDirectory.from_config(config).get_current_head()
 
 
-async def _facts(database: Database, places: Regions | None) -> Facts:
+async def _facts(database: Database, places: Regions | None, rules: Policy | None) -> Facts:
     from gateway.directory.people import SqlDirectory
     from gateway.directory.vault import Vault
     from gateway.doctor import Facts
@@ -230,7 +234,24 @@ async def _facts(database: Database, places: Regions | None) -> Facts:
         {one.channel: one.code for one in await store.outbox.outages()},
         await directory.devices_by_channel(),
         frozenset(account.partition("/")[0] for account in await store.leases.accounts()),
+        *await _heard(database, villages, rules),
     )
+
+
+async def _heard(
+    database: Database, villages: Collection[str], rules: Policy | None
+) -> tuple[dict[Condition, int], datetime | None]:
+    """Count villages by their best loudspeaker, as of the last word of any: the gateway may have been off since."""
+    from collections import Counter
+
+    from gateway.policy.table import SpeakerRules
+    from gateway.store.device import SqlDevices
+
+    at = await SqlDevices(database, Now()).heard_at()
+    if at is None:
+        return {}, None
+    found = await SqlDevices(database, Now()).villages(villages, rules.speakers if rules else SpeakerRules(), at)
+    return dict(Counter(found.values())), at
 
 
 # --- servers --------------------------------------------------------------------------------------

@@ -123,11 +123,13 @@ class SqlDevices:
 
         await self._database.write(operation, PATIENCE_S)
 
-    async def villages(self, codes: Collection[str], rules: SpeakerRules) -> dict[str, Condition]:
-        """Say how well off each of these villages is."""
+    async def villages(
+        self, codes: Collection[str], rules: SpeakerRules, at: datetime | None = None
+    ) -> dict[str, Condition]:
+        """Say how well off each of these villages is now, or would be if it were `at`."""
         found = dict.fromkeys(codes, Condition.NONE)
         townships = sorted({code[:9] for code in codes})
-        for one in await self._read(rules, " AND d.township IN :*townships", townships=townships):
+        for one in await self._read(rules, " AND d.township IN :*townships", at, townships=townships):
             if one.village in found:
                 found[one.village] = better(found[one.village], one.condition)
         return found
@@ -149,9 +151,14 @@ class SqlDevices:
         """Those of these loudspeakers that are in service."""
         return await self._read(rules, " AND d.name IN :*names ORDER BY d.village, d.name", names=sorted(names))
 
-    async def _read(self, rules: SpeakerRules, tail: str, **values: Any) -> list[Speaker]:
+    async def heard_at(self) -> datetime | None:
+        """When a loudspeaker in service last said anything."""
+        row = await self._database.read(lambda tx: tx.one(f"SELECT MAX(s.seen_at) {STANDING}"))
+        return moment(row[0]) if row and row[0] is not None else None
+
+    async def _read(self, rules: SpeakerRules, tail: str, at: datetime | None = None, **values: Any) -> list[Speaker]:
         """Read and judge them, in the reader's thread: a fleet of six thousand would hold the loop up."""
-        now = self._clock.now()
+        now = at or self._clock.now()
         return await self._database.read(
             lambda tx: list(_speakers(tx.all(f"SELECT {COLUMNS} {STANDING}{tail}", **values), rules, now))
         )

@@ -9,14 +9,14 @@ cut off with its clock wrong.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 
 from gateway import metrics
 from gateway.database import Database, Tx, micros
 from gateway.model import State
-from gateway.ports import Clock
+from gateway.ports import Clock, Place
 from gateway.store import desired
 from gateway.store.fact import Fact, write
 from gateway.store.rows import Locked
@@ -43,22 +43,24 @@ class Unheard:
         """
         now = self._clock.now()
         for channel, wait in self._waits.items():
-            silent = partial(_silent, channel=channel, due=micros(now - wait), now=micros(now))
-            number = STEP
-            while number == STEP:
-                number = await self._database.write(silent, 5.0)
-                metrics.silent_recipients.labels(channel).inc(number)
-        over = partial(_over, plays=micros(now - GRACE), ends=micros(now - STOPPED), now=micros(now))
-        while await self._database.write(over, 5.0) == STEP:
-            continue
+            find = partial(_silent, channel=channel, due=micros(now - wait))
+            while places := await self._database.read(find):
+                await self._database.write(partial(_note_silent, places=places, now=micros(now)), 5.0)
+                metrics.silent_recipients.labels(channel).inc(len(places))
+        over = partial(_over, plays=micros(now - GRACE), ends=micros(now - STOPPED))
+        while places := await self._database.read(over):
+            await self._database.write(partial(_settle, places=places, now=micros(now)), 5.0)
 
 
-def _silent(tx: Tx, channel: str, due: int, now: int) -> int:
-    """Take the next devices that have said nothing since they were commanded; return how many."""
+# Found by a reader, for thousands may be open: a writer that looked at them would keep the receipts of a red warning.
+
+
+def _silent(tx: Tx, channel: str, due: int) -> list[Place]:
+    """Return the next devices that have said nothing since they were commanded."""
     rows = tx.all(
         "SELECT c.batch, c.position FROM device_command c JOIN batch b ON b.id = c.batch"
         " JOIN fact f ON f.batch = c.batch AND f.position = c.position"
-        " WHERE c.finished = 0 AND c.want NOT IN :*ends AND b.channel = :channel GROUP BY c.batch, c.position"
+        " WHERE c.finished = 0 AND c.want IN :*plays AND b.channel = :channel GROUP BY c.batch, c.position"
         " HAVING MAX(f.state) = :submitted AND MAX(f.code) = '' AND MIN(f.at) <= :due LIMIT :step",
         plays=desired.PLAYS,
         channel=channel,
@@ -66,25 +68,32 @@ def _silent(tx: Tx, channel: str, due: int, now: int) -> int:
         due=due,
         step=STEP,
     )
-    if rows:
-        locked = Locked(tx, {batch for batch, _ in rows})
-        write(tx, locked, [Fact(batch, position, 1, State.UNKNOWN, SILENT, now) for batch, position in rows])
-        locked.write(tx)
-    return len(rows)
+    return [(batch, position) for batch, position in rows]
 
 
-def _over(tx: Tx, plays: int, ends: int, now: int) -> int:
-    """Settle the next commands whose time is over; return how many."""
+def _note_silent(tx: Tx, places: Sequence[Place], now: int) -> None:
+    locked = Locked(tx, {batch for batch, _ in places})
+    write(tx, locked, [Fact(batch, position, 1, State.UNKNOWN, SILENT, now) for batch, position in places])
+    locked.write(tx)
+
+
+def _over(tx: Tx, plays: int, ends: int) -> list[Place]:
+    """Return the next commands whose time is over."""
     rows = tx.all(
         "SELECT batch, position FROM device_command WHERE finished = 0"
-        " AND (deadline <= :last OR (deadline <= :plays AND want NOT IN :*ends)) LIMIT :step",
+        " AND (deadline <= :ends OR (deadline <= :plays AND want IN :*wants)) LIMIT :step",
         wants=desired.PLAYS,
         plays=plays,
-        last=ends,
+        ends=ends,
         step=STEP,
     )
+    return [(batch, position) for batch, position in rows]
+
+
+def _settle(tx: Tx, places: Sequence[Place], now: int) -> None:
+    """Say of each what became of it, and tell nobody of it any more."""
     positions: defaultdict[str, list[int]] = defaultdict(list)
-    for batch, position in rows:
+    for batch, position in places:
         positions[batch].append(position)
     locked = Locked(tx, positions.keys())
     facts = []
@@ -96,4 +105,3 @@ def _over(tx: Tx, plays: int, ends: int, now: int) -> int:
     locked.write(tx)
     for batch, some in positions.items():
         desired.finish(tx, batch, some, now)
-    return len(rows)
