@@ -26,6 +26,7 @@ from api_support import (
 from manual_clock import ManualClock
 
 from gateway import metrics
+from gateway.api.shape import EXAMPLE
 from gateway.model import DeviceEvent, DeviceState
 from gateway.policy import Policy
 from gateway.policy.table import Token
@@ -195,6 +196,29 @@ async def test_the_report_names_villages_that_would_hear_nothing(desk: Desk) -> 
     assert village not in {one["village"]["code"] for one in found["mute"]}
     assert [one["township"]["code"] for one in found["townships"]] == [JIALOU]
     assert (await ask(desk, "/v1/speakers/villages", TOWNSHIP))["townships"] == found["townships"]
+
+
+async def test_preview_and_status_name_villages_that_are_gaps_from_the_first_second(desk: Desk) -> None:
+    """Before a warning is sent, and while it goes out, the duty room knows where only a telephone helps."""
+    [dead] = await install(desk, FIRST)
+    [well] = await install(desk, SECOND, township=TONGSHAN)
+    await say(desk, dead, "state", state=DeviceState(faults=("amplifier",)))
+    await say(desk, well, "state", state=DeviceState(volume=70))
+    village, other = REGIONS.villages(JIALOU)[0].code, REGIONS.villages(TONGSHAN)[0].code
+    _, seen = await desk.call("POST", "/v1/alerts/preview", ISSUER, EXAMPLE)
+    gaps = {one["village"]["code"]: one for one in seen["gaps"]}
+    assert (gaps[village]["official"], gaps[village]["loudspeaker"]) == (True, False)
+    assert gaps[village]["condition"] == "faulty"
+    assert other not in gaps
+    [finding] = [one["message"] for one in seen["warnings"] if one["code"] == "no_working_loudspeaker"]
+    assert finding.startswith("no working loudspeaker in 1 villages (0 offline, 1 faulty)")
+    alert = (await desk.issue())["id"]
+    status = await ask(desk, f"/v1/alerts/{alert}/status")
+    mute = {one["code"]: one["loudspeaker"] for one in status["mute"]}
+    assert (mute[village], other in mute) == ("faulty", False)
+    assert mute.keys() <= {one["code"] for one in status["gaps"]}
+    nowcast = (await desk.issue(document="nowcast", identifier="nowcast"))["id"]
+    assert (await ask(desk, f"/v1/alerts/{nowcast}/status"))["mute"] == [], "nowcasts are not for loudspeakers"
 
 
 async def test_a_village_alarm_is_kept_once_rings_and_is_decided(desk: Desk) -> None:
