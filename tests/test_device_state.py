@@ -98,6 +98,14 @@ async def test_who_went_from_one_process_and_came_to_another_is_there(fleet: Fle
     assert not (await fleet.one()).online
 
 
+async def test_who_speaks_for_a_dead_process_may_say_that_a_device_went(fleet: Fleet) -> None:
+    """The process that held a broker's fleet was killed; whoever has taken over hears the farewells."""
+    await fleet.say("online", by=Store(fleet.town.database, fleet.clock))
+    fleet.clock.advance(121)
+    await fleet.say("offline")
+    assert not (await fleet.one()).online
+
+
 async def test_only_the_last_word_of_a_commit_counts(fleet: Fleet) -> None:
     """After a cut a device comes, goes and comes again within the second; all of it may share one commit."""
     first, second = fleet.ids[:2]

@@ -2,17 +2,18 @@
 
 A commit of a few hundred events is two statements, however many devices they are of: one upsert for those that said
 something, one update for those that went. A device that went is offline only if the process it left still counts as its
-holder: it may have come back elsewhere before the old connection was found to be dead. Presence decides nothing that is
-sent; it decides what a person is told about a village (`gateway.fleet`).
+holder, or nothing was heard of it for a while: it may have come back elsewhere before the old connection was found to
+be dead, and a process may speak for devices that another one held before it died. Presence decides nothing that is
+sent; it decides what a person is told about a village.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from gateway.database import Database, Row, Tx, micros, moment
@@ -22,6 +23,9 @@ from gateway.ports import Clock
 from gateway.store import audit
 
 PATIENCE_S = 5.0
+FOUND_DEAD = timedelta(minutes=2)  # a half-open connection is found to be dead sooner
+RANK = {condition: rank for rank, condition in enumerate(Condition)}
+NO_FAULTS = "[]"
 AUDITED = frozenset({"replaced", "fault"})
 STATE = {
     "device": "bigint", "online": "bigint", "holder": "text", "seen_at": "bigint", "since": "bigint",
@@ -43,6 +47,9 @@ COLUMNS = (
     "d.id, d.name, d.village, s.online, s.seen_at, s.since, s.firmware, s.volume, s.power, s.battery, s.skew_ms,"
     " s.faults, s.told_at, s.drilled_at, s.tested_at, s.played_at"
 )
+JUDGED = (
+    "SELECT d.village, s.online, s.seen_at, s.faults, s.told_at, s.drilled_at, s.tested_at, s.played_at"
+)  # fmt: skip
 STANDING = "FROM device d LEFT JOIN device_state s ON s.device = d.id WHERE d.standing = 'service'"
 
 
@@ -101,10 +108,11 @@ class SqlDevices:
             if gone:
                 tx.send(
                     "UPDATE device_state SET online = 0, since = :at, seen_at = :at"
-                    " WHERE device IN :*gone AND online = 1 AND holder = :holder",
+                    " WHERE device IN :*gone AND online = 1 AND (holder = :holder OR seen_at < :before)",
                     gone=sorted(gone),
                     at=micros(max(gone.values())),
                     holder=self._holder,
+                    before=micros(max(gone.values()) - FOUND_DEAD),
                 )
             audit.append(tx, records)
 
@@ -127,12 +135,17 @@ class SqlDevices:
         self, codes: Collection[str], rules: SpeakerRules, at: datetime | None = None
     ) -> dict[str, Condition]:
         """Say how well off each of these villages is now, or would be if it were `at`."""
-        found = dict.fromkeys(codes, Condition.NONE)
+        wanted, judge = frozenset(codes), _judge(rules, at or self._clock.now())
         townships = sorted({code[:9] for code in codes})
-        for one in await self._read(rules, " AND d.township IN :*townships", at, townships=townships):
-            if one.village in found:
-                found[one.village] = better(found[one.village], one.condition)
-        return found
+
+        def operation(tx: Tx) -> dict[str, Condition]:
+            found = dict.fromkeys(codes, Condition.NONE)
+            for village, *row in tx.all(f"{JUDGED} {STANDING} AND d.township IN :*townships", townships=townships):
+                if village in wanted:
+                    found[village] = better(found[village], judge(*row))
+            return found
+
+        return await self._database.read(operation)
 
     async def below(
         self, areas: Collection[str], rules: SpeakerRules, after: str = "", limit: int | None = None
@@ -156,9 +169,9 @@ class SqlDevices:
         row = await self._database.read(lambda tx: tx.one(f"SELECT MAX(s.seen_at) {STANDING}"))
         return moment(row[0]) if row and row[0] is not None else None
 
-    async def _read(self, rules: SpeakerRules, tail: str, at: datetime | None = None, **values: Any) -> list[Speaker]:
+    async def _read(self, rules: SpeakerRules, tail: str, **values: Any) -> list[Speaker]:
         """Read and judge them, in the reader's thread: a fleet of six thousand would hold the loop up."""
-        now = at or self._clock.now()
+        now = self._clock.now()
         return await self._database.read(
             lambda tx: list(_speakers(tx.all(f"SELECT {COLUMNS} {STANDING}{tail}", **values), rules, now))
         )
@@ -166,8 +179,7 @@ class SqlDevices:
 
 def better(one: Condition, other: Condition) -> Condition:
     """Return the better of two conditions."""
-    order = list(Condition)
-    return max(one, other, key=order.index)
+    return one if RANK[one] > RANK[other] else other
 
 
 def _told(events: Sequence[DeviceEvent], holder: str) -> list[tuple[Any, ...]]:
@@ -237,28 +249,35 @@ def alert_of(batch: str) -> str:
 
 
 def _speakers(rows: Iterable[Row], rules: SpeakerRules, now: datetime) -> Iterable[Speaker]:
+    judge = _judge(rules, now)
     for row in rows:
         device, name, village, online, seen, since, firmware, volume, power, battery, skew, faults, *times = row
-        wrong = tuple(json.loads(faults)) if faults else ()
         state = DeviceState(
-            firmware or "", volume, power or "", battery, None if skew is None else skew / 1000, wrong
+            firmware or "", volume, power or "", battery, None if skew is None else skew / 1000,
+            tuple(json.loads(faults)) if faults else (),
         )  # fmt: skip
-        seen_at, since_at, told_at, drilled_at, tested_at, played_at = (
-            None if at is None else moment(at) for at in (seen, since, *times)
-        )
-        heard_at = max((at for at in (drilled_at, tested_at, played_at) if at is not None), default=None)
-        if seen_at is None or (seen_at < now - rules.offline and not (online and told_at is None)):
-            condition = Condition.OFFLINE
-        elif set(wrong).difference(rules.tolerated_faults):
-            condition = Condition.FAULTY
-        elif rules.untested and (heard_at is None or heard_at < now - rules.untested):
-            condition = Condition.UNTESTED
-        else:
-            condition = Condition.WORKING
-        yield Speaker(
-            device, name, village, condition, bool(online), seen_at, since_at, state, told_at, drilled_at, tested_at,
-            played_at,
-        )  # fmt: skip
+        seen_at, since_at, *further = (None if at is None else moment(at) for at in (seen, since, *times))
+        condition = judge(online, seen, faults, *times)
+        yield Speaker(device, name, village, condition, bool(online), seen_at, since_at, state, *further)
+
+
+def _judge(rules: SpeakerRules, now: datetime) -> Callable[..., Condition]:
+    """Return what judges a device by its row: whether online, when seen, faults, when told, drilled, tested, played."""
+    silent, untested = micros(now - rules.offline), micros(now - rules.untested)
+    tolerated = frozenset(rules.tolerated_faults)
+
+    def judge(
+        online: int | None, seen: int | None, faults: str | None, told: int | None, *heard: int | None
+    ) -> Condition:
+        if seen is None or (seen < silent and not (online and told is None)):
+            return Condition.OFFLINE
+        if faults and faults != NO_FAULTS and not tolerated.issuperset(json.loads(faults)):
+            return Condition.FAULTY
+        if rules.untested_days and max((at for at in heard if at is not None), default=0) < untested:
+            return Condition.UNTESTED
+        return Condition.WORKING
+
+    return judge
 
 
 def _letter(at: int) -> str:
