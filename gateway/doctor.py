@@ -54,7 +54,8 @@ class Facts:
     `sizes` are rows per kind, `bare` the villages with neither an official nor a loudspeaker, `live` the channels
     two people have made live, `halted` the halted scopes, `restored` whether the gateway has halted a restored
     database, `down` the channels whose carrier serves nobody, with its code, `devices` the loudspeakers by channel,
-    `speaking` the channels with which some process is logged in just now. `heard` are villages by the condition of their best loudspeaker, as of `heard_at`, when any last said anything.
+    `speaking` the channels with which some process is logged in just now. `heard` are villages by the condition of
+    their best loudspeaker, as of `heard_at`, when any last said anything.
     """
 
     sizes: Mapping[str, int]
