@@ -164,6 +164,16 @@ async def test_a_failure_alarms_once_and_the_text_goes_out(voice: Voice) -> None
     assert "雨" not in str(lines)
 
 
+async def test_a_disk_that_cannot_be_written_costs_the_sound_only(tmp_path: Path) -> None:
+    """Full, or gone: the hub's round goes on, and nothing is tried four times a second."""
+    (tmp_path / "speech").write_text("a file where the folder should be")
+    own, before = Voice(tmp_path / "speech"), alarms()
+    for _ in range(3):
+        await own.failed(sample_message())
+    assert alarms() - before == 1
+    await own.speech.close()
+
+
 async def test_a_worker_that_is_killed_is_replaced(voice: Voice) -> None:
     """The synthesiser may crash on a text; the next warning is spoken all the same."""
     await voice.audio(sample_message())
@@ -412,6 +422,22 @@ async def test_a_recording_is_heard_and_changes_the_file(tmp_path: Path, voice: 
         digests.append((await own.audio(sample_message(document=Document.WARNING))).sha256)
         await own.speech.close()
     assert len(set(digests)) == 3
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"RIFF")])
+async def test_a_recording_lost_on_the_way_gives_way_to_the_voice(
+    tmp_path: Path, harm: Callable[[Path], object]
+) -> None:
+    """Deleted, or replaced by one nobody checked, while the gateway runs: the text is spoken, and it is said aloud."""
+    config = copied(CONFIG, tmp_path / "config")
+    recorded(config, ",,,,zh,instead,any.wav", any=tone())
+    own, before = Voice(tmp_path / "speech", config), alarms()
+    harm(config / "recordings" / "any.wav")
+    heard = await own.audio(sample_message())
+    own.speech._recordings = Recordings(config, (), ())
+    assert heard == await own.audio(sample_message())
+    assert alarms() - before == 1
+    await own.speech.close()
 
 
 # --- without the extra ------------------------------------------------------------------------------

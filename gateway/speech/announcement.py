@@ -8,7 +8,9 @@ is not exactly Actual: its chime is the drill's, its first word the drill mark, 
 
 from __future__ import annotations
 
+import hashlib
 import io
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -94,16 +96,17 @@ def compose(order: Order, engine: Engine, pronunciation: Pronunciation) -> Sampl
     """Return the samples of a whole announcement.
 
     Raises:
-        ValueError: nothing could be said.
+        ValueError: nothing could be said, or the recording is not the one that was meant.
+        OSError: the recording is gone.
     """
     pause = _silence(order.pause_s)
     start = [wake(order.wake_s), chime(order.tone), _silence(_AFTER_CHIME_S)]
     recording = order.recording
     if recording and recording.place == "instead":
-        said = read(recording.path)
+        said = _recorded(recording)
     else:
         said = _said(order, engine, pronunciation)
-        start += [read(recording.path), pause] if recording else []
+        start += [_recorded(recording), pause] if recording else []
     return np.concatenate([*start, said, pause, said, _silence(_END_S)])
 
 
@@ -119,11 +122,11 @@ def encode(samples: Samples, form: str) -> bytes:
     return buffer.getvalue()
 
 
-def read(path: str) -> Samples:
+def read(data: bytes) -> Samples:
     """Read a recording of any rate and number of channels as ours, as loud as our voice."""
     import soundfile
 
-    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     return _loud(resampled(samples.mean(axis=1), rate))
 
 
@@ -134,6 +137,13 @@ def resampled(samples: Samples, rate: int) -> Samples:
     count = max(1, round(len(samples) * RATE_HZ / rate))
     spectrum = np.fft.rfft(samples)[: count // 2 + 1]
     return (np.fft.irfft(spectrum, count) * (count / len(samples))).astype(np.float32)
+
+
+def _recorded(recording: Recording) -> Samples:
+    data = Path(recording.path).read_bytes()
+    if hashlib.sha256(data).hexdigest() != recording.digest:
+        raise ValueError("another recording")  # replaced while the gateway runs: what it says was not checked
+    return read(data)
 
 
 def _said(order: Order, engine: Engine, pronunciation: Pronunciation) -> Samples:

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -19,6 +20,7 @@ import msgspec
 NAME = re.compile(r"[0-9a-f]{64}\.(mp3|wav)")
 _KEY = re.compile(r"[0-9a-f]{64}")
 _LEFT_SHARE = 0.9
+_PART_S = 3600
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -81,7 +83,11 @@ class Cache:
 
     def _make_room(self) -> None:
         """Remove the files used longest ago while there are too many bytes, and the records of what is gone."""
-        files = {path: path.stat() for path in self._files()}
+        there = dict(self._stats())
+        for path, stat in there.items():
+            if path.suffix == ".part" and time.time() - stat.st_mtime > _PART_S:  # of a process that was killed
+                discard(path)
+        files = {path: stat for path, stat in there.items() if NAME.fullmatch(path.name)}
         total = sum(stat.st_size for stat in files.values())
         if total <= self._limit_bytes:
             return
@@ -90,13 +96,15 @@ class Cache:
                 break
             path.unlink(missing_ok=True)
             total -= files[path].st_size
-        left = {path.name for path in self._files()}
+        left = {path.name for path, _ in self._stats()}
         for record in self._orders.iterdir():
             if _KEY.fullmatch(record.name) and _named(record) not in left:
                 record.unlink(missing_ok=True)
 
-    def _files(self) -> list[Path]:
-        return [path for path in self.folder.iterdir() if NAME.fullmatch(path.name)]
+    def _stats(self) -> Iterator[tuple[Path, os.stat_result]]:
+        for path in self.folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # another process makes room, too
+                yield path, path.stat()
 
 
 def _named(record: Path) -> str:

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gateway import log, metrics
 from gateway.channel import Route
-from gateway.errors import ConfigError, MingluoError
+from gateway.errors import ConfigError
 from gateway.model import Audio, Message, Status
 from gateway.speech.announcement import LONGEST, TYPES, VERSION, Order, Recording, tone_of, words_of
 from gateway.speech.cache import NAME, Cache, Kept, discard
@@ -172,24 +172,40 @@ class Speech:
         return True
 
     async def _make(self, key: str, order: Order) -> None:
-        """Find it on the disk or make it."""
+        """Find it on the disk or make it; a recording that cannot be used gives way to the voice."""
         try:
-            kept = await asyncio.to_thread(self._cache.find, key) or await self._made(key, order)
-        except (MingluoError, OSError) as error:
-            code = error.code if isinstance(error, SpeechFailed) else type(error).__name__
-            if key not in self._failed:
-                metrics.alarms.labels("speech").inc()
-                _log.error("speech_failed", why=code, hint="the text goes out without sound; run: mingluo speech check")
-            self._failed[key] = time.monotonic()
-            _bound(self._failed)
-        else:
+            kept = await self._found(key, order)
+            if kept is None and order.recording:
+                plain = msgspec.structs.replace(order, recording=None)
+                kept = await self._found(self.key(plain), plain)
+        except Exception as error:  # a bug, too, must neither raise in a hub nor be tried four times a second
+            self._fail(key, type(error).__name__)  # its words stay unsaid: they may quote the text (rule 9)
+            return
+        finally:
+            del self._jobs[key]
+        if kept is not None:
             self._kept[key] = kept
             self._failed.pop(key, None)
             if len(self._kept) > KEPT:
                 self._used.pop(self._kept.popitem(last=False)[0], None)
             self._ready()
-        finally:
-            del self._jobs[key]
+
+    async def _found(self, key: str, order: Order) -> Kept | None:
+        """Return what an order was made into, now or before; None, and it is said, where it could not be made."""
+        try:
+            return await asyncio.to_thread(self._cache.find, key) or await self._made(key, order)
+        except SpeechFailed as error:
+            self._fail(key, error.code)
+            return None
+
+    def _fail(self, key: str, why: str) -> None:
+        """Alarm once for each announcement; it is tried again in a while."""
+        if key not in self._failed:
+            metrics.alarms.labels("speech").inc()
+            _log.error("speech_failed", why=why, hint="the text goes out without this sound; run: mingluo speech check")
+        self._failed[key] = time.monotonic()
+        if len(self._failed) > KEPT:
+            self._failed.pop(next(iter(self._failed)))
 
     async def _made(self, key: str, order: Order) -> Kept:
         if len(order.text) > LONGEST:
@@ -206,8 +222,3 @@ def edition(config: Path) -> bytes:
     """Return what every announcement here depends on: our composition, the libraries, the table of readings."""
     libraries = [f"{name}={version(name)}" for name in LIBRARIES]
     return "\n".join([f"composition={VERSION}", *libraries, Pronunciation.load(config).digest, ""]).encode()
-
-
-def _bound(failed: dict[str, float]) -> None:
-    while len(failed) > KEPT:
-        failed.pop(next(iter(failed)))
