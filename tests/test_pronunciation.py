@@ -139,6 +139,12 @@ def test_a_place_is_called_what_its_people_call_it(name: str, pinyin: str) -> No
         ("调度", "diao4 du4"),
         ("撒盐", "sa3 yan2"),
         ("暴晒", "bao4 shai4"),
+        ("不下河", "bu2 xia4 he2"),
+        ("不停留", "bu4 ting2 liu2"),
+        ("一百一十一毫米", "yi4 bai3 yi1 shi2 yi1 hao2 mi3"),
+        ("一万人", "yi2 wan4 ren2"),
+        ("第一次、十一日", "di4 yi1 ci4 、 shi2 yi1 ri4"),
+        ("停止一切户外活动", "ting2 zhi3 yi2 qie4 hu4 wai4 huo2 dong4"),
     ],
 )
 def test_a_word_of_a_warning_is_read_as_it_is_meant(text: str, pinyin: str) -> None:
@@ -201,6 +207,17 @@ def test_the_voice_knows_every_syllable_of_every_place() -> None:
     """What it does not know it spells in English: 熊寨 was "kay ess"."""
     for one in COUNTIES:
         assert "(en)" not in engine().phonemes(line(TABLE.words[one.name]), "zh"), one.name
+
+
+def test_the_voice_reads_every_common_hanzi() -> None:
+    """All 6,763 of GB 2312, which texts and names are written in: none is skipped, none spelled in English."""
+    pairs = (bytes([row, cell]) for row in range(0xB0, 0xF8) for cell in range(0xA1, 0xFF))
+    common = "".join(pair.decode("gb2312", "ignore") for pair in pairs)
+    assert len(common) == 6763
+    for at in range(0, len(common), 100):
+        tokens = TABLE.read(common[at : at + 100])
+        assert len(tokens) == len(common[at : at + 100])
+        assert "(en)" not in engine().phonemes(line(tokens), "zh")
 
 
 @pytest.mark.parametrize("syllable", ["xiong", "qiong", "jiong"])

@@ -11,6 +11,7 @@ import hashlib
 import io
 import re
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 from gateway.errors import ConfigError
@@ -26,6 +27,11 @@ _LETTERS = {
     "r": "a4", "s": "ai2 si5", "t": "ti4", "u": "you1", "v": "wei1", "w": "da2 bu5 liu5", "x": "ai2 ke5 si5",
     "y": "wai4", "z": "zei4",
 }  # fmt: skip
+
+_COUNTED = frozenset(
+    "百千万亿个次些定切旦直律般起样片层户家带侧条段旁边处"
+)  # after them 一 is a number, or part of a word
+_ORDINAL = ("零", "一", "二", "三", "四", "五", "六", "七", "八", "九", "十", "百", "千", "万", "第", "初")
 
 
 class Pronunciation:
@@ -70,7 +76,7 @@ class Pronunciation:
             return [part]
         if part.isascii():
             return _LETTERS[part.lower()].split()
-        return [syllable for piece in self._pieces(part) for syllable in self.words.get(piece) or _read(piece)]
+        return _flowing(part, [said for piece in self._pieces(part) for said in self.words.get(piece) or _read(piece)])
 
     def _pieces(self, run: str) -> Iterator[str]:
         """Cut a run of Hanzi into fixed words, leftmost and longest first, and what stands between them."""
@@ -94,6 +100,19 @@ def readings(one: str) -> frozenset[str]:
 
     found = pinyin(one, style=Style.TONE3, heteronym=True, neutral_tone_with_five=True, errors="ignore")
     return frozenset(syllable for options in found for syllable in options)
+
+
+def _flowing(run: str, said: list[str]) -> list[str]:
+    """Give 不 and 一 the tone they have before others; the voice itself changes third tones only."""
+    if len(said) != len(run):
+        return said  # a Hanzi without a reading: nobody knows which syllable is whose
+    for at, (one, after) in enumerate(pairwise(run)):
+        falling = said[at + 1].endswith("4")
+        if one == "不" and falling:
+            said[at] = "bu2"
+        elif one == "一" and after in _COUNTED and run[at - 1 : at] not in _ORDINAL:
+            said[at] = "yi2" if falling else "yi4"
+    return said
 
 
 def _read(piece: str) -> list[str]:
