@@ -37,6 +37,7 @@ from gateway.model import DeviceEvent, Group, Message, Order, OrderReceipt, Rece
 GOING_AWAY, BAD_FRAMES, NO_HELLO, REPLACED, OTHER_PROTOCOL = 1001, 4400, 4408, 4409, 4426
 BAD_FRAMES_ALLOWED = 2
 COMMIT_SIZE = 256
+TURN_S = 0.1  # so long commands are written in a row; then everything else has a turn
 WAITING_PER_DEVICE = 64
 PRESENCE_KEPT = 20_000
 SUBMITTED = Receipt(State.SUBMITTED)
@@ -53,20 +54,19 @@ class LoudspeakerSettings(ChannelSettings):
 class Connection(ABC):
     """The way to one device that has come.
 
-    `greeted` once it said hello, `ready` once that was on its way to the hub; `bad` counts refused frames, `waiting`
-    the receipts that are not durable yet. `code` says why it is parted from; `gone`: it has left.
+    `greeted` once it said hello; `bad` counts refused frames, `waiting` the receipts that are not durable yet. `code`
+    says why it is parted from; `gone`: it has left.
     """
 
     __slots__ = (
-        "bad", "clock_skew_s", "code", "device", "firmware", "gone", "greeted", "name", "needs_audio", "ready",
-        "report", "waiting",
+        "bad", "clock_skew_s", "code", "device", "firmware", "gone", "greeted", "name", "needs_audio", "report",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, device: int, name: str) -> None:
         self.device = device
         self.name = name
         self.greeted = False
-        self.ready = False
         self.firmware = ""
         self.needs_audio = False
         """It can play a file and not speak a text."""
@@ -131,15 +131,19 @@ class Loudspeakers(Sockets):
     def __init__(self, settings: LoudspeakerSettings) -> None:
         super().__init__(settings)
         self._connections: dict[int, Connection] = {}
+        self._ready: dict[int, Connection] = {}
         self._commanded = Commanded()
         self._asked: dict[tuple[str, str], float] = {}  # audio, and since when
         self._waiting: deque[_Waiting] = deque()
         self._presence: list[Event] = []
         self._committing: asyncio.Task[None] | None = None
+        self._written = asyncio.Event()
+        """Set but while commands are being written."""
+        self._written.set()
 
     def held(self) -> Collection[int]:
         """Ids of the devices that have said hello here."""
-        return [device for device, connection in self._connections.items() if connection.ready]
+        return self._ready.keys()
 
     async def close(self) -> None:
         """Part from all devices, then finish the commit under way."""
@@ -165,18 +169,27 @@ class Loudspeakers(Sockets):
         """Write commands in a plain loop; what devices share is serialised and signed once."""
         heads: dict[_Key, _Head] = {}
         receipts: list[Receipt] = []
-        now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        began = now = loop.time()
         self._commanded.forget(now)
-        for count, play in enumerate(plays, 1):
-            try:
-                receipts.append(await self._write(play, heads, now, link))
-            except ChannelError as error:
-                receipts.append(Receipt(State.FAILED, error.code, error=error))
-            except Exception as error:  # a bug for one device must not silence the others
-                receipts.append(Receipt(State.FAILED, type(error).__name__, error=error))
-            if count % self.slice == 0:
-                await asyncio.sleep(0)  # a turn of the loop: receipts are read, and the first frames really leave
+        self._written.clear()
+        try:
+            for play in plays:
+                receipts.append(await self._answered(play, heads, now, link))
+                if len(receipts) % self.slice == 0 and loop.time() - began > TURN_S:
+                    await asyncio.sleep(0)
+                    began = loop.time()
+        finally:
+            self._written.set()
         return receipts
+
+    async def _answered(self, play: Play, heads: dict[_Key, _Head], now: float, link: Link) -> Receipt:
+        try:
+            return await self._write(play, heads, now, link)
+        except ChannelError as error:
+            return Receipt(State.FAILED, error.code, error=error)
+        except Exception as error:  # a bug for one device must not silence the others
+            return Receipt(State.FAILED, type(error).__name__, error=error)
 
     async def order(self, orders: Sequence[Order], link: Link) -> list[Receipt]:
         """Write orders, each signed for its one device."""
@@ -194,8 +207,8 @@ class Loudspeakers(Sockets):
         return receipts
 
     def _held(self, device: int) -> Connection:
-        connection = self._connections.get(device)
-        if connection is None or not connection.ready:
+        connection = self._ready.get(device)
+        if connection is None:
             raise Temporary("offline")
         return connection
 
@@ -243,6 +256,7 @@ class Loudspeakers(Sockets):
         """Take a device's connection; an older one of the same device has to go."""
         old, self._connections[connection.device] = self._connections.get(connection.device), connection
         if old is not None:
+            self._ready.pop(connection.device, None)
             self._queue(link, _Waiting([_event(connection, "replaced")]))
             await old.part(REPLACED)
 
@@ -251,6 +265,7 @@ class Loudspeakers(Sockets):
         connection.gone.set()
         if self._connections.get(connection.device) is connection:
             del self._connections[connection.device]
+            self._ready.pop(connection.device, None)
             if connection.greeted:
                 self.tell_offline(connection, link)
 
@@ -347,6 +362,8 @@ class Loudspeakers(Sockets):
     async def _commit(self, link: Link) -> None:
         """Commit what waits, group by group. Devices that said hello become ready after it, whatever came of it."""
         while self._waiting:
+            # The last village's warning goes before the first one's receipt, and the database works beside no writing.
+            await self._written.wait()
             group = [self._waiting.popleft() for _ in range(min(len(self._waiting), COMMIT_SIZE))]
             try:
                 await self._save(group, link)
@@ -354,7 +371,8 @@ class Loudspeakers(Sockets):
                 # Presence first, then the wake: the hub forgets a device's old connection by its `online`.
                 greeted = [item.connection for item in group if item.connection is not None and item.hello]
                 for connection in greeted:
-                    connection.ready = True
+                    if self._connections.get(connection.device) is connection:
+                        self._ready[connection.device] = connection
                 if greeted:
                     await link.wake()
 

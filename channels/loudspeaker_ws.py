@@ -60,10 +60,8 @@ class Socket(Connection):
             Temporary: "slow_device", which is cut; or "offline".
         """
         if self._full():
-            await asyncio.sleep(0)  # uvloop writes at the end of its turn: give many frames at once this chance
-            if self._full():
-                self._transport.abort()
-                raise Temporary("slow_device")
+            self._transport.abort()
+            raise Temporary("slow_device")
         try:
             await self.stream.send_frame(frame, WSMsgType.TEXT)
         except (ConnectionError, RuntimeError):
@@ -108,6 +106,7 @@ class LoudspeakerWs(Loudspeakers):
         transport = request.transport
         if transport is None:  # left during the upgrade
             return stream
+        transport.set_write_buffer_limits(high=0)  # uvloop then writes at once, and not at the end of its turn
         connection = Socket(device.id, request.match_info["name"], stream, transport, self.settings.buffer_bytes)
         try:
             await self.join(connection, link)

@@ -1,7 +1,7 @@
 """The loudspeakers of `mingluo bench speakers`: thousands of bare WebSocket clients in one process.
 
 A device costs what a socket and a few fields cost, and answers as a real one does (docs/device-protocol.md): `received`
-and `playing` at once, `played` when the sound has ended. It plays nothing and verifies nothing: what it needs on the
+and `playing` after a moment, `played` when the sound has ended. It plays nothing and verifies nothing: what it needs on the
 same cores is not the hub's. Moments are CLOCK_MONOTONIC, which all processes of a machine share.
 
 `python -m gateway.bench.speaker_fleet`, asked by `gateway.bench.speakers` (see `partner`).
@@ -25,6 +25,7 @@ import uvloop
 from gateway.bench.partner import obey
 
 AT_ONCE = 64  # handshakes in flight, but for a storm's
+ANSWER_S = (0.02, 0.2)  # until it answers: a signature is verified, and radio takes its time
 SOUND_S = (0.3, 0.9)  # until it says that it has played; what it says it heard is as long as the text
 HANZI_PER_S = 4.5
 STATE_S = 300.0  # each device says how it is so often
@@ -130,16 +131,16 @@ class Device(asyncio.Protocol):
 
     def _take(self, opcode: int, payload: bytes) -> None:
         if opcode == PING:
-            self.say(payload, PONG)
+            self.say(payload, opcode=PONG)
         elif opcode == CLOSE and self.transport is not None:
             self.transport.close()
         elif opcode == TEXT and payload.startswith(b'{"type":"command"'):
             self._play(payload)
 
-    def say(self, payload: bytes, opcode: int = TEXT) -> None:
-        """Write one frame, unless the connection is gone."""
+    def say(self, *payloads: bytes, opcode: int = TEXT) -> None:
+        """Write frames, unless the connection is gone."""
         if self.transport is not None:
-            self.transport.write(masked(payload, opcode))
+            self.transport.write(b"".join(masked(payload, opcode) for payload in payloads))
 
     def _play(self, payload: bytes) -> None:
         now = time.monotonic()
@@ -152,11 +153,12 @@ class Device(asyncio.Protocol):
             self.played, self.played_at = command.alert, now
             self.fleet.took(self, now, payload)
             receipt = {"type": "receipt", "id": command.alert, "batch": frame["batch"], "position": frame["position"]}
-            for state in ("received", "playing"):
-                self.say(orjson.dumps(receipt | {"state": state}))
-            played = orjson.dumps(receipt | {"state": "played", "heard_s": command.sounds_s})
+            loop, answer_s = asyncio.get_running_loop(), random.uniform(*ANSWER_S)  # noqa: S311 - a load, not a secret
+            said = [orjson.dumps(receipt | {"state": state}) for state in ("received", "playing")]
+            loop.call_later(answer_s, self.say, *said)
             sound_s = random.uniform(*SOUND_S)  # noqa: S311 - a load, not a secret
-            asyncio.get_running_loop().call_later(sound_s, self.say, played)
+            played = orjson.dumps(receipt | {"state": "played", "heard_s": command.sounds_s})
+            loop.call_later(answer_s + sound_s, self.say, played)
 
 
 def _frame(data: bytes, at: int) -> tuple[int, int, int] | None:
