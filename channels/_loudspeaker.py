@@ -143,7 +143,7 @@ class Loudspeakers(Sockets):
 
     def held(self) -> Collection[int]:
         """Ids of the devices that have said hello here."""
-        return self._ready.keys()
+        return frozenset(self._ready)
 
     async def close(self) -> None:
         """Part from all devices, then finish the commit under way."""

@@ -1,20 +1,25 @@
 """Carry out the desired state of devices: one hub per process that holds device connections.
 
 A plan step has written `play` rows; a stop has turned them into `stop`, a confirmation those that repeat into `hush`.
-The hub reads what is live and unfinished for the devices this process holds: when woken, whenever a device becomes
-ready, and every 250 ms in any case. A play is taken in the store before its first byte (so a recall either settles
-it or stops it, and never misses it). What was written to a device on its present connection is not written again; a
-new connection starts afresh, and the device recognises a version it has played. Where a play supersedes the version
-that ends with it, the device is told both in one frame. A hub's death loses no command: the rows stand until the
-device's report or the alert's end.
+The hub reads what is live and unfinished: when woken, whenever a device becomes ready, and every 250 ms in any case. A
+play is taken in the store before its first byte (so a recall either settles it or stops it, and never misses it). What
+was written to a device on its present connection is not written again; a new connection starts afresh, and the device
+recognises a version it has played. Where a play supersedes the version that ends with it, the device is told both in
+one frame. A hub's death loses no command: the rows stand until the device's report or the alert's end.
+
+What a round costs does not grow with the fleet: it asks which batches are open, not for the commands in them. A batch
+is worked off for all devices held when it is new and again after `RESEND_S`, in between for those that have come. Which
+commands are still to be played, the store says when they are taken: one batch at first, then a thousand at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+import gc
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from datetime import datetime
+from types import MappingProxyType
 from typing import NamedTuple
 
 from gateway import log, metrics
@@ -25,11 +30,12 @@ from gateway.order import Orders
 from gateway.ports import Clock
 from gateway.sender import Composer
 from gateway.store import Store
-from gateway.store.command import Wanted
+from gateway.store.command import HUSH, STOP, Open, Wanted
 
 POLL_S = 0.25
 RESEND_S = 60.0  # a command a device neither reported on nor refused is written again
 KEEP = 4096  # batches; beyond them those without an open command are forgotten
+TAKEN_TOGETHER = 1000  # commands taken in one transaction and written in a row, but for the first batch
 COMPOSE_AGAIN_S = 5.0  # a batch that could not be composed is tried again
 
 _log = log.get("hub")
@@ -39,8 +45,17 @@ class _Written(NamedTuple):
     """A command as written on a device's present connection."""
 
     batch: str
-    stop: bool
-    hush: bool
+    want: str
+
+
+_NOTHING: Mapping[_Written, float] = MappingProxyType({})
+
+
+class _Part(NamedTuple):
+    """What is to be played of one batch."""
+
+    batch: Batch
+    positions: list[int]
 
 
 class Hub:
@@ -53,10 +68,12 @@ class Hub:
         self._link = link
         self._clock = clock
         self._woken = asyncio.Event()
-        self._written: defaultdict[int, dict[_Written, float]] = defaultdict(dict)
+        self._written: dict[int, dict[_Written, float]] = {}  # one for each connection that was looked after
+        self._failed: set[int] = set()  # devices some command could not be written to
+        self._done: dict[str, float] = {}  # batches that were worked off for all devices held, and when
         self._batches: dict[str, Batch] = {}
-        self._messages: dict[tuple[str, bool], Message] = {}
-        self._broken: dict[tuple[str, bool], float] = {}  # batches that could not be composed, and when
+        self._messages: dict[str, Message] = {}
+        self._broken: dict[str, float] = {}  # batches that could not be composed, and when
         self._since = clock.now()
         self._orders = Orders(channel, store, link, clock)
         self._timed: set[str] = set()
@@ -89,110 +106,140 @@ class Hub:
 
     async def round(self) -> int:
         """Write what is wanted and not yet written; return the number of commands written."""
-        held = self._channel.held()
+        held = frozenset(self._channel.held())
         metrics.devices_online.labels(self._channel.name).set(len(held))
         if not held:
             return 0
-        now = self._clock.now().timestamp()
-        found = await self._store.commands.wanted(held, self._batches.keys())
+        found = await self._store.commands.open(self._batches.keys())
+        self._remember(found)
+        # A connection that ends from here on loses its entry: what is written on the next one is written anew.
+        fresh, failed = held.difference(self._written), self._failed
+        self._written |= {device: {} for device in fresh}
+        self._failed = set()
+        try:
+            with _uncollected():
+                return await self._carry_out(found, held, fresh | failed)
+        except BaseException:
+            self._failed |= fresh | failed
+            raise
+
+    def _remember(self, found: Open) -> None:
         self._batches |= found.batches
         if len(self._batches) > KEEP:
-            still = {item.batch for item in found.items}
+            still = {*found.plays, *(item.batch for item in found.ends)}
             self._batches = {name: batch for name, batch in self._batches.items() if name in still}
-            self._messages = {key: message for key, message in self._messages.items() if key[0] in still}
-        due = [
-            item
-            for item in found.items
-            if now - self._written[item.device].get(_Written(item.batch, item.stop, item.hush), 0.0) >= RESEND_S
-        ]
-        messages = await self._compose(due, now)
-        due = [item for item in due if (item.batch, item.stop) in messages]
-        return await self._carry_out(due, messages, now)
+            self._messages = {name: message for name, message in self._messages.items() if name in still}
+        # What is open no longer, for it was halted perhaps, is worked off as a whole when it is open again.
+        self._done = {name: self._done[name] for name in found.plays if name in self._done}
 
-    async def _carry_out(self, due: Sequence[Wanted], messages: Mapping[tuple[str, bool], Message], now: float) -> int:
-        """Take plays and write everything; a stop that a play makes needless is not written beside it."""
-        plays = [item for item in due if not item.stop and not item.hush]
-        taken = await self._store.commands.take(plays) if plays else frozenset()
-        replaced = self._replaced(taken, messages)
-        ready, needless = [], []
-        for item in due:
-            if item.stop and (item.device, item.alert) in replaced:
-                needless.append(item)
-            elif item.stop or item.hush or item in taken:
-                ready.append(item)
-        written = await self._write(ready, messages, now) if ready else set()
-        late = []
-        for item in needless:
-            if (item.device, replaced[item.device, item.alert]) in written:
-                # The device's receipts settle it; one that says nothing of it is told to stop after all.
-                self._written[item.device][_Written(item.batch, item.stop, item.hush)] = now
-            else:
-                late.append(item)
-        if late:
-            await self._write(late, messages, now)
-        return len(ready) + len(late)
+    async def _carry_out(self, found: Open, held: Set[int], new: Set[int]) -> int:
+        """Write plays, then stops and hushes; a stop that a play has made needless is not written beside it."""
+        now = self._clock.now().timestamp()
+        self._broken = {name: at for name, at in self._broken.items() if now - at < COMPOSE_AGAIN_S}
+        count, replaced, first = 0, set[tuple[int, str]](), dict[str, datetime]()
+        for parts in _groups(self._parts(found.plays, held, new, now)):
+            taken = await self._take(parts, now)
+            written = await self._write([play for _, plays in taken for play in plays], now)
+            self._done |= {part.batch.id: now for part, _ in taken}
+            count += sum(len(plays) for _, plays in taken)
+            if self._channel.supersedes:
+                replaced |= {(play.device, old) for play in written for old in play.message.supersedes}
+            for play in written:
+                first.setdefault(play.message.alert, self._clock.now())
+        count += await self._end(found.ends, held, replaced, now)
+        await self._time(first)
+        return count
 
-    def _replaced(
-        self, taken: Collection[Wanted], messages: Mapping[tuple[str, bool], Message]
-    ) -> dict[tuple[int, str], str]:
-        """Return what plays end in their devices by themselves: (device, version) → the version that begins."""
-        if not self._channel.supersedes:
-            return {}
-        return {(item.device, old): item.alert for item in taken for old in messages[item.batch, item.stop].supersedes}
-
-    async def _compose(self, items: Sequence[Wanted], now: float) -> dict[tuple[str, bool], Message]:
-        """Compose each batch once; one that cannot be composed silences no other."""
-        messages = {}
-        self._broken = {key: at for key, at in self._broken.items() if now - at < COMPOSE_AGAIN_S}
-        for item in items:
-            key = (item.batch, item.stop)
-            if key in messages or key in self._broken:
+    def _parts(self, plays: Sequence[str], held: Set[int], new: Set[int], now: float) -> Iterator[_Part]:
+        """Yield what is to be played: each batch to all once, and again later; in between to those that have come."""
+        for name in plays:
+            whole = now - self._done.get(name, 0.0) >= RESEND_S
+            devices, key = held if whole else new, _Written(name, "play")
+            if name in self._broken or name not in self._batches or not devices:
                 continue
-            try:
-                messages[key] = await self._message(item)
-            except StoreDown:
-                raise
-            except Exception:
-                self._broken[key] = now
-                _log.exception("cannot_compose", batch=item.batch)
-                metrics.alarms.labels("cannot_compose").inc()
-        return messages
+            batch = self._batches[name]
+            positions = [
+                position
+                for position, device in enumerate(batch.persons)
+                if device in devices and self._is_due(device, key, now)
+            ]
+            if positions or whole:
+                yield _Part(batch, positions)
 
-    async def _write(
-        self, items: Sequence[Wanted], messages: Mapping[tuple[str, bool], Message], now: float
-    ) -> set[tuple[int, str]]:
-        """Write commands; return the plays that were written: (device, version)."""
-        plays = [
-            Play(one.batch, one.position, one.device, messages[one.batch, one.stop], one.stop, one.hush)
-            for one in items
-        ]
+    def _is_due(self, device: int, key: _Written, now: float) -> bool:
+        return now - self._written.get(device, _NOTHING).get(key, 0.0) >= RESEND_S
+
+    async def _take(self, parts: Sequence[_Part], now: float) -> list[tuple[_Part, list[Play]]]:
+        """Compose, then take in the store; one that cannot be composed silences no other."""
+        messages = {part.batch.id: await self._message(part.batch, now) for part in parts}
+        composed = [part for part in parts if messages[part.batch.id] is not None]
+        wanted = {part.batch.id: part.positions for part in composed if part.positions}
+        taken = await self._store.commands.take(wanted) if wanted else {}
+        return [
+            (part, [
+                Play(part.batch.id, position, part.batch.persons[position], message)
+                for position in taken.get(part.batch.id, ())
+            ])
+            for part in composed
+            if (message := messages[part.batch.id]) is not None
+        ]  # fmt: skip
+
+    async def _end(self, ends: Sequence[Wanted], held: Set[int], replaced: Set[tuple[int, str]], now: float) -> int:
+        """Write stops and hushes."""
+        plays = []
+        for item in ends:
+            key = _Written(item.batch, item.want)
+            if item.device not in held or not self._is_due(item.device, key, now):
+                continue
+            if item.want == STOP and (item.device, item.alert) in replaced:
+                # The device's receipts settle it; one that says nothing of it is told to stop after all.
+                self._mark(item.device, key, now)
+            elif (batch := self._batches.get(item.batch)) and (message := await self._message(batch, now)):
+                stop = item.want == STOP
+                plays.append(Play(item.batch, item.position, item.device, message, stop=stop, hush=not stop))
+        await self._write(plays, now)
+        return len(plays)
+
+    async def _write(self, plays: Sequence[Play], now: float) -> list[Play]:
+        """Write commands; return the plays that went out."""
+        if not plays:
+            return []
         receipts = await self._channel.command(plays, self._link)
-        reports = []
-        played: set[tuple[int, str]] = set()
-        at = self._clock.now()
         _log_bugs(self._channel.name, receipts)
+        played, reports, at = [], [], self._clock.now()
         for play, receipt in zip(plays, receipts, strict=True):
+            want = STOP if play.stop else HUSH if play.hush else "play"
             if receipt.error is not None:
-                continue  # it is offline or stuck: its next connection brings the command up again
-            self._written[play.device][_Written(play.batch, play.stop, play.hush)] = now
-            if not play.stop and not play.hush:
-                if receipt.state is State.SUBMITTED:
-                    played.add((play.device, play.message.alert))
+                # It is offline or stuck, and its next connection brings the command up again; or it waits for audio.
+                self._failed.add(play.device)
+                continue
+            self._mark(play.device, _Written(play.batch, want), now)
+            if want != "play":
+                continue
+            if receipt.state is State.SUBMITTED:  # as it stands since it was taken
+                played.append(play)
+            else:
                 reports.append(
                     Report(self._channel.name, "", receipt.state, at, receipt.code, play.batch, play.position)
                 )
         if reports:
             await self._store.ledger.commit(reports)
-            metrics.deliveries.labels(self._channel.name, State.SUBMITTED.name.lower()).inc(len(reports))
-            await self._time({alert for _, alert in played} - self._timed, at)
+        metrics.deliveries.labels(self._channel.name, State.SUBMITTED.name.lower()).inc(len(played))
         return played
 
-    async def _time(self, alerts: set[str], at: datetime) -> None:
-        """Observe how long each alert took to its first device here; green only, elsewhere a person stands between.
+    def _mark(self, device: int, key: _Written, now: float) -> None:
+        """Note what was written, unless the connection has ended meanwhile."""
+        if device in self._written:
+            self._written[device][key] = now
+
+    async def _time(self, first: Mapping[str, datetime]) -> None:
+        """Observe how long each alert took to its first devices here; green only, elsewhere a person stands between.
 
         Alerts accepted before this hub started are not its first writes but a later connection's.
         """
-        for alert in alerts:
+        for alert, at in first.items():
+            if alert in self._timed:
+                continue
             if len(self._timed) > 4096:
                 self._timed.clear()
             self._timed.add(alert)
@@ -202,14 +249,47 @@ class Hub:
                 metrics.first_socket_seconds.observe(took_s)
                 _log.info("first_write", alert=alert, took_ms=round(took_s * 1000, 2))
 
-    async def _message(self, item: Wanted) -> Message:
-        key = (item.batch, item.stop)
-        if key not in self._messages:
-            batch = self._batches.get(item.batch)
-            if batch is None:
-                raise LookupError(f"no batch {item.batch}")
-            self._messages[key] = await self._composer.message(batch, range(len(batch)), again=False)
-        return self._messages[key]
+    async def _message(self, batch: Batch, now: float) -> Message | None:
+        """Compose a batch once; None if that fails, which is tried again later."""
+        if batch.id in self._broken:
+            return None
+        if batch.id not in self._messages:
+            try:
+                self._messages[batch.id] = await self._composer.message(batch, range(len(batch)), again=False)
+            except StoreDown:
+                raise
+            except Exception:
+                self._broken[batch.id] = now
+                _log.exception("cannot_compose", batch=batch.id)
+                metrics.alarms.labels("cannot_compose").inc()
+                return None
+        return self._messages[batch.id]
+
+
+def _groups(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
+    """Gather what is taken in one transaction: one batch at first, so that its devices sound at once, then many."""
+    group: list[_Part] = []
+    size, enough = 0, 0
+    for part in parts:
+        group.append(part)
+        size += len(part.positions)
+        if size > enough:
+            yield group
+            group, size, enough = [], 0, TAKEN_TOGETHER
+    if group:
+        yield group
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Put the collector off: looking through what 6,000 connections hold would keep the last village waiting."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _log_bugs(channel: str, receipts: Sequence[Receipt]) -> None:

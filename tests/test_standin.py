@@ -254,8 +254,8 @@ async def test_devices_are_commanded_each_by_its_own_road(store: Store, clock: H
     assert await night.told() == {1: ["1 loudspeaker_ebd"], 2: ["1 loudspeaker_ws"], 3: ["1 loudspeaker"]}
     batches = {batch.channel: batch.slice for batch, _ in await store.ledger.batches(night.alert.id)}
     assert batches == {"loudspeaker_ebd": 2, "loudspeaker_ws": 0, "loudspeaker": 2}
-    wanted = await store.commands.wanted([1, 2, 3])
-    assert [item.device for item in wanted.items] == [2]
+    found = await store.commands.open()
+    assert [batch.persons for batch in found.batches.values()] == [(2,)]
 
 
 async def test_an_end_goes_to_a_village_that_left_the_roster_by_the_road_it_had(store: Store, clock: HandClock) -> None:

@@ -43,6 +43,8 @@ from gateway.model import (
 from gateway.ports import Draft, Settled, StepWork
 from gateway.store import Store
 from gateway.store.acceptance import accept
+from gateway.store.command import STALE_S, Open
+from gateway.store.desired import PLAYS
 from gateway.store.reply import Effect, Received
 from gateway.store.rows import add_batches
 
@@ -642,29 +644,43 @@ async def test_an_answer_to_a_drill_confirms_no_real_warning(store: Store, hand:
 async def test_a_recall_stops_what_was_taken_and_settles_what_was_not(store: Store) -> None:
     """There is no moment in which a recalled warning is written to a loudspeaker and never stopped."""
     batch = await opened(store, slice_=0, channel="loudspeaker_ws")
-    wanted = (await store.commands.wanted(batch.persons)).items
-    assert await store.commands.take(wanted[:2]) == frozenset(wanted[:2])
+    assert await store.commands.take({batch.id: [0, 1]}) == {batch.id: [0, 1]}
     await store.outbox.stop(batch.alert, "recalled", Record(NOW, "issuer", "recall", batch.alert))
-    assert await store.commands.take(wanted[2:]) == frozenset()
-    left = (await store.commands.wanted(batch.persons)).items
-    assert [(item.device, item.stop) for item in left] == [(one.device, True) for one in wanted[:2]]
+    assert await store.commands.take({batch.id: [2, 3]}) == {batch.id: []}
+    left = await store.commands.open()
+    assert left.plays == []
+    assert [(item.device, item.want) for item in left.ends] == [(device, "stop") for device in batch.persons[:2]]
 
 
 async def test_a_halt_that_came_first_keeps_loudspeakers_silent(store: Store) -> None:
     """What was asked for a moment before the halt is not written a moment after it."""
     batch = await opened(store, slice_=0, channel="loudspeaker_ws")
-    wanted = (await store.commands.wanted(batch.persons)).items
+    everybody = {batch.id: [0, 1, 2, 3]}
     await store.outbox.halt("loudspeaker_ws", True, Record(NOW, "duty", "halt", "loudspeaker_ws"))
-    assert await store.commands.take(wanted) == frozenset()
+    assert (await store.commands.open()).plays == []
+    assert await store.commands.take(everybody) == {batch.id: []}
     await store.outbox.halt("loudspeaker_ws", False, Record(NOW, "duty", "release", "loudspeaker_ws"))
-    assert await store.commands.take(wanted) == frozenset(wanted)
+    assert (await store.commands.open()).plays == [batch.id]
+    assert await store.commands.take(everybody) == everybody
 
 
-async def test_a_command_of_another_process_costs_this_one_nothing(store: Store) -> None:
-    """Only devices held here are asked about, and only those with something open."""
+async def test_what_is_open_costs_one_row_for_each_batch_however_large_the_fleet(store: Store) -> None:
+    """Hubs ask four times a second; a batch comes along once, and its stops only while devices may still need them."""
     batch = await opened(store, slice_=0, channel="loudspeaker_ws")
-    assert (await store.commands.wanted([1, 2, 3])).items == []
-    assert [item.device for item in (await store.commands.wanted([1, *batch.persons[:1]])).items] == [100]
+    found = await store.commands.open()
+    assert (found.plays, found.ends, found.batches) == ([batch.id], [], {batch.id: batch})
+    assert await store.commands.open({batch.id}) == Open([batch.id], [], {})
+
+
+async def test_nobody_is_told_for_ever_to_stop_what_has_long_expired(store: Store, hand: HandClock) -> None:
+    """A device that is gone for good must not cost every hub a row four times a second for years."""
+    batch = await opened(store, slice_=0, channel="loudspeaker_ws")
+    await store.commands.take({batch.id: [0]})
+    await store.outbox.stop(batch.alert, "expired", Record(NOW, "sweeper", "expire", batch.alert))
+    hand.advance(3 * 3600 + STALE_S - 1)
+    assert len((await store.commands.open()).ends) == 1
+    hand.advance(1)
+    assert (await store.commands.open()).ends == []
 
 
 async def test_the_same_reply_twice_is_kept_once(store: Store) -> None:
@@ -680,12 +696,12 @@ async def test_device_commands_are_desired_state_until_reported_or_stopped(store
     """A loudspeaker that comes back after a power cut hears what is live, and nothing else."""
     batch = await opened(store, slice_=0, channel="loudspeaker_ws")
     devices = list(batch.persons)
-    assert [item.device for item in (await store.commands.wanted(devices)).items] == devices
+    assert (await store.commands.open()).plays == [batch.id]
     await store.ledger.commit([Report("loudspeaker_ws", "", State.PLAYED, NOW, "", batch.id, 0)])
     await store.ledger.commit([Report("loudspeaker_ws", "", State.DELIVERED, NOW, "playing", batch.id, 1)])
     await store.outbox.stop(batch.alert, "cancelled", Record(NOW, "issuer", "recall", batch.alert))
-    left = (await store.commands.wanted(devices)).items
-    assert [(item.device, item.stop) for item in left] == [(devices[1], True)]
+    left = (await store.commands.open()).ends
+    assert [(item.device, item.want) for item in left] == [(devices[1], "stop")]
     assert await store.ledger.unsealed(10) == []
     await store.ledger.commit([Report("loudspeaker_ws", "", State.FAILED, NOW, "stopped", batch.id, 1)])
     assert [found[0] for found in await store.ledger.unsealed(10)] == [batch.id], "its digest is due in the chain"
@@ -710,8 +726,12 @@ async def repeating(store: Store, village: str = "411726204201") -> Batch:
 
 async def commanded(store: Store, batch: Batch) -> list[tuple[int, str]]:
     """What each loudspeaker of a batch is wanted to do: (position, play, hush or stop)."""
-    found = (await store.commands.wanted(batch.persons)).items
-    return [(one.position, "stop" if one.stop else "hush" if one.hush else "play") for one in found]
+    found = await store.commands.open()
+    rows = await store.database.read(
+        lambda tx: tx.all("SELECT position FROM device_command WHERE finished = 0 AND want IN :*plays", plays=PLAYS)
+    )
+    plays = [(position, "play") for (position,) in rows] if batch.id in found.plays else []
+    return sorted([*plays, *((one.position, one.want) for one in found.ends)])
 
 
 async def reported(store: Store, batch: Batch, position: int, state: State, code: str = "") -> None:
@@ -725,8 +745,7 @@ async def confirmed(store: Store, batch: Batch, village: str = "411726204201") -
 async def test_a_confirmed_village_is_hushed_and_whoever_has_not_heard_hears_once(store: Store) -> None:
     """D13: red repeats until somebody answers for the village; that one has heard does not mean that all have."""
     batch = await repeating(store)
-    taken = (await store.commands.wanted(batch.persons)).items
-    await store.commands.take(taken[:3])
+    await store.commands.take({batch.id: [0, 1, 2]})
     await reported(store, batch, 0, State.PLAYED)
     assert await commanded(store, batch) == [(1, "play"), (2, "play"), (3, "play")]
     await confirmed(store, batch, "411726204999")
@@ -739,7 +758,7 @@ async def test_a_confirmed_village_is_hushed_and_whoever_has_not_heard_hears_onc
     await reported(store, batch, 1, State.PLAYED)
     await reported(store, batch, 2, State.FAILED, "amp_fault")
     assert await commanded(store, batch) == [(1, "hush"), (3, "play")]
-    assert await store.commands.take((await store.commands.wanted(batch.persons)).items[1:])
+    assert await store.commands.take({batch.id: [0, 1, 2, 3]}) == {batch.id: [3]}
     await reported(store, batch, 3, State.PLAYED)
     assert [found[0] for found in await store.ledger.unsealed(10)] == [batch.id], "a hush holds up no digest"
     assert (await store.ledger.counts(batch.alert))["loudspeaker_ws", "officials", "played"] == 3
@@ -748,7 +767,7 @@ async def test_a_confirmed_village_is_hushed_and_whoever_has_not_heard_hears_onc
 async def test_a_stop_reaches_those_in_the_pause_between_two_rounds(store: Store) -> None:
     """A cancelled warning must not sound again ten minutes later in the villages that had heard it out."""
     batch = await repeating(store)
-    await store.commands.take((await store.commands.wanted(batch.persons)).items)
+    await store.commands.take({batch.id: [0, 1, 2, 3]})
     await reported(store, batch, 0, State.PLAYED)
     await reported(store, batch, 1, State.FAILED, "amp_fault")
     await store.outbox.stop(batch.alert, "cancelled", Record(NOW, "issuer", "cancel", batch.alert))
@@ -764,7 +783,7 @@ async def test_a_stop_reaches_those_in_the_pause_between_two_rounds(store: Store
 async def test_what_expires_ends_by_itself_between_two_rounds(store: Store) -> None:
     """Every device knows until when a warning holds; six thousand stops for nothing would delay the next one."""
     batch = await repeating(store)
-    await store.commands.take((await store.commands.wanted(batch.persons)).items)
+    await store.commands.take({batch.id: [0, 1, 2, 3]})
     await reported(store, batch, 0, State.PLAYED)
     await store.outbox.stop(batch.alert, "expired", Record(NOW, "gateway", "expire", batch.alert))
     assert await commanded(store, batch) == [(1, "stop"), (2, "stop"), (3, "stop")]
@@ -776,10 +795,10 @@ async def test_a_village_that_confirmed_before_its_loudspeakers_were_planned_hea
     await confirmed(store, first)
     second = replace(first, id=f"{first.alert}.1.1")
     await store.database.write(lambda tx: add_batches(tx, [second], NOW))
-    await store.commands.take((await store.commands.wanted(second.persons)).items)
+    await store.commands.take({second.id: [0, 1, 2, 3]})
     await reported(store, second, 0, State.PLAYED)
-    wanted = (await store.commands.wanted(second.persons)).items
-    assert [one.hush for one in wanted if one.batch == second.id] == [True, False, False, False]
+    hushed = [one.position for one in (await store.commands.open()).ends if one.batch == second.id]
+    assert hushed == [0]
 
 
 async def test_the_audit_chain_shows_tampering_deletion_and_reordering(store: Store) -> None:

@@ -1,8 +1,8 @@
 """The loudspeakers of `mingluo bench speakers`: thousands of bare WebSocket clients in one process.
 
 A device costs what a socket and a few fields cost, and answers as a real one does (docs/device-protocol.md): `received`
-and `playing` after a moment, `played` when the sound has ended. It plays nothing and verifies nothing: what it needs on the
-same cores is not the hub's. Moments are CLOCK_MONOTONIC, which all processes of a machine share.
+and `playing` after a moment, `played` when the sound has ended. It plays nothing and verifies nothing: what it needs on
+the same cores is not the hub's. Moments are CLOCK_MONOTONIC, which all processes of a machine share.
 
 `python -m gateway.bench.speaker_fleet`, asked by `gateway.bench.speakers` (see `partner`).
 """

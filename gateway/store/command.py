@@ -10,33 +10,38 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from gateway.database import Database, Row, Tx, micros
+from gateway.database import Database, Tx, micros
 from gateway.model import Batch, State
 from gateway.ports import Clock
 from gateway.store.codec import unpack_batch
 from gateway.store.desired import PLAYS
-from gateway.store.rows import fold_states
+from gateway.store.rows import ASKED, fold_states
 
 TAKE_PATIENCE_S = 2.0
-CHUNK = 5000  # device ids per query
-FEW = 1000  # open commands: below it only their devices are asked about
+STOP, HUSH = "stop", "hush"
+STALE_S = 86_400.0  # so long after a command's deadline a device is still told to stop, and says what it has done
+# As in the conditions of two partial indexes: few batches are open, and few stops wait for a device.
+OPEN = "b.slice_size = 0 AND b.settled_at IS NULL"
+ENDS = "c.finished = 0 AND c.want IN ('hush', 'stop')"
+RUNNING = "a.standing = 'active' AND b.deadline > :now"
+HALTED = "EXISTS (SELECT 1 FROM halt WHERE scope IN ('*', b.county, b.channel))"
 
 
 class Wanted(NamedTuple):
-    """One device's unfinished command."""
+    """One device's unfinished command to fall silent: `STOP` or `HUSH`."""
 
     device: int
     alert: str
     batch: str
     position: int
-    stop: bool
-    hush: bool = False
+    want: str
 
 
 class Open(NamedTuple):
-    """Unfinished commands, and the frozen batches they belong to, as far as they were not known."""
+    """Batches with plays that may still be wanted, unfinished stops and hushes, and those batches not yet known."""
 
-    items: list[Wanted]
+    plays: list[str]
+    ends: list[Wanted]
     batches: dict[str, Batch]
 
 
@@ -47,72 +52,72 @@ class Commands:
         self._database = database
         self._clock = clock
 
-    async def wanted(self, devices: Collection[int], known: Collection[str] = ()) -> Open:
-        """Live, unfinished commands of these devices; nothing expired, halted or of an ended alert but its stops.
+    async def open(self, known: Collection[str] = ()) -> Open:
+        """What is live and unfinished; nothing expired, halted or of an ended alert but its stops.
 
         Batches that are not `known` come with them: another question would be another wait before the first byte.
         """
-        now = micros(self._clock.now())
+        now, known = micros(self._clock.now()), frozenset(known)
 
         def operation(tx: Tx) -> Open:
-            # The ordinary hour: thousands of devices cost one look into a small index; so do a few broken ones.
-            some = tx.all("SELECT device FROM device_command WHERE finished = 0 LIMIT :few", few=FEW)
-            ids = sorted({row[0] for row in some}.intersection(devices) if len(some) < FEW else devices)
-            rows: list[Row] = []
-            for start in range(0, len(ids), CHUNK):
-                rows += tx.all(
+            rows = tx.all(
+                f"SELECT b.id FROM batch b JOIN alert a ON a.id = b.alert WHERE {OPEN} AND {RUNNING} AND NOT {HALTED}"
+                " ORDER BY b.created_at, b.id",
+                now=now,
+            )
+            plays = [batch for (batch,) in rows]
+            ends = [
+                Wanted(*row)
+                for row in tx.all(
                     "SELECT c.device, c.alert, c.batch, c.position, c.want FROM device_command c"
-                    " JOIN batch b ON b.id = c.batch JOIN alert a ON a.id = c.alert"
-                    " WHERE c.finished = 0 AND c.device IN :*ids AND (c.want = 'stop' OR"
-                    " (c.deadline > :now AND a.standing = 'active' AND (c.want = 'hush' OR NOT EXISTS"
-                    " (SELECT 1 FROM halt WHERE scope IN ('*', b.county, b.channel)))))",
-                    ids=ids[start : start + CHUNK],
+                    f" JOIN batch b ON b.id = c.batch JOIN alert a ON a.id = c.alert WHERE {ENDS}"
+                    f" AND c.deadline > :stale AND (c.want = '{STOP}' OR ({RUNNING}))",
                     now=now,
+                    stale=now - round(STALE_S * 1e6),
                 )
-            items = [
-                Wanted(device, alert, batch, position, want == "stop", want == "hush")
-                for device, alert, batch, position, want in rows
             ]
-            new = sorted({item.batch for item in items}.difference(known))
-            found = tx.all("SELECT batch, body FROM outbox WHERE batch IN :*new", new=new) if new else []
-            return Open(items, {batch: unpack_batch(body) for batch, body in found})
+            new = sorted({*plays, *(one.batch for one in ends)}.difference(known))
+            found = [
+                row
+                for start in range(0, len(new), ASKED)
+                for row in tx.all("SELECT batch, body FROM outbox WHERE batch IN :*new", new=new[start : start + ASKED])
+            ]
+            return Open(plays, ends, {batch: unpack_batch(body) for batch, body in found})
 
         return await self._database.read(operation)
 
-    async def take(self, items: Sequence[Wanted]) -> frozenset[Wanted]:
-        """Claim plays before the first byte; return those that may be written. Stops need no claim.
+    async def take(self, wanted: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+        """Claim plays (batch → positions) before the first byte; return those that may be written.
 
         Whoever is taken stands as submitted: a stop that comes later turns its command, one that came earlier has
         settled it, and there is no moment between.
         """
-        batches: dict[str, dict[int, Wanted]] = {}
-        for item in items:
-            batches.setdefault(item.batch, {})[item.position] = item
 
-        def operation(tx: Tx) -> frozenset[Wanted]:
+        def operation(tx: Tx) -> dict[str, list[int]]:
             at = micros(self._clock.now())
-            return frozenset(item for batch in sorted(batches) for item in _take(tx, batch, batches[batch], at))
+            return {batch: _take(tx, batch, wanted[batch], at) for batch in sorted(wanted)}
 
         return await self._database.write(operation, TAKE_PATIENCE_S)
 
 
-def _take(tx: Tx, batch: str, items: Mapping[int, Wanted], at: int) -> list[Wanted]:
+def _take(tx: Tx, batch: str, positions: Sequence[int], at: int) -> list[int]:
     """Take the commands of one batch at these positions; none of a stop or a halt that came first."""
     # A stop locks its alert too: it stands either before this transaction or behind it.
     share = " FOR SHARE OF a" if tx.postgresql else ""
     if not tx.all(
-        "SELECT 1 FROM alert a JOIN batch b ON b.alert = a.id WHERE b.id = :batch AND a.standing = 'active'"
-        f" AND NOT EXISTS (SELECT 1 FROM halt WHERE scope IN ('*', b.county, b.channel)){share}",
+        f"SELECT 1 FROM alert a JOIN batch b ON b.alert = a.id WHERE b.id = :batch AND a.standing = 'active'"
+        f" AND NOT {HALTED}{share}",
         batch=batch,
     ):
         return []
+    asked = frozenset(positions)
     rows = tx.all(
         "SELECT position FROM device_command WHERE batch = :batch AND finished = 0 AND want IN :*plays"
-        " AND deadline > :at AND position IN :*positions",
+        " AND deadline > :at ORDER BY position",
         batch=batch,
         plays=PLAYS,
         at=at,
-        positions=sorted(items),
     )
-    fold_states(tx, batch, [(position, State.SUBMITTED) for (position,) in rows], at)
-    return [items[position] for (position,) in rows]
+    taken = [position for (position,) in rows if position in asked]
+    fold_states(tx, batch, [(position, State.SUBMITTED) for position in taken], at)
+    return taken
