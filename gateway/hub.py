@@ -92,7 +92,8 @@ class Hub:
         while True:
             self._woken.clear()
             try:
-                await self.round()
+                with _uncollected():
+                    await self.round()
                 await self._orders.round()
             except StoreDown:
                 _log.warning("store_down")
@@ -117,8 +118,7 @@ class Hub:
         self._written |= {device: {} for device in fresh}
         self._failed = set()
         try:
-            with _uncollected():
-                return await self._carry_out(found, held, fresh | failed)
+            return await self._carry_out(found, held, fresh | failed)
         except BaseException:
             self._failed |= fresh | failed
             raise
