@@ -6,8 +6,8 @@ one by device goes: nobody asks any more what each of thousands of devices has o
 
 from alembic import op
 
-revision = "0016"
-down_revision = "0015"
+revision = "0017"
+down_revision = "0016"
 
 
 def upgrade() -> None:
