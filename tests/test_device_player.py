@@ -360,6 +360,14 @@ def test_a_hush_lets_the_round_that_sounds_end(village: Village) -> None:
     assert village.ids() == ["a", "b"]
 
 
+def test_a_hush_that_comes_first_leaves_one_round(village: Village) -> None:
+    """T2: a village whose line was down is told once what others have confirmed."""
+    village.stop("a", Hush)
+    village.play("a", every_s=60)
+    village.wait(600)
+    assert village.ids() == ["a"]
+
+
 def test_rounds_end_with_the_warning(village: Village) -> None:
     """A round after the end would be a stale warning."""
     village.play("a", every_s=600, valid_s=1250)

@@ -122,9 +122,8 @@ class Player:
         one = Announcement(play, self._order, at, names=[name], hushed=play.id in self._hushed, signed=signed)
         self._known[play.key] = one
         if self._is_void(play):
-            self._set(one, "stopped", "", now, over=True)
-        elif one.ends <= at:
-            self._set(one, "failed", "expired", now, over=True)
+            one.due = None
+            self._set(one, "stopped", "", now)
         else:
             self._set(one, "received", "", now)
 
@@ -250,8 +249,7 @@ class Player:
         again = (turn.since if turn.since is not None else at) + one.play.every_s
         one.due = None
         if one.play.every_s and not one.hushed:
-            again = again if again > at else at + one.play.every_s
-            one.due = again if again < one.ends else None
+            one.due = again if again > at else at + one.play.every_s
         if one.state != "played":
             self._set(one, state, code, now)
 
@@ -319,10 +317,8 @@ class Player:
 
     # -- words -------------------------------------------------------------------------------------------------------
 
-    def _set(self, one: Announcement, state: str, code: str, now: float, *, over: bool = False) -> None:
+    def _set(self, one: Announcement, state: str, code: str, now: float) -> None:
         one.state, one.code = state, code
-        if over:
-            one.due = None
         self._tell(one, one.names, now)
 
     def _tell(self, one: Announcement, names: Sequence[Name], now: float) -> None:

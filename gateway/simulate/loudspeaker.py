@@ -164,6 +164,8 @@ class Loudspeaker:
             receipt = {"type": "receipt", "id": claimed_id(signed), "batch": name[0], "position": name[1]}
             self._say(receipt | {"state": "failed", "code": "bad_signature"})
             return
+        except ValueError:  # a newer gateway may say more than this device knows
+            return
         if not isinstance(command, Play | Stop | Hush):
             if self.player.ordered(command, now):
                 self.player.carried_out(command.order, self._carry_out(command), now)
