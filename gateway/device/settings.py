@@ -8,6 +8,7 @@ import ssl
 import sys
 import tomllib
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,13 +25,14 @@ from gateway.device.trust import Trust
 from gateway.device.volume import Policy
 from gateway.device.websocket import WebSocket
 from gateway.errors import ConfigError
-from gateway.speech.pool import missing
 
 KEY_VARIABLE = "MINGLUO_DEVICE_KEY"
 STATE = Path("/var/lib/mingluo-device")
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
 NO_VOICE = "none"
+VOICE = ("espeakng_loader", "pypinyin", "soundfile")
+"""What `voice` needs, in a process of its own: loading it here, to ask whether it is there, would take 50 MB."""
 PLAIN = frozenset({"ws", "http", "mqtt"})
 
 
@@ -90,7 +92,8 @@ class DeviceSettings(BaseModel):
 
     def _voice(self) -> str:
         """Return the command that speaks: the one given, else that of the speech extra, if it is installed."""
-        if self.speak_with == NO_VOICE or (not self.speak_with and missing()):
+        installed = all(map(find_spec, VOICE))
+        if self.speak_with == NO_VOICE or not (self.speak_with or installed):
             return ""
         return self.speak_with or shlex.join([sys.executable, "-m", "gateway.device.voice", FILE])
 
