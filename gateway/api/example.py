@@ -266,7 +266,7 @@ EXAMPLES: dict[type[BaseModel], Any] = {
     },
     speaker.VillageAlarmsOut: {
         "alarms": [{
-            "id": "2c9d4e6f21c87a5530fd", "at": AT, "told_at": "2026-07-20T05:59:58Z", "speaker": "dl-411726204201-1",
+            "id": "2c9d4e6f21c87a5530fd", "at": AT, "speaker": "dl-411726204201-1",
             "village": _PLACE, "answers": ["issue", "refer", "noted", "unfounded"], "decided_at": None, "by": "",
             "decision": "", "reason": "",
         }],

@@ -203,7 +203,7 @@ async def _alarm(core: Core, one: Sounded) -> VillageAlarmOut:
     owed = await core.store.obligations.get(one.id, KIND)
     is_open = owed is not None and owed.answered_at is None
     return VillageAlarmOut(
-        id=one.id, at=one.at, told_at=one.told_at, speaker=one.speaker, village=_place(core, one.village),
+        id=one.id, at=one.at, speaker=one.speaker, village=_place(core, one.village),
         answers=list(RULES[KIND].answers) if is_open else [],
         decided_at=owed.answered_at if owed else None, by=owed.actor if owed else "",
         decision=owed.answer if owed else "", reason=owed.remark if owed else "",

@@ -197,11 +197,10 @@ class VillageAlarmsQuery(Form):
 
 
 class VillageAlarmOut(BaseModel):
-    """An alarm a village has sounded by itself. `told_at` is the device's own time. An empty decision: none is owed."""
+    """An alarm a village has sounded by itself. No answers: it was decided, or another one of its rings."""
 
     id: str
     at: datetime
-    told_at: datetime
     speaker: str
     village: PlaceOut
     answers: list[str]

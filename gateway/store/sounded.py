@@ -21,17 +21,16 @@ from gateway.store.obligation import open_
 KIND = "village_alarm"  # of its obligation
 PATIENCE_S = 5.0
 SHOWN = (
-    "SELECT v.id, d.name, v.village, v.at, v.came_at FROM village_alarm v JOIN device d ON d.id = v.device"
+    "SELECT v.id, d.name, v.village, v.at FROM village_alarm v JOIN device d ON d.id = v.device"
 )  # fmt: skip
 
 
 class Sounded(NamedTuple):
-    """A village alarm. `told_at` is the device's own time of it, `at` when we heard."""
+    """A village alarm, and when we heard of it: the village's clock may be wrong."""
 
     id: str
     speaker: str
     village: str
-    told_at: datetime
     at: datetime
 
 
@@ -60,8 +59,8 @@ class SqlSounded:
     async def recent(self, since: datetime, limit: int) -> list[Sounded]:
         """Those since then and, from whenever, those nobody has decided on, newest first."""
         return await self._rows(
-            "WHERE v.came_at >= :since OR EXISTS (SELECT 1 FROM obligation o WHERE o.alert = v.id"
-            " AND o.kind = :kind AND o.answered_at IS NULL) ORDER BY v.came_at DESC, v.id LIMIT :limit",
+            "WHERE v.at >= :since OR EXISTS (SELECT 1 FROM obligation o WHERE o.alert = v.id"
+            " AND o.kind = :kind AND o.answered_at IS NULL) ORDER BY v.at DESC, v.id LIMIT :limit",
             since=micros(since),
             kind=KIND,
             limit=limit,
@@ -73,8 +72,8 @@ class SqlSounded:
 
 
 def _sounded(row: Row) -> Sounded:
-    id_, speaker, village, told_at, at = row
-    return Sounded(id_, speaker, village, moment(told_at), moment(at))
+    id_, speaker, village, at = row
+    return Sounded(id_, speaker, village, moment(at))
 
 
 def _keep(tx: Tx, event: DeviceEvent, now: datetime) -> int:
@@ -87,13 +86,12 @@ def _keep(tx: Tx, event: DeviceEvent, now: datetime) -> int:
         device=event.device,
     )
     added = tx.run(
-        "INSERT INTO village_alarm (id, device, code, village, at, came_at)"
-        " SELECT :id, id, :code, village, :at, :now FROM device WHERE id = :device ON CONFLICT DO NOTHING",
+        "INSERT INTO village_alarm (id, device, code, village, at)"
+        " SELECT :id, id, :code, village, :at FROM device WHERE id = :device ON CONFLICT DO NOTHING",
         id=id_,
         device=event.device,
         code=event.code,
         at=micros(event.at),
-        now=micros(now),
     )
     if added:
         audit.append(tx, [Record(now, "device", KIND, id_, str(event.device))])

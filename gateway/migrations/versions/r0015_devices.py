@@ -30,8 +30,8 @@ CREATE INDEX device_order_open ON device_order (device) WHERE state = 'open';
 CREATE INDEX device_order_device ON device_order (device, at);
 CREATE TABLE village_alarm (
   id TEXT PRIMARY KEY, device BIGINT NOT NULL, code TEXT NOT NULL, village TEXT NOT NULL, at BIGINT NOT NULL,
-  came_at BIGINT NOT NULL, UNIQUE (device, code));
-CREATE INDEX village_alarm_at ON village_alarm (came_at);
+  UNIQUE (device, code));
+CREATE INDEX village_alarm_at ON village_alarm (at);
 """
 
 
