@@ -107,10 +107,10 @@ async def show_speakers(store: Store, rules: SpeakerRules, villages: Collection[
     """Show loudspeakers by condition, and how many of the villages would hear nothing, by why."""
     best = dict.fromkeys(villages, Condition.NONE)
     totals = Counter[Condition]()
-    for one in await store.devices.below([""], rules):
-        totals[one.condition] += 1
-        if one.village in best:
-            best[one.village] = better(best[one.village], one.condition)
+    for village, condition in await store.devices.conditions(rules):
+        totals[condition] += 1
+        if village in best:
+            best[village] = better(best[village], condition)
     mute = Counter(best.values())
     for condition in Condition:
         if condition.mute:

@@ -14,6 +14,8 @@ from town import FLOWER, FLOWER_1, FLOWER_2, WATER_1, Town, town
 
 from gateway.database import Database, Row, Tx
 from gateway.directory.table import Roster
+from gateway.gauge import show_speakers
+from gateway.metrics import REGISTRY
 from gateway.model import Batch, Condition, DeviceEvent, DeviceState, Report, State, Status
 from gateway.policy.table import SpeakerRules
 from gateway.receipts import Receipts
@@ -250,3 +252,14 @@ async def test_a_commit_is_two_statements_however_many_devices_it_is_of(tmp_path
     await SqlDevices(database, HandClock()).fold(events)
     await database.close()
     assert 1 <= Counting.sent <= 2
+
+
+async def test_the_gauges_count_every_loudspeaker_and_every_village(fleet: Fleet) -> None:
+    """The wall in the duty room shows before the storm how many villages would hear nothing, and why."""
+    await fleet.say("state", 0, state=HEALTHY)
+    await fleet.say("state", 2, state=replace(HEALTHY, faults=("amplifier",)))
+    await show_speakers(fleet.store, RULES, [FLOWER_1, FLOWER_2, WATER_1])
+    speakers = {one: REGISTRY.get_sample_value("mingluo_speakers", {"condition": one}) for one in Condition}
+    assert speakers == {"none": None, "offline": 1, "faulty": 1, "untested": 1, "working": 0}
+    mute = {one: REGISTRY.get_sample_value("mingluo_mute_villages", {"condition": one}) for one in Condition}
+    assert mute == {"none": 1, "offline": 0, "faulty": 1, "untested": None, "working": None}

@@ -135,17 +135,27 @@ class SqlDevices:
         self, codes: Collection[str], rules: SpeakerRules, at: datetime | None = None
     ) -> dict[str, Condition]:
         """Say how well off each of these villages is now, or would be if it were `at`."""
-        wanted, judge = frozenset(codes), _judge(rules, at or self._clock.now())
+        found = dict.fromkeys(codes, Condition.NONE)
         townships = sorted({code[:9] for code in codes})
+        for village, condition in await self._judged(rules, at, " AND d.township IN :*townships", townships=townships):
+            if village in found:
+                found[village] = better(found[village], condition)
+        return found
 
-        def operation(tx: Tx) -> dict[str, Condition]:
-            found = dict.fromkeys(codes, Condition.NONE)
-            for village, *row in tx.all(f"{JUDGED} {STANDING} AND d.township IN :*townships", townships=townships):
-                if village in wanted:
-                    found[village] = better(found[village], judge(*row))
-            return found
+    async def conditions(self, rules: SpeakerRules) -> list[tuple[str, Condition]]:
+        """Return (village, condition) of every loudspeaker in service."""
+        return await self._judged(rules, None)
 
-        return await self._database.read(operation)
+    async def _judged(
+        self, rules: SpeakerRules, at: datetime | None, tail: str = "", **values: Any
+    ) -> list[tuple[str, Condition]]:
+        """Judge them in the reader's thread, without all that is known of each: asked for every few seconds."""
+        judge = _judge(rules, at or self._clock.now())
+        return await self._database.read(
+            lambda tx: [
+                (village, judge(*row)) for village, *row in tx.all(f"{JUDGED} {STANDING}{tail}", **values)
+            ]
+        )  # fmt: skip
 
     async def below(
         self, areas: Collection[str], rules: SpeakerRules, after: str = "", limit: int | None = None
