@@ -18,6 +18,7 @@ from typing import ClassVar, Literal
 from aiohttp import WSMsgType, web
 from pydantic import Field
 
+from channels._admission import Admission
 from channels._loudspeaker import Connection, Loudspeakers
 from channels._loudspeaker import LoudspeakerSettings as CommonSettings
 from gateway.channel import Device, Link, Route
@@ -28,11 +29,16 @@ CUT_AFTER_S = 5.0
 
 
 class LoudspeakerSettings(CommonSettings):
-    """Table `loudspeaker_ws`. `buffer_bytes`: unread bytes beyond which a device is cut."""
+    """Table `loudspeaker_ws`.
+
+    `buffer_bytes`: unread bytes beyond which a device is cut; `connects_per_s`: devices let in, the others are told to
+    come again.
+    """
 
     heartbeat_s: float = Field(30.0, gt=0)
     hello_s: float = Field(10.0, gt=0)
     buffer_bytes: int = Field(65_536, ge=4096)
+    connects_per_s: float = Field(600.0, gt=0, allow_inf_nan=False)
 
 
 class Socket(Connection):
@@ -84,11 +90,19 @@ class LoudspeakerWs(Loudspeakers):
     Settings = LoudspeakerSettings
     settings: LoudspeakerSettings
 
+    def __init__(self, settings: LoudspeakerSettings) -> None:
+        super().__init__(settings)
+        self._admission = Admission(settings.connects_per_s)
+
     def routes(self, link: Link) -> Sequence[Route]:
         """Return the one socket route."""
 
         async def accept(request: web.Request) -> web.StreamResponse:
-            return await self._serve(request, await _authenticated(request, link), link)
+            if wait_s := self._admission.ask(asyncio.get_running_loop().time()):
+                raise web.HTTPServiceUnavailable(headers={"Retry-After": str(wait_s)})
+            with self._admission:
+                device = await _authenticated(request, link)
+            return await self._serve(request, device, link)
 
         return (Route("GET", "/v1/devices/{name}/ws", accept),)
 

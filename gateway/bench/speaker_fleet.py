@@ -196,8 +196,10 @@ class Fleet:
 
         async def some() -> None:
             for device in waiting:
-                if not await device.connect():
-                    raise RuntimeError(f"{device.name} was refused")
+                while not await device.connect():
+                    if not device.retry_s:
+                        raise RuntimeError(f"{device.name} was refused")
+                    await asyncio.sleep(device.retry_s)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(AT_ONCE):
@@ -246,7 +248,7 @@ class Fleet:
     async def cut(self) -> None:
         """Cut the power of the whole fleet."""
         for device in self.devices:
-            device.played, device.played_at = "", 0.0
+            device.played, device.played_at, device.retry_s = "", 0.0, 0.0
             if device.transport is not None:
                 device.transport.abort()
         self.refused = 0
@@ -260,12 +262,11 @@ class Fleet:
     async def _persist(self, device: Device) -> None:
         failures = 0
         while True:
-            longest_s = min(LONGEST_BACKOFF_S, BACKOFF_S * 2**failures)
-            jitter_s = random.uniform(0, device.retry_s or longest_s)  # noqa: S311 - a load, not a secret
-            await asyncio.sleep(device.retry_s + jitter_s)
+            longest_s = 1.0 if device.retry_s else min(LONGEST_BACKOFF_S, BACKOFF_S * 2**failures)
+            await asyncio.sleep(device.retry_s + random.uniform(0, longest_s))  # noqa: S311 - a load, not a secret
             if await device.connect():
                 return
-            failures += 1
+            failures += not device.retry_s
 
     async def restored(self) -> float:
         """Wait until everybody is connected again; return the moment the last one was."""

@@ -109,8 +109,9 @@ class _Bench:
         before = [await one.ask("memory") for one in (self._hub, self._bare)]
         small = max(1, self._devices // SHARE)
         few = await self._rounds(small, rounds)
-        all_ = await self._rounds(self._devices, rounds)
+        frame = await self._connect(self._devices)
         memory = [await one.ask("memory") - was for one, was in zip((self._hub, self._bare), before, strict=True)]
+        all_ = await self._alternate(self._devices, frame, rounds)
         red_ms = await self._red()
         busy = await self._beat(seconds)
         storm = await self._storm()
@@ -120,13 +121,21 @@ class _Bench:
         )  # fmt: skip
 
     async def _rounds(self, devices: int, rounds: int) -> list[tuple[Play, Play]]:
+        return await self._alternate(devices, await self._connect(devices), rounds)
+
+    async def _connect(self, devices: int) -> str:
+        """Connect so many, and play to them once, which also loads templates; return the frame the loop is to write."""
         for of in ("hub", "bare"):
             await self._fleet.ask("connect", of=of, count=devices)
         await self._hub.ask("held", devices=devices)
         await asyncio.sleep(SETTLE_S)
-        _, frame = await self._play(devices)  # loads templates, and says what the loop is to write
+        _, frame = await self._play(devices)
+        return frame
+
+    async def _alternate(self, devices: int, frame: str, rounds: int) -> list[tuple[Play, Play]]:
         found = []
         for number in range(rounds):
+            await asyncio.sleep(SETTLE_S)
             if number % 2:
                 loop = await self._loop(devices, frame)
                 play, _ = await self._play(devices)

@@ -70,9 +70,10 @@ class Backoff:
 
     def wait_s(self, ended: Unreached | None = None) -> float:
         """Return the wait after one more failure."""
+        if ended is not None and ended.after_s:  # the gateway has given everybody a time of its own
+            return min(ended.after_s, self._longest_s) + self._random.uniform(0.0, 1.0)
         bound_s = min(self._longest_s, self._first_s * 2 ** min(self._failures, 16))
         self._failures += 1
         if ended is not None and ended.patient:
             return self._longest_s
-        after_s = min(ended.after_s, self._longest_s) if ended is not None else 0.0
-        return after_s + self._random.uniform(0.0, max(bound_s, after_s))
+        return self._random.uniform(0.0, bound_s)

@@ -20,6 +20,7 @@ from gateway.carrier import Known
 from gateway.channel import Device
 from gateway.database import Database, Row, Tx, micros
 from gateway.directory import place, sealed
+from gateway.directory.lookup import Lookup
 from gateway.directory.right import Rights
 from gateway.directory.vault import Vault, decode_secret
 from gateway.model import ROSTERS, Audience, Group, Target
@@ -53,6 +54,7 @@ class SqlDirectory:
         self._database = database
         self._vault = vault
         self._clock = clock
+        self._lookup = Lookup(database)
         self._somebody: dict[tuple[object, ...], datetime] = {}  # where somebody was found, and when
 
     async def page(self, audience: Audience, after: Cursor | None, limit: int) -> Page:
@@ -250,13 +252,7 @@ class SqlDirectory:
 
     async def device(self, name: str) -> Device | None:
         """A loudspeaker by the name it connects with; None if unknown or retired."""
-        row = await self._database.read(
-            lambda tx: tx.one(
-                "SELECT id, village, key_hash, channel FROM device WHERE name = :name AND standing = 'service'",
-                name=name,
-            )
-        )
-        return Device(*row) if row else None
+        return await self._lookup.find(name)
 
     async def retire(self, people: Sequence[int]) -> None:
         """Take people (subscriptions that are gone) out of every later audience."""

@@ -18,6 +18,7 @@ from gateway.store.desired import PLAYS
 from gateway.store.rows import ASKED, fold_states
 
 TAKE_PATIENCE_S = 2.0
+FEW = 100  # positions that are named in the query; of more, all of the batch are read
 STOP, HUSH = "stop", "hush"
 STALE_S = 86_400.0  # so long after a command's deadline a device is still told to stop, and says what it has done
 # As in the conditions of two partial indexes: few batches are open, and few stops wait for a device.
@@ -110,14 +111,16 @@ def _take(tx: Tx, batch: str, positions: Sequence[int], at: int) -> list[int]:
         batch=batch,
     ):
         return []
-    asked = frozenset(positions)
+    few = " AND position IN :*positions" if len(positions) < FEW else ""
     rows = tx.all(
         "SELECT position FROM device_command WHERE batch = :batch AND finished = 0 AND want IN :*plays"
-        " AND deadline > :at ORDER BY position",
+        f" AND deadline > :at{few} ORDER BY position",
         batch=batch,
         plays=PLAYS,
         at=at,
+        **({"positions": positions} if few else {}),
     )
+    asked = frozenset(positions)
     taken = [position for (position,) in rows if position in asked]
     fold_states(tx, batch, [(position, State.SUBMITTED) for position in taken], at)
     return taken
