@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,7 +18,7 @@ import orjson
 import pytest
 from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType, web
 from aiohttp.test_utils import TestServer
-from device_gateway import Signer, play
+from device_gateway import KEY, NAME, VILLAGE, Signer, gateway_of, play
 from town import FLOWER, FLOWER_1, FLOWER_2, places, table
 
 from gateway import cap
@@ -328,6 +329,58 @@ async def test_what_was_recalled_while_a_device_was_away_is_never_heard(tmp_path
         assert village.heard("lb-1", "sound", red.id) == []
         assert village.heard("lb-2", "sound") == []
         assert "bad_signature" in village.stage.output("lb-2")
+
+
+async def cli(*words: object) -> tuple[int, str, str]:
+    """Run `mingluo device …`; return its exit code and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway.cli", "device", *map(str, words),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+async def test_a_device_ends_in_order_and_its_buttons_work_from_a_terminal(tmp_path: Path) -> None:
+    """SIGTERM in mid-sentence: silent at once, nothing lost, and the sentence comes whole after the start."""
+    async with gateway_of() as gateway:
+        stage = Stage(tmp_path, Servers())
+        config, key, state = tmp_path / "device.toml", tmp_path / "device.key", tmp_path / "state"
+        key.touch(0o600)
+        key.write_text(KEY)
+        config.write_text(
+            f'name = "{NAME}"\nvillage = "{VILLAGE}"\nurl = "{gateway.url}"\npins = ["{gateway.signer.pin}"]\n'
+            f'key_file = "{key}"\nstate = "{state}"\nsound_to = "{tmp_path / "sound"}"\n'
+            f"speak_with = '{sys.executable} {HERE / 'device_voice.py'} {{file}}'\n"
+        )
+        command = ["-m", "gateway.cli", "device", "run", "--config", str(config)]
+        try:
+            stage.start(NAME, command)
+            await gateway.hears(type="state")
+            assert (await cli("alarm", "--state", state))[0] == 0
+            await gateway.hears(type="alarm")
+            stage.processes[NAME].send_signal(signal.SIGUSR1)
+            await gateway.until(lambda: sum(one["type"] == "alarm" for one in gateway.heard) == 2)
+            assert (await cli("microphone", "on", "--state", state))[0] == 0
+            await gateway.tell(play("a"))
+            await gateway.hears(state="busy", code="live_speech")
+            assert (await cli("microphone", "off", "--state", state))[0] == 0
+            await gateway.hears(state="playing")
+            status = orjson.loads((await cli("status", "--state", state))[1])
+            assert (status["playing"], status["connected"], status["time_known"]) == ("a", True, True)
+            stage.processes[NAME].terminate()
+            assert await asyncio.to_thread(stage.processes[NAME].wait, 20) == 0
+            assert [one["kind"] for one in read(tmp_path / "sound" / "sound.jsonl")] == ["sound", "silenced"]
+            code, _, complaint = await cli("status", "--state", state)
+            assert code == 2
+            assert "no device answers here" in complaint
+            stage.start(NAME, command)
+            await gateway.hears(state="played")
+        finally:
+            stage.stop()
+        kinds = [one["kind"] for one in read(tmp_path / "sound" / "sound.jsonl")]
+        assert kinds == ["sound", "silenced", "sound", "end"]
+        assert KEY not in stage.output(NAME)
 
 
 async def _is(found: Any, wanted: int) -> bool:
