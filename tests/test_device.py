@@ -17,11 +17,12 @@ from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from device_gateway import KEY, NAME, VILLAGE, Gateway, Signer, b64, gateway_of, order, play
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.device import box, control, tone
@@ -352,6 +353,40 @@ async def test_no_frame_ends_the_device(frame: str, tmp_path: Path) -> None:
         await gateway.tell(play())
         await gateway.hears(state="played")
         assert gateway.connections == 1
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=4,
+)
+FIELDS = sorted({*play(), "audio", "batch", "position", "state", "type", "order", "alarm", "code"})
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.sampled_from(FIELDS), JSON), max_size=4), st.dictionaries(st.sampled_from(FIELDS), JSON))
+def test_whatever_a_frame_holds_the_device_goes_on(changes: list[tuple[str, Any]], plain: dict[str, Any]) -> None:
+    """A field of another type than the page's, signed or not, is refused or ignored, and the next warning is heard."""
+
+    async def hear() -> None:
+        with TemporaryDirectory() as folder:
+            horn, signer = Horn(), Signer()
+            made = parts(Gateway(signer), Path(folder), horn)
+            program = Program(made)
+            payload = play("odd") | dict(changes)
+            program.take(json.dumps({"type": "command", "batch": "b", "position": 1, **signer.sign(payload)}).encode())
+            for kind in ("command", "ack", "error"):
+                program.take(json.dumps({**plain, "type": kind}).encode())
+            red = play("red", at=datetime.now(UTC) + timedelta(seconds=1))
+            program.take(json.dumps({"type": "command", "batch": "b", "position": 2, **signer.sign(red)}).encode())
+            turn = program.player.turn
+            assert turn is not None
+            assert turn.announcement.play.id in ("red", str(payload["id"]))
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            made.disk.close()
+
+    asyncio.run(hear())
 
 
 async def test_a_signed_payload_that_is_no_command_is_ignored(tmp_path: Path) -> None:

@@ -28,15 +28,18 @@ class Word(msgspec.Struct):
     next_s: float = 0.0
 
 
-def key_of(frame: Mapping[str, Any]) -> tuple[object, ...]:
-    """Return what a word and its acknowledgement have in common."""
-    if "alarm" in frame:
-        return "alarm", frame["alarm"]
-    if "order" in frame:
-        return "order", frame["order"]
+def key_of(frame: Mapping[str, Any]) -> tuple[str | int | None, ...]:
+    """Return what a word and its acknowledgement have in common; whatever else a frame may hold is none of ours."""
+    for kind in ("alarm", "order"):
+        if kind in frame:
+            return kind, _plain(frame[kind])
     # A stop and a hush are answered beside the play they end, under the same name.
     state = frame.get("state")
-    return frame.get("batch"), frame.get("position"), state if state in ANSWERS else ""
+    return _plain(frame.get("batch")), _plain(frame.get("position")), state if state in ANSWERS else ""
+
+
+def _plain(value: object) -> str | int | None:
+    return value if isinstance(value, str | int) else None
 
 
 class Owed:
