@@ -36,7 +36,7 @@ from gateway.core import Core
 from gateway.coverage import CoverageBook
 from gateway.database import Database
 from gateway.decision import Decisions
-from gateway.device_key import FIX, DeviceKeys, create
+from gateway.device_key import DeviceKeys, keep
 from gateway.directory.people import SqlDirectory
 from gateway.directory.vault import Vault
 from gateway.errors import ConfigError
@@ -295,7 +295,9 @@ class App:
         self.portability = Portability(self.store, directory, roads)
         receipts = Receipts(self.store, directory, self.clock, self._on_device, self.portability.reported)
         self.speech = self._speech()
-        device_keys = self._device_keys()
+        speaks = "hub" in self.roles and any(isinstance(one, Sockets) for one in self.channels.values())
+        alone, now = self.roles == ROLES, self.clock.now()
+        device_keys = keep(settings.device_keys, now, alone=alone) if speaks else DeviceKeys()
         links = {
             name: GatewayLink(
                 name, rates, self.state, receipts, self.store.leases, directory, self._wake_hubs,
@@ -334,20 +336,6 @@ class App:
             state=LocalState() if settings.embedded else self.state,  # one process needs nobody to count with
         )  # fmt: skip
         await self._start(composer, links)
-
-    def _device_keys(self) -> DeviceKeys:
-        """Read the keys that sign what loudspeakers are told; one process makes the first by itself.
-
-        Raises:
-            ConfigError: the hubs of a cluster share their keys, so none makes its own.
-        """
-        folder = self.settings.device_keys
-        keys = DeviceKeys.load(folder)
-        if keys.keys or "hub" not in self.roles or not any(isinstance(one, Sockets) for one in self.channels.values()):
-            return keys
-        if self.roles != ROLES:
-            raise ConfigError(f"keys/device: the hubs have no key to sign with; {FIX}; copy the folder to every hub")
-        return DeviceKeys([create(folder, self.clock.now())])
 
     async def _start(self, composer: GatewayComposer, links: Mapping[str, GatewayLink]) -> None:
         """Open channels, then begin to serve and to work."""

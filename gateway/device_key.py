@@ -34,6 +34,7 @@ from gateway.errors import ConfigError
 
 NAME = "%Y%m%dT%H%M%SZ"
 TYPE = "mingluo+json"
+PINS = 2  # a loudspeaker keeps at most so many
 FIX = "make one with: mingluo keys device --new"
 
 
@@ -105,6 +106,20 @@ class DeviceKeys:
         if not self.keys:
             raise ConfigError(f"keys/device: no key signs what loudspeakers are told; {FIX}")
         return next((one for one in self.keys if one.begins <= now), self.keys[-1]).sign(payload)
+
+
+def keep(folder: Path, now: datetime, *, alone: bool) -> DeviceKeys:
+    """Read the keys of a process that speaks to loudspeakers; one that is `alone` makes the first by itself.
+
+    Raises:
+        ConfigError: as `load`; or there is none, and the hubs of a cluster share theirs.
+    """
+    keys = DeviceKeys.load(folder)
+    if keys.keys:
+        return keys
+    if not alone:
+        raise ConfigError(f"keys/device: the hubs have no key to sign with; {FIX}; copy the folder to every hub")
+    return DeviceKeys([create(folder, now)])
 
 
 def create(folder: Path, begins: datetime) -> DeviceKey:

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 from gateway.cap.certificate import from_pem, load
 from gateway.carrier import CARRIERS, HOST
 from gateway.channel import Channel
+from gateway.device_key import FIX, PINS, DeviceKeys
 from gateway.errors import ConfigError
 from gateway.model import ROSTERS, Alert, Condition, Document, Group, Info, Kind, Level, Notice, Status
 from gateway.policy import Policy
@@ -168,6 +169,20 @@ def certificates(trust: TrustFile, keys: Keys, now: datetime) -> Iterator[Verdic
     pinned = len({pin.issuer for pin in trust.pin})
     yield Verdict("certificates", "ok", f"signatures of {pinned} issuers count, {len(trust.required)} must sign")
     yield from _keys(keys, now)
+
+
+def device_keys(keys: DeviceKeys, now: datetime, *, alone: bool) -> Iterator[Verdict]:
+    """Check the keys that sign what loudspeakers are told; `alone`: an embedded gateway makes its first one."""
+    if not keys.keys:
+        severity: Severity = "note" if alone else "error"
+        yield Verdict("device_keys", severity, "none yet: no loudspeaker would obey a hub", FIX)
+    elif len(keys.keys) > PINS:
+        fix = "remove the files of the oldest from keys/device, once no loudspeaker has them pinned"
+        yield Verdict("device_keys", "warning", f"{len(keys.keys)}, and a loudspeaker pins {PINS} at most", fix)
+    else:
+        begins = keys.keys[0].begins
+        text = f"the next begins on {begins:%Y-%m-%d}; it must be pinned by then" if begins > now else "one signs"
+        yield Verdict("device_keys", "ok", f"what loudspeakers are told is signed; {text}")
 
 
 def _keys(keys: Keys, now: datetime) -> Iterator[Verdict]:

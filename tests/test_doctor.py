@@ -9,7 +9,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from gateway import doctor
 from gateway.channel import Channel, Link
 from gateway.channel import Settings as ChannelSettings
 from gateway.cli import app
+from gateway.device_key import DeviceKeys, create
 from gateway.doctor import Facts, Verdict
 from gateway.model import ROSTERS, Condition, Message, Receipt, Slice
 from gateway.policy import Policy
@@ -461,3 +462,22 @@ def test_the_clusters_servers_are_proven(
 def test_groups_are_the_models(policy: Policy) -> None:
     """A group added to the model is asked for here as well."""
     assert set(doctor.nothing().sizes) == {group.value for group in ROSTERS}
+
+
+def test_the_doctor_says_whether_loudspeakers_would_obey(tmp_path: Path) -> None:
+    """A hub without the key is noticed by nobody before the first warning; a third key by no device that has two."""
+    now = datetime(2026, 7, 20, tzinfo=UTC)
+
+    def judged(*, alone: bool = False) -> tuple[str, str]:
+        (found,) = doctor.device_keys(DeviceKeys.load(tmp_path), now, alone=alone)
+        return found.severity, found.text
+
+    assert [judged(alone=alone)[0] for alone in (False, True)] == ["error", "note"]
+    create(tmp_path, now - timedelta(days=1))
+    assert judged() == ("ok", "what loudspeakers are told is signed; one signs")
+    create(tmp_path, now + timedelta(days=30))
+    assert judged() == (
+        "ok", "what loudspeakers are told is signed; the next begins on 2026-08-19; it must be pinned by then",
+    )  # fmt: skip
+    create(tmp_path, now + timedelta(days=60))
+    assert judged()[0] == "warning"

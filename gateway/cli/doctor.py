@@ -67,7 +67,6 @@ def examine(settings: Settings) -> Iterator[Verdict]:
     from gateway.errors import ConfigError
     from gateway.policy import Policy
     from gateway.regions import Regions
-    from gateway.speech.check import check
 
     yield from judge.settings(settings)
     places = rules = None
@@ -107,8 +106,8 @@ def examine(settings: Settings) -> Iterator[Verdict]:
         yield from _templates(settings, rules, enabled, places)
     if facts and places:
         yield from judge.rosters(facts, places)
-    if places and any(isinstance(channel, Sockets) for channel in enabled.values()):
-        yield from (Verdict("speech", *one) for one in asyncio.run(check(settings.config, places.places.values())))
+    if any(isinstance(channel, Sockets) for channel in enabled.values()):
+        yield from _loudspeakers(settings, places)
     yield from asyncio.run(_servers(settings, enabled))
     yield from asyncio.run(logins(enabled, facts))
 
@@ -130,6 +129,23 @@ def _certificates(settings: Settings, rules: Policy | None) -> Iterator[Verdict]
         yield from judge.certificates(rules.tables.trust if rules else TrustFile(), keys, Now().now())
     except (ConfigError, OSError) as error:
         yield judge.Verdict("keys", "error", _said(error), "mend the folder keys under MINGLUO_DATA")
+
+
+def _loudspeakers(settings: Settings, places: Regions | None) -> Iterator[Verdict]:
+    """Check what loudspeakers obey, and what they would sound like."""
+    from gateway import doctor as judge
+    from gateway.device_key import DeviceKeys
+    from gateway.errors import ConfigError
+    from gateway.speech.check import check
+
+    try:
+        yield from judge.device_keys(DeviceKeys.load(settings.device_keys), Now().now(), alone=settings.embedded)
+    except (ConfigError, OSError) as error:
+        yield judge.Verdict("device_keys", "error", _said(error), "mend the folder keys/device under MINGLUO_DATA")
+    if places:
+        yield from (
+            judge.Verdict("speech", *one) for one in asyncio.run(check(settings.config, places.places.values()))
+        )
 
 
 def _templates(settings: Settings, rules: Policy, enabled: Mapping[str, Channel], places: Regions) -> Iterator[Verdict]:
