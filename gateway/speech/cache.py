@@ -51,16 +51,16 @@ class Cache:
             # The digest protects the device; here the length is enough: files appear whole or not at all.
             if not NAME.fullmatch(kept.name) or (self.folder / kept.name).stat().st_size != kept.size_bytes:
                 return None
-        except (FileNotFoundError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError):
             return None
         return kept if self.touch(kept) else None
 
     def touch(self, kept: Kept) -> bool:
-        """Count a file as used now; False if it is gone. Its content's time stays, for it is in the ETag."""
+        """Count a file as used now; False if it cannot be. Its content's time stays, for it is in the ETag."""
         path = self.folder / kept.name
         try:
             os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
-        except FileNotFoundError:
+        except OSError:
             return False
         return True
 

@@ -25,6 +25,7 @@ NOTE_S, NOTE_GAP_S = 0.3, 0.06
 WAKE_HZ, WAKE_LEVEL = 440.0, 0.03
 LOUDEST = 0.8
 TONES = (*PAIRS, "drill")
+"""From most to least urgent."""
 
 
 class Strike(NamedTuple):

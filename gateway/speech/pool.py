@@ -12,16 +12,19 @@ import contextlib
 import os
 import signal
 import sys
+from heapq import heappop, heappush
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 
 import msgspec
 
 from gateway.errors import MingluoError
 from gateway.speech.announcement import Job, Made, Order
+from gateway.speech.chime import TONES
 
 WORKERS = 2
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 LIBRARIES = ("espeakng_loader", "pypinyin", "soundfile")
 INSTALL = "pip install 'mingluo[speech]'"
 
@@ -45,8 +48,7 @@ class Pool:
     def __init__(self, config: Path, limit_s: float = LIMIT_S, workers: int = WORKERS) -> None:
         self._config = config
         self._limit_s = limit_s
-        self._free = asyncio.Semaphore(workers)
-        self._drills = asyncio.Semaphore(max(1, workers - 1))  # one worker is always for real warnings
+        self._turns = _Turns(workers)
         self._idle: list[asyncio.subprocess.Process] = []
         self._all: set[asyncio.subprocess.Process] = set()
 
@@ -57,14 +59,11 @@ class Pool:
             SpeechFailed: it could not be made.
         """
         job = msgspec.json.encode(Job(order, str(out) if out else ""))
-        async with self._drills if order.tone == "drill" else contextlib.nullcontext(), self._free:
-            process = self._idle.pop() if self._idle else await self._start()
-            try:
-                answer = await self._ask(process, job)
-            except BaseException:  # also where the caller was cancelled: the worker is in the midst of something
-                await self._end(process)
-                raise
-            self._idle.append(process)
+        await self._turns.take(TONES.index(order.tone))
+        try:
+            answer = await self._answer(job)
+        finally:
+            self._turns.give()
         if answer.error:
             raise SpeechFailed(answer.error)
         return answer.duration_s
@@ -74,6 +73,16 @@ class Pool:
         self._idle.clear()
         for process in list(self._all):
             await self._end(process)
+
+    async def _answer(self, job: bytes) -> Made:
+        process = self._idle.pop() if self._idle else await self._start()
+        try:
+            answer = await self._ask(process, job)
+        except BaseException:  # also where the caller was cancelled: the worker is in the midst of something
+            await self._end(process)
+            raise
+        self._idle.append(process)
+        return answer
 
     async def _ask(self, process: asyncio.subprocess.Process, job: bytes) -> Made:
         assert process.stdin is not None
@@ -108,6 +117,38 @@ class Pool:
         with contextlib.suppress(ProcessLookupError):  # it has died by itself
             os.killpg(process.pid, signal.SIGKILL)
         await process.communicate()
+
+
+class _Turns:
+    """So many at a time, the most urgent next: a red warning waits for no drill and no blue one that has not begun."""
+
+    def __init__(self, free: int) -> None:
+        self._free = free
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._count = count()
+
+    async def take(self, rank: int) -> None:
+        """Wait for a turn; a lower rank goes first, equal ones as they came."""
+        if self._free:
+            self._free -= 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heappush(self._waiting, (rank, next(self._count), turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # it came at the same moment
+                self.give()
+            raise
+
+    def give(self) -> None:
+        """Let the next one have the turn."""
+        while self._waiting:
+            turn = heappop(self._waiting)[2]
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
 
 
 def _installed(name: str) -> bool:

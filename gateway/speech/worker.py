@@ -19,7 +19,7 @@ from gateway.speech.chime import TONES, chime
 from gateway.speech.engine import RATE_HZ, Engine
 from gateway.speech.pronunciation import Pronunciation
 
-LIMIT_S = 60  # of one fork; the pool's limit is shorter
+LIMIT_S = 120  # of one fork; the pool's limit is shorter
 
 
 def main() -> None:
