@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import ClassVar, NamedTuple
 
 import orjson
@@ -27,7 +27,18 @@ from pydantic import Field
 
 from channels._loudspeaker_command import Span, head, order_frame, order_of, payload_of, span_of
 from channels._loudspeaker_commanded import ANY, Command, Commanded
-from channels._loudspeaker_frame import PROTOCOL, Alarm, Condition, Frame, Hello, Told, events_of, parse, state_of
+from channels._loudspeaker_frame import (
+    PROTOCOL,
+    Alarm,
+    Condition,
+    Frame,
+    Hello,
+    Told,
+    events_of,
+    parse,
+    sounded_at,
+    state_of,
+)
 from gateway.channel import Event, Link, Play, Sockets
 from gateway.channel import Settings as ChannelSettings
 from gateway.errors import ChannelError, MingluoError, Temporary
@@ -298,8 +309,7 @@ class Loudspeakers(Sockets):
             self._report(connection, told, link)
         elif isinstance(told, Alarm):
             event = _event(connection, "alarm", told.alarm)
-            by_its_clock = told.at - timedelta(seconds=connection.clock_skew_s)
-            events: list[Event] = [replace(event, at=min(event.at, by_its_clock))]
+            events: list[Event] = [replace(event, at=sounded_at(told, connection.clock_skew_s, event.at))]
             await self._keep(connection, _Waiting(events, connection, {"alarm": told.alarm}), link)
         else:
             await self._told(connection, told, link)

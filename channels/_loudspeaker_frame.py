@@ -6,7 +6,7 @@ unknown fields are ignored.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 import msgspec
@@ -28,6 +28,9 @@ STATES = {
     "stopped": State.FAILED,
     "hushed": State.DELIVERED,
 }
+OLDEST = timedelta(days=30)  # alarm a device may still tell of; what lies outside was said by a clock that is no clock
+LONGEST_SKEW_S = 1e9
+HUSHED = "hushed"
 NO_FAULT = frozenset({"expired", "pre_empted", "not_for_me", "replayed"})
 """Codes of `failed` that say nothing against the device."""
 
@@ -109,6 +112,8 @@ def parse(frame: bytes) -> Frame:
 def events_of(told: Told, device: int, account: str, *, plausible: bool = True) -> list[Event]:
     """Return what one receipt says. A failed device is also a fault: a late FAILED never outranks DELIVERED."""
     state, code, now = STATES[told.state], told.code or told.state, datetime.now(UTC)
+    if HUSHED in (told.state, code):
+        code = told.state  # the ledger goes by this word: it is said by the state alone
     if told.state == "played" and told.heard_s == 0:
         state, code = State.FAILED, "not_heard"
     elif told.state == "played" and not plausible:
@@ -121,5 +126,13 @@ def events_of(told: Told, device: int, account: str, *, plausible: bool = True) 
 
 def state_of(told: Condition, firmware: str, now: datetime) -> DeviceState:
     """Return what a device says of its condition."""
-    skew_s = None if told.clock is None else round((told.clock - now).total_seconds(), 1)
+    skew_s = None
+    if told.clock is not None:
+        skew_s = round(max(-LONGEST_SKEW_S, min((told.clock - now).total_seconds(), LONGEST_SKEW_S)), 1)
     return DeviceState(firmware, told.volume, told.power, told.battery, skew_s, told.faults)
+
+
+def sounded_at(told: Alarm, clock_skew_s: float, now: datetime) -> datetime:
+    """Return when an alarm was sounded, by our clock; now, where the device's says nothing that can be."""
+    ago_s = (now - told.at).total_seconds() + clock_skew_s
+    return now - timedelta(seconds=ago_s) if 0 <= ago_s <= OLDEST.total_seconds() else now

@@ -7,7 +7,7 @@ import json
 import re
 import runpy
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from links import DEVICE_KEY, sample_message
 
 from channels._loudspeaker_command import Span, head, order_frame, order_of, payload_of, span_of
-from channels._loudspeaker_frame import NO_FAULT, STATES, parse
+from channels._loudspeaker_frame import NO_FAULT, STATES, Alarm, Condition, Told, events_of, parse, sounded_at, state_of
 from gateway.channel import Play
 from gateway.errors import Permanent
-from gateway.model import Audio, Level, Notice, Order, Status
+from gateway.model import Audio, Level, Notice, Order, Report, Status
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "device-protocol.md").read_text(encoding="utf8")
@@ -276,3 +276,62 @@ def test_speech_at_any_human_pace_is_plausible(text: str, repeat: int, second_pe
     """A check that calls honest devices liars would send people out to mend what works."""
     span: Span = span_of(text, None, repeat)
     assert span.holds(sum(one.isalnum() for one in text) * repeat * second_per_letter)
+
+
+# -- what no honest device says ----------------------------------------------------------------------------------------
+
+
+@given(
+    st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=14)), timezone(timedelta(hours=-12))])),
+    st.datetimes(timezones=st.just(UTC)),
+)
+def test_no_clock_is_too_wrong_to_be_read(at: datetime, clock: datetime) -> None:
+    """One device's broken clock must not break off the commit that carries its neighbours' receipts."""
+    state = parse(orjson.dumps({"type": "state", "clock": clock}))
+    alarm = parse(orjson.dumps({"type": "alarm", "alarm": "3f0e6e0a", "at": at}))
+    assert isinstance(state, Condition)
+    assert isinstance(alarm, Alarm)
+    skew_s = state_of(state, "", NOW).clock_skew_s
+    assert skew_s is not None
+    assert timedelta() <= NOW - sounded_at(alarm, skew_s, NOW) <= timedelta(days=30)
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "kept"),
+    [
+        ("hushed", "", "hushed"), ("hushed", "other", "hushed"), ("playing", "hushed", "playing"),
+        ("failed", "hushed", "failed"), ("busy", "live_speech", "live_speech"),
+    ],
+)  # fmt: skip
+def test_only_the_state_says_that_a_device_is_hushed(state: str, code: str, kept: str) -> None:
+    """The ledger ends the hush by this word; a free text beside another state must not pass for it."""
+    told = parse(
+        orjson.dumps({"type": "receipt", "id": "a", "batch": "b", "position": 0, "state": state, "code": code})
+    )
+    assert isinstance(told, Told)
+    (report, *_) = events_of(told, 7, "loudspeaker_ws")
+    assert isinstance(report, Report)
+    assert report.code == kept
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b'{"type":"hello","protocol":2.5}',
+        b'{"type":"receipt","id":"a","batch":"b","position":-1,"state":"played"}',
+        b'{"type":"receipt","id":"a","batch":"b","position":0,"state":"done"}',
+        b'{"type":"receipt","order":"a","state":"played"}',
+        b'{"type":"receipt","id":"a","batch":"b","position":0,"state":"played","heard_s":1e999}',
+        b'{"type":"receipt","id":"a","batch":"b","position":0,"state":"played","code":"ok\\n"}',
+        b'{"type":"state","volume":101}',
+        b'{"type":"state","clock":"2026-07-20T06:00:03"}',
+        b'{"type":"alarm","alarm":"3f0e6e0a","at":"now"}',
+        b'{"type":"alarm","alarm":"a","at":"2026-07-20T06:00:03Z"}',
+        b"\xff\xfe",
+        b"",
+    ],
+)
+def test_what_cannot_be_meant_is_malformed(frame: bytes) -> None:
+    """Half-understood receipts are how a map turns green by mistake."""
+    with pytest.raises(ValueError, match="malformed"):
+        parse(frame)
