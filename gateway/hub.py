@@ -9,7 +9,8 @@ one frame. A hub's death loses no command: the rows stand until the device's rep
 
 What a round costs does not grow with the fleet: it asks which batches are open, not for the commands in them. A batch
 is worked off for all devices held when it is new and again after `RESEND_S`, in between for those that have come. Which
-commands are still to be played, the store says when they are taken: one batch at first, then a thousand at a time.
+commands are still to be played, the store says when they are taken: one batch at first, whose devices sound at once,
+then all others together, for a transaction between them would wait behind the receipts of the first.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from gateway.store.command import HUSH, STOP, Open, Wanted
 POLL_S = 0.25
 RESEND_S = 60.0  # a command a device neither reported on nor refused is written again
 KEEP = 4096  # batches; beyond them those without an open command are forgotten
-TAKEN_TOGETHER = 1000  # commands taken in one transaction and written in a row, but for the first batch
+TAKEN_TOGETHER = 10_000  # commands taken in one transaction and written in a row, but for the first batch
 COMPOSE_AGAIN_S = 5.0  # a batch that could not be composed is tried again
 
 _log = log.get("hub")
@@ -267,7 +268,7 @@ class Hub:
 
 
 def _groups(parts: Iterable[_Part]) -> Iterator[list[_Part]]:
-    """Gather what is taken in one transaction: one batch at first, so that its devices sound at once, then many."""
+    """Gather what is taken in one transaction: one batch at first, then all others."""
     group: list[_Part] = []
     size, enough = 0, 0
     for part in parts:
