@@ -87,7 +87,7 @@ class Connection(ABC):
         self.report: list[Event] | None = None
         """Its state that waits for the next commit; a newer one takes its place."""
         self.code = NO_HELLO
-        self.gone = asyncio.Event()
+        self.gone = False
 
     @abstractmethod
     async def write(self, frame: bytes) -> None:
@@ -148,6 +148,8 @@ class Loudspeakers(Sockets):
         self._waiting: deque[_Waiting] = deque()
         self._presence: list[Event] = []
         self._committing: asyncio.Task[None] | None = None
+        self._empty = asyncio.Event()
+        self._empty.set()
         self._written = asyncio.Event()
         """Set but while commands are being written."""
         self._written.set()
@@ -161,8 +163,7 @@ class Loudspeakers(Sockets):
         connections = list(self._connections.values())
         for connection in connections:
             await connection.part(GOING_AWAY)
-        for connection in connections:
-            await connection.gone.wait()
+        await self._empty.wait()
         if self._committing is not None:
             await self._committing
 
@@ -266,6 +267,7 @@ class Loudspeakers(Sockets):
     async def join(self, connection: Connection, link: Link) -> None:
         """Take a device's connection; an older one of the same device has to go."""
         old, self._connections[connection.device] = self._connections.get(connection.device), connection
+        self._empty.clear()
         if old is not None:
             self._ready.pop(connection.device, None)
             self._queue(link, _Waiting([_event(connection, "replaced")]))
@@ -273,9 +275,11 @@ class Loudspeakers(Sockets):
 
     def leave(self, connection: Connection, link: Link) -> None:
         """Forget a connection that has ended."""
-        connection.gone.set()
+        connection.gone = True
         if self._connections.get(connection.device) is connection:
             del self._connections[connection.device]
+            if not self._connections:
+                self._empty.set()
             self._ready.pop(connection.device, None)
             if connection.greeted:
                 self.tell_offline(connection, link)

@@ -75,7 +75,7 @@ class Voice(Connection):
         Raises:
             Temporary: the device or the broker is gone.
         """
-        if self.gone.is_set():
+        if self.gone:
             raise Temporary("offline")
         self._channel.broker.write(self._topic, frame)
 
