@@ -57,6 +57,7 @@ class Facts:
     database, `down` the channels whose carrier serves nobody, with its code, `devices` the loudspeakers by channel,
     `speaking` the channels with which some process is logged in just now. `heard` are villages by the condition of
     their best loudspeaker, as of `heard_at`, when any last said anything.
+    `drilled` is when each county that knows anybody has held its last drill.
     """
 
     sizes: Mapping[str, int]
@@ -70,6 +71,7 @@ class Facts:
     speaking: Collection[str] = ()
     heard: Mapping[Condition, int] = field(default_factory=dict)
     heard_at: datetime | None = None
+    drilled: Mapping[str, datetime | None] = field(default_factory=dict)
 
 
 def nothing() -> Facts:
@@ -431,6 +433,20 @@ def _loudspeakers(facts: Facts) -> Iterator[Verdict]:
         )  # fmt: skip
     if not mute:
         yield Verdict("loudspeakers", "ok", f"one works in each of {having} villages that have any, as of {at}")
+
+
+def drills(rules: Policy, facts: Facts, places: Regions, now: datetime) -> Iterator[Verdict]:
+    """Name the counties that have held no drill for the policy's months (D19)."""
+    months = rules.drill.every_months
+    since = now - timedelta(days=months * 30.5)
+    idle = [county for county, last in sorted(facts.drilled.items()) if months and (last is None or last < since)]
+    if idle:
+        named = ", ".join(places.name(county) for county in idle[:SPREAD])
+        more = f" and {len(idle) - SPREAD} counties more" if len(idle) > SPREAD else ""
+        yield Verdict(
+            "drills", "warning", f"no drill was held for {months} months in {named}{more}",
+            "plan one: mingluo drill plan AREA --at TIME",
+        )  # fmt: skip
 
 
 # --- templates ------------------------------------------------------------------------------------

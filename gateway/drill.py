@@ -73,27 +73,23 @@ def check(plan: Exercise, rules: Rules, now: datetime) -> None:
     """
     lead = timedelta() if plan.kind in UNHEARD else timedelta(hours=rules.notice_h)
     if plan.starts_at < now + lead:
-        raise _no("too_soon", f"people are told {rules.notice_h} hours before; plan it later")
+        raise Refused(422, "too_soon", f"people are told {rules.notice_h} hours before; plan it later")
     if plan.starts_at > now + SOON:
-        raise _no("too_late", "plan drills for the next year only")
+        raise Refused(422, "too_late", "plan drills for the next year only")
     if not timedelta() < plan.ends_at - plan.starts_at <= timedelta(minutes=rules.longest_min):
-        raise _no("wrong_length", f"a drill lasts up to {rules.longest_min} minutes")
+        raise Refused(422, "wrong_length", f"a drill lasts up to {rules.longest_min} minutes")
     first, last = (at.astimezone(CHINA) for at in (plan.starts_at, plan.ends_at))
     if not (rules.start <= first.time() and last.time() <= rules.until and first.date() == last.date()):
-        raise _no("drill_hours", f"drills are held from {rules.start:%H:%M} to {rules.until:%H:%M} only")
+        raise Refused(422, "drill_hours", f"drills are held from {rules.start:%H:%M} to {rules.until:%H:%M} only")
     if not plan.areas:
-        raise _no("no_area", "name a county, townships or villages by their codes")
+        raise Refused(422, "no_area", "name a county, townships or villages by their codes")
     if outside := set(plan.groups) - GROUPS[plan.kind] or not plan.groups:
         asked = ", ".join(sorted(GROUPS[plan.kind]))
-        raise _no("wrong_group", f"{plan.kind} is for {asked}; leave the others out ({outside})")
+        raise Refused(422, "wrong_group", f"{plan.kind} is for {asked}; leave the others out ({outside})")
     if plan.document is Document.SERVICE:
-        raise _no("wrong_document", "a service message is no drill; it announces one")
+        raise Refused(422, "wrong_document", "a service message is no drill; it announces one")
     if plan.rule:
         parse_rule(plan.rule, plan.starts_at)
-
-
-def _no(code: str, text: str) -> Refused:
-    return Refused(422, code, text)
 
 
 def parse_rule(rule: str, starts_at: datetime) -> tuple[str, int, date]:
@@ -105,15 +101,15 @@ def parse_rule(rule: str, starts_at: datetime) -> tuple[str, int, date]:
     found = _RULE.fullmatch(rule)
     local = starts_at.astimezone(CHINA)
     if not found:
-        raise _no("wrong_rule", "write FREQ=WEEKLY or FREQ=MONTHLY;INTERVAL=n;UNTIL=yyyymmdd (RFC 5545)")
+        raise Refused(422, "wrong_rule", "write FREQ=WEEKLY or FREQ=MONTHLY;INTERVAL=n;UNTIL=yyyymmdd (RFC 5545)")
     try:
         until = date.fromisoformat(found[3])
     except ValueError:
-        raise _no("wrong_rule", f"UNTIL: there is no day {found[3]}") from None
+        raise Refused(422, "wrong_rule", f"UNTIL: there is no day {found[3]}") from None
     if until > local.date() + SOON:
-        raise _no("wrong_rule", "UNTIL: a year ahead at most; somebody looks at it again then")
+        raise Refused(422, "wrong_rule", "UNTIL: a year ahead at most; somebody looks at it again then")
     if found[1] == "MONTHLY" and local.day > 28:
-        raise _no("wrong_rule", "not every month has this day; choose one up to the 28th")
+        raise Refused(422, "wrong_rule", "not every month has this day; choose one up to the 28th")
     return found[1], int(found[2] or 1), until
 
 

@@ -135,11 +135,10 @@ class Drills:
         due = drill.starts_at if drill.stage is Stage.ANNOUNCED else drill.notice_at
         if due > now:
             return due
+        if why := _too_late(drill, due, now):
+            await self._refuse(drill, why)
+            return None
         try:
-            if drill.stage is Stage.PLANNED:
-                raise Refused(409, "not_approved", "nobody has approved it in time")
-            if now > due + (LATE if due == drill.starts_at else TOLD_LATE):
-                raise Refused(409, "late", "the gateway stood still when it should have begun")
             if drill.stage is Stage.APPROVED:
                 return await self._announce(drill)
             await self._begin(drill)
@@ -271,6 +270,13 @@ class Drills:
     def _record(self, action: str, drill: Drill, who: str, why: str = "") -> Record:
         detail = "; ".join(filter(None, (drill.kind, " ".join(drill.areas), drill.starts_at.isoformat(), why)))
         return Record(self._clock.now(), who, action, drill.id, detail)
+
+
+def _too_late(drill: Drill, due: datetime, now: datetime) -> str:
+    """Return why it is too late for what is due, or ""."""
+    if drill.stage is Stage.PLANNED:
+        return "not_approved"
+    return "late" if now > due + (LATE if due == drill.starts_at else TOLD_LATE) else ""
 
 
 def _wanted(drill: Drill) -> Exercise:

@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("intake", "sweeper", "alarm", "lifecycle", "coverage", "gauge", "confirm", "watch", "session", "fleet"),
     ("decision", "obligation", "regime", "national"),
     ("training",),
-    ("core", "preview", "report"),
+    ("core", "preview", "report", "drill_report"),
     ("doctor",),
     ("api", "console", "simulate", "device"),
     ("app",),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import csv
+import json
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,13 +13,19 @@ from typing import Any
 import pytest
 from api_support import CITY, ISSUER, JIALOU, NEIGHBOUR, POLICY, REGIONS, SIGNER, Desk, opened
 from manual_clock import ManualClock
+from test_cli import Run, run
 
+from gateway import doctor
 from gateway.api.shape import EXAMPLE
+from gateway.cli.drill import _csv
 from gateway.drill import DrillKind, Exercise, again, check, parse_rule
 from gateway.errors import Refused
-from gateway.model import Document, Group, Level, Status
+from gateway.model import Batch, Document, Group, Lane, Level, Notice, Record, Report, State, Status
 from gateway.policy.hazard import CHINA
 from gateway.store.drill import Drill, Stage
+from gateway.store.rows import add_batches
+
+__all__ = ["run"]  # a fixture
 
 DAY = datetime(2026, 7, 22, 10, 0, tzinfo=CHINA)  # the clock of the tests stands at 2026-07-20 14:00
 LAST = DAY.replace(day=30)
@@ -323,7 +332,7 @@ async def test_a_silent_self_test_tells_nobody_and_orders_every_loudspeaker(desk
     await at(desk, DAY)
     running = await seen(desk, drill)
     assert (running.stage, running.announcement, running.alert) == (Stage.RUNNING, "", "")
-    assert [one[:2] for one in await desk.core.store.drills.tested(drill.id)] == [(1, "open"), (2, "open"), (3, "open")]
+    assert [one[1] for one in await desk.core.store.drills.tested(drill.id)] == ["open"] * 3
     assert (await audit(desk, drill))[-1] == "drill_start"
 
 
@@ -348,3 +357,115 @@ async def test_a_self_test_of_no_loudspeaker_is_refused(desk: Desk) -> None:
     await at(desk, DAY)
     left = await seen(desk, drill)
     assert (left.stage, left.reason) == (Stage.REFUSED, "no_loudspeakers")
+
+
+# --- what came of it, and the surfaces ------------------------------------------------------------
+
+
+async def held(desk: Desk) -> Drill:
+    """Hold a broadcast with three loudspeakers and the officials of 贾楼乡."""
+    await speakers(desk)
+    drill = await approved(desk)
+    await at(desk, drill.notice_at)
+    await at(desk, DAY)
+    while await desk.planner.round():
+        pass
+    drill = await seen(desk, drill)
+    # This installation has no loudspeaker channel; what one would be told is written here.
+    village = REGIONS.villages(JIALOU)[0].code
+    batch = Batch(
+        f"{drill.alert}.9.0", drill.alert, 9, "loudspeaker_ws", Lane.BULK, Group.LOUDSPEAKERS, Notice.ISSUE, "zh",
+        JIALOU, drill.ends_at, (1, 2, 3), ("", "", ""), ((village, 3),),
+    )  # fmt: skip
+    await desk.database.write(lambda tx: add_batches(tx, [batch], desk.clock.now()))
+    return drill
+
+
+async def told(desk: Desk, drill: Drill) -> None:
+    """The first loudspeaker has played, the second says that it has and cannot, the third is silent; one answers."""
+    store, now = desk.core.store, desk.clock.now()
+    for batch, _ in await store.ledger.batches(drill.alert, "loudspeakers"):
+        reports = [(0, State.DELIVERED, "received"), (0, State.PLAYED, "played"), (1, State.DELIVERED, "playing"),
+                   (1, State.FAILED, "implausible")]  # fmt: skip
+        await store.ledger.commit([
+            Report("loudspeaker_ws", "", state, now, code, batch.id, place) for place, state, code in reports
+        ])  # fmt: skip
+    village = REGIONS.villages(JIALOU)[0].code
+    answer = Record(now + timedelta(seconds=90), "reply", "confirm", drill.alert)
+    await store.ledger.confirm(drill.alert, desk.people[0], (village,), "sms", answer)
+
+
+async def test_the_ledger_says_of_each_village_what_came(desk: Desk) -> None:
+    """Commanded, received, played and heard are four things; one percentage would hide the dead loudspeaker."""
+    drill = await held(desk)
+    await told(desk, drill)
+    response, found = await desk.call("GET", f"/v1/drills/{drill.id}/report", ISSUER)
+    assert response.status == 200, found
+    (village,) = [one for one in found["villages"] if one["commanded"]]
+    numbers = {name: village[name] for name in ("commanded", "received", "played", "plausible", "failed", "silent")}
+    assert numbers == {"commanded": 3, "received": 2, "played": 2, "plausible": 1, "failed": 1, "silent": 1}
+    assert village["codes"] == {"implausible": 1}
+    assert (village["officials"], village["answered"], village["first_answer_s"]) == (2, 1, 90.0)
+    assert {name: found["total"][name] for name in numbers} == numbers
+    assert (found["total"]["officials"], found["total"]["answered"]) == (2, 1)
+    assert (await desk.call("GET", f"/v1/drills/{drill.id}/report", NEIGHBOUR))[0].status == 404
+
+
+async def test_the_api_plans_approves_lists_and_cancels(desk: Desk) -> None:
+    """All a duty room does with a drill, in the names of two people."""
+    body = {"areas": [JIALOU], "starts_at": DAY.isoformat(), "notice": "请勿惊慌"}
+    response, made = await desk.call("POST", "/v1/drills", ISSUER, body)
+    assert (response.status, made["stage"], made["groups"]) == (201, "planned", ["loudspeakers", "officials"])
+    response, wrong = await desk.call("POST", f"/v1/drills/{made['id']}/approve", ISSUER, {})
+    assert response.status == 403, wrong
+    _, done = await desk.call("POST", f"/v1/drills/{made['id']}/approve", SIGNER)
+    assert (done["stage"], done["approver"]) == ("approved", "411726-qxj/泌阳带班领导")
+    _, listed = await desk.call("GET", "/v1/drills", CITY)
+    assert [one["id"] for one in listed["drills"]] == [made["id"]]
+    assert (await desk.call("GET", "/v1/drills", NEIGHBOUR))[1]["drills"] == []
+    _, gone = await desk.call("POST", f"/v1/drills/{made['id']}/cancel", ISSUER, {"reason": "汛情紧张"})
+    assert (gone["stage"], gone["reason"]) == ("cancelled", "汛情紧张")
+    for bad, status in (({"areas": ["41"]}, 400), ({"hazard": "11Z99"}, 422), ({"groups": ["residents"]}, 400)):
+        response, said = await desk.call("POST", "/v1/drills", ISSUER, body | bad)
+        assert response.status == status, said
+
+
+async def test_the_command_line_does_it_all(desk: Desk, run: Run) -> None:
+    """Each command in words, as JSON, and the ledger as a spreadsheet of a Chinese office opens it."""
+    url = str(desk.client.make_url("")).rstrip("/")
+
+    async def ask(token: str, *words: str) -> str:
+        result = await asyncio.to_thread(run, "drill", *words, MINGLUO_URL=url, MINGLUO_TOKEN=token)
+        assert result.exit_code == 0, result.output
+        return str(result.stdout)
+
+    made = json.loads(await ask(ISSUER, "plan", JIALOU, "--at", DAY.isoformat(), "--json"))
+    assert "approved" in await ask(SIGNER, "approve", made["id"])
+    assert made["id"] in await ask(ISSUER, "list")
+    assert "11B03" in json.dumps(json.loads(await ask(ISSUER, "show", made["id"], "--json")))
+    assert "cancelled" in await ask(ISSUER, "cancel", made["id"], "--reason", "汛情紧张")
+    drill = await held(desk)
+    await told(desk, drill)
+    assert "合计" in await ask(ISSUER, "report", drill.id)
+    table = await ask(ISSUER, "report", drill.id, "--csv")
+    assert table.startswith("\ufeff区划代码,地点,下发")
+    rows = list(csv.reader(table.lstrip("\ufeff").splitlines()))
+    assert rows[-1][1:10] == ["合计", "3", "2", "2", "1", "1", "implausible×1", "1", "2"]
+
+
+def test_a_place_named_like_a_formula_stays_a_name() -> None:
+    """What is opened in a spreadsheet runs nothing."""
+    line = {"code": "411726", "name": "=cmd()", "codes": {"-x": 1}}
+    (row,) = list(csv.reader(_csv({"total": line}).splitlines()))[1:]
+    assert (row[1], row[7]) == ("'=cmd()", "'-x×1")
+
+
+def test_doctor_names_the_counties_that_do_not_drill() -> None:
+    """A county that never tried its loudspeakers tries them in the flood."""
+    now = datetime(2026, 7, 20, tzinfo=CHINA)
+    facts = doctor.Facts({}, drilled={"411726": None, "411728": now - timedelta(days=200), "411727": now})
+    (said,) = doctor.drills(POLICY, facts, REGIONS, now)
+    assert said.severity == "warning"
+    assert "泌阳县" in said.text
+    assert "遂平县" in said.text
+    assert "汝南县" not in said.text

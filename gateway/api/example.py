@@ -10,10 +10,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from gateway import cap
+from gateway.api import drill, national, person, reply, right, shape
 from gateway.api import duty_shape as duty
-from gateway.api import national, person, reply, right, shape
 from gateway.api import speaker_shape as speaker
 from gateway.api.problem import TYPES, Problem
+from gateway.drill_report import DrillReport
 from gateway.preview import Preview
 from gateway.report import Status
 
@@ -26,6 +27,19 @@ EXPIRES = "2026-07-20T09:00:00Z"
 DIGEST = "a5da32a51b06d31331261afbeb540d034f216fa8a18393a6c80565f2b317ea90"
 HASH = "e7286f999c24be478aec4120e2e8933154feed9fa747f43f38b8242b626b5115"
 LINKS = shape.links_of(ALERT)
+DRILL = "5c1f0e7ab2d94c3388e1"
+_DRILL = {
+    "id": DRILL, "series": DRILL, "kind": "broadcast", "stage": "approved", "reason": "", "issuer": "411726-qxj",
+    "areas": ["411726209"], "groups": ["loudspeakers", "officials"], "starts_at": "2026-07-25T02:00:00Z",
+    "ends_at": "2026-07-25T02:30:00Z", "notice_at": "2026-07-24T02:00:00Z", "document": "warning", "hazard": "11B03",
+    "event": "暴雨", "level": "red", "notice": "听到大喇叭请勿惊慌。", "rule": "", "planner": "411726-qxj/泌阳预报员",
+    "approver": "411726-qxj/泌阳带班领导", "announcement": "", "alert": "",
+}  # fmt: skip
+_DRILLED = {
+    "code": "411726209201", "name": "泌阳县贾楼乡贾楼村", "commanded": 2, "received": 2, "played": 2, "plausible": 1,
+    "failed": 1, "codes": {"implausible": 1}, "silent": 0, "officials": 3, "answered": 2, "first_answer_s": 41.0,
+    "last_answer_s": 187.0,
+}  # fmt: skip
 
 NUMBER = "41172641600000_20260720135800"
 _LISTED: dict[str, Any] = {
@@ -200,6 +214,18 @@ EXAMPLES: dict[type[BaseModel], Any] = {
             "answers": ["issue", "village_alarm", "refer", "unfounded"], "decided_at": None, "by": "", "decision": "",
             "reason": "",
         }],
+    },
+    drill.DrillIn: {
+        "kind": "broadcast", "areas": ["411726209"], "starts_at": "2026-07-25T10:00:00+08:00", "lasts_min": 30,
+        "notice": "听到大喇叭请勿惊慌。",
+    },
+    drill.DrillOut: _DRILL,
+    drill.DrillsOut: {"drills": [_DRILL]},
+    DrillReport: {
+        "drill": DRILL, "kind": "broadcast", "stage": "over", "reason": "", "starts_at": "2026-07-25T02:00:00Z",
+        "ended_at": "2026-07-25T02:30:00Z", "planner": "411726-qxj/泌阳预报员", "approver": "411726-qxj/泌阳带班领导",
+        "announcement": REPLY, "alert": ALERT, "total": _DRILLED | {"code": "", "name": "合计"},
+        "townships": [_DRILLED | {"code": "411726209", "name": "泌阳县贾楼乡"}], "villages": [_DRILLED],
     },
     duty.RegimesOut: {"regimes": [_REGIME]},
     duty.RegimeOut: _REGIME,

@@ -6,6 +6,7 @@ from functools import cache
 
 from gateway import cap
 from gateway.api import alerts, system
+from gateway.api.drill import DRILLS
 from gateway.api.duty_table import DUTY
 from gateway.api.endpoint import JSON, Answer, Call, Endpoint
 from gateway.api.national import NATIONAL
@@ -62,6 +63,7 @@ def _document() -> bytes:
 ENDPOINTS: tuple[Endpoint, ...] = (
     *DUTY,
     *REPLIES,
+    *DRILLS,
     *NATIONAL,
     *HISTORY,
     *RIGHTS,

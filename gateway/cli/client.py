@@ -169,7 +169,8 @@ def problem(status: int, answer: Any) -> str:
 
 
 LISTS = {"/alerts/": "alerts: mingluo list", "/obligations/": "what is owed: mingluo duty",
-         "/emergency/": "regimes: mingluo emergency list", "/replies/": "replies: mingluo reply list"}  # fmt: skip
+         "/emergency/": "regimes: mingluo emergency list", "/replies/": "replies: mingluo reply list",
+         "/drills/": "drills: mingluo drill list"}  # fmt: skip
 
 
 def _lists(path: str) -> str:

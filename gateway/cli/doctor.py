@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Collection, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import typer
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.policy import Policy
     from gateway.regions import Regions
     from gateway.settings import Settings
+    from gateway.store import Store
 
 ANSWER_S = 5.0
 COLOURS = {"ok": "green", "note": "blue", "warning": "yellow", "error": "red"}
@@ -104,6 +105,7 @@ def examine(settings: Settings) -> Iterator[Verdict]:
         yield from judge.safety(rules, facts or judge.Facts({}))
     if rules and places:
         yield from _templates(settings, rules, enabled, places)
+        yield from judge.drills(rules, facts or judge.Facts({}), places, Now().now())
     if facts and places:
         yield from judge.rosters(facts, places)
     if any(isinstance(channel, Sockets) for channel in enabled.values()):
@@ -251,6 +253,7 @@ async def _facts(database: Database, places: Regions | None, rules: Policy | Non
         await directory.devices_by_channel(),
         frozenset(account.partition("/")[0] for account in await store.leases.accounts()),
         *await _heard(database, villages, rules),
+        await _drilled(store, {village[:6] for village in reached}),
     )
 
 
@@ -268,6 +271,12 @@ async def _heard(
         return {}, None
     found = await SqlDevices(database, Now()).villages(villages, rules.speakers if rules else SpeakerRules(), at)
     return dict(Counter(found.values())), at
+
+
+async def _drilled(store: Store, counties: Collection[str]) -> dict[str, datetime | None]:
+    """Return when each county has held its last drill, if ever within three years."""
+    held = await store.drills.held_since(Now().now() - timedelta(days=3 * 366))
+    return {county: max((one.starts_at for one in held if one.within((county,))), default=None) for county in counties}
 
 
 # --- servers --------------------------------------------------------------------------------------

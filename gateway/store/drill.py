@@ -163,14 +163,16 @@ class SqlDrills:
         )
         return [one for one in found if one.stage in HELD]
 
-    async def tested(self, drill: str) -> list[tuple[int, str, str]]:
-        """(device, state, code) of the self-tests that a drill has ordered."""
+    async def tested(self, drill: str) -> list[tuple[str, str, str]]:
+        """(village, state, code) of each loudspeaker's self-test that a drill has ordered."""
         rows = await self._database.read(
             lambda tx: tx.all(
-                "SELECT device, state, code FROM device_order WHERE id LIKE :id ORDER BY device", id=f"{drill}.%"
+                "SELECT d.village, o.state, o.code FROM device_order o JOIN device d ON d.id = o.device"
+                " WHERE o.id LIKE :id ORDER BY o.device",
+                id=f"{drill}.%",
             )
         )
-        return [(device, state, code) for device, state, code in rows]
+        return [(village, state, code) for village, state, code in rows]
 
     async def facts(self, alert: str) -> list[tuple[str, int, int, str, datetime]]:
         """(batch, position, state, code, at) of everything the loudspeakers of a drill have told, in order."""
