@@ -28,7 +28,8 @@ from hypothesis import strategies as st
 from gateway.device import box, control, tone
 from gateway.device.command import Night, Play, read
 from gateway.device.disk import Disk
-from gateway.device.program import Parts, Program
+from gateway.device.parts import Parts
+from gateway.device.program import Program
 from gateway.device.settings import load
 from gateway.device.sound import Broken, Clip, Folder, Speaker, arguments, run
 from gateway.device.studio import Studio, mark

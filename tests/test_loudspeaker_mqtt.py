@@ -34,7 +34,8 @@ from gateway.cli.login import logins
 from gateway.database import Database
 from gateway.device.disk import Disk
 from gateway.device.mqtt import Mqtt
-from gateway.device.program import Parts, Program
+from gateway.device.parts import Parts
+from gateway.device.program import Program
 from gateway.device.studio import Studio
 from gateway.device.trust import Trust
 from gateway.doctor import Facts

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import SystemRandom
 from typing import Any
@@ -21,48 +19,23 @@ import msgspec
 import orjson
 
 from gateway.device import box
-from gateway.device.command import AnyOrder, Clock, Config, Hush, Play, SelfTest, Stop, Volume
-from gateway.device.disk import Disk, Saved
+from gateway.device.command import AnyOrder, Hush, Play, Stop
+from gateway.device.disk import Saved
+from gateway.device.horn import Horn
+from gateway.device.parts import Parts
 from gateway.device.player import Player
-from gateway.device.record import Turn
-from gateway.device.sound import Broken, Output, run
-from gateway.device.studio import Studio, mark
-from gateway.device.tone import DRILL
-from gateway.device.transport import Backoff, Connection, Transport, Unreached
-from gateway.device.trust import Trust, Untrusted, claimed_id, signed_of
-from gateway.device.volume import Policy
+from gateway.device.setup import Setup
+from gateway.device.sound import Broken
+from gateway.device.transport import Backoff, Connection, Unreached
+from gateway.device.trust import Untrusted, claimed_id, signed_of
 from gateway.log import get
 
 PROTOCOL = 2
 STEADY_S = 60.0
 FORGET_S = 300.0
-STATE_S = 300.0
-SOUND_FAULTS = frozenset({"amp_fault", "no_speech", "tts_failed", "audio_failed", "bad_audio", "device_fault"})
 LONGEST_NAME = 128
-AGAIN_S = 1.0
-"""A player that failed is tried once more: the sound card may just have been busy."""
-VALUES = {"state_s": (10.0, 3600.0)}
-"""Settings that the gateway may change, and between what."""
 
 _log = get("device")
-
-
-@dataclass
-class Parts:
-    """What a device is made of. `clock_with`: a command that sets the system's clock, split, with `{seconds}`."""
-
-    name: str
-    village: str
-    firmware: str
-    trust: Trust
-    disk: Disk
-    transport: Transport
-    output: Output
-    studio: Studio
-    policy: Policy = field(default_factory=Policy)
-    clock_with: Sequence[str] = ()
-    monotonic: Callable[[], float] = box.monotonic
-    boot: str = field(default_factory=box.boot)
 
 
 class Program:
@@ -72,12 +45,10 @@ class Program:
         saved, fault = parts.disk.load(parts.trust)
         self._parts = parts
         self.player = Player(parts.name, parts.village, saved.memory, parts.monotonic(), parts.boot)
-        self._policy = saved.policy or parts.policy
-        self._values = saved.values
         self._faults = {fault} if fault else set()
+        self._setup = Setup(parts, saved, self._faults)
+        self._horn = Horn(parts, self.player, self._setup, self._faults, self._after)
         self._connection: Connection | None = None
-        self._sounding: tuple[Turn, asyncio.Task[None]] | None = None
-        self._loudspeaker = asyncio.Lock()
         self._errands: set[asyncio.Task[None]] = set()
         self._unsaved = False
         self._saves = 0
@@ -96,10 +67,10 @@ class Program:
                 group.create_task(self._stay_connected())
                 group.create_task(self._keep())
         finally:
-            ending = [*self._errands, *([self._sounding[1]] if self._sounding else [])]
-            for task in ending:
+            await self._horn.close()
+            for task in self._errands:
                 task.cancel()
-            await asyncio.gather(*ending, return_exceptions=True)  # what sounds is killed by its task
+            await asyncio.gather(*self._errands, return_exceptions=True)
             self._save_now()
 
     async def _stay_connected(self) -> None:
@@ -149,7 +120,7 @@ class Program:
             if now >= self._forget_due:
                 self.player.forget(now)
                 self._forget_due = now + FORGET_S
-            self._follow()
+            self._horn.follow()
             while self._unsaved:
                 self._unsaved = False
                 await self._save()
@@ -173,7 +144,7 @@ class Program:
             if now >= self._state_due or {**state, "clock": ""} != {**self._state, "clock": ""}:
                 await connection.send(orjson.dumps(state))
                 self._state = state
-                self._state_due = now + self._values.get("state_s", STATE_S)
+                self._state_due = now + self._setup.state_s
         except Unreached:  # the reader sees the same; everything is owed still
             self.player.owed.connected()
             self._connection = None
@@ -181,7 +152,7 @@ class Program:
     def state(self) -> dict[str, Any]:
         """Return how the device is, as a frame."""
         power = box.power()
-        state: dict[str, Any] = {"type": "state", "volume": self._policy.volume, "power": power.source}
+        state: dict[str, Any] = {"type": "state", "volume": self._setup.policy.volume, "power": power.source}
         state |= {} if power.battery is None else {"battery": power.battery}
         state |= {"clock": datetime.now(UTC).isoformat(timespec="seconds"), "faults": sorted(self._faults)}
         return state | {"playing": self.player.playing}
@@ -196,7 +167,7 @@ class Program:
     def _snapshot(self) -> tuple[bytes, int]:
         self._saves += 1
         memory = self.player.memory(self._parts.monotonic())
-        return msgspec.json.encode(Saved(memory, self._policy, self._values)), self._saves
+        return msgspec.json.encode(Saved(memory, self._setup.policy, self._setup.values)), self._saves
 
     async def _save(self) -> None:
         try:
@@ -216,7 +187,7 @@ class Program:
     def _after(self) -> None:
         """Follow a change of the player's: sound at once, disk and receipts in `_keep`."""
         self._unsaved = True
-        self._follow()
+        self._horn.follow()
         self._changed.set()
 
     # -- what the gateway says ---------------------------------------------------------------------------------------
@@ -301,60 +272,11 @@ class Program:
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
 
-    # -- orders ------------------------------------------------------------------------------------------------------
-
     async def _carry_out(self, order: AnyOrder) -> None:
-        match order:
-            case Volume():
-                # What the installation holds to be the least for red stays, unless the order names another.
-                self._policy = Policy(order.volume, {**self._parts.policy.floor, **order.floor}, order.night)
-                code = ""
-            case Config():
-                code = self._configure(order.values)
-            case SelfTest():
-                code = await self._self_test(order)
-            case Clock():
-                code = await self._set_clock(order)
+        busy = self.player.turn is not None or self.player.live_speech
+        code = await self._setup.carry_out(order, busy=busy)
         self.player.carried_out(order.order, code, self._parts.monotonic())
         self._after()
-
-    def _configure(self, values: dict[str, Any]) -> str:
-        """Take settings, all or none."""
-        for name, value in values.items():
-            if name not in VALUES:
-                return "unknown_setting"
-            least, most = VALUES[name]
-            if type(value) not in (int, float) or not least <= value <= most:
-                return "bad_setting"
-        self._values |= values
-        return ""
-
-    async def _self_test(self, order: SelfTest) -> str:
-        """Try whether sound can be made, and with `audible` make the drill's signal."""
-        try:
-            signal = await self._parts.studio.signal(DRILL)
-            if self._parts.studio.speech:
-                await self._parts.studio.speak(mark("zh"))
-            if order.audible:
-                if self.player.turn is not None or self.player.live_speech:
-                    return "busy"
-                await self._parts.output.play([signal], self._policy.volume, "self_test")
-        except Broken as broken:
-            self._faults.add(broken.code)
-            return broken.code
-        self._faults -= SOUND_FAULTS
-        return ""
-
-    async def _set_clock(self, order: Clock) -> str:
-        """Set the system's clock, where the installation says how; the gateway's time is kept in any case."""
-        seconds = str(int(order.now.timestamp()))
-        command = [part.replace("{seconds}", seconds) for part in self._parts.clock_with]
-        if command:
-            try:
-                await run(command, "clock_fault", 10.0)
-            except Broken as broken:
-                return broken.code
-        return ""
 
     # -- what happens in the village ---------------------------------------------------------------------------------
 
@@ -370,54 +292,3 @@ class Program:
         """Give way to the microphone, or go on."""
         self.player.speak(live, self._parts.monotonic())
         self._after()
-
-    # -- sound -------------------------------------------------------------------------------------------------------
-
-    def _follow(self) -> None:
-        """Let sound what the player says, and nothing else."""
-        turn = self.player.turn
-        if self._sounding is not None and self._sounding[0] is turn:
-            return
-        if self._sounding is not None:
-            self._sounding[1].cancel()
-            self._errands.add(self._sounding[1])
-            self._sounding[1].add_done_callback(self._errands.discard)
-            self._sounding = None
-        if turn is not None:
-            self._sounding = turn, asyncio.create_task(self._sound(turn))
-
-    async def _sound(self, turn: Turn) -> None:
-        """Sound one round, once the one before has fallen silent."""
-        one, now = turn.announcement, self._parts.monotonic
-        try:
-            async with self._loudspeaker:
-                try:
-                    await self._repeat(turn)
-                except Broken as broken:
-                    _log.warning("tries_again", code=broken.code)
-                    await asyncio.sleep(AGAIN_S)
-                    await self._repeat(turn)
-        except Broken as broken:
-            self._faults.add(broken.code)
-            self.player.broken(turn, broken.code, now())
-        except Exception:  # a full cache, or a bug: this village is silent, and has to say so
-            _log.exception("cannot_sound")
-            self._faults.add("device_fault")
-            self.player.broken(turn, "device_fault", now())
-        _log.info("sounded", id=one.play.id, real=one.play.real, state=one.state, code=one.code, heard_s=one.heard_s)
-        self._after()
-
-    async def _repeat(self, turn: Turn) -> None:
-        play, now = turn.announcement.play, self._parts.monotonic
-        round_ = await self._parts.studio.round(play)
-        clips, before = [*round_.signals, *round_.mark, round_.words], len(round_.signals) + len(round_.mark)
-        while self.player.turn is turn:
-            volume = self._policy.loudness(play, self.player.reckoning.at(now()))
-            self.player.started(turn, now())
-            self._after()
-            if self.player.turn is not turn:
-                break
-            heard_s = await self._parts.output.play(clips, volume, play.id)
-            self._faults -= SOUND_FAULTS
-            self.player.spoken(turn, sum(heard_s[before:]), now())
-            clips, before = [*round_.mark, round_.words], len(round_.mark)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from gateway.device.disk import Disk
 from gateway.device.mqtt import PORTS, Mqtt
-from gateway.device.program import Parts
+from gateway.device.parts import Parts
 from gateway.device.sound import FILE, Folder, Output, Speaker, arguments
 from gateway.device.studio import Studio
 from gateway.device.transport import Transport

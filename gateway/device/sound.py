@@ -22,6 +22,8 @@ import orjson
 from gateway.errors import ConfigError, MingluoError
 
 FILE = "{file}"
+SOUND_FAULTS = frozenset({"amp_fault", "no_speech", "tts_failed", "audio_failed", "bad_audio", "device_fault"})
+"""What is mended once something has sounded."""
 SLACK_S = 20.0
 """How much longer than its file a player may take: one that takes longer hangs."""
 
