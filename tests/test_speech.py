@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
+from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator, Callable
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,8 @@ from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestClient, TestServer
 from links import sample_message
 from structlog.testing import capture_logs
+from test_pipeline import DEVICES, desk
+from town import FLOWER
 from typer.testing import CliRunner
 
 from gateway.api import mount
@@ -524,3 +529,24 @@ async def test_the_gateway_speaks_for_its_loudspeakers_and_serves_the_file(tmp_p
         assert ready is not None
         async with session.get(ready.url) as got:
             assert sha256(await got.read()).hexdigest() == ready.sha256
+
+
+async def test_a_mute_loudspeaker_of_a_warned_village_gets_the_sound_of_its_own_text(tmp_path: Path) -> None:
+    """The whole way: a red warning comes in, is spoken, is signed with its digest, and is fetched and whole."""
+    async with (
+        desk(tmp_path, channels=f'[noop]\nlog = "{tmp_path / "noop.log"}"\n[loudspeaker_ws]\n') as one,
+        ClientSession(f"http://127.0.0.1:{one.app.port}") as session,
+        session.ws_connect(
+            f"/v1/devices/{DEVICES[0][0]}/ws", headers={"Authorization": f"Bearer {DEVICES[0][2]}"}
+        ) as device,
+    ):
+        await device.send_json({"type": "hello", "protocol": 2, "firmware": "1", "speech": False, "audio": True})
+        await one.issue(one.alert([FLOWER]))
+        payload = (await device.receive_json(timeout=60))["payload"]
+        told = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        assert "花园街道" in told["text"]
+        async with session.get(told["audio"]["url"]) as got:
+            data = await got.read()
+        assert (sha256(data).hexdigest(), len(data)) == (told["audio"]["sha256"], told["audio"]["size"])
+        samples, rate = soundfile.read(BytesIO(data))
+        assert len(samples) / rate == pytest.approx(told["audio"]["duration_s"], abs=0.001)
