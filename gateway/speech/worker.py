@@ -24,7 +24,7 @@ LIMIT_S = 120  # of one fork; the pool's limit is shorter
 
 def main() -> None:
     """Work until the input ends."""
-    os.nice(10)  # sound may wait; the sockets beside it may not
+    os.nice(5)  # the sockets beside it go first, bulk work (15) after it
     pronunciation = Pronunciation.load(Path(sys.argv[1]))
     # What every fork needs is there before the first one.
     pronunciation.read("预热")
