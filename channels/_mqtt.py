@@ -33,7 +33,7 @@ from channels._loudspeaker import LoudspeakerSettings
 from gateway.channel import Lease, Link
 from gateway.errors import MingluoError, Temporary
 
-UNDER_WAY = 64  # frames the broker has not confirmed
+UNDER_WAY = 512  # frames the broker has not confirmed; its confirms stand in line behind what devices say
 MOST_WAITING = 50_000
 QOS = 1
 REFUSED = 0x80  # SUBACK: the broker's rules do not allow it
