@@ -41,6 +41,8 @@ from gateway.device.trust import Trust
 from gateway.doctor import Facts
 from gateway.errors import ConfigError
 from gateway.model import State
+from gateway.simulate.log import Log, read
+from gateway.simulate.speaker import Character, Fleet, Options
 from gateway.store import Store
 from gateway.store.lease import LAPSE_S
 
@@ -550,6 +552,26 @@ async def test_the_device_program_plays_what_comes_by_mqtt(tmp_path: Path) -> No
             await link.round()
             await link.until(lambda: all((State.PLAYED, "played") in link.said(n) for n in (1, 2)))
             assert horn.ids() == ["a" * 20, "b" * 20]
+
+
+async def test_the_simulated_fleet_lives_behind_a_broker_too(tmp_path: Path) -> None:
+    """An installation with a broker is proven before the first real loudspeaker hangs on its pole."""
+    names = [f"horn-{number}" for number in range(40)]
+    options = Options(play_s=0.0, backoff_s=0.01, backoff_max_s=0.1, resend_s=0.1, offline=0.2, failing=0.2)
+    kinds = {name: options.character(name) for name in names}
+    there = [number for number, name in enumerate(names) if kinds[name] is not Character.OFFLINE]
+    log = Log(tmp_path / "sound.jsonl")
+    with mosquitto(*names) as broker:
+        fleet = Fleet(broker.url, [(name, key_of(name)) for name in names], log, options, (DEVICE_KEY.pin,))
+        async with county(broker.url, *names, repeat=1) as link, fleet:
+            await held(link, *(1000 + number for number in there))
+            for number in range(40):
+                link.want(play(number, 1000 + number))
+            await link.round()
+            await link.until(lambda: len(link.wanted) == 40 - len(there))
+    log.close()
+    heard = [one["device"] for one in read(tmp_path / "sound.jsonl", "sound")]
+    assert sorted(heard) == sorted(name for name in names if kinds[name] is Character.SOUND)
 
 
 @pytest.mark.parametrize(

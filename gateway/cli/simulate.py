@@ -253,7 +253,9 @@ def push(
 
 def speakers(
     devices: Annotated[Path, typer.Argument(metavar="FILE", help="devices.csv with name and key of each.")],
-    url: Annotated[str, typer.Option("--url", envvar="MINGLUO_URL", help="The gateway, or a hub.")] = DEFAULT_URL,
+    url: Annotated[
+        str, typer.Option("--url", envvar="MINGLUO_URL", help="The gateway, a hub, or mqtt://BROKER.")
+    ] = DEFAULT_URL,
     log: LogFile = Path("speakers.jsonl"),
     offline: Annotated[float, Share] = 0.0,
     failing: Annotated[float, Share] = 0.0,

@@ -12,10 +12,10 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
-from aiohttp import ClientError, ClientSession, ClientWebSocketResponse, WSMsgType, WSServerHandshakeError
+from aiohttp import ClientError, ClientSession, WSMsgType, WSServerHandshakeError
 
 from gateway.device.command import AnyOrder, Hush, Play, Stop, Volume
 from gateway.device.player import Player
@@ -30,6 +30,13 @@ FIRMWARE = "simulated-2"
 ANOTHER_TIME = timedelta(days=1)
 REPLAYED = 20
 """Frames that somebody on the line keeps, to say them again."""
+
+
+class Writable(Protocol):
+    """What frames are written to: a WebSocket, or what looks like one."""
+
+    async def send_frame(self, message: bytes, opcode: WSMsgType, /) -> None:
+        """Write one frame."""
 
 
 class Loudspeaker:
@@ -49,7 +56,7 @@ class Loudspeaker:
         self._log = log
         self._trust = trust
         self._backoff = Backoff(random, options.backoff_s, options.backoff_max_s)
-        self._socket: ClientWebSocketResponse | None = None
+        self._socket: Writable | None = None
         self._sounding: tuple[Turn, asyncio.Handle | None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._writing: list[bytes] = []
@@ -106,7 +113,7 @@ class Loudspeaker:
             {"type": "hello", "protocol": 2, "firmware": FIRMWARE, "speech": not voiceless, "audio": voiceless}
         )
 
-    def _welcome(self, socket: ClientWebSocketResponse, session: ClientSession, url: str) -> None:
+    def _welcome(self, socket: Writable, session: ClientSession, url: str) -> None:
         self._socket = socket
         self.player.owed.connected()
         self.say_state()

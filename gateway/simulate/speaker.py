@@ -11,11 +11,14 @@ import asyncio
 import uuid
 from collections.abc import Collection, Sequence
 from random import Random
+from urllib.parse import urlsplit
 
 from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 
+from gateway.device.mqtt import PORTS
 from gateway.device.trust import Trust
 from gateway.errors import ConfigError
+from gateway.simulate.behind_broker import BehindBroker
 from gateway.simulate.character import Character, Device, Options
 from gateway.simulate.log import Log
 from gateway.simulate.loudspeaker import Loudspeaker
@@ -28,6 +31,8 @@ TURNS = 300
 
 class Fleet:
     """Many loudspeakers on one session. Use as an async context manager; `base_url` is http://host:port.
+
+    Or it is the broker's, mqtt://host:port.
 
     `devices` are names and keys, and the villages' codes where that matters; `pins` the public keys of the gateway
     whose commands they obey, as `mingluo keys device` shows them.
@@ -46,9 +51,14 @@ class Fleet:
         trust = Trust.pinned(pins) if pins else Trust(())
         random = Random(self._options.seed)  # noqa: S311  # spreads waits, no secret
         each = (Device(*device) for device in devices)
-        self.speakers = {one.name: Loudspeaker(one, self._options, log, trust, random) for one in each}
+        self.speakers = {one.name: self._made(one, log, trust, random) for one in each}
         self._session: ClientSession | None = None
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _made(self, device: Device, log: Log, trust: Trust, random: Random) -> Loudspeaker:
+        if urlsplit(self._base_url).scheme in PORTS:
+            return BehindBroker(device, self._options, log, trust, random, self._base_url)
+        return Loudspeaker(device, self._options, log, trust, random)
 
     async def __aenter__(self) -> Fleet:
         await self.open()
