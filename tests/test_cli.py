@@ -1061,3 +1061,13 @@ def test_simulated_loudspeakers_need_a_table_of_devices(run: Run, tmp_path: Path
     result = run("simulate", "speakers", tmp_path / "other.csv", "--log", tmp_path / "log")
     assert result.exit_code == 2
     assert "no devices with columns name and key" in result.stderr
+    (tmp_path / "devices.csv").write_text("name,village,key\nlb-1,411726001001,k\n", encoding="utf8")
+    for words, complaint in (
+        (("--count", "2"), "lower --count"),
+        (("--fault", "sleepy=0.1"), "one of: offline"),
+        (("--pin", "rsa:x"), "ed25519:"),
+    ):
+        pin = () if "--pin" in words else ("--pin", f"ed25519:{'A' * 43}")
+        result = run("simulate", "speakers", tmp_path / "devices.csv", "--log", tmp_path / "log", *words, *pin)
+        assert result.exit_code == 2
+        assert complaint in result.stderr
