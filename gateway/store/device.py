@@ -162,9 +162,8 @@ class SqlDevices:
     ) -> list[Speaker]:
         """Loudspeakers in service below any of these codes, by village and name, from behind `village/name` on."""
         village, _, name = after.partition("/")
-        places = " OR ".join(f"d.village LIKE :area_{_letter(at)}" for at in range(len(areas))) or "1 = 0"
-        values: dict[str, Any] = {f"area_{_letter(at)}": f"{area}%" for at, area in enumerate(areas)}
-        behind = f" AND ({places}) AND (d.village, d.name) > (:village, :name) ORDER BY d.village, d.name"
+        places, values = places_below(areas)
+        behind = f" AND {places} AND (d.village, d.name) > (:village, :name) ORDER BY d.village, d.name"
         if limit is not None:
             behind += " LIMIT :limit"
             values["limit"] = limit
@@ -288,6 +287,13 @@ def _judge(rules: SpeakerRules, now: datetime) -> Callable[..., Condition]:
         return Condition.WORKING
 
     return judge
+
+
+def places_below(areas: Collection[str]) -> tuple[str, dict[str, Any]]:
+    """Return the condition that a device `d` stands below one of these codes, and its values."""
+    names = [f"area_{_letter(at)}" for at in range(len(areas))]
+    places = " OR ".join(f"d.village LIKE :{name}" for name in names) or "1 = 0"
+    return f"({places})", {name: f"{area}%" for name, area in zip(names, areas, strict=True)}
 
 
 def _letter(at: int) -> str:

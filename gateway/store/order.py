@@ -16,6 +16,7 @@ from gateway.database import Database, Row, Tx, micros, moment
 from gateway.model import Order, OrderReceipt, Record
 from gateway.ports import Clock
 from gateway.store import audit
+from gateway.store.device import places_below
 
 PATIENCE_S = 5.0
 FEW = 1000  # open orders: below it only their devices are asked about
@@ -133,15 +134,18 @@ class SqlOrders:
 
     async def recent(self, areas: Collection[str], since: datetime, limit: int, speaker: str = "") -> list[Ordered]:
         """Orders since then to loudspeakers below any of these codes (or to the one named), newest first."""
+        places, values = places_below(areas)
         rows = await self._database.read(
             lambda tx: tx.all(
-                f"{SHOWN} WHERE o.at >= :since AND (:speaker = '' OR d.name = :speaker)"
-                " ORDER BY o.at DESC, d.village, d.name",
+                f"{SHOWN} WHERE o.at >= :since AND (:speaker = '' OR d.name = :speaker) AND {places}"
+                " ORDER BY o.at DESC, d.village, d.name, o.id LIMIT :limit",
                 since=micros(since),
                 speaker=speaker,
+                limit=limit,
+                **values,
             )
         )
-        return [_ordered(row) for row in rows if row[2].startswith(tuple(areas))][:limit]
+        return [_ordered(row) for row in rows]
 
 
 def add(
