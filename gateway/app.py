@@ -300,7 +300,7 @@ class App:
         device_keys = keep(settings.device_keys, now, alone=alone) if speaks else DeviceKeys()
         links = {
             name: GatewayLink(
-                name, rates, self.state, receipts, self.store.leases, directory, self._wake_hubs,
+                name, rates, self.state, receipts, self.store.leases, self.store.numbering, directory, self._wake_hubs,
                 lambda payload: device_keys.sign(payload, self.clock.now()),
                 self.speech.audio if self.speech else None,
             )

@@ -56,6 +56,13 @@ class Signed(NamedTuple):
     signature: str
 
 
+class Number(NamedTuple):
+    """One number of a sequence, from 0."""
+
+    sequence: str
+    value: int
+
+
 class Lease(Protocol):
     """One of an account's connections, this process's until it is released or lost; the gateway renews it."""
 
@@ -94,6 +101,15 @@ class Link(Protocol):
         """Take this channel's requests for places that are to be looked at now; all processes share them.
 
         Each comes up every `each_s` seconds, and every second once it must run no longer.
+        """
+
+    async def number(self, sequence: str, key: str = "") -> Number:
+        """Take the next number of a sequence of this channel, which all processes share.
+
+        What is named by `key` keeps the number, and the sequence, it was given the first time.
+
+        Raises:
+            StoreDown: there is none now.
         """
 
     async def wake(self) -> None:

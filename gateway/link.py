@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from gateway.channel import Device, Event, Signed
+from gateway.channel import Device, Event, Number, Signed
 from gateway.errors import StateDown, Throttled
 from gateway.model import Audio, Job, Lane, Message
 from gateway.ports import Directory, State
 from gateway.receipts import Receipts
 from gateway.store.lease import Leases, SlotLease
+from gateway.store.numbering import Numbering
 
 LONGEST_WAIT_S = 2.0  # a slice that must wait longer goes back to the outbox and does not hold its lease
 
@@ -34,6 +35,7 @@ class GatewayLink:
         state: State,
         receipts: Receipts,
         leases: Leases,
+        numbering: Numbering,
         directory: Directory,
         wake: Callable[[], None],
         sign: Callable[[bytes], Signed],
@@ -44,6 +46,7 @@ class GatewayLink:
         self._state = state
         self._receipts = receipts
         self._leases = leases
+        self._numbering = numbering
         self._directory = directory
         self._wake = wake
         self._sign = sign
@@ -90,6 +93,12 @@ class GatewayLink:
     async def jobs(self, each_s: float) -> Sequence[Job]:
         """Take this channel's requests for places that are to be looked at now; all processes share them."""
         return await self._receipts.jobs(self._channel, each_s)
+
+    async def number(self, sequence: str, key: str = "") -> Number:
+        """Take the next number of a sequence of this channel, which all processes share."""
+        own = f"{self._channel}/"
+        found = await self._numbering.take(own + sequence, key and own + key)
+        return found._replace(sequence=found.sequence.removeprefix(own))
 
     async def wake(self) -> None:
         """Say that a device this channel holds became ready, so its unfinished commands are looked up."""

@@ -641,11 +641,15 @@ class Progress:
 
 
 class Job(NamedTuple):
-    """A request for places that may still run. `over`: it must no longer; `since`: when it last moved."""
+    """A request for places that may still run. `over`: it must no longer; `since`: when it last moved.
+
+    `places` are the addresses of its batch by position, "" once erased.
+    """
 
     progress: Progress
     over: bool
     since: datetime
+    places: tuple[str, ...] = ()
 
 
 class ClaimResult(StrEnum):

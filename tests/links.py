@@ -6,6 +6,7 @@ Used by the test of every channel. A channel's own test offers `contract_case()`
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.channel import Device, Event, Lease, Settings, Signed
+from gateway.channel import Device, Event, Lease, Number, Settings, Signed
 from gateway.device_key import DeviceKey
 from gateway.errors import StoreDown
 from gateway.model import Audio, Job, Lane, Level, Message, Notice, Slice, Status
@@ -51,6 +52,8 @@ class RecordingLink:
     sounds: dict[str, Audio] = field(default_factory=dict)
     leases: dict[str, list[HeldLease]] = field(default_factory=dict)
     slots: dict[str, set[int]] = field(default_factory=dict)
+    taken: Counter[str] = field(default_factory=Counter)
+    numbers: dict[str, Number] = field(default_factory=dict)
 
     async def pace(self, account: str, units: int, lane: Lane) -> None:
         self.paced.append((account, units, lane))
@@ -76,6 +79,15 @@ class RecordingLink:
     async def jobs(self, each_s: float) -> Sequence[Job]:
         taken, self.due = self.due, []
         return taken
+
+    async def number(self, sequence: str, key: str = "") -> Number:
+        if self.down:
+            raise StoreDown("no answer in time")
+        found = self.numbers.get(key) or Number(sequence, self.taken[sequence])
+        self.taken[sequence] = max(self.taken[sequence], found.value + 1)
+        if key:
+            self.numbers[key] = found
+        return found
 
     async def wake(self) -> None:
         self.wakes += 1

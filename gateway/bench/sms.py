@@ -24,7 +24,7 @@ from twilio.rest import Client
 
 from gateway.app import channel_classes
 from gateway.bench.measure import Spread, answer, child
-from gateway.channel import Channel, Device, Event, Lease, Signed
+from gateway.channel import Channel, Device, Event, Lease, Number, Signed
 from gateway.model import Job, Lane, Level, Message, Notice, Slice, State, Status
 from gateway.relay import PREFETCH
 from gateway.simulate.sms import SmsAccount
@@ -122,6 +122,10 @@ class _Link:
     async def jobs(self, each_s: float) -> list[Job]:
         """There are none."""
         return []
+
+    async def number(self, sequence: str, key: str = "") -> Number:
+        """Count nothing."""
+        return Number(sequence, 0)
 
     async def wake(self) -> None:
         """Wake nobody."""

@@ -16,6 +16,7 @@ from gateway.store.ledger import SqlLedger
 from gateway.store.listing import Listing
 from gateway.store.minute import SqlMinutes
 from gateway.store.national import SqlNational
+from gateway.store.numbering import Numbering
 from gateway.store.obligation import SqlObligations
 from gateway.store.order import SqlOrders
 from gateway.store.outbox import SqlOutbox
@@ -40,6 +41,7 @@ class Store:
         self.replies = SqlReplies(database)
         self.progress = SqlProgress(database, clock)
         self.leases = Leases(database, clock)
+        self.numbering = Numbering(database)
         self.commands = Commands(database, clock)
         self.devices = SqlDevices(database, clock)
         self.orders = SqlOrders(database, clock)

@@ -15,6 +15,7 @@ from gateway.database import Database, Tx, micros, moment
 from gateway.model import Job, JobState, Progress
 from gateway.ports import Clock
 from gateway.store.change import note_all
+from gateway.store.codec import unpack_batch
 
 OVER_EACH = timedelta(seconds=1)  # one that must run no longer is looked at this often
 LOOK = 200  # requests at once
@@ -137,8 +138,11 @@ def _due(tx: Tx, channel: str, now: int, each_s: float, lock: str = "") -> list[
 
 def _take(tx: Tx, channel: str, now: int, each_s: float) -> list[Job]:
     found = _due(tx, channel, now, each_s, " FOR UPDATE OF p SKIP LOCKED" if tx.postgresql else "")
+    batches = sorted({one.progress.batch for one in found})
+    bodies = dict(tx.all("SELECT batch, body FROM outbox WHERE batch IN :*batches", batches=batches) if batches else ())
+    places = {batch: unpack_batch(body).addresses for batch, body in bodies.items()}
     tx.many(
         "UPDATE progress SET looked_at = :now WHERE batch = :batch AND source = :source",
         [{"now": now, "batch": one.progress.batch, "source": one.progress.source} for one in found],
     )
-    return found
+    return [one._replace(places=places.get(one.progress.batch, ())) for one in found]
