@@ -31,8 +31,8 @@ def _take(tx: Tx, sequence: str, key: str) -> Number:
     if key and (known := _known(tx, key)):
         return known
     row = tx.one(
-        "INSERT INTO numbering (name, last) VALUES (:name, 0) ON CONFLICT (name) DO UPDATE SET last = numbering.last + 1"
-        " RETURNING last",
+        "INSERT INTO numbering (name, last) VALUES (:name, 0)"
+        " ON CONFLICT (name) DO UPDATE SET last = numbering.last + 1 RETURNING last",
         name=sequence,
     )
     number = Number(sequence, int(row[0]) if row else 0)

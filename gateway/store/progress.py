@@ -139,8 +139,8 @@ def _due(tx: Tx, channel: str, now: int, each_s: float, lock: str = "") -> list[
 def _take(tx: Tx, channel: str, now: int, each_s: float) -> list[Job]:
     found = _due(tx, channel, now, each_s, " FOR UPDATE OF p SKIP LOCKED" if tx.postgresql else "")
     batches = sorted({one.progress.batch for one in found})
-    bodies = dict(tx.all("SELECT batch, body FROM outbox WHERE batch IN :*batches", batches=batches) if batches else ())
-    places = {batch: unpack_batch(body).addresses for batch, body in bodies.items()}
+    rows = tx.all("SELECT batch, body FROM outbox WHERE batch IN :*batches", batches=batches) if batches else []
+    places = {batch: unpack_batch(body).addresses for batch, body in rows}
     tx.many(
         "UPDATE progress SET looked_at = :now WHERE batch = :batch AND source = :source",
         [{"now": now, "batch": one.progress.batch, "source": one.progress.source} for one in found],
