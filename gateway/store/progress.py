@@ -65,7 +65,7 @@ class SqlProgress:
         rows = await self._database.read(
             lambda tx: tx.all(
                 "SELECT p.channel, p.state, COUNT(*), SUM(p.requested), SUM(p.submitted), SUM(p.delivered)"
-                " FROM progress p JOIN batch b ON b.id = p.batch WHERE b.alert = :alert"
+                " FROM progress p JOIN batch b ON b.id = p.batch WHERE b.alert = :alert AND b.audience = 'area'"
                 " GROUP BY p.channel, p.state ORDER BY p.channel, p.state",
                 alert=alert,
             )

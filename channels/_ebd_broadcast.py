@@ -1,0 +1,79 @@
+"""One broadcast of the emergency-broadcast platform: what is kept of it, and what its state says of a village.
+
+Used by `loudspeaker_ebd`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from typing import NamedTuple, Self
+
+from channels._ebd_form import BrdState, Coverage
+from channels._ebd_meaning import CODES, STATES
+from gateway.model import State
+
+
+class Broadcast(NamedTuple):
+    """What is kept of a broadcast, to follow and to cancel it; `positions` are those of its villages in the batch."""
+
+    ebm: str
+    event: str
+    severity: str
+    positions: tuple[int, ...]
+
+    @property
+    def text(self) -> str:
+        """As the source of its progress: "<EBMID>:<event>:<severity>:0-3.7"."""
+        runs = [
+            [position for _, position in run]
+            for _, run in groupby(enumerate(self.positions), lambda pair: pair[1] - pair[0])
+        ]
+        spans = ".".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+        return f"{self.ebm}:{self.event}:{self.severity}:{spans}"
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Read what `text` wrote."""
+        ebm, event, severity, spans = text.split(":")
+        ends = [span.partition("-") for span in spans.split(".")]
+        positions = [at for first, _, last in ends for at in range(int(first), int(last or first) + 1)]
+        return cls(ebm, event, severity, tuple(positions))
+
+    def reference(self, village: str) -> str:
+        """What a report calls one of its villages; all of them are of one township."""
+        return f"{self.ebm}-{village[6:]}"
+
+
+def judged(state: BrdState, share: float | None, least: float, *, any_: bool) -> tuple[State, str] | None:
+    """Return what a broadcast's state says of a village whose terminals sound to this share; None: nothing yet.
+
+    `any_`: whether the platform says of any area how far it is covered.
+    """
+    found, code = STATES[state], CODES[state]
+    if found is State.DELIVERED and any_ and not share:
+        return None  # it plays elsewhere
+    if found is not State.PLAYED:
+        return None if found is None else (found, code)
+    if share is None:
+        return (State.FAILED, "not_covered") if any_ else (State.DELIVERED, "no_coverage")
+    if share >= least:
+        return State.PLAYED, code
+    return (State.DELIVERED if share else State.FAILED), percent(share)
+
+
+def percent(share: float) -> str:
+    return f"coverage_{share * 100:.0f}"
+
+
+def share_of(coverage: Iterable[Coverage], village: str) -> float | None:
+    """Return the share told of the smallest area a village lies in; None: of none."""
+    found: Mapping[str, float] = {
+        prefix: float(one.coverage_rate) for one in coverage for prefix in one.prefixes if village.startswith(prefix)
+    }
+    return found[max(found, key=len)] if found else None
+
+
+def named(coverage: Iterable[Coverage]) -> list[str]:
+    """Return the villages a coverage names."""
+    return [prefix for one in coverage for prefix in one.prefixes if len(prefix) == 12]

@@ -1,0 +1,391 @@
+"""Villages served by the county's emergency-broadcast platform (应急广播平台): one broadcast for those of a slice.
+
+The platform is told an area, and never a loudspeaker; it plays by its own means and tells how far it has come. So:
+
+- A village is a device row whose name is its code of 12 digits. A slice with one text becomes one EBM with their codes.
+- A broadcast is written down before it is asked for, under a number it keeps: asked once more, by whatever process and
+  after whatever crash, it is the same package to the platform, which plays it once.
+- What is taken goes on by itself. Each process takes its share of the broadcasts that are due, asks how they are, and
+  cancels at the platform what must run no longer: its alert was updated, cancelled or recalled, has expired, or was
+  halted by a person.
+- Only what the platform says of a village's own area counts. *Played* needs the share of its terminals in
+  `played_share`; below it the village stays a gap, and its loudspeaker has a fault.
+- Nothing is believed that is not signed by a pinned certificate of the platform: no answer, no state, no log.
+
+Only an Actual alert is a real broadcast; see `_ebd_meaning`. Interoperability is unverified: docs/ebd.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from pydantic import Field
+
+from channels._ebd_broadcast import Broadcast, judged, named, percent, share_of
+from channels._ebd_form import (
+    OTHER,
+    TAKEN,
+    BasicInfo,
+    Body,
+    BrdLog,
+    BrdState,
+    Check,
+    Content,
+    Coverage,
+    DataRequest,
+    EbdError,
+    Ebm,
+    LogItem,
+    Period,
+    RelatedMessage,
+    Result,
+    StateRequest,
+    StateResponse,
+    TerminalStates,
+    moment,
+)
+from channels._ebd_meaning import CANCEL, CODES, ENDS, SEVERITY, Drill, msg_type
+from channels._ebd_peer import Peer, PeerSettings
+from gateway.channel import Channel, Event, Lease, Link, Route
+from gateway.errors import Ambiguous, ChannelError, MingluoError, Permanent, Temporary
+from gateway.model import DeviceEvent, Group, Job, JobState, Message, Progress, Receipt, Report, Slice, State
+
+LOOK_S = 0.5  # between two looks at what is due
+LATE = timedelta(seconds=30)  # after being asked; then no package can be on its way to the platform any more
+AT_ONCE = 4  # requests about broadcasts, and packages read
+LEASE_S = 5.0
+UNKNOWN = "ebd_5"  # how a platform refuses what it has never taken
+NO_EVENT = "00000"  # EventType of what has no code of its own
+WORKING = frozenset({"1", "4", "5"})  # states of a terminal
+"""1 正常, 4 故障恢复, 5 播发中."""
+
+
+class EbdSettings(PeerSettings):
+    """Table `loudspeaker_ebd`; what is not here is in `PeerSettings`.
+
+    `drill`: how far an exercise goes (3 platform, 4 front end, 5 it sounds); `played_share`: of a village's terminals,
+    as in the policy; `sound_s`: the longest a broadcast goes on; `terminals_s`: between two requests for the states of
+    all terminals, 0 for none.
+    """
+
+    sender_name: str = Field(min_length=1, max_length=60)
+    drill: Drill = "3"
+    played_share: float = Field(0.5, gt=0, le=1)
+    sound_s: float = Field(600.0, ge=30, le=86_400)
+    poll_s: float = Field(5.0, ge=1, le=300)
+    heartbeat_s: float = Field(60.0, ge=1, le=3600)
+    terminals_s: float = Field(600.0, ge=0, le=86_400)
+
+
+class LoudspeakerEbd(Channel):
+    """Ask the platform to broadcast, follow the broadcasts, cancel them."""
+
+    name: ClassVar[str] = "loudspeaker_ebd"
+    slice: ClassVar[int] = 100
+    concurrency: ClassVar[int] = 4
+    groups: ClassVar[frozenset[Group]] = frozenset({Group.LOUDSPEAKERS})
+    text_limit: ClassVar[int] = 1000
+    report_s: ClassVar[float] = 3600.0
+    idempotent: ClassVar[bool] = True
+    Settings = EbdSettings
+    settings: EbdSettings
+
+    def __init__(self, settings: EbdSettings) -> None:
+        super().__init__(settings)
+        self._peer = Peer(settings)
+        self._reading = asyncio.Semaphore(AT_ONCE)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def open(self, link: Link) -> None:
+        """Begin to look after the broadcasts of this channel, those of another process, too."""
+        self._peer.open()
+        self._tasks = [
+            asyncio.create_task(self._follow(link), name=f"{self.name} follower"),
+            asyncio.create_task(self._attend(link), name=f"{self.name} heartbeat"),
+        ]
+
+    async def close(self) -> None:
+        """Leave the broadcasts to whoever looks next."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._tasks = []
+        await self._peer.close()
+
+    def up(self) -> bool:
+        """Whether somebody looks after what is asked here."""
+        return bool(self._tasks) and not self._tasks[0].done()
+
+    def endpoints(self) -> Collection[str]:
+        """Return the platform's host."""
+        return (urlsplit(self.settings.url).hostname or "",)
+
+    def routes(self, link: Link) -> Sequence[Route]:
+        """Return the route the platform sends its packages to."""
+
+        async def take(request: web.Request) -> web.StreamResponse:
+            async with self._reading:
+                return await self._pushed(request, link)
+
+        return (Route("POST", f"/v1/callbacks/{self.name}", take),)
+
+    # --- broadcasts -----------------------------------------------------------------------------------
+
+    async def send(self, slice_: Slice, message: Message, link: Link) -> list[Receipt]:
+        """Ask for a broadcast to the villages of a slice; one for each text."""
+        msg_type(message.status, self.settings.drill)
+        receipts = [Receipt(State.FAILED, "area", error=Permanent("area"))] * len(slice_)
+        texts: dict[str, list[int]] = {}
+        for index, place in enumerate(slice_.addresses):
+            if re.fullmatch(r"[0-9]{12}", place):
+                texts.setdefault(message.text_at(index), []).append(index)
+        for text, indices in texts.items():
+            if datetime.now(UTC) >= message.expires:
+                made = [Receipt(State.EXPIRED)] * len(indices)
+            else:
+                made = await self._broadcast(slice_, indices, replace(message, text=text, texts=None), link)
+            for index, receipt in zip(indices, made, strict=True):
+                receipts[index] = receipt
+        return receipts
+
+    async def _broadcast(self, slice_: Slice, indices: Sequence[int], message: Message, link: Link) -> list[Receipt]:
+        """Ask for one broadcast; a repeat of it has the same numbers, so the platform knows it again."""
+        key = f"{slice_.batch}-{slice_.number}-{sha256(message.text.encode()).hexdigest()[:8]}"
+        try:
+            broadcast = await self._numbered(slice_, indices, message, key, link)
+            progress = Progress(slice_.batch, broadcast.text, JobState.ASKED, datetime.now(UTC), job=broadcast.ebm)
+            places = [slice_.addresses[index] for index in indices]
+            package = await self._peer.package(link, self._ebm(broadcast, places, message), key)
+            await link.commit([progress])
+        except EbdError as error:
+            return [Receipt(State.FAILED, error.why, error=Temporary(error.why))] * len(indices)
+        except MingluoError:  # without the note nobody could cancel it
+            return [Receipt(State.FAILED, "store_down", error=Temporary("store_down"))] * len(indices)
+        refused: ChannelError | None = None
+        try:
+            await self._peer.ask(package)
+        except Ambiguous as error:  # the same package again finds out, and is played once
+            refused = Temporary(error.code)
+        except ChannelError as error:
+            refused = error
+        if refused is None or isinstance(refused, Permanent):
+            with contextlib.suppress(MingluoError):  # the next look tells it, too
+                state = JobState.RUNNING if refused is None else JobState.REFUSED
+                await link.commit([replace(progress, state=state, last=refused is not None)])
+        if refused is not None:
+            return [Receipt(State.FAILED, refused.code, error=refused)] * len(indices)
+        return [Receipt(State.SUBMITTED, "taken", broadcast.reference(place)) for place in places]
+
+    async def _numbered(
+        self, slice_: Slice, indices: Sequence[int], message: Message, key: str, link: Link
+    ) -> Broadcast:
+        event = message.event_code if re.fullmatch(r"[0-9A-Za-z]{5}", message.event_code) else NO_EVENT
+        ebm = await self._peer.broadcast_id(link, key)
+        return Broadcast(ebm, event, SEVERITY[message.level], tuple(slice_.positions[index] for index in indices))
+
+    def _ebm(self, broadcast: Broadcast, places: Sequence[str], message: Message) -> Ebm:
+        now = datetime.now(UTC)
+        end = min(message.expires, now + timedelta(seconds=self.settings.sound_s))
+        info = self._info(broadcast, now, end, msg_type(message.status, self.settings.drill))
+        content = Content("zho", message.title or message.text[:40], message.text, ",".join(places))
+        return Ebm("1.0", broadcast.ebm, info, msg_content=content)
+
+    def _info(self, broadcast: Broadcast, start: datetime, end: datetime, kind: str) -> BasicInfo:
+        return BasicInfo(
+            kind,  # type: ignore[arg-type]  # of `msg_type`, or CANCEL
+            self.settings.sender_name, self.settings.ebrid, moment(start), broadcast.event,
+            broadcast.severity,  # type: ignore[arg-type]  # of `SEVERITY`
+            moment(start), moment(end),
+        )  # fmt: skip
+
+    # --- what was taken -------------------------------------------------------------------------------
+
+    async def _follow(self, link: Link) -> None:
+        """Look after what is due, for ever. What cannot be learnt or cancelled now comes up again."""
+        while True:
+            with contextlib.suppress(MingluoError):  # the store is away
+                await self._round(await link.jobs(self.settings.poll_s), link)
+            await asyncio.sleep(LOOK_S)
+
+    async def _round(self, jobs: Sequence[Job], link: Link) -> None:
+        """Look at these; those that must run no longer first."""
+        work = iter(sorted(jobs, key=lambda job: not job.over))
+
+        async def worker() -> None:
+            for job in work:
+                with contextlib.suppress(ChannelError, EbdError):
+                    await (self._cancel if job.over else self._look)(job, link)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(AT_ONCE, len(jobs))):
+                group.create_task(worker())
+
+    async def _look(self, job: Job, link: Link) -> None:
+        broadcast = Broadcast.read(job.progress.source)
+        request = StateRequest(RelatedMessage(broadcast.ebm))
+        told = await self._peer.ask(await self._peer.package(link, request))
+        if not isinstance(told, StateResponse) or told.ebm.ebm_id != broadcast.ebm:
+            return  # it will tell in a package of its own
+        now = datetime.now(UTC)
+        villages = [job.places[at] for at in broadcast.positions if at < len(job.places) and job.places[at]]
+        events = self._news(broadcast, told.brd_state_code, told.coverage, villages, now)
+        end = ENDS.get(told.brd_state_code)
+        if end is not None:
+            events += await self._faults(told.brd_state_code, told.coverage, villages, now, link)
+        events.append(replace(job.progress, state=end or JobState.RUNNING, at=now, last=end is not None))
+        await link.commit(events)
+
+    async def _cancel(self, job: Job, link: Link) -> None:
+        """Cancel a broadcast; whatever it has been, it is over once the platform has taken that.
+
+        Each try is a package of its own: one that came before its broadcast must not answer for those behind it.
+        """
+        broadcast, now = Broadcast.read(job.progress.source), datetime.now(UTC)
+        related = RelatedMessage(broadcast.ebm)
+        body = Ebm("1.0", broadcast.ebm, self._info(broadcast, now, now, CANCEL), related)
+        state = JobState.STOPPED
+        try:
+            await self._peer.ask(await self._peer.package(link, body))
+        except ChannelError as error:
+            asked = job.progress.state is JobState.ASKED and now - job.since >= LATE
+            if not asked or error.code != UNKNOWN:
+                raise
+            state = JobState.LOST  # it was never taken, and the platform knows of none
+        villages = [job.places[at] for at in broadcast.positions if at < len(job.places) and job.places[at]]
+        events = self._news(broadcast, "5", (), villages, now)
+        await link.commit([*events, replace(job.progress, state=state, at=now, last=True)])
+
+    def _news(
+        self, broadcast: Broadcast, state: BrdState, coverage: Sequence[Coverage], villages: Iterable[str], at: datetime
+    ) -> list[Event]:
+        """Return what a state says of these villages."""
+        events: list[Event] = []
+        for village in villages:
+            found = judged(state, share_of(coverage, village), self.settings.played_share, any_=bool(coverage))
+            if found is not None:
+                events.append(Report(self.name, broadcast.reference(village), found[0], at, found[1]))
+        return events
+
+    async def _faults(
+        self, state: BrdState, coverage: Sequence[Coverage], villages: Sequence[str], at: datetime, link: Link
+    ) -> list[Event]:
+        """Return a fault for each village whose terminals did not sound: a late failure outranks no delivery."""
+        events: list[Event] = []
+        for village in villages:
+            share = share_of(coverage, village)
+            low = state == "3" and share is not None and share < self.settings.played_share
+            if (low or state == "4") and (device := await link.device(village)):
+                code = percent(share) if low and share is not None else CODES[state]
+                events.append(DeviceEvent(device.id, "fault", at, code))
+        return events
+
+    # --- what the platform sends ----------------------------------------------------------------------
+
+    async def _pushed(self, request: web.Request, link: Link) -> web.Response:
+        """Take a package; it is answered as taken only once what it says is durable."""
+        result: Result = TAKEN
+        related = ""
+        try:
+            told = await self._peer.take(request)
+            related = told.id
+            await self._learn(told.body, link)
+        except EbdError as error:
+            result = error.result
+        except MingluoError:
+            raise web.HTTPServiceUnavailable(headers={"Retry-After": "5"}) from None
+        try:
+            return await self._peer.answer(link, result, related)
+        except (EbdError, MingluoError):
+            raise web.HTTPServiceUnavailable(headers={"Retry-After": "5"}) from None
+
+    async def _learn(self, body: Body, link: Link) -> None:
+        """Commit what a package says.
+
+        Raises:
+            EbdError: nothing here takes such a package.
+            MingluoError: not committed.
+        """
+        if isinstance(body, StateResponse):
+            events = self._logged([LogItem(body.ebm, body.brd_state_code, coverage=body.coverage)])
+        elif isinstance(body, BrdLog):
+            events = self._logged(body.ebm_brd_item)
+        elif isinstance(body, TerminalStates):
+            events = await _presence(body, link)
+        elif isinstance(body, Check):
+            events = []
+        else:
+            raise EbdError(OTHER, "type")
+        if events:
+            await link.commit(events)
+
+    def _logged(self, items: Iterable[LogItem]) -> list[Event]:
+        """Return what a log says of the villages it names; of the others the next look at the broadcast tells."""
+        now = datetime.now(UTC)
+        return [
+            event
+            for item in items
+            for event in self._news(
+                Broadcast(item.ebm.ebm_id, "", "", ()), item.brd_state_code, item.coverage, named(item.coverage), now
+            )
+        ]
+
+    # --- heartbeat and terminals ----------------------------------------------------------------------
+
+    async def _attend(self, link: Link) -> None:
+        """Send heartbeats, and ask how the terminals are; one of all processes does."""
+        while True:
+            lease = None
+            with contextlib.suppress(MingluoError):
+                lease = await link.lease("heartbeat", 1)
+            if lease is None:
+                await asyncio.sleep(LEASE_S)
+                continue
+            try:
+                await self._beat(lease, link)
+            finally:
+                await lease.release()
+
+    async def _beat(self, lease: Lease, link: Link) -> None:
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
+        while not lease.lost.is_set():
+            with contextlib.suppress(ChannelError):  # the next one tells it, too
+                await self._peer.ask(self._peer.heartbeat())
+            if self.settings.terminals_s and loop.time() >= asked:
+                asked = loop.time() + self.settings.terminals_s
+                with contextlib.suppress(EbdError, MingluoError):
+                    await self._ask_terminals(link)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.heartbeat_s):
+                    await lease.lost.wait()
+
+    async def _ask_terminals(self, link: Link) -> None:
+        now = datetime.now(UTC)
+        day = moment(now - timedelta(days=1))
+        request = DataRequest("EBRDTState", Period(day, moment(now), "Full"))
+        told = await self._peer.ask(await self._peer.package(link, request))
+        if isinstance(told, TerminalStates):
+            await link.commit(await _presence(told, link))
+
+
+async def _presence(told: TerminalStates, link: Link) -> list[Event]:
+    """Return which villages have a working terminal, of those told of."""
+    now = datetime.now(UTC)
+    villages: dict[str, bool] = {}
+    for one in told.ebrdt:
+        villages[one.area] = villages.get(one.area, False) or one.state_code in WORKING
+    events: list[Event] = []
+    for village, works in villages.items():
+        if device := await link.device(village):
+            events.append(DeviceEvent(device.id, "online" if works else "offline", now))
+    return events
