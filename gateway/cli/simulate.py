@@ -212,6 +212,47 @@ def sms_area(
     _until_told(start, server.stop)
 
 
+def ebd(
+    port: Port = 8095,
+    log: LogFile = Path("ebd.jsonl"),
+    push_to: Annotated[
+        str, typer.Option("--push", metavar="URL", help="Where its broadcast log goes; none: asked.")
+    ] = "",
+    within: Annotated[str, typer.Option(metavar="CODE", help="Area codes it serves begin with this.")] = "4117",
+    play_s: Annotated[float, typer.Option(metavar="S", min=0.0, help="Seconds one announcement sounds.")] = 5.0,
+    coverage: Annotated[float, Share] = 1.0,
+    dead: Annotated[list[str] | None, typer.Option(help="A village without a working terminal; repeated.")] = None,
+    rejects: Annotated[str, typer.Option(metavar="CODE", help="ResultCode of every broadcast: 2 to 5.")] = "",
+    failing: Annotated[bool, typer.Option("--failing", help="Broadcasts are taken, and fail.")] = False,
+    silent: Annotated[bool, typer.Option("--silent", help="Take packages and never answer.")] = False,
+    unsigned: Annotated[bool, typer.Option("--unsigned", help="Answer without a signature.")] = False,
+    forged: Annotated[bool, typer.Option("--forged", help="Sign answers with another key.")] = False,
+    repeats: Annotated[bool, typer.Option("--repeats", help="Play a repeated package again.")] = False,
+    latency: Annotated[float, typer.Option(metavar="S", min=0.0, help="Seconds before each answer.")] = 0.0,
+) -> None:
+    """Run a county's emergency-broadcast platform; the log says what each village heard. Ctrl-C ends it.
+
+    What it prints is the table [loudspeaker_ebd] of channels.toml; restart the gateway with it.
+
+    Example: mingluo simulate ebd --coverage 0.4 --dead 411726204201
+    """
+    from gateway.simulate.ebd import EbdPlatform, EbdScenario
+    from gateway.simulate.log import Log
+
+    scenario = EbdScenario(
+        within=within, play_s=play_s, coverage=coverage, dead=frozenset(dead or ()), failing=failing,
+        rejects=rejects, silent=silent, slow_s=latency, unsigned=unsigned, forged=forged, repeats=repeats,
+    )  # fmt: skip
+    server = EbdPlatform(Log(log), scenario, push_to)
+
+    async def start() -> None:
+        address = await server.start(port)
+        typer.echo(server.settings())
+        tell(f"emergency-broadcast platform on {address}; what villages hear is in {log}")
+
+    _until_told(start, server.stop)
+
+
 def push(
     port: Port = 8092,
     log: LogFile = Path("push.jsonl"),
@@ -306,7 +347,9 @@ def speakers(
 
 def add(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(help="Run counterparts: SMS carriers, a push service, loudspeakers.", no_args_is_help=True)
-    for command in (sms, sms_http, sms_area, carrier, push, speakers):
+    group = typer.Typer(
+        help="Run counterparts: SMS carriers, a push service, loudspeakers, their platform.", no_args_is_help=True
+    )
+    for command in (sms, sms_http, sms_area, carrier, push, speakers, ebd):
         group.command()(command)
     app.add_typer(group, name="simulate", rich_help_panel="Without a gateway")
