@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import NamedTuple, Self
 
 from channels._ebd_form import BrdState, Coverage
-from channels._ebd_meaning import CODES, STATES
+from channels._ebd_meaning import CODES, HEARD, STATES
 from gateway.model import State
 
 
@@ -18,43 +18,57 @@ class Broadcast(NamedTuple):
     """What is kept of a broadcast, to follow and to cancel it; `positions` are those of its villages in the batch."""
 
     ebm: str
+    kind: str
+    """MsgType."""
     event: str
     severity: str
     positions: tuple[int, ...]
 
     @property
     def text(self) -> str:
-        """As the source of its progress: "<EBMID>:<event>:<severity>:0-3.7"."""
+        """As the source of its progress: "<EBMID>:<MsgType>:<event>:<severity>:0-3.7"."""
         runs = [
             [position for _, position in run]
             for _, run in groupby(enumerate(self.positions), lambda pair: pair[1] - pair[0])
         ]
         spans = ".".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
-        return f"{self.ebm}:{self.event}:{self.severity}:{spans}"
+        return f"{self.ebm}:{self.kind}:{self.event}:{self.severity}:{spans}"
 
     @classmethod
     def read(cls, text: str) -> Self:
         """Read what `text` wrote."""
-        ebm, event, severity, spans = text.split(":")
+        ebm, kind, event, severity, spans = text.split(":")
         ends = [span.partition("-") for span in spans.split(".")]
         positions = [at for first, _, last in ends for at in range(int(first), int(last or first) + 1)]
-        return cls(ebm, event, severity, tuple(positions))
+        return cls(ebm, kind, event, severity, tuple(positions))
+
+    @property
+    def heard(self) -> bool:
+        """Whether terminals sound it; two of the drills stay inside the platform."""
+        return self.kind in HEARD
 
     def reference(self, village: str) -> str:
         """What a report calls one of its villages; all of them are of one township."""
         return f"{self.ebm}-{village[6:]}"
 
 
-def judged(state: BrdState, share: float | None, least: float, *, any_: bool) -> tuple[State, str] | None:
+def judged(state: BrdState, share: float | None, least: float, *, heard: bool, any_: bool) -> tuple[State, str] | None:
     """Return what a broadcast's state says of a village whose terminals sound to this share; None: nothing yet.
 
-    `any_`: whether the platform says of any area how far it is covered.
+    Args:
+        state: of the broadcast.
+        share: None where the platform says nothing of the village's area.
+        least: the share that makes it played.
+        heard: whether a broadcast of its kind sounds at all.
+        any_: whether the platform says of any area how far it is covered.
     """
     found, code = STATES[state], CODES[state]
     if found is State.DELIVERED and any_ and not share:
         return None  # it plays elsewhere
     if found is not State.PLAYED:
         return None if found is None else (found, code)
+    if not heard:
+        return State.DELIVERED, "not_heard"
     if share is None:
         return (State.FAILED, "not_covered") if any_ else (State.DELIVERED, "no_coverage")
     if share >= least:

@@ -133,6 +133,19 @@ class Ebm(_Form, frozen=True):
     msg_content: Content | None = None
 
 
+class LoggedKind(_Form, frozen=True):
+    """What counts here of a logged broadcast's MsgBasicInfo."""
+
+    msg_type: MsgType
+
+
+class LoggedMessage(_Form, frozen=True):
+    """A broadcast in a log, where its platform says of what kind it was."""
+
+    ebm_id: Ebmid
+    msg_basic_info: LoggedKind | None = None
+
+
 class StateRequest(_Form, frozen=True):
     """How far is a broadcast?"""
 
@@ -165,7 +178,7 @@ class StateResponse(_Form, frozen=True):
 class LogItem(_Form, frozen=True):
     """What became of one broadcast."""
 
-    ebm: RelatedMessage
+    ebm: LoggedMessage
     brd_state_code: BrdState
     brd_state_desc: str = ""
     coverage: tuple[Coverage, ...] = ()

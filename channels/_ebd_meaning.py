@@ -20,6 +20,8 @@ Drill = Literal["3", "4", "5"]
 REAL: MsgType = "1"
 CANCEL: MsgType = "2"
 SILENT_DRILL: Drill = "3"
+HEARD = frozenset({"1", "5"})
+"""Kinds of broadcast that sound in a village."""
 SEVERITY: Mapping[Level, Literal["1", "2", "3", "4"]] = MappingProxyType(
     # Documents without a colour move people: the platform serves the highest first.
     {Level.RED: "1", Level.ORANGE: "2", Level.YELLOW: "3", Level.BLUE: "4", Level.UNKNOWN: "1"}

@@ -44,6 +44,7 @@ from channels._ebd_form import (
     DataRequest,
     EbdError,
     Ebm,
+    LoggedMessage,
     LogItem,
     Period,
     RelatedMessage,
@@ -191,12 +192,14 @@ class LoudspeakerEbd(Channel):
     ) -> Broadcast:
         event = message.event_code if re.fullmatch(r"[0-9A-Za-z]{5}", message.event_code) else NO_EVENT
         ebm = await self._peer.broadcast_id(link, key)
-        return Broadcast(ebm, event, SEVERITY[message.level], tuple(slice_.positions[index] for index in indices))
+        kind = msg_type(message.status, self.settings.drill)
+        positions = tuple([slice_.positions[index] for index in indices])
+        return Broadcast(ebm, kind, event, SEVERITY[message.level], positions)
 
     def _ebm(self, broadcast: Broadcast, places: Sequence[str], message: Message) -> Ebm:
         now = datetime.now(UTC)
         end = min(message.expires, now + timedelta(seconds=self.settings.sound_s))
-        info = self._info(broadcast, now, end, msg_type(message.status, self.settings.drill))
+        info = self._info(broadcast, now, end, broadcast.kind)
         content = Content("zho", message.title or message.text[:40], message.text, ",".join(places))
         return Ebm("1.0", broadcast.ebm, info, msg_content=content)
 
@@ -223,7 +226,7 @@ class LoudspeakerEbd(Channel):
 
         async def worker() -> None:
             for job in work:
-                with contextlib.suppress(ChannelError, EbdError):
+                with contextlib.suppress(MingluoError, EbdError):
                     await (self._cancel if job.over else self._look)(job, link)
 
         async with asyncio.TaskGroup() as group:
@@ -240,8 +243,8 @@ class LoudspeakerEbd(Channel):
         villages = [job.places[at] for at in broadcast.positions if at < len(job.places) and job.places[at]]
         events = self._news(broadcast, told.brd_state_code, told.coverage, villages, now)
         end = ENDS.get(told.brd_state_code)
-        if end is not None:
-            events += await self._faults(told.brd_state_code, told.coverage, villages, now, link)
+        if end is not None and broadcast.heard:
+            events += await self._faults(told, villages, now, link)
         events.append(replace(job.progress, state=end or JobState.RUNNING, at=now, last=end is not None))
         await link.commit(events)
 
@@ -271,21 +274,24 @@ class LoudspeakerEbd(Channel):
         """Return what a state says of these villages."""
         events: list[Event] = []
         for village in villages:
-            found = judged(state, share_of(coverage, village), self.settings.played_share, any_=bool(coverage))
+            found = judged(
+                state, share_of(coverage, village), self.settings.played_share, heard=broadcast.heard,
+                any_=bool(coverage),
+            )  # fmt: skip
             if found is not None:
                 events.append(Report(self.name, broadcast.reference(village), found[0], at, found[1]))
         return events
 
-    async def _faults(
-        self, state: BrdState, coverage: Sequence[Coverage], villages: Sequence[str], at: datetime, link: Link
-    ) -> list[Event]:
+    async def _faults(self, told: StateResponse, villages: Iterable[str], at: datetime, link: Link) -> list[Event]:
         """Return a fault for each village whose terminals did not sound: a late failure outranks no delivery."""
         events: list[Event] = []
         for village in villages:
-            share = share_of(coverage, village)
-            low = state == "3" and share is not None and share < self.settings.played_share
-            if (low or state == "4") and (device := await link.device(village)):
-                code = percent(share) if low and share is not None else CODES[state]
+            share = share_of(told.coverage, village)
+            code = CODES[told.brd_state_code]
+            if told.brd_state_code == "3":
+                enough = share is not None and share >= self.settings.played_share
+                code = "" if enough or not told.coverage else "not_covered" if share is None else percent(share)
+            if code and code != CODES["5"] and (device := await link.device(village)):
                 events.append(DeviceEvent(device.id, "fault", at, code))
         return events
 
@@ -315,8 +321,9 @@ class LoudspeakerEbd(Channel):
             EbdError: nothing here takes such a package.
             MingluoError: not committed.
         """
-        if isinstance(body, StateResponse):
-            events = self._logged([LogItem(body.ebm, body.brd_state_code, coverage=body.coverage)])
+        if isinstance(body, StateResponse):  # it does not say of what kind it was: the next look does
+            told = LoggedMessage(body.ebm.ebm_id)
+            events = self._logged([LogItem(told, body.brd_state_code, coverage=body.coverage)])
         elif isinstance(body, BrdLog):
             events = self._logged(body.ebm_brd_item)
         elif isinstance(body, TerminalStates):
@@ -331,13 +338,12 @@ class LoudspeakerEbd(Channel):
     def _logged(self, items: Iterable[LogItem]) -> list[Event]:
         """Return what a log says of the villages it names; of the others the next look at the broadcast tells."""
         now = datetime.now(UTC)
-        return [
-            event
-            for item in items
-            for event in self._news(
-                Broadcast(item.ebm.ebm_id, "", "", ()), item.brd_state_code, item.coverage, named(item.coverage), now
-            )
-        ]
+        events: list[Event] = []
+        for item in items:
+            kind = item.ebm.msg_basic_info.msg_type if item.ebm.msg_basic_info else ""
+            broadcast = Broadcast(item.ebm.ebm_id, kind, "", "", ())
+            events += self._news(broadcast, item.brd_state_code, item.coverage, named(item.coverage), now)
+        return events
 
     # --- heartbeat and terminals ----------------------------------------------------------------------
 

@@ -304,8 +304,7 @@ class EbdPlatform:
         real = cast.kind == "1"
         for village in cast.areas:
             if (real or cast.kind == "5") and self._share(village) > 0:
-                said = {"village": village, "ebm": cast.ebm, "kind": "real" if real else "drill", "text": cast.text}
-                self.log.write("sound", **said)
+                self.log.write("sound", village=village, ebm=cast.ebm, drill=not real, text=cast.text)
         left = (cast.until - datetime.now(UTC)).total_seconds()
         wait_s = max(0.0, min(self.scenario.play_s, left))
         cast.ending = asyncio.get_running_loop().call_later(wait_s, self._end, cast, "3")
@@ -340,7 +339,9 @@ class EbdPlatform:
         return found
 
     def _standing(self, parent: ET.Element, cast: Cast) -> None:
-        ET.SubElement(ET.SubElement(parent, "EBM"), "EBMID").text = cast.ebm
+        ebm = ET.SubElement(parent, "EBM")
+        ET.SubElement(ebm, "EBMID").text = cast.ebm
+        ET.SubElement(ET.SubElement(ebm, "MsgBasicInfo"), "MsgType").text = cast.kind
         ET.SubElement(parent, "BrdStateCode").text = cast.state
         ET.SubElement(parent, "BrdStateDesc").text = "播发状态"
         for village in cast.areas:
