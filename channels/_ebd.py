@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import re
 import tarfile
+from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -121,17 +122,23 @@ async def unpack(data: bytes, trust: Trust, now: datetime) -> Ebd:
     names = [found["body"] for name in members if (found := _MEMBER.fullmatch(name)) and found["body"]]
     if len(names) != 1:
         raise EbdError(UNREADABLE, "body")
-    body = members[f"EBDB_{names[0]}.xml"]
-    signature = members.get(f"EBDS_EBDB_{names[0]}.xml")
+    try:
+        return await _believed(members, names[0], trust, now)
+    except EbdError as error:
+        raise EbdError(error.result, error.why, names[0]) from None
+
+
+async def _believed(members: Mapping[str, bytes], id_: str, trust: Trust, now: datetime) -> Ebd:
+    body, signature = members[f"EBDB_{id_}.xml"], members.get(f"EBDS_EBDB_{id_}.xml")
     if signature is None:
         raise EbdError(UNSIGNED, "unsigned")
     signs = _signature(signature)
-    if signs.related_ebd.ebd_id != names[0]:
+    if signs.related_ebd.ebd_id != id_:
         raise EbdError(UNSIGNED, "signs_another")
     pin = await trust.check(body, signs, now)
     recordings = [(name.removeprefix("EBDR_"), one) for name, one in members.items() if name.startswith("EBDR_")]
     ebd = _ebd(body, recordings[0] if recordings else None)
-    if ebd.id != names[0] or ebd.source != pin.owner:
+    if ebd.id != id_ or ebd.source != pin.owner:
         raise EbdError(UNSIGNED, "signs_another")
     return ebd
 

@@ -49,12 +49,13 @@ Result = Literal["0", "1", "2", "3", "4", "5"]
 
 
 class EbdError(Exception):
-    """A package that cannot be taken. `result` is the ResultCode it is answered with; `why` is ours."""
+    """A package that cannot be taken. `result` is the ResultCode it is answered with, `why` ours, `id` its own."""
 
-    def __init__(self, result: Result, why: str) -> None:
+    def __init__(self, result: Result, why: str, id_: str = "") -> None:
         super().__init__(why)
         self.result = result
         self.why = why
+        self.id = id_
 
 
 TAKEN: Result = "1"

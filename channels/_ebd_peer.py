@@ -173,7 +173,7 @@ class Peer:
         """
         told = await unpack(await _file(request), self._trust, datetime.now(UTC))
         if told.target != self._settings.ebrid:
-            raise EbdError("5", "target")
+            raise EbdError("5", "target", told.id)
         return told
 
     async def answer(self, link: Link, result: Result, related: str) -> web.Response:

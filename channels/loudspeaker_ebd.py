@@ -306,7 +306,7 @@ class LoudspeakerEbd(Channel):
             related = told.id
             await self._learn(told.body, link)
         except EbdError as error:
-            result = error.result
+            result, related = error.result, related or error.id
         except MingluoError:
             raise web.HTTPServiceUnavailable(headers={"Retry-After": "5"}) from None
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import itertools
@@ -44,7 +45,7 @@ from channels._ebd_form import (
     moment,
 )
 from channels._ebd_meaning import HEARD, SEVERITY, msg_type, refusal, status_of
-from channels._ebd_signature import Pinned, SoftSigner, Trust, is_private, is_public
+from channels._ebd_signature import Pinned, SoftSigner, Trust, is_private, is_public, side_by_side
 from gateway.errors import Permanent, Temporary, Unusable
 from gateway.model import Level, State, Status
 
@@ -212,7 +213,7 @@ async def test_an_answer_written_by_hand_is_read() -> None:
     data = RESPONSE.encode()
     id_ = "10441172600000001010100012026072000000001"
     r, s = SM2(KEY, b"1234567812345678", PUBLIC).sign(data)
-    value = base64.b64encode(bytes.fromhex("6a5dc077" + SERIAL) + r + s).decode()
+    value = base64.b64encode(bytes.fromhex("6a5dc077" + SERIAL) + side_by_side(r, s)).decode()
     signature = SIGNED.replace("10441172600000001030100012026072000000003", id_).format(value=value).encode()
     found = await unpack(tar_of({f"EBDB_{id_}.xml": data, f"EBDS_EBDB_{id_}.xml": signature}), trust(), NOW)
     assert (found.id, found.source, found.target) == (id_, THEIRS, OURS)
@@ -313,6 +314,12 @@ def test_sm2_is_that_of_the_standard() -> None:
     s = bytes.fromhex("b1b6aa29df212fd8763182bc0d421ca1bb9038fd1f7f42d4840b69c485bbc1aa")
     assert SM2(None, b"1234567812345678", PUBLIC).verify(b"message digest", r, s)
     assert SM2(KEY).generate_pk(KEY) == PUBLIC
+
+
+def test_a_signature_has_its_leading_zeros() -> None:
+    """The library leaves them out: one warning in 128 would be refused, and nobody would find out why."""
+    assert side_by_side(b"\x01", b"\x02\x03") == bytes(31) + b"\x01" + bytes(30) + b"\x02\x03"
+    assert side_by_side(b"\x01" * 32, b"\x02" * 32) == b"\x01" * 32 + b"\x02" * 32
 
 
 @pytest.mark.parametrize("key", ["", "zz", "0" * 64, "f" * 64, "12" * 31, " " * 64])
@@ -457,7 +464,7 @@ async def test_a_body_that_is_none_is_refused_even_when_it_is_signed(data: bytes
     """Entities are never followed, depth is bounded; the platform itself may be in a stranger's hands."""
     id_ = package(WARNING).id
     r, s = SM2(KEY, b"1234567812345678", PUBLIC).sign(data)
-    value = base64.b64encode(bytes.fromhex("6a5dc077" + SERIAL) + r + s).decode()
+    value = base64.b64encode(bytes.fromhex("6a5dc077" + SERIAL) + side_by_side(r, s)).decode()
     signature = SIGNED.replace("10441172600000001030100012026072000000003", id_).format(value=value).encode()
     assert (await broken({f"EBDB_{id_}.xml": data, f"EBDS_EBDB_{id_}.xml": signature}))[0] == result
 
@@ -479,7 +486,7 @@ async def test_a_value_no_table_has_is_refused(old: str, new: str, result: str) 
     data = BODY.format(number="00000003").replace(old, new).encode()
     id_ = "10441172600000001030100012026072000000003"
     r, s = SM2(KEY, b"1234567812345678", PUBLIC).sign(data)
-    value = base64.b64encode(bytes.fromhex("6a5dc077" + SERIAL) + r + s).decode()
+    value = base64.b64encode(bytes.fromhex("6a5dc077" + SERIAL) + side_by_side(r, s)).decode()
     files = {f"EBDB_{id_}.xml": data, f"EBDS_EBDB_{id_}.xml": SIGNED.format(value=value).encode()}
     assert (await broken(files, trust(owner=OURS)))[0] == result
 
@@ -548,3 +555,10 @@ def test_what_is_kept_of_a_broadcast_is_read_back(positions: set[int], kind: str
     """Another process cancels by these words alone."""
     one = Broadcast(EBM_ID, kind, "11B03", "1", tuple(sorted(positions)))
     assert Broadcast.read(one.text) == one
+
+
+async def test_signatures_made_side_by_side_do_not_spoil_each_other() -> None:
+    """A heartbeat at the moment of a warning must not cost the warning its signature."""
+    packed = await asyncio.gather(*(pack(package(WARNING, number), SIGNER) for number in range(12)))
+    found = await asyncio.gather(*(unpack(one, trust(), NOW) for one in packed))
+    assert [one.id for one in found] == [package(WARNING, number).id for number in range(12)]

@@ -169,8 +169,9 @@ class EbdPlatform:
         data = file.file.read() if isinstance(file, web.FileField) else b""
         related = ""
         try:
-            package = self._read(data)
-            related = package.id
+            files = _untar(data)
+            related = _id_of(files)
+            package = self._read(files, related)
             body = self._act(package)
         except _RefusedError as refused:
             self.log.write("refused", code=refused.code, why=refused.why, ebd=related)
@@ -181,17 +182,13 @@ class EbdPlatform:
 
     # --- packages ---------------------------------------------------------------------------------------
 
-    def _read(self, data: bytes) -> _Package:
+    def _read(self, files: dict[str, bytes], id_: str) -> _Package:
         """Open a package; nothing of it counts before its signature has."""
-        files = _untar(data)
-        bodies = [name for name in files if name.startswith("EBDB_")]
-        if len(bodies) != 1:
-            raise _RefusedError("2", "body")
-        id_ = bodies[0].removeprefix("EBDB_").removesuffix(".xml")
-        if f"EBDS_{bodies[0]}" not in files:
+        body_name = f"EBDB_{id_}.xml"
+        if f"EBDS_{body_name}" not in files:
             raise _RefusedError("4", "unsigned")
-        self._verify(files[bodies[0]], files[f"EBDS_{bodies[0]}"], id_)
-        root = _xml(files[bodies[0]], "2")
+        self._verify(files[body_name], files[f"EBDS_{body_name}"], id_)
+        root = _xml(files[body_name], "2")
         type_ = _text(root, "EBDType")
         body = root.find(type_)
         if _text(root, "EBDID") != id_ or _text(root, "SRC/EBRID") != self.gateway.ebrid:
@@ -246,7 +243,9 @@ class EbdPlatform:
         cert = ET.SubElement(root, "SignatureCert")
         for name, text in (("CertType", "1"), ("IssuerID", self.me.issuer), ("CertSN", self.me.serial)):
             ET.SubElement(cert, name).text = text
-        value = base64.b64encode(bytes.fromhex(moment + self.me.serial) + r + s).decode()
+        value = base64.b64encode(
+            bytes.fromhex(moment + self.me.serial) + r.rjust(32, b"\0") + s.rjust(32, b"\0")
+        ).decode()
         for name, text in (
             ("SignatureTime", moment), ("DigestAlgorithm", "SM3"), ("SignatureAlgorithm", "SM2"),
             ("SignatureValue", value),
@@ -385,7 +384,8 @@ class EbdPlatform:
                 ClientSession(timeout=ClientTimeout(total=10)) as session,
                 session.post(self.push, data=form) as answer,
             ):
-                return _text(self._read(await answer.read()).body, "ResultCode")
+                files = _untar(await answer.read())
+                return _text(self._read(files, _id_of(files)).body, "ResultCode")
         except (ClientError, TimeoutError, _RefusedError):
             return ""
 
@@ -422,6 +422,14 @@ def _untar(data: bytes) -> dict[str, bytes]:
     except tarfile.TarError:
         raise _RefusedError("2", "tar") from None
     return files
+
+
+def _id_of(files: dict[str, bytes]) -> str:
+    """Return the id a package has by the name of its body."""
+    bodies = [name for name in files if name.startswith("EBDB_")]
+    if len(bodies) != 1:
+        raise _RefusedError("2", "body")
+    return bodies[0].removeprefix("EBDB_").removesuffix(".xml")
 
 
 def _tar(files: dict[str, bytes]) -> bytes:
