@@ -190,7 +190,7 @@ class LoudspeakerEbd(Channel):
     async def _numbered(
         self, slice_: Slice, indices: Sequence[int], message: Message, key: str, link: Link
     ) -> Broadcast:
-        event = message.event_code if re.fullmatch(r"[0-9A-Za-z]{5}", message.event_code) else NO_EVENT
+        event = message.hazard if re.fullmatch(r"[0-9A-Za-z]{5}", message.hazard) else NO_EVENT
         ebm = await self._peer.broadcast_id(link, key)
         kind = msg_type(message.status, self.settings.drill)
         positions = tuple([slice_.positions[index] for index in indices])

@@ -131,7 +131,7 @@ async def contract_case() -> AsyncIterator[Case]:
         await platform.start()
         key = platform.gateway.private.hex()
         received = lambda: sum(len(cast.areas) for cast in platform.casts.values())  # noqa: E731  # one line, one use
-        yield Case(settings_of(platform), PLACES, ["411726", "+8613900000001"], [key], received)
+        yield Case(settings_of(platform), PLACES, ["village", "+8613900000001"], [key], received)
         await platform.stop()
 
 
@@ -146,7 +146,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 async def test_a_slice_is_one_broadcast_to_its_villages(bench: Bench) -> None:
     """The platform is told where, what and how grave; every village hears it, and once."""
-    receipts = await bench.send(event_code="11B03", text="立即转移。")
+    receipts = await bench.send(hazard="11B03", text="立即转移。")
     assert [(one.state, one.code, one.error) for one in receipts] == [(State.SUBMITTED, "taken", None)] * 2
     (cast,) = bench.log("broadcast")
     assert (cast["msg_type"], cast["areas"], cast["severity"], cast["event"]) == ("1", list(PLACES), "1", "11B03")
