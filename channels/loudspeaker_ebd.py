@@ -64,6 +64,7 @@ LOOK_S = 0.5  # between two looks at what is due
 LATE = timedelta(seconds=30)  # after being asked; then no package can be on its way to the platform any more
 AT_ONCE = 4  # requests about broadcasts, and packages read
 LEASE_S = 5.0
+CANCEL_AGAIN_S = 0.5
 UNKNOWN = "ebd_5"  # how a platform refuses what it has never taken
 NO_EVENT = "00000"  # EventType of what has no code of its own
 WORKING = frozenset({"1", "4", "5"})  # states of a terminal
@@ -116,10 +117,11 @@ class LoudspeakerEbd(Channel):
 
     async def close(self) -> None:
         """Leave the broadcasts to whoever looks next."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        running = set(self._tasks)
+        while running:  # a cancellation that meets the timeout of a request is lost: cancel again
+            for task in running:
+                task.cancel()
+            running = (await asyncio.wait(running, timeout=CANCEL_AGAIN_S))[1]
         self._tasks = []
         await self._peer.close()
 

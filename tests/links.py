@@ -49,6 +49,7 @@ class RecordingLink:
     wakes: int = 0
     due: list[Job] = field(default_factory=list)
     down: bool = False
+    failed: int = 0
     sounds: dict[str, Audio] = field(default_factory=dict)
     leases: dict[str, list[HeldLease]] = field(default_factory=dict)
     slots: dict[str, set[int]] = field(default_factory=dict)
@@ -70,6 +71,7 @@ class RecordingLink:
 
     async def commit(self, events: Sequence[Event]) -> None:
         if self.down:
+            self.failed += 1
             raise StoreDown("no answer in time")
         self.events.extend(events)
 
