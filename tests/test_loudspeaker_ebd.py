@@ -641,8 +641,8 @@ async def test_an_update_takes_the_place_of_what_is_playing(tmp_path: Path) -> N
         first = one.alert([FLOWER])
         await one.issue(first)
         await until(lambda: len(read(platform.log.path, "sound")) == 2)
-        await one.issue(one.alert([FLOWER], Kind.UPDATE, first))
-        await until(lambda: len(read(platform.log.path, "sound")) == 4)
+        await one.issue(one.alert([FLOWER, WATER], Kind.UPDATE, first))
+        await until(lambda: len(read(platform.log.path, "sound")) == 5)
         await until(lambda: read(platform.log.path, "end"))
         (ended,) = read(platform.log.path, "end")
         assert ended["ebm"] == read(platform.log.path, "broadcast")[0]["ebm"]
