@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from test_store import NOW, HandClock, alert, batch_of, draft_of, hand, store
 
-from gateway.model import Batch, Change, Job, JobState, Progress, Record
+from gateway.model import Batch, Change, Group, Job, JobState, Progress, Record
 from gateway.store import Store
 from gateway.store.progress import Reach
 
@@ -22,7 +22,7 @@ EACH_S = 5.0
 async def asked(store: Store) -> tuple[Batch, Progress]:
     """A batch whose request has been written down."""
     one = alert()
-    batch = batch_of(one, channel="sms_area")
+    batch = replace(batch_of(one, channel="sms_area"), group=Group.AREA)
     assert (await store.outbox.accept(draft_of(one, batch))).result == "accepted"
     progress = Progress(batch.id, f"{batch.id}-0", JobState.ASKED, NOW)
     await store.progress.commit([progress])
