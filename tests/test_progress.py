@@ -58,12 +58,13 @@ async def test_it_changes_no_recipient_and_says_so_to_who_listens(store: Store) 
 
 async def test_a_request_comes_up_when_it_is_due_and_for_one_process(store: Store, hand: HandClock) -> None:
     """Several workers share the looking; none asks the platform twice for the same."""
-    _, progress = await asked(store)
+    batch, progress = await asked(store)
     assert await store.progress.take("sms_area", EACH_S) == []
     hand.advance(EACH_S)
     taken = await asyncio.gather(*(store.progress.take("sms_area", EACH_S) for _ in range(5)))
     (job,) = [job for part in taken for job in part]
     assert (job.progress.source, job.over, job.since) == (progress.source, False, NOW)
+    assert job.places == batch.addresses
     assert await store.progress.take("sms_other", EACH_S) == []
 
 
