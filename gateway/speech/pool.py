@@ -1,8 +1,8 @@
 """The gateway's side of the workers that make sound: few of them, each job with a time limit, the dead replaced.
 
 Called by `speech.Speech`, doctor and the command line. A worker is started with its first job and kept, for loading
-takes most of a second. One that dies or is too slow is killed with all it started, and its job fails; the next job
-gets a new one.
+takes most of a second. One that is too slow is killed with all it started, and its job fails; the job of one that
+has died is given once more to a new one.
 """
 
 from __future__ import annotations
@@ -61,9 +61,11 @@ class Pool:
         job = msgspec.json.encode(Job(order, str(out) if out else ""))
         await self._turns.take(TONES.index(order.tone))
         try:
-            answer = await self._answer(job)
+            answer = await self._answer(job) or await self._answer(job)
         finally:
             self._turns.give()
+        if answer is None:
+            raise SpeechFailed("worker_died")
         if answer.error:
             raise SpeechFailed(answer.error)
         return answer.duration_s
@@ -74,17 +76,21 @@ class Pool:
         for process in list(self._all):
             await self._end(process)
 
-    async def _answer(self, job: bytes) -> Made:
+    async def _answer(self, job: bytes) -> Made | None:
+        """Return a worker's answer; None: it has died, which is no fault of a job that runs in a fork of it."""
         process = self._idle.pop() if self._idle else await self._start()
         try:
             answer = await self._ask(process, job)
         except BaseException:  # also where the caller was cancelled: the worker is in the midst of something
             await self._end(process)
             raise
-        self._idle.append(process)
+        if answer is None:
+            await self._end(process)
+        else:
+            self._idle.append(process)
         return answer
 
-    async def _ask(self, process: asyncio.subprocess.Process, job: bytes) -> Made:
+    async def _ask(self, process: asyncio.subprocess.Process, job: bytes) -> Made | None:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -96,9 +102,7 @@ class Pool:
             raise SpeechFailed("too_slow") from None
         except (BrokenPipeError, ConnectionResetError):
             line = b""
-        if not line.endswith(b"\n"):
-            raise SpeechFailed("worker_died")
-        return msgspec.json.decode(line, type=Made)
+        return msgspec.json.decode(line, type=Made) if line.endswith(b"\n") else None
 
     async def _start(self) -> asyncio.subprocess.Process:
         # The worker needs no secret of ours, and one thread.
