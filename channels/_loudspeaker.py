@@ -14,19 +14,17 @@ is cut, never waited for. Losing this process loses no command and no receipt: d
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import ClassVar, NamedTuple
 
-import orjson
 from pydantic import Field
 
 from channels._loudspeaker_command import Span, head, order_frame, order_of, payload_of, span_of
-from channels._loudspeaker_commanded import ANY, Command, Commanded
+from channels._loudspeaker_commanded import ANY, Commanded
+from channels._loudspeaker_commit import Commits, Waiting
+from channels._loudspeaker_connection import BAD_FRAMES, GOING_AWAY, OTHER_PROTOCOL, REPLACED, Connection
 from channels._loudspeaker_frame import (
     PROTOCOL,
     Alarm,
@@ -41,16 +39,11 @@ from channels._loudspeaker_frame import (
 )
 from gateway.channel import Event, Link, Play, Sockets
 from gateway.channel import Settings as ChannelSettings
-from gateway.errors import ChannelError, MingluoError, Temporary
+from gateway.errors import ChannelError, Temporary
 from gateway.model import DeviceEvent, Group, Message, Order, OrderReceipt, Receipt, Slice, State
 
-# Why we part from a device; over WebSocket the close codes.
-GOING_AWAY, BAD_FRAMES, NO_HELLO, REPLACED, OTHER_PROTOCOL = 1001, 4400, 4408, 4409, 4426
 BAD_FRAMES_ALLOWED = 2
-COMMIT_SIZE = 256
 TURN_S = 0.1  # so long commands are written in a row; then everything else has a turn
-WAITING_PER_DEVICE = 64
-PRESENCE_KEPT = 20_000
 SUBMITTED = Receipt(State.SUBMITTED)
 AUDIO_WAIT_S = 10.0  # so long a device that cannot speak waits for its audio: a county's texts are made in about five
 ASKED = 4096
@@ -62,67 +55,12 @@ class LoudspeakerSettings(ChannelSettings):
     repeat: int = Field(3, ge=1, le=10)
 
 
-class Connection(ABC):
-    """The way to one device that has come.
-
-    `greeted` once it said hello; `bad` counts refused frames, `waiting` the receipts that are not durable yet. `code`
-    says why it is parted from; `gone`: it has left.
-    """
-
-    __slots__ = (
-        "bad", "clock_skew_s", "code", "device", "firmware", "gone", "greeted", "name", "needs_audio", "report",
-        "waiting",
-    )  # fmt: skip
-
-    def __init__(self, device: int, name: str) -> None:
-        self.device = device
-        self.name = name
-        self.greeted = False
-        self.firmware = ""
-        self.needs_audio = False
-        """It can play a file and not speak a text."""
-        self.clock_skew_s = 0.0
-        self.bad = 0
-        self.waiting = 0
-        self.report: list[Event] | None = None
-        """Its state that waits for the next commit; a newer one takes its place."""
-        self.code = NO_HELLO
-        self.gone = False
-
-    @abstractmethod
-    async def write(self, frame: bytes) -> None:
-        """Write one frame; never waits for the device.
-
-        Raises:
-            Temporary: it is gone, or was cut because it does not read.
-        """
-
-    @abstractmethod
-    async def part(self, code: int) -> None:
-        """Say goodbye without waiting; the transport calls `leave` once it is gone."""
-
-    async def answer(self, kind: str, **fields: object) -> None:
-        """Write an ack or error, unless the device is gone: it asks again."""
-        with suppress(Temporary):
-            await self.write(orjson.dumps({"type": kind, **fields}))
-
-
 class _Head(NamedTuple):
     """What all devices of one batch and text share. Nothing to write: it has expired, or its audio is being made."""
 
     start: bytes = b""
     span: Span = ANY
     waits: bool = False
-
-
-class _Waiting(NamedTuple):
-    """Events to commit, then the ack that is owed to `connection`. `hello`: it has just come."""
-
-    events: list[Event]
-    connection: Connection | None = None
-    ack: Mapping[str, object] | None = None
-    command: Command | None = None
-    hello: bool = False
 
 
 _Key = tuple[int, str, bool, bool, str, bool]
@@ -145,14 +83,9 @@ class Loudspeakers(Sockets):
         self._ready: dict[int, Connection] = {}
         self._commanded = Commanded()
         self._asked: dict[tuple[str, str], float] = {}  # audio, and since when
-        self._waiting: deque[_Waiting] = deque()
-        self._presence: list[Event] = []
-        self._committing: asyncio.Task[None] | None = None
+        self._commits = Commits(self._greeted)
         self._empty = asyncio.Event()
         self._empty.set()
-        self._written = asyncio.Event()
-        """Set but while commands are being written."""
-        self._written.set()
 
     def held(self) -> Collection[int]:
         """Ids of the devices that have said hello here."""
@@ -164,8 +97,7 @@ class Loudspeakers(Sockets):
         for connection in connections:
             await connection.part(GOING_AWAY)
         await self._empty.wait()
-        if self._committing is not None:
-            await self._committing
+        await self._commits.finish()
 
     # -- to the devices ----------------------------------------------------------------------------------------------
 
@@ -184,7 +116,7 @@ class Loudspeakers(Sockets):
         loop = asyncio.get_running_loop()
         began = now = loop.time()
         self._commanded.forget(now)
-        self._written.clear()
+        self._commits.quiet.clear()
         try:
             for play in plays:
                 receipts.append(await self._answered(play, heads, now, link))
@@ -192,7 +124,7 @@ class Loudspeakers(Sockets):
                     await asyncio.sleep(0)
                     began = loop.time()
         finally:
-            self._written.set()
+            self._commits.quiet.set()
         return receipts
 
     async def _answered(self, play: Play, heads: dict[_Key, _Head], now: float, link: Link) -> Receipt:
@@ -270,7 +202,7 @@ class Loudspeakers(Sockets):
         self._empty.clear()
         if old is not None:
             self._ready.pop(connection.device, None)
-            self._queue(link, _Waiting([_event(connection, "replaced")]))
+            self._commits.queue(link, Waiting([_event(connection, "replaced")]))
             await old.part(REPLACED)
 
     def leave(self, connection: Connection, link: Link) -> None:
@@ -286,7 +218,7 @@ class Loudspeakers(Sockets):
 
     def tell_offline(self, connection: Connection, link: Link) -> None:
         """Let the next commit tell that a device has gone."""
-        self._queue(link, _Waiting([_event(connection, "offline")]))
+        self._commits.queue(link, Waiting([_event(connection, "offline")]))
 
     async def hear(self, connection: Connection, frame: bytes, link: Link) -> bool:
         """Act on one frame; False where the transport has to cut the device, for the reason in `connection.code`."""
@@ -314,9 +246,14 @@ class Loudspeakers(Sockets):
         elif isinstance(told, Alarm):
             event = _event(connection, "alarm", told.alarm)
             events: list[Event] = [replace(event, at=sounded_at(told, connection.clock_skew_s, event.at))]
-            await self._keep(connection, _Waiting(events, connection, {"alarm": told.alarm}), link)
+            await self._commits.keep(connection, Waiting(events, connection, {"alarm": told.alarm}), link)
         else:
             await self._told(connection, told, link)
+
+    def _greeted(self, connection: Connection) -> None:
+        """Hold a device, unless a newer connection of it has come or it has left meanwhile."""
+        if self._connections.get(connection.device) is connection:
+            self._ready[connection.device] = connection
 
     async def _greet(self, connection: Connection, hello: Hello, link: Link) -> None:
         if hello.protocol != PROTOCOL:
@@ -326,7 +263,7 @@ class Loudspeakers(Sockets):
             connection.greeted = True
             connection.firmware = hello.firmware
             connection.needs_audio = hello.audio and not hello.speech
-            self._queue(link, _Waiting([_event(connection, "online", hello.firmware)], connection, hello=True))
+            self._commits.queue(link, Waiting([_event(connection, "online", hello.firmware)], connection, hello=True))
 
     def _report(self, connection: Connection, told: Condition, link: Link) -> None:
         """Pass on a device's state: of those that come before the next commit, the last."""
@@ -338,7 +275,7 @@ class Loudspeakers(Sockets):
             connection.report[:] = events
             return
         connection.report = events
-        self._queue(link, _Waiting(events, connection))
+        self._commits.queue(link, Waiting(events, connection))
 
     async def _told(self, connection: Connection, told: Told, link: Link) -> None:
         """Pass on a receipt, if it is this device's to give; what changes nothing is acknowledged at once."""
@@ -355,62 +292,7 @@ class Loudspeakers(Sockets):
                 told, connection.device, self.name, plausible=command.plausible(told)
             )  # fmt: skip
             ack = {**name, "state": told.state}
-            await self._keep(connection, _Waiting(events, connection, ack, command), link)
-
-    async def _keep(self, connection: Connection, waiting: _Waiting, link: Link) -> None:
-        """Let the next commit take what is to be acknowledged, unless the device has too much under way."""
-        if connection.waiting >= WAITING_PER_DEVICE:
-            await connection.answer("error", code="too_many", **(waiting.ack or {}))
-            return
-        connection.waiting += 1
-        self._queue(link, waiting)
-
-    # -- the commits -------------------------------------------------------------------------------------------------
-
-    def _queue(self, link: Link, waiting: _Waiting) -> None:
-        """Let the next commit take it. A bug there ends the task, with its traceback; the next frame starts one."""
-        self._waiting.append(waiting)
-        if self._committing is None or self._committing.done():
-            self._committing = asyncio.create_task(self._commit(link))
-
-    async def _commit(self, link: Link) -> None:
-        """Commit what waits, group by group. Devices that said hello become ready after it, whatever came of it."""
-        while self._waiting:
-            # The last village's warning goes before the first one's receipt, and the database works beside no writing.
-            await self._written.wait()
-            group = [self._waiting.popleft() for _ in range(min(len(self._waiting), COMMIT_SIZE))]
-            try:
-                await self._save(group, link)
-            finally:
-                # Presence first, then the wake: the hub forgets a device's old connection by its `online`.
-                greeted = [item.connection for item in group if item.connection is not None and item.hello]
-                for connection in greeted:
-                    if self._connections.get(connection.device) is connection:
-                        self._ready[connection.device] = connection
-                if greeted:
-                    await link.wake()
-
-    async def _save(self, group: list[_Waiting], link: Link) -> None:
-        """Commit one group, then acknowledge. What is not durable is not acknowledged."""
-        for item in group:
-            if item.connection is not None and item.ack is not None:
-                item.connection.waiting -= 1
-            elif item.connection is not None and item.connection.report is item.events:
-                item.connection.report = None
-        presence = [*self._presence, *(event for item in group if item.ack is None for event in item.events)]
-        events = [*self._presence, *(event for item in group for event in item.events)]
-        try:
-            await link.commit(events)
-        except MingluoError:
-            # Receipts come again, unacknowledged as they are. Presence does not: it joins the next commit.
-            self._presence = presence[-PRESENCE_KEPT:]
-            return
-        self._presence = []
-        for item in group:
-            if item.connection is not None and item.ack is not None:
-                if item.command is not None:
-                    item.command.said = str(item.ack["state"])
-                await item.connection.answer("ack", **item.ack)
+            await self._commits.keep(connection, Waiting(events, connection, ack, command), link)
 
 
 def _event(connection: Connection, kind: str, code: str = "") -> DeviceEvent:

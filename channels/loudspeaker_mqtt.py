@@ -22,7 +22,8 @@ from typing import ClassVar
 
 import msgspec
 
-from channels._loudspeaker import Connection, Loudspeakers
+from channels._loudspeaker import Loudspeakers
+from channels._loudspeaker_connection import Connection
 from channels._loudspeaker_frame import LONGEST_FRAME
 from channels._mqtt import Broker, BrokerSettings
 from channels._mqtt_proof import prove
@@ -168,8 +169,7 @@ class LoudspeakerMqtt(Loudspeakers):
         if lost:
             self._missing.clear()
         self._miss()
-        if self._committing is not None:
-            await asyncio.wait({self._committing})
+        await self._commits.finish()
 
     def _miss(self) -> None:
         if self._searching is not None:

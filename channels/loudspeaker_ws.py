@@ -19,8 +19,9 @@ from aiohttp import WSMsgType, web
 from pydantic import Field
 
 from channels._admission import Admission
-from channels._loudspeaker import Connection, Loudspeakers
+from channels._loudspeaker import Loudspeakers
 from channels._loudspeaker import LoudspeakerSettings as CommonSettings
+from channels._loudspeaker_connection import Connection
 from gateway.channel import Device, Link, Route
 from gateway.errors import MingluoError, Temporary
 
