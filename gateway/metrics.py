@@ -89,7 +89,7 @@ ROUTES = ("drill", "emergency", "green", "normal")
 MEANINGS = ("heard", "away", "support", "opt_out", "other")
 WHYS = ("ambiguous", "temporary", "throttled")
 DRILLS = ("broadcast", "call_up", "self_test", "self_test_audible")
-DRILL_RESULTS = ("planned", "approved", "running", "refused", "cancelled", "stopped")
+DRILL_RESULTS = ("planned", "approved", "running", "refused", "cancelled")
 OUTCOMES = ("accepted", "draft", "held", "duplicate", "refused")
 
 

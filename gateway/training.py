@@ -109,11 +109,10 @@ class Drills:
         if drill.stage is Stage.RUNNING and drill.alert:
             await self._decisions.recall(drill.alert, principal, reason)
             return await self._known(id_)
-        record = self._record("drill_cancel", drill, actor(principal))
-        why = {"reason": reason[:REASON_CHARS]}
-        if drill.stage not in AHEAD or not await self._store.drills.move(
-            id_, AHEAD, Stage.CANCELLED, record, values=why
-        ):
+        record, why = self._record("drill_cancel", drill, actor(principal)), {"reason": reason[:REASON_CHARS]}
+        to = Stage.STOPPED if drill.stage is Stage.RUNNING else Stage.CANCELLED
+        at = {Stage.RUNNING} if drill.stage is Stage.RUNNING else AHEAD
+        if drill.stage not in at or not await self._store.drills.move(id_, at, to, record, values=why):
             raise Refused(409, "over", f"this drill is {(await self._known(id_)).stage}")
         metrics.drills.labels(drill.kind, Stage.CANCELLED.value).inc()
         return await self._known(id_)

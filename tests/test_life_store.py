@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -308,3 +309,20 @@ async def test_a_drill_moves_on_only_from_where_it_was_seen(store: Store, hand: 
     assert [one.id for one in await store.drills.held_since(NOW)] == ["d1"]
     hand.advance(4 * 3600)
     assert [one.stage for one in await store.drills.held_since(NOW)] == [Stage.OVER]
+
+
+async def test_of_a_drill_and_a_warning_at_once_the_warning_stands_alone(database_url: str, hand: HandClock) -> None:
+    """Two processes, the same millisecond: whichever comes second sees the first, and no drill lives on beside it."""
+    bases = [Database(database_url) for _ in "ab"]
+    for base in bases:
+        await base.open()
+    one, other = (Store(base, hand) for base in bases)
+    for number in range(12):
+        drill, real = drill_of(f"d{number}", Standing.ACTIVE), draft_of(alert(f"r{number}"))
+        results = await asyncio.gather(one.outbox.accept(drill), other.outbox.accept(real))
+        assert results[1].result == "accepted"
+        row = await one.outbox.alert(drill.alert.id)
+        assert (results[0].result, row and row.standing) in (("real_warning", None), ("accepted", "stopped"))
+        await other.outbox.stop(real.alert.id, "recalled", Record(NOW, "a", "recall", real.alert.id))
+    for base in bases:
+        await base.close()

@@ -350,6 +350,19 @@ async def test_a_real_warning_withdraws_the_self_tests_that_are_still_open(desk:
     assert (await audit(desk, drill))[-1] == "drill_stop"
 
 
+async def test_a_self_test_that_runs_is_cancelled_with_its_orders(desk: Desk) -> None:
+    """A school writes an examination: what has not been tested yet stays silent."""
+    await speakers(desk)
+    drill = await approved(desk, **TEST)
+    await at(desk, DAY)
+    await at(desk, DAY)
+    left = await desk.core.drills.cancel(drill.id, person(ISSUER), "高考")
+    assert (left.stage, left.reason) == (Stage.STOPPED, "高考")
+    assert {one[1:] for one in await desk.core.store.drills.tested(drill.id)} == {("superseded", "cancelled")}
+    with pytest.raises(Refused):
+        await desk.core.drills.cancel(drill.id, person(ISSUER), "again")
+
+
 async def test_a_self_test_of_no_loudspeaker_is_refused(desk: Desk) -> None:
     """A green tick for a county without a device would be believed."""
     drill = await approved(desk, **TEST)

@@ -143,6 +143,8 @@ class SqlDrills:
                 audit.append(tx, [record])
             else:
                 order.add(tx, drill, tests.devices, "self_test", order.body_of(tests.values), tests.until, record)
+            if to is Stage.STOPPED:
+                _withdraw(tx, drill, "cancelled", micros(record.at))
             note(tx, "drill", "", drill)
             return True
 
@@ -202,13 +204,17 @@ def stop_tests(tx: Tx, targets: Sequence[Target], record: Record) -> None:
         if not any(code.startswith(area) or area.startswith(code) for area in json.loads(areas) for code in codes):
             continue
         tx.send("UPDATE drill SET standing = 'stopped', reason = :real WHERE id = :id", id=id_, real=REAL)
-        tx.send(
-            "UPDATE device_order SET state = 'superseded', code = :real, settled_at = :at"
-            " WHERE id LIKE :orders AND state = 'open'",
-            real=REAL, at=at, orders=f"{id_}.%",
-        )  # fmt: skip
+        _withdraw(tx, id_, REAL, at)
         audit.append(tx, [replace(record, subject=id_)])
         note(tx, "drill", "", id_)
+
+
+def _withdraw(tx: Tx, drill: str, code: str, at: int) -> None:
+    tx.send(
+        "UPDATE device_order SET state = 'superseded', code = :code, settled_at = :at"
+        " WHERE id LIKE :orders AND state = 'open'",
+        code=code, at=at, orders=f"{drill}.%",
+    )  # fmt: skip
 
 
 def _add(tx: Tx, drill: Drill) -> None:
