@@ -10,7 +10,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
 
 from gateway import metrics
 from gateway.database import Tx, micros
@@ -18,15 +17,21 @@ from gateway.model import Record
 from gateway.policy import Policy
 from gateway.policy.table import SpeakerVolume
 from gateway.ports import Clock
-from gateway.store import Store
-from gateway.store.order import add, body_of
+from gateway.store import Store, audit
+from gateway.store.order import PATIENCE_S, add, body_of
 
 EVERY_S = 10.0
 STEP = 500
 KEPT = timedelta(days=1)  # an order of the policy's
 AGAIN = timedelta(hours=1)
 POLICY = "policy"  # the actor
-_PRESENT = "FROM device_state s JOIN device d ON d.id = s.device WHERE d.standing = 'service' AND s.online = 1"
+_PRESENT = (
+    "SELECT s.device FROM device_state s JOIN device d ON d.id = s.device WHERE d.standing = 'service' AND s.online = 1"
+)
+_WRONG_CLOCK = (
+    "(s.skew_ms > :limit OR s.skew_ms < -:limit) AND NOT EXISTS"
+    " (SELECT 1 FROM device_order o WHERE o.device = s.device AND o.kind = 'clock' AND o.at > :since)"
+)
 
 
 class Fleet:
@@ -44,36 +49,36 @@ class Fleet:
             StoreDown: the rest is done the next time.
         """
         metrics.speaker_orders.labels("expired").inc(await self._store.orders.expire())
-        rules = self._policy().speakers
+        rules, now = self._policy().speakers, self._clock.now()
         if rules.clock_skew_s:
-            await self._store.database.write(partial(self._clocks, limit_ms=rules.clock_skew_s * 1000), 5.0)
+            limit, since = rules.clock_skew_s * 1000, micros(now - AGAIN)
+            await self._order("clock", body_of({}), _WRONG_CLOCK, limit=limit, since=since)
         if rules.volume is not None:
-            await self._store.database.write(partial(self._volumes, body=body_of(values_of(rules.volume))), 5.0)
+            body = body_of(values_of(rules.volume))
+            await self._order("volume", body, "s.volume_policy <> :wanted", wanted=body)
 
-    def _clocks(self, tx: Tx, limit_ms: int) -> None:
-        now = self._clock.now()
-        rows = tx.all(
-            f"SELECT s.device {_PRESENT} AND (s.skew_ms > :limit OR s.skew_ms < -:limit) AND NOT EXISTS (SELECT 1 FROM"
-            " device_order o WHERE o.device = s.device AND o.kind = 'clock' AND o.at > :since) LIMIT :step",
-            limit=limit_ms,
-            since=micros(now - AGAIN),
-            step=STEP,
-        )
-        self._order(tx, [device for (device,) in rows], "clock", body_of({}))
+    async def _order(self, kind: str, body: str, due: str, **values: object) -> None:
+        """Order it of the next devices that are there and due; in the ordinary hour that is one look."""
+        now, request = self._clock.now(), secrets.token_hex(10)
+        found = f"{_PRESENT} AND {due} LIMIT :step"
 
-    def _volumes(self, tx: Tx, body: str) -> None:
-        rows = tx.all(f"SELECT s.device {_PRESENT} AND s.volume_policy <> :body LIMIT :step", body=body, step=STEP)
-        devices = sorted(device for (device,) in rows)
-        if not devices:
-            return
-        self._order(tx, devices, "volume", body)
-        tx.send("UPDATE device_state SET volume_policy = :body WHERE device IN :*devices", body=body, devices=devices)
-
-    def _order(self, tx: Tx, devices: list[int], kind: str, body: str) -> None:
-        if devices:
-            now, request = self._clock.now(), secrets.token_hex(10)
+        def operation(tx: Tx) -> None:
+            audit.take_turn(tx)  # or two schedulers would order the same twice
+            devices = sorted(device for (device,) in tx.all(found, step=STEP, **values))
+            if not devices:
+                return
             record = Record(now, POLICY, f"order:{kind}", request, f"{len(devices)} loudspeakers")
             add(tx, request, devices, kind, body, now + KEPT, record)
+            if kind == "volume":
+                tx.send(
+                    "UPDATE device_state SET volume_policy = :body WHERE device IN :*devices",
+                    body=body,
+                    devices=devices,
+                )
+
+        database = self._store.database
+        if await database.read(lambda tx: tx.one(found, step=1, **values)):
+            await database.write(operation, PATIENCE_S)
 
 
 def values_of(volume: SpeakerVolume) -> dict[str, object]:
