@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import islice
 
 _ALIKE = str.maketrans(
     {"練": "练", "煉": "练", "炼": "练", "鍊": "练", "習": "习", "擬": "拟", "試": "试", "測": "测"}
@@ -21,6 +22,8 @@ _ALIKE = str.maketrans(
 )
 """Traditional and mistyped Hanzi, and letters of other alphabets that look Latin."""
 _MARK = re.compile(r"模拟演[练习]|演[练习]|测试|试播|dr[i1l]ll|exercise|test")
+LONGEST = 16
+"""Letters looked at: a long description delays nobody."""
 _SIGNATURE = re.compile(r"^\s*[【〔\[][^】〕\]]*[】〕\]]")
 _GAPS = " ·-_*.。，,：:；;！!、|/\\()（）[]〔〕【】《》<>「」『』\"'“”"
 _LATIN = re.compile(r"[a-z0-9]")
@@ -53,7 +56,7 @@ def _mark_behind_signature(text: str) -> int:
 
 def _mark(text: str) -> int:
     """Return where a mark at the head ends, or 0."""
-    letters = list(_letters(text))
+    letters = list(islice(_letters(text), LONGEST))
     found = _MARK.match("".join(letter for _, letter in letters))
     if not found:
         return 0
