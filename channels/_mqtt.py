@@ -164,19 +164,28 @@ class Broker:
 
     # -- keeping it --------------------------------------------------------------------------------------------------
 
+    @property
+    def up(self) -> bool:
+        """Whether there is a connection."""
+        return self._up
+
     async def _keep(self, link: Link) -> None:
         while True:
-            lease = await self._leased(link)
             try:
-                await self._hold(lease)
+                await self._turn(await self._leased(link))
             except Exception as error:  # a bug must be seen, and must not end the connection for good
                 handler = asyncio.get_running_loop().call_exception_handler
                 handler({"message": "broker: connection ended", "exception": error})
-            finally:
-                await self._side.over(lost=lease.lost.is_set())
-                with suppress(MingluoError):  # it lapses by itself
-                    await lease.release()
             await asyncio.sleep(self._wait_s(LONGEST_TIMES))
+
+    async def _turn(self, lease: Lease) -> None:
+        """Speak as long as it is our turn and the broker is there."""
+        try:
+            await self._hold(lease)
+        finally:
+            await self._side.over(lost=lease.lost.is_set())
+            with suppress(MingluoError):  # it lapses by itself
+                await lease.release()
 
     async def _hold(self, lease: Lease) -> None:
         """Connect again and again while it is our turn; give up when the broker is away for `away_s`."""

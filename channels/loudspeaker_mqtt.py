@@ -94,8 +94,6 @@ class LoudspeakerMqtt(Loudspeakers):
 
     def __init__(self, settings: BrokerSettings) -> None:
         super().__init__(settings)
-        self.strangers = 0
-        """Hellos under names that are not this channel's; nothing else is heard of them."""
         self.broker = Broker(settings, TOPICS, CALL, self)
         self.link: Link
         self._voices: dict[str, Voice] = {}
@@ -108,6 +106,10 @@ class LoudspeakerMqtt(Loudspeakers):
     def endpoints(self) -> Collection[str]:
         """The broker's host."""
         return (self.settings.host,)
+
+    def up(self) -> bool:
+        """Whether this process has the connection to the broker; of several hubs, one has."""
+        return self.broker.up
 
     async def prove(self) -> str:
         """Log in, hear ourselves, and try to speak for a device.

@@ -238,6 +238,9 @@ class Sockets(Channel):
     report_s: ClassVar[float] = 120.0
     """A device that was commanded and says nothing for so long is unknown; its command stays, and it may still play."""
 
+    strangers: int = 0
+    """How often a device came in this process under a name that is not this channel's."""
+
     @abstractmethod
     def held(self) -> Collection[int]:
         """Ids of the devices connected to this process and ready."""

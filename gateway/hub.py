@@ -78,6 +78,7 @@ class Hub:
         self._since = clock.now()
         self._orders = Orders(channel, store, link, clock)
         self._timed: set[str] = set()
+        self._strangers = 0
 
     def wake(self) -> None:
         """Look for commands now."""
@@ -109,7 +110,7 @@ class Hub:
     async def round(self) -> int:
         """Write what is wanted and not yet written; return the number of commands written."""
         held = frozenset(self._channel.held())
-        metrics.devices_online.labels(self._channel.name).set(len(held))
+        self._measure(len(held))
         if not held:
             return 0
         found = await self._store.commands.open(self._batches.keys())
@@ -123,6 +124,14 @@ class Hub:
         except BaseException:
             self._failed |= fresh | failed
             raise
+
+    def _measure(self, held: int) -> None:
+        name = self._channel.name
+        metrics.devices_online.labels(name).set(held)
+        metrics.sessions_up.labels(name).set(int(self._channel.up()))
+        if strangers := self._channel.strangers - self._strangers:
+            metrics.device_strangers.labels(name).inc(strangers)
+            self._strangers += strangers
 
     def _remember(self, found: Open) -> None:
         self._batches |= found.batches

@@ -39,7 +39,9 @@ reports = _counter("reports_total", "Later facts from providers and devices", "c
 replies = _counter("replies_total", "Texts people sent back, by what they mean", "meaning")
 unmatched_reports = _gauge("unmatched_reports", "Reports whose submit has not shown up")
 leases_lost = _counter("leases_lost_total", "Carrier connections given up to another process", "channel")
-sessions_up = _gauge("sessions_up", "1 while this process has a connection to the channel's carrier", "channel")
+sessions_up = _gauge(
+    "sessions_up", "1 while this process has a connection to the channel's carrier or broker", "channel"
+)
 silent_recipients = _counter("silent_recipients_total", "Recipients the provider never reported on in time", "channel")
 reports_dropped = _counter("reports_dropped_total", "Reports whose submit never showed up", "channel")
 retries = _counter("retries_total", "Recipients to be tried again, by why", "channel", "why")
@@ -51,6 +53,7 @@ outbox_unfinished = _gauge("outbox_unfinished", "Batches without an outcome", "l
 waiting_batches = _gauge("waiting_batches", "Batches without an outcome and steps to be planned, by why", "reason")
 outbox_age_seconds = _gauge("outbox_age_seconds", "Age of the oldest unfinished batch that is due", "lane")
 devices_online = _gauge("devices_online", "Loudspeakers connected to this process", "channel")
+device_strangers = _counter("device_strangers_total", "Devices that came under a name of no roster", "channel")
 villages = _gauge("villages", "Villages of live actual warnings by state", "state")
 channel_down = _gauge("channel_down", "1 while a channel's carrier serves nobody of this process", "channel")
 speakers = _gauge("speakers", "Loudspeakers in service by condition", "condition")
@@ -113,6 +116,7 @@ def begin(channels: Collection[str]) -> None:
         channel_down.labels(channel)
         claims_lapsed.labels(channel)
         leases_lost.labels(channel)
+        device_strangers.labels(channel)
         silent_recipients.labels(channel)
         reports_dropped.labels(channel)
         possible_duplicates.labels(channel)

@@ -378,9 +378,11 @@ async def test_a_broker_killed_in_mid_broadcast_loses_no_command_and_doubles_non
                 link.want(play(position, 1000 + position))
             command = asyncio.create_task(link.round())
             await before[0].hears("command")
+            assert link.channel.up()
             broker.kill()
             await command
             await held(link)
+            assert not link.channel.up(), "an alert rings when no process has the broker"
             broker.start()
             after = [await stack.enter_async_context(pole(broker.url, name)) for name in names]
             for position, device in enumerate(after):
