@@ -507,11 +507,11 @@ class App:
 
     def _on_accepted(self, alert: str, batches: Sequence[Batch]) -> None:
         """Tell this process at once, the others by a wake-up that may be lost (they poll)."""
+        self._wake_hubs()
+        if not self.settings.embedded:  # first of all: those it wakes begin while this process publishes
+            self._run("wake", self.state.wake(WAKE, SOMETHING_GREEN if batches else ""))
         self.relay.offer(batches)
         self.planner.wake()
-        self._wake_hubs()
-        if not self.settings.embedded:
-            self._run("wake", self.state.wake(WAKE, SOMETHING_GREEN if batches else ""))
 
     def _on_commands(self) -> None:
         """Tell the hubs that devices have something to play."""

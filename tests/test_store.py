@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -22,6 +23,7 @@ from gateway.model import (
     Alert,
     Audience,
     Batch,
+    Claim,
     ClaimResult,
     Document,
     Group,
@@ -322,23 +324,30 @@ async def test_a_halt_stops_claims_and_its_end_releases_them(store: Store, hand:
     assert (await store.outbox.claim(batch.id, 0, "me", 20)).result is ClaimResult.GRANTED
 
 
-async def test_a_claim_that_waits_sees_the_halt_that_came_meanwhile(database_url: str, hand: HandClock) -> None:
-    """Whoever halts a county and is told so hears of no text that was claimed a moment later."""
+@pytest.mark.parametrize("what", ["slice", "loudspeakers"])
+async def test_a_claim_that_waits_sees_the_halt_that_came_meanwhile(
+    database_url: str, hand: HandClock, what: str
+) -> None:
+    """Whoever halts a county and is told so hears of no text or play that was claimed a moment later."""
     ours, theirs = Database(database_url), Database(database_url)
     await ours.open()
     await theirs.open()
     store, other = Store(ours, hand), Store(theirs, hand)
-    batch = await opened(store)
+    batch = await opened(store, slice_=2 if what == "slice" else 0)
+    claim: Coroutine[Any, Any, Claim | dict[str, list[int]]] = (
+        store.outbox.claim(batch.id, 0, "me", 20) if what == "slice" else store.commands.take({batch.id: [0, 1]})
+    )
     with psycopg.connect(database_url, autocommit=True) as locker:
         locker.execute("BEGIN")
         locker.execute("SELECT 1 FROM alert FOR UPDATE")
-        claiming = asyncio.create_task(store.outbox.claim(batch.id, 0, "me", 20))
+        claiming = asyncio.create_task(claim)
         waiting = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted"
         while locker.execute(waiting).fetchone() == (0,):  # noqa: ASYNC110 - another connection's lock has no event
             await asyncio.sleep(0.01)
         await other.outbox.halt("*", True, Record(NOW, "leader", "halt", "*"))
         locker.execute("COMMIT")
-    assert (await claiming).result is ClaimResult.HALTED
+    claimed = await claiming
+    assert (claimed.result is ClaimResult.HALTED) if isinstance(claimed, Claim) else claimed == {batch.id: []}
     await ours.close()
     await theirs.close()
 

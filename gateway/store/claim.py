@@ -7,7 +7,7 @@ that statement skip the slice, and `claim` then finds it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -59,8 +59,7 @@ def _plain(
     tx: Tx, wanted: Sequence[Wanted], untils: Mapping[str, datetime], now: datetime
 ) -> dict[str, Claim]:  # fmt: skip
     """Take the slices that nobody has begun and nothing stands in the way of; return their claims by owner."""
-    # The locks in a statement before it: a halt or a stop they had to wait for is seen.
-    tx.send(LOCK, alerts=sorted({one.batch.partition(".")[0] for one in wanted}))
+    lock_alerts(tx, {one.batch.partition(".")[0] for one in wanted})
     rows = tx.all(
         PLAIN,
         batches=[one.batch for one in wanted],
@@ -74,6 +73,15 @@ def _plain(
         owner: Claim(ClaimResult.GRANTED, 1, _positions(number, size, slice_size), until=untils[owner])
         for owner, number, size, slice_size in rows
     }
+
+
+def lock_alerts(tx: Tx, alerts: Collection[str]) -> None:
+    """Keep stops and halts off these alerts until the end of the transaction.
+
+    In a statement before the one that looks: a halt or a stop it had to wait for is then seen.
+    """
+    if tx.postgresql:
+        tx.send(LOCK, alerts=sorted(alerts))
 
 
 def _positions(number: int, size: int, slice_size: int) -> tuple[int, ...]:

@@ -13,12 +13,13 @@ from typing import NamedTuple
 from gateway.database import Database, Tx, micros
 from gateway.model import Batch, State
 from gateway.ports import Clock
+from gateway.store.claim import lock_alerts
 from gateway.store.codec import unpack_batch
 from gateway.store.desired import PLAYS
-from gateway.store.rows import ASKED, fold_states
+from gateway.store.rows import ASKED, Fold, fold_all
 
 TAKE_PATIENCE_S = 2.0
-FEW = 100  # positions that are named in the query; of more, all of the batch are read
+FEW = 100  # positions that are named in the query; of more, all of their batches are read
 STOP, HUSH = "stop", "hush"
 STALE_S = 86_400.0  # so long after a command's deadline a device is still told to stop, and says what it has done
 # As in the conditions of two partial indexes: few batches are open, and few stops wait for a device.
@@ -26,6 +27,11 @@ OPEN = "b.slice_size = 0 AND b.settled_at IS NULL"
 ENDS = "c.finished = 0 AND c.want IN ('hush', 'stop')"
 RUNNING = "a.standing = 'active' AND b.deadline > :now"
 HALTED = "EXISTS (SELECT 1 FROM halt WHERE scope IN ('*', b.county, b.channel))"
+TAKEN = (
+    "SELECT c.batch, c.position FROM device_command c JOIN batch b ON b.id = c.batch JOIN alert a ON a.id = c.alert"
+    " WHERE c.batch IN :*batches AND c.finished = 0 AND c.want IN :*plays AND c.deadline > :at"
+    f" AND a.standing = 'active' AND NOT {HALTED}"
+)
 
 
 class Wanted(NamedTuple):
@@ -93,34 +99,27 @@ class Commands:
         Whoever is taken stands as submitted: a stop that comes later turns its command, one that came earlier has
         settled it, and there is no moment between.
         """
+        asked = {batch: frozenset(positions) for batch, positions in wanted.items()}
+        every = sorted(frozenset().union(*asked.values()))
+        few = len(every) < FEW
 
         def operation(tx: Tx) -> dict[str, list[int]]:
             at = micros(self._clock.now())
-            return {batch: _take(tx, batch, wanted[batch], at) for batch in sorted(wanted)}
+            lock_alerts(tx, {batch.partition(".")[0] for batch in wanted})
+            taken: dict[str, list[int]] = {batch: [] for batch in wanted}
+            sql = f"{TAKEN} AND c.position IN :*positions" if few else TAKEN
+            places = {"batches": sorted(wanted), "plays": PLAYS} | ({"positions": every} if few else {})
+            for batch, position in tx.all(f"{sql} ORDER BY c.batch, c.position", at=at, **places):
+                if position in asked[batch]:
+                    taken[batch].append(position)
+            fold_all(
+                tx,
+                [
+                    Fold(batch, [(position, State.SUBMITTED) for position in positions], at)
+                    for batch, positions in taken.items()
+                    if positions
+                ],
+            )
+            return taken
 
         return await self._database.write(operation, TAKE_PATIENCE_S)
-
-
-def _take(tx: Tx, batch: str, positions: Sequence[int], at: int) -> list[int]:
-    """Take the commands of one batch at these positions; none of a stop or a halt that came first."""
-    # A stop locks its alert too: it stands either before this transaction or behind it.
-    share = " FOR SHARE OF a" if tx.postgresql else ""
-    if not tx.all(
-        f"SELECT 1 FROM alert a JOIN batch b ON b.alert = a.id WHERE b.id = :batch AND a.standing = 'active'"
-        f" AND NOT {HALTED}{share}",
-        batch=batch,
-    ):
-        return []
-    few = " AND position IN :*positions" if len(positions) < FEW else ""
-    rows = tx.all(
-        "SELECT position FROM device_command WHERE batch = :batch AND finished = 0 AND want IN :*plays"
-        f" AND deadline > :at{few} ORDER BY position",
-        batch=batch,
-        plays=PLAYS,
-        at=at,
-        **({"positions": positions} if few else {}),
-    )
-    asked = frozenset(positions)
-    taken = [position for (position,) in rows if position in asked]
-    fold_states(tx, batch, [(position, State.SUBMITTED) for position in taken], at)
-    return taken
