@@ -39,7 +39,7 @@ Ebdid = Annotated[str, Meta(pattern=r"^(10|01)([0-9]{18}|[0-9]{23})[0-9]{16}$")]
 Ebmid = Annotated[str, Meta(pattern=r"^([0-9]{18}|[0-9]{23})[0-9]{12}$")]
 Moment = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}$")]
 """Beijing time."""
-Areas = Annotated[str, Meta(pattern=r"^[0-9]{6,12}(,[0-9]{6,12})*$")]
+Areas = Annotated[str, Meta(pattern=r"^[0-9]{6,12}(,[0-9]{6,12})*$", max_length=40_000)]
 Share = Annotated[str, Meta(pattern=r"^(0(\.[0-9]{1,6})?|1(\.0{1,6})?)$")]
 Words = Annotated[str, Meta(min_length=1, max_length=4000)]
 MsgType = Literal["1", "2", "3", "4", "5"]
@@ -166,6 +166,9 @@ class Coverage(_Form, frozen=True):
         return tuple(area.removesuffix("000").removesuffix("000") for area in self.area_code.split(","))
 
 
+Coverages = Annotated[tuple[Coverage, ...], Meta(max_length=5000)]
+
+
 class StateResponse(_Form, frozen=True):
     """`brd_state_code`: 0 未处理, 1 等待播发, 2 播发中, 3 播发成功, 4 播发失败, 5 播发取消."""
 
@@ -173,7 +176,7 @@ class StateResponse(_Form, frozen=True):
     ebm: RelatedMessage
     brd_state_code: BrdState
     brd_state_desc: str = ""
-    coverage: tuple[Coverage, ...] = ()
+    coverage: Coverages = ()
 
 
 class LogItem(_Form, frozen=True):
@@ -182,7 +185,7 @@ class LogItem(_Form, frozen=True):
     ebm: LoggedMessage
     brd_state_code: BrdState
     brd_state_desc: str = ""
-    coverage: tuple[Coverage, ...] = ()
+    coverage: Coverages = ()
 
 
 class BrdLog(_Form, frozen=True):

@@ -6,6 +6,7 @@ believed is no answer. Numbers are the store's: no process and no restart gives 
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from gateway.channel import Link
 from gateway.channel import Settings as ChannelSettings
 from gateway.errors import Permanent, Temporary
 
+PATIENCE_S = 20.0  # for the whole of a package that comes
 BLOCK = 100  # packages without a key whose numbers are taken at once
 BLOCKS_FROM = 10_000_000  # below it stand the packages that have a key: a broadcast, a cancel
 SAYS = {
@@ -81,6 +83,7 @@ class Peer:
             Pinned(one.issuer, one.serial, settings.platform, bytes.fromhex(one.public_key), one.since, one.until)
             for one in settings.trusted
         )
+        self._reading = asyncio.Semaphore(1)  # a check is work for a processor that has warnings to send
         self._session: ClientSession | None = None
         self._block: tuple[str, int] = ("", 0)
 
@@ -171,7 +174,9 @@ class Peer:
         Raises:
             EbdError: with the ResultCode to answer; nothing of it may be used.
         """
-        told = await unpack(await _file(request), self._trust, datetime.now(UTC))
+        data = await _file(request)
+        async with self._reading:
+            told = await unpack(data, self._trust, datetime.now(UTC))
         if told.target != self._settings.ebrid:
             raise EbdError("5", "target", told.id)
         return told
@@ -212,10 +217,13 @@ async def _file(request: web.Request) -> bytes:
         if not isinstance(part, BodyPartReader):
             raise EbdError(UNREADABLE, "form")
         data = bytearray()
-        while chunk := await part.read_chunk(65_536):
-            data += chunk
-            if len(data) > LARGEST:
-                raise EbdError(UNREADABLE, "too_large")
+        async with asyncio.timeout(PATIENCE_S):
+            while chunk := await part.read_chunk(65_536):
+                data += chunk
+                if len(data) > LARGEST:
+                    raise EbdError(UNREADABLE, "too_large")
+    except TimeoutError:
+        raise EbdError(UNREADABLE, "too_slow") from None
     except ValueError:  # the library's word for a form that is none
         raise EbdError(UNREADABLE, "form") from None
     return bytes(data)

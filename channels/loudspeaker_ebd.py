@@ -62,7 +62,7 @@ from gateway.model import DeviceEvent, Group, Job, JobState, Message, Progress, 
 
 LOOK_S = 0.5  # between two looks at what is due
 LATE = timedelta(seconds=30)  # after being asked; then no package can be on its way to the platform any more
-AT_ONCE = 4  # requests about broadcasts, and packages read
+AT_ONCE = 4  # requests about broadcasts
 LEASE_S = 5.0
 CANCEL_AGAIN_S = 0.5
 UNKNOWN = "ebd_5"  # how a platform refuses what it has never taken
@@ -104,7 +104,6 @@ class LoudspeakerEbd(Channel):
     def __init__(self, settings: EbdSettings) -> None:
         super().__init__(settings)
         self._peer = Peer(settings)
-        self._reading = asyncio.Semaphore(AT_ONCE)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self, link: Link) -> None:
@@ -127,7 +126,7 @@ class LoudspeakerEbd(Channel):
 
     def up(self) -> bool:
         """Whether somebody looks after what is asked here."""
-        return bool(self._tasks) and not self._tasks[0].done()
+        return bool(self._tasks) and not any(task.done() for task in self._tasks)
 
     def endpoints(self) -> Collection[str]:
         """Return the platform's host."""
@@ -137,8 +136,7 @@ class LoudspeakerEbd(Channel):
         """Return the route the platform sends its packages to."""
 
         async def take(request: web.Request) -> web.StreamResponse:
-            async with self._reading:
-                return await self._pushed(request, link)
+            return await self._pushed(request, link)
 
         return (Route("POST", f"/v1/callbacks/{self.name}", take),)
 

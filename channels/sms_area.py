@@ -186,7 +186,7 @@ class SmsArea(Channel):
 
         async def worker() -> None:
             for job in work:
-                with contextlib.suppress(ChannelError):
+                with contextlib.suppress(MingluoError):  # the store may be away as well
                     if (news := await self._look(job)) is not None:
                         await link.commit([news])
 

@@ -272,6 +272,19 @@ async def test_a_platform_that_answers_nonsense_ends_nobody(bench: Bench) -> Non
     await until(lambda: bench.log("stop"))
 
 
+async def test_the_store_s_absence_ends_no_follower(bench: Bench) -> None:
+    """News that cannot be kept comes again; the next job still has to be stopped."""
+    await bench.send()
+    note = bench.progress[0]
+    bench.link.due.append(Job(note, False, datetime.now(UTC)))
+    bench.link.down = True
+    await until(lambda: bench.link.failed)
+    bench.link.down = False
+    bench.link.due.append(Job(note, True, datetime.now(UTC)))
+    await until(lambda: bench.log("stop"))
+    assert bench.channel.up()
+
+
 # --- the whole way ------------------------------------------------------------------------------------------------
 
 
