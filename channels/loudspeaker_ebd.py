@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -240,11 +240,11 @@ class LoudspeakerEbd(Channel):
         if not isinstance(told, StateResponse) or told.ebm.ebm_id != broadcast.ebm:
             return  # it will tell in a package of its own
         now = datetime.now(UTC)
-        villages = [job.places[at] for at in broadcast.positions if at < len(job.places) and job.places[at]]
-        events = self._news(broadcast, told.brd_state_code, told.coverage, villages, now)
+        villages = _villages(job, broadcast)
+        events = self._news(broadcast, told.brd_state_code, told.coverage, villages, now, job.progress.batch)
         end = ENDS.get(told.brd_state_code)
         if end is not None and broadcast.heard:
-            events += await self._faults(told, villages, now, link)
+            events += await self._faults(told, villages.values(), now, link)
         events.append(replace(job.progress, state=end or JobState.RUNNING, at=now, last=end is not None))
         await link.commit(events)
 
@@ -264,21 +264,31 @@ class LoudspeakerEbd(Channel):
             if not asked or error.code != UNKNOWN:
                 raise
             state = JobState.LOST  # it was never taken, and the platform knows of none
-        villages = [job.places[at] for at in broadcast.positions if at < len(job.places) and job.places[at]]
-        events = self._news(broadcast, "5", (), villages, now)
+        events = self._news(broadcast, "5", (), _villages(job, broadcast), now, job.progress.batch)
         await link.commit([*events, replace(job.progress, state=state, at=now, last=True)])
 
     def _news(
-        self, broadcast: Broadcast, state: BrdState, coverage: Sequence[Coverage], villages: Iterable[str], at: datetime
+        self,
+        broadcast: Broadcast,
+        state: BrdState,
+        coverage: Sequence[Coverage],
+        villages: Mapping[int, str],
+        at: datetime,
+        batch: str = "",
     ) -> list[Event]:
-        """Return what a state says of these villages."""
+        """Return what a state says of these villages, by position; without a batch they are told by their references.
+
+        With it they count even where the answer that would have brought the references was lost.
+        """
         events: list[Event] = []
-        for village in villages:
+        for position, village in villages.items():
             found = judged(
                 state, share_of(coverage, village), self.settings.played_share, heard=broadcast.heard,
                 any_=bool(coverage),
             )  # fmt: skip
-            if found is not None:
+            if found is not None and batch:
+                events.append(Report(self.name, "", found[0], at, found[1], batch, position))
+            elif found is not None:
                 events.append(Report(self.name, broadcast.reference(village), found[0], at, found[1]))
         return events
 
@@ -342,7 +352,8 @@ class LoudspeakerEbd(Channel):
         for item in items:
             kind = item.ebm.msg_basic_info.msg_type if item.ebm.msg_basic_info else ""
             broadcast = Broadcast(item.ebm.ebm_id, kind, "", "", ())
-            events += self._news(broadcast, item.brd_state_code, item.coverage, named(item.coverage), now)
+            villages = dict(enumerate(named(item.coverage)))
+            events += self._news(broadcast, item.brd_state_code, item.coverage, villages, now)
         return events
 
     # --- heartbeat and terminals ----------------------------------------------------------------------
@@ -382,6 +393,11 @@ class LoudspeakerEbd(Channel):
         told = await self._peer.ask(await self._peer.package(link, request))
         if isinstance(told, TerminalStates):
             await link.commit(await _presence(told, link))
+
+
+def _villages(job: Job, broadcast: Broadcast) -> dict[int, str]:
+    """Return the villages of a broadcast by position, without those that were erased."""
+    return {at: job.places[at] for at in broadcast.positions if at < len(job.places) and job.places[at]}
 
 
 async def _presence(told: TerminalStates, link: Link) -> list[Event]:

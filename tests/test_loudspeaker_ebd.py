@@ -79,9 +79,9 @@ class Bench:
 
     @property
     def reports(self) -> dict[str, tuple[State, str]]:
-        """The last report of each village, by the end of its reference."""
+        """The last report of each village, by the end of its code."""
         found = [event for event in self.link.events if isinstance(event, Report)]
-        return {one.reference[-6:]: (one.state, one.code) for one in found}
+        return {one.reference[-6:] or PLACES[one.position][6:]: (one.state, one.code) for one in found}
 
     @property
     def devices(self) -> list[tuple[int, str, str]]:
