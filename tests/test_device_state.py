@@ -49,12 +49,12 @@ class Fleet:
     async def one(self, device: int = 0) -> Speaker:
         return next(one for one in await self.all() if one.id == self.ids[device])
 
-    async def play(self, status: Status, *devices: int) -> Batch:
-        """Command some devices of the fleet."""
+    async def play(self, status: Status, *devices: int, slice_: int = 0) -> Batch:
+        """Command some devices of the fleet; with a slice, through a platform that speaks for them."""
         about = replace(alert(f"drill-{status}"), status=status)
         ids = tuple(self.ids[one] for one in devices)
         batch = replace(
-            batch_of(about, size=len(ids), slice_=0, channel="loudspeaker_ws"), persons=ids, township=FLOWER,
+            batch_of(about, size=len(ids), slice_=slice_, channel="loudspeaker_ws"), persons=ids, township=FLOWER,
             villages=((FLOWER_1, len(ids)),),
         )  # fmt: skip
         await self.store.outbox.accept(draft_of(about, batch, digest=about.identifier))
@@ -179,6 +179,16 @@ async def test_who_played_a_drill_has_passed_it(fleet: Fleet, status: Status, dr
     fleet.clock.advance(91 * 24 * 3600)
     await fleet.say("state", state=HEALTHY)
     assert (await fleet.one(0)).condition is Condition.UNTESTED
+
+
+async def test_a_platform_speaks_for_the_loudspeakers_of_its_own(fleet: Fleet) -> None:
+    """The county's broadcast platform reports what it has played; its loudspeakers never say a word to us."""
+    batch = await fleet.play(Status.EXERCISE, 0, 1, slice_=50)
+    await fleet.report(batch, 1, State.PLAYED)
+    await fleet.report(batch, 7, State.PLAYED)
+    assert [(one.drilled_at, one.condition) for one in await fleet.all()] == [
+        (None, Condition.OFFLINE), (NOW, Condition.WORKING), (None, Condition.OFFLINE)
+    ]  # fmt: skip
 
 
 async def test_a_village_is_as_well_off_as_its_best_loudspeaker(fleet: Fleet) -> None:

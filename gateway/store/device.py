@@ -21,6 +21,7 @@ from gateway.model import Condition, DeviceEvent, DeviceState, Record, Report
 from gateway.policy.table import SpeakerRules
 from gateway.ports import Clock
 from gateway.store import audit
+from gateway.store.codec import unpack_persons
 
 PATIENCE_S = 5.0
 FOUND_DEAD = timedelta(minutes=2)  # a half-open connection is found to be dead sooner
@@ -42,6 +43,14 @@ FOLDED = "(device) DO UPDATE SET " + ", ".join(
             for name in ("volume", "battery", "skew_ms", "faults", "told_at")
         ),
     )
+)
+PLAYED = {name: STATE[name] for name in ("device", "online", "holder", "seen_at", "since")} | {
+    "played_at": "bigint", "drilled_at": "bigint",
+}  # fmt: skip
+LATER = "(device) DO UPDATE SET " + ", ".join(
+    f"{name} = CASE WHEN device_state.{name} IS NULL OR device_state.{name} < excluded.{name} THEN excluded.{name}"
+    f" ELSE device_state.{name} END"
+    for name in ("seen_at", "played_at", "drilled_at")
 )
 COLUMNS = (
     "d.id, d.name, d.village, s.online, s.seen_at, s.since, s.firmware, s.volume, s.power, s.battery, s.skew_ms,"
@@ -124,12 +133,7 @@ class SqlDevices:
 
     async def played(self, found: Sequence[Played]) -> None:
         """Note who has finished a broadcast: it works, and was heard of just now."""
-
-        def operation(tx: Tx) -> None:
-            for one in found:
-                _played(tx, one)
-
-        await self._database.write(operation, PATIENCE_S)
+        await self._database.write(lambda tx: _played(tx, found), PATIENCE_S)
 
     async def villages(
         self, codes: Collection[str], rules: SpeakerRules, at: datetime | None = None
@@ -225,20 +229,23 @@ def _gone(events: Iterable[DeviceEvent]) -> dict[int, datetime]:
     return gone
 
 
-def _played(tx: Tx, one: Played) -> None:
-    """Write it also for a device that never said anything of itself: others speak for it."""
-    drill = ", drilled_at" if one.drill else ""
-    later = "CASE WHEN device_state.{0} IS NULL OR device_state.{0} < :at THEN :at ELSE device_state.{0} END"
-    names = ("seen_at", "played_at", *(("drilled_at",) if one.drill else ()))
-    tx.send(
-        f"INSERT INTO device_state (device, online, holder, seen_at, since, played_at{drill})"
-        f" SELECT DISTINCT device, 0, '', {', '.join([':at'] * (4 if one.drill else 3))} FROM device_command"
-        " WHERE batch = :batch AND position IN :*positions ORDER BY device ON CONFLICT (device) DO UPDATE SET "
-        + ", ".join(f"{name} = {later.format(name)}" for name in names),
-        batch=one.batch,
-        positions=sorted(one.positions),
-        at=micros(one.at),
-    )
+def _played(tx: Tx, found: Sequence[Played]) -> None:
+    """Write it also for a device that never said anything of itself: a platform speaks for its own."""
+    frozen = {
+        batch: unpack_persons(body)
+        for batch, body in tx.all(
+            "SELECT batch, body FROM outbox WHERE batch IN :*batches", batches=sorted({one.batch for one in found})
+        )
+    }
+    rows: dict[int, list[Any]] = {}
+    for one in found:
+        at, devices = micros(one.at), frozen.get(one.batch, ())
+        for position in one.positions:
+            if 0 <= position < len(devices):
+                row = rows.setdefault(devices[position], [0, "", 0, 0, 0, None])
+                row[2:5] = [max(row[2], at)] * 3
+                row[5] = max(row[5] or 0, at) if one.drill else row[5]
+    tx.upsert("device_state", PLAYED, [(device, *rows[device]) for device in sorted(rows)], LATER)
 
 
 def played_of(reports: Iterable[Report], drills: Mapping[str, bool]) -> list[Played]:
