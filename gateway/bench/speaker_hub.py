@@ -20,7 +20,7 @@ from pathlib import Path
 import uvloop
 
 from gateway import log
-from gateway.app import App
+from gateway.app import App, collect_seldom
 from gateway.bench.measure import ISSUER, SystemClock, configuration, red_rain
 from gateway.bench.partner import obey
 from gateway.bench.speaker_fleet import KEY, lift_limit
@@ -145,8 +145,7 @@ async def run(folder: Path, devices: int) -> None:
     )
     log.configure(settings.log_level)
     async with App(settings) as app:
-        gc.collect()
-        gc.freeze()  # as every process of the gateway does
+        collect_seldom()  # as every process of the gateway does
         desk = Desk(app)
         names = ("port", "play", "settled", "held", "spent", "memory")
         await obey({name: getattr(desk, name) for name in names})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import os
 import signal
 import sys
@@ -40,7 +39,7 @@ def run(
     import uvloop
 
     from gateway import log
-    from gateway.app import App
+    from gateway.app import App, collect_seldom
     from gateway.errors import ConfigError
 
     async def work() -> None:
@@ -56,10 +55,7 @@ def run(
             loop.add_signal_handler(number, end)
         with suppress(asyncio.CancelledError):
             async with App(settings, roles, lanes=lanes) as app:
-                # What stands from the start (places, templates, code) is never garbage: looking through it again and
-                # again would hold the loop up for 0.1 s each time.
-                gc.collect()
-                gc.freeze()
+                collect_seldom()
                 announce(app)
                 await app.serve()
 
