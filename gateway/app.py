@@ -389,7 +389,8 @@ class App:
             unheard = Unheard(self.store.database, self.clock, devices)
             self._run("unheard", forever(unheard.work, EVERY_S, self.clock))
             self._run("seal", forever(lifecycle.seal, SEAL_S, self.clock))
-            fleet = Fleet(self.store, lambda: self.core.policy, self.clock)
+            owned = [name for name, one in self.channels.items() if isinstance(one, Sockets)]
+            fleet = Fleet(self.store, lambda: self.core.policy, self.clock, owned)
             self._run("fleet", forever(fleet.work, FLEET_S, self.clock))
             gauges = self._gauges()
             self._run("speakers", forever(self._show_speakers, SPEAKERS_S, self.clock))

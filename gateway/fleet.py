@@ -8,7 +8,7 @@ from a warning.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 
 from gateway import metrics
@@ -27,6 +27,7 @@ AGAIN = timedelta(hours=1)
 POLICY = "policy"  # the actor
 _PRESENT = (
     "SELECT s.device FROM device_state s JOIN device d ON d.id = s.device WHERE d.standing = 'service' AND s.online = 1"
+    " AND d.channel IN :*channels"
 )
 _WRONG_CLOCK = (
     "(s.skew_ms > :limit OR s.skew_ms < -:limit) AND NOT EXISTS"
@@ -35,12 +36,13 @@ _WRONG_CLOCK = (
 
 
 class Fleet:
-    """Orders what the policy wants of every loudspeaker."""
+    """Orders what the policy wants of every loudspeaker of these channels: a county's platform takes no orders."""
 
-    def __init__(self, store: Store, policy: Callable[[], Policy], clock: Clock) -> None:
+    def __init__(self, store: Store, policy: Callable[[], Policy], clock: Clock, channels: Collection[str]) -> None:
         self._store = store
         self._policy = policy
         self._clock = clock
+        self._channels = sorted(channels)
 
     async def work(self) -> None:
         """One step.
@@ -61,6 +63,7 @@ class Fleet:
         """Order it of the next devices that are there and due; in the ordinary hour that is one look."""
         now, request = self._clock.now(), secrets.token_hex(10)
         found = f"{_PRESENT} AND {due} LIMIT :step"
+        values["channels"] = self._channels
 
         def operation(tx: Tx) -> None:
             audit.take_turn(tx)  # or two schedulers would order the same twice

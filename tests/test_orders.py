@@ -60,7 +60,7 @@ class Office:
         self.wires.devices = list(ids)
         self.orders = Orders(self.wires, store, RecordingLink(), clock)
         self.policy = POLICY
-        self.fleet = Fleet(store, lambda: self.policy, clock)
+        self.fleet = Fleet(store, lambda: self.policy, clock, ["loudspeaker_ws"])
 
     async def order(self, kind: str, name: str = "a", devices: Sequence[int] = (), **values: object) -> None:
         record = Record(self.clock.now(), "411726-qxj/clerk", f"order:{kind}", name)
@@ -257,7 +257,10 @@ async def test_a_clock_that_is_wrong_is_set_at_most_once_an_hour(
         await office.fleet.work()
     clocks = [one for one in await office.all() if one.kind == "clock"]
     assert len(clocks) == (2 if ordered else 0)
+    platform = Fleet(office.store, lambda: office.policy, office.clock, ["loudspeaker_mqtt"])
     office.clock.advance(AGAIN.total_seconds() + 1)
+    await platform.work()
+    assert len([one for one in await office.all() if one.kind == "clock"]) == len(clocks), "not of its channels"
     await office.fleet.work()
     assert len([one for one in await office.all() if one.kind == "clock"]) == 2 * len(clocks)
 
