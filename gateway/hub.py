@@ -27,7 +27,7 @@ from gateway import log, metrics
 from gateway.channel import Link, Play, Sockets
 from gateway.errors import ChannelError, StoreDown
 from gateway.model import Batch, DeviceEvent, Message, Receipt, Report, State
-from gateway.order import Orders
+from gateway.order import LOOK_S, Orders
 from gateway.ports import Clock
 from gateway.sender import Composer
 from gateway.store import Store
@@ -90,13 +90,17 @@ class Hub:
         self._orders.forget(event.device)
 
     async def run(self) -> None:
-        """Work for ever."""
+        """Work for ever; no warning waits for a look at orders."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._command())
+            both.create_task(self._order())
+
+    async def _command(self) -> None:
         while True:
             self._woken.clear()
             try:
                 with _uncollected():
                     await self.round()
-                await self._orders.round()
             except StoreDown:
                 _log.warning("store_down")
             except Exception:
@@ -106,6 +110,16 @@ class Hub:
                     await self._woken.wait()
             except TimeoutError:
                 continue
+
+    async def _order(self) -> None:
+        while True:
+            try:
+                await self._orders.round()
+            except StoreDown:
+                _log.warning("store_down")
+            except Exception:
+                _log.exception("orders_failed")
+            await asyncio.sleep(LOOK_S)
 
     async def round(self) -> int:
         """Write what is wanted and not yet written; return the number of commands written."""

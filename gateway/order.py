@@ -1,4 +1,4 @@
-"""Carry out orders to the loudspeakers one channel holds in this process. Called by the hub, after its commands.
+"""Carry out orders to the loudspeakers one channel holds in this process. Called by the hub, beside its commands.
 
 An order is written once per connection and again after `RESEND_S` without a receipt; a device recognises what it has
 carried out by the order's id. What a device cannot be asked at all is settled as failed at once.

@@ -48,10 +48,11 @@ def masked(payload: bytes, opcode: int = TEXT) -> bytes:
 
 
 class Command(NamedTuple):
-    """What a device needs of a command: the version to play, "" where it is no play, and how long that sounds."""
+    """What a device needs of a command: the version to play and how long that sounds, or the order to carry out."""
 
     alert: str = ""
     sounds_s: float = 0.0
+    order: str = ""
 
 
 class Device(asyncio.Protocol):
@@ -149,6 +150,8 @@ class Device(asyncio.Protocol):
             return
         frame = orjson.loads(payload)
         command = self.fleet.command(frame["payload"])
+        if command.order:
+            self.say(orjson.dumps({"type": "receipt", "order": command.order, "state": "done"}))
         if command.alert and command.alert != self.played:
             self.played, self.played_at = command.alert, now
             self.fleet.took(self, now, payload)
@@ -210,6 +213,8 @@ class Fleet:
         """Read what is signed; what devices share is read once."""
         if (known := self._commands.get(payload)) is None:
             said = orjson.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+            if "order" in said:
+                return Command(order=said["order"])
             play = said["command"] == "play"
             known = Command(said["id"], len(said["text"]) * said["repeat"] / HANZI_PER_S) if play else Command()
             self._commands[payload] = known

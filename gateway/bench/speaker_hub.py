@@ -36,8 +36,11 @@ from gateway.regions import Regions
 from gateway.settings import Settings, data_folder
 
 CHANNEL = "loudspeaker_ws"
-OPEN = "SELECT COUNT(*) FROM device_command WHERE finished = 0"
-PATIENCE_S = 60.0
+OPEN = (
+    "SELECT (SELECT COUNT(*) FROM device_command WHERE finished = 0)"
+    " + (SELECT COUNT(*) FROM device_order WHERE state = 'open')"
+)
+PATIENCE_S = 120.0
 POLL_S = 0.02
 
 
@@ -104,11 +107,11 @@ class Desk:
         )
 
     async def settled(self) -> float:
-        """Wait until no device has an unfinished command; return the moment."""
+        """Wait until no device has an unfinished command or order; return the moment."""
         deadline = time.monotonic() + PATIENCE_S
         while (await self._app.store.database.read(lambda tx: tx.all(OPEN)))[0][0]:
             if time.monotonic() > deadline:
-                raise RuntimeError("loudspeakers have not reported on what they were commanded")
+                raise RuntimeError("loudspeakers have not reported on what they were told")
             await asyncio.sleep(POLL_S)
         return time.monotonic()
 

@@ -129,6 +129,7 @@ class _Bench:
             await self._fleet.ask("connect", of=of, count=devices)
         await self._hub.ask("held", devices=devices)
         await asyncio.sleep(SETTLE_S)
+        await self._hub.ask("settled")  # whoever is new is ordered a volume first
         _, frame = await self._play(devices)
         return frame
 
