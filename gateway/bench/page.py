@@ -116,7 +116,7 @@ work, behind at most 100,000 of them, and once with a message per thousand. Reds
     "speakers": """One embedded gateway, a bare aiohttp loop that writes the same frame to as many sockets, and the
 devices of both are three processes that stay for the whole run; gateway and loop take turns. A play begins when the hub
 has its batches in the store, and ends with the first and the last device that has the frame. Every device says
-`received` and `playing` after 20 to 200 ms and `played` a moment later, which are committed, then acknowledged; nobody
+`received` and `playing` after 50 to 400 ms and `played` a moment later, which are committed, then acknowledged; nobody
 answers the bare loop. Memory is the process's own (no mapped file) beyond that without a device, after a play to
 all. Heartbeats are a ping each 30 s and a state each 300 s, as configured; their CPU time is that beyond the gateway's
 own. After the power cut every device comes back as the protocol says; the red warning is posted over HTTP once a third
