@@ -789,6 +789,37 @@ async def test_a_stop_reaches_those_in_the_pause_between_two_rounds(store: Store
     assert (await store.ledger.counts(batch.alert))["loudspeaker_ws", "officials", "played"] == 1
 
 
+@pytest.mark.parametrize("code", ["not_heard", "implausible"])
+async def test_a_stop_reaches_a_loudspeaker_whose_played_was_not_believed(store: Store, code: str) -> None:
+    """Its meter is broken, not its horn: it goes on in rounds, and a recalled warning would sound for hours."""
+    batch = await repeating(store)
+    await store.commands.take({batch.id: [0, 1, 2, 3]})
+    await reported(store, batch, 0, State.FAILED, code)
+    await store.outbox.stop(batch.alert, "recalled", Record(NOW, "issuer", "recall", batch.alert))
+    await reported(store, batch, 1, State.FAILED, code)
+    assert await commanded(store, batch) == [(position, "stop") for position in range(4)], "nor does that end a stop"
+
+
+async def test_a_confirmation_hushes_a_loudspeaker_whose_played_was_not_believed(store: Store) -> None:
+    """The village has answered; its loudspeaker with the broken meter has sounded once and is to sound no more."""
+    batch = await repeating(store)
+    await store.commands.take({batch.id: [0, 1, 2, 3]})
+    await confirmed(store, batch, "411726204201")
+    await reported(store, batch, 0, State.FAILED, "not_heard")
+    assert (0, "hush") in await commanded(store, batch)
+
+
+async def test_nobody_hushes_or_stops_what_has_failed(store: Store) -> None:
+    """It sounds in no rounds: a hush it never answers would be asked for until the warning ends."""
+    batch = await repeating(store)
+    await store.commands.take({batch.id: [0, 1, 2, 3]})
+    await reported(store, batch, 0, State.FAILED, "amp_fault")
+    await confirmed(store, batch, "411726204201")
+    assert 0 not in [position for position, _ in await commanded(store, batch)]
+    await store.outbox.stop(batch.alert, "recalled", Record(NOW, "issuer", "recall", batch.alert))
+    assert await commanded(store, batch) == [(position, "stop") for position in (1, 2, 3)]
+
+
 async def test_what_expires_ends_by_itself_between_two_rounds(store: Store) -> None:
     """Every device knows until when a warning holds; six thousand stops for nothing would delay the next one."""
     batch = await repeating(store)

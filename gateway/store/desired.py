@@ -1,8 +1,9 @@
 """The rows of `device_command`: what each loudspeaker is to do, and what a report or a confirmation makes of it.
 
-`want` is one of five: `play`; `repeat` (a play that goes on in rounds once it was heard); `once` (such a play that is
-hushed as soon as it was heard); `hush`; `stop`. A row is finished when the device has nothing more to do, except that
-a `repeat` counts as finished after its first round: its device goes on by itself until the row is wanted otherwise.
+`want` is one of five: `play`; `repeat` (a play that goes on in rounds once it has sounded); `once` (such a play that is
+hushed as soon as it has sounded); `hush`; `stop`. A row is finished when the device has nothing more to do, except that
+a `repeat` counts as finished after its first round: its device goes on by itself until the row is wanted otherwise. One
+that fails, or is never told, becomes a `play`: there are no rounds to end.
 
 Called by `rows` and `fact` inside their transactions, and by whoever writes a confirmation; hubs read through
 `command`.
@@ -17,14 +18,17 @@ from gateway.database import Tx
 from gateway.model import State
 
 PLAYS = ("play", "repeat", "once")
+NO_ROUNDS = "want = CASE want WHEN 'repeat' THEN 'play' ELSE want END"
 HUSHED = "hushed"
 """Code of the report by which a device says that it sounds no further rounds."""
+UNHEARD = frozenset({"implausible", "not_heard"})
+"""Codes of failures in which the device says "played" and cannot have been heard. Its rounds go on all the same."""
 
 
 def finish(tx: Tx, batch: str, positions: Sequence[int], at: int) -> None:
-    """Finish the commands of these positions, whatever they want."""
+    """Finish the commands of these positions, whatever they want; none goes on in rounds."""
     tx.send(
-        "UPDATE device_command SET finished = 1 WHERE batch = :batch AND position IN :*positions",
+        f"UPDATE device_command SET finished = 1, {NO_ROUNDS} WHERE batch = :batch AND position IN :*positions",
         batch=batch,
         positions=positions,
     )
@@ -34,12 +38,12 @@ def finish(tx: Tx, batch: str, positions: Sequence[int], at: int) -> None:
 def reported(tx: Tx, batch: str, reports: Iterable[tuple[int, State, str]], at: int) -> None:
     """Let reports (position, state, code) finish what they end.
 
-    "Played" ends neither a stop nor a hush: it may have been said before either arrived, and the next round would
-    sound. A play that was to be heard once more becomes the hush it was waiting for.
+    "Played", believed or not, ends neither a stop nor a hush: it may have been said before either arrived, and the next
+    round would sound. A play that was to be heard once more becomes the hush it was waiting for.
     """
     found = list(reports)
-    played = sorted({position for position, state, _ in found if state is State.PLAYED})
-    failed = sorted({position for position, state, _ in found if state is State.FAILED})
+    played = sorted({position for position, state, code in found if state is State.PLAYED or code in UNHEARD})
+    failed = sorted({position for position, state, code in found if state is State.FAILED and code not in UNHEARD})
     hushed = sorted({position for position, _, code in found if code == HUSHED})
     if played:
         tx.send(
@@ -53,8 +57,8 @@ def reported(tx: Tx, batch: str, reports: Iterable[tuple[int, State, str]], at: 
     for positions, wants in ((failed, (*PLAYS, "stop")), (hushed, ("hush",))):
         if positions:
             tx.send(
-                "UPDATE device_command SET finished = 1"
-                " WHERE batch = :batch AND position IN :*positions AND want IN :*wants",
+                f"UPDATE device_command SET finished = 1, {NO_ROUNDS}"
+                " WHERE batch = :batch AND position IN :*positions AND want IN :*wants AND finished = 0",
                 batch=batch,
                 positions=positions,
                 wants=wants,
@@ -82,16 +86,13 @@ def hush_confirmed(tx: Tx, alert: str) -> None:
     hush(tx, alert, {village for (villages,) in rows for village in json.loads(villages)})
 
 
-def stop(tx: Tx, batch: str, rounds: Sequence[int]) -> None:
-    """Turn what is unfinished of a batch into stops, and what goes on in rounds at these positions."""
-    tx.send("UPDATE device_command SET want = 'stop' WHERE batch = :batch AND finished = 0", batch=batch)
-    if rounds:
-        tx.send(
-            "UPDATE device_command SET want = 'stop', finished = 0"
-            " WHERE batch = :batch AND want = 'repeat' AND position IN :*rounds",
-            batch=batch,
-            rounds=rounds,
-        )
+def stop(tx: Tx, batch: str, *, rounds: bool) -> None:
+    """Turn what is unfinished of a batch into stops, and with `rounds` what goes on in them."""
+    tx.send(
+        "UPDATE device_command SET want = 'stop', finished = 0 WHERE batch = :batch AND (finished = 0 OR want = :also)",
+        batch=batch,
+        also="repeat" if rounds else "",
+    )
 
 
 def _settle(tx: Tx, batch: str, at: int) -> None:

@@ -253,7 +253,8 @@ def stop_alert(tx: Tx, alert: str, reason: str, now: datetime, event: str, actor
     expired = reason == "expired"
     # What goes on in rounds ends by itself when it expires, and is to be stopped before.
     open_commands = tx.all(
-        "SELECT batch, position FROM device_command WHERE alert = :alert AND (finished = 0 OR want = :also)",
+        "SELECT batch, position FROM device_command WHERE alert = :alert AND (finished = 0 OR want = :also)"
+        " ORDER BY batch, position",
         alert=alert,
         also="" if expired else "repeat",
     )
@@ -261,17 +262,18 @@ def stop_alert(tx: Tx, alert: str, reason: str, now: datetime, event: str, actor
     for batch, position in open_commands:
         by_batch.setdefault(batch, []).append(position)
     for batch, positions in by_batch.items():
-        _stop_commands(tx, batch, positions, State.EXPIRED if expired else State.SUPERSEDED, at)
+        _stop_commands(tx, batch, positions, at, expired=expired)
     note(tx, "stopped", alert)
     return True
 
 
-def _stop_commands(tx: Tx, batch: str, positions: Sequence[int], state: State, at: int) -> None:
+def _stop_commands(tx: Tx, batch: str, positions: Sequence[int], at: int, *, expired: bool) -> None:
     """Devices never written to are settled; the others are to stop playing, also those in the pause between rounds."""
     row = tx.one("SELECT states FROM batch WHERE id = :batch", batch=batch)
     states = bytes(row[0]) if row else b""
     never = [position for position in positions if states[position] == State.QUEUED]
     if never:
+        state = State.EXPIRED if expired else State.SUPERSEDED
         fold_states(tx, batch, [(position, state) for position in never], at)
         desired.finish(tx, batch, never, at)
-    desired.stop(tx, batch, [position for position in positions if states[position] == State.PLAYED])
+    desired.stop(tx, batch, rounds=not expired)
