@@ -30,7 +30,7 @@ STATES = {
 }
 OLDEST = timedelta(days=30)  # alarm a device may still tell of; what lies outside was said by a clock that is no clock
 LONGEST_SKEW_S = 1e9
-HUSHED = "hushed"
+ANSWERS = frozenset({"stopped", "hushed"})
 NO_FAULT = frozenset({"expired", "pre_empted", "not_for_me", "replayed"})
 """Codes of `failed` that say nothing against the device."""
 
@@ -112,8 +112,8 @@ def parse(frame: bytes) -> Frame:
 def events_of(told: Told, device: int, account: str, *, plausible: bool = True) -> list[Event]:
     """Return what one receipt says. A failed device is also a fault: a late FAILED never outranks DELIVERED."""
     state, code, now = STATES[told.state], told.code or told.state, datetime.now(UTC)
-    if HUSHED in (told.state, code):
-        code = told.state  # the ledger goes by this word: it is said by the state alone
+    if told.state in ANSWERS or code in ANSWERS:
+        code = told.state  # the ledger goes by these words: they are said by the state alone
     if told.state == "played" and told.heard_s == 0:
         state, code = State.FAILED, "not_heard"
     elif told.state == "played" and not plausible:

@@ -20,9 +20,10 @@ from gateway.model import Batch, Group, State
 from gateway.ports import AlertRow
 from gateway.regions import Regions
 from gateway.store import Store
-from gateway.store.desired import UNHEARD
 from gateway.store.drill import Drill
 
+UNHEARD = frozenset({"implausible", "not_heard"})
+"""Codes of a broadcast that was reported as played and cannot have been heard."""
 PAGE = 200
 
 

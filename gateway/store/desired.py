@@ -1,9 +1,9 @@
 """The rows of `device_command`: what each loudspeaker is to do, and what a report or a confirmation makes of it.
 
-`want` is one of five: `play`; `repeat` (a play that goes on in rounds once it has sounded); `once` (such a play that is
-hushed as soon as it has sounded); `hush`; `stop`. A row is finished when the device has nothing more to do, except that
-a `repeat` counts as finished after its first round: its device goes on by itself until the row is wanted otherwise. One
-that fails, or is never told, becomes a `play`: there are no rounds to end.
+`want` is one of five: `play`; `repeat` (a play that goes on in rounds, once the first has ended); `once` (such a play
+that is hushed as soon as its first round has ended); `hush`; `stop`. A row is finished when the device has nothing more
+to do, except that a `repeat` counts as finished after its first round: its device goes on by itself until the row is
+wanted otherwise, also where that round failed. One that is never told, or that the device refuses, becomes a `play`.
 
 Called by `rows` and `fact` inside their transactions, and by whoever writes a confirmation; hubs read through
 `command`.
@@ -21,8 +21,8 @@ PLAYS = ("play", "repeat", "once")
 NO_ROUNDS = "want = CASE want WHEN 'repeat' THEN 'play' ELSE want END"
 HUSHED = "hushed"
 """Code of the report by which a device says that it sounds no further rounds."""
-UNHEARD = frozenset({"implausible", "not_heard"})
-"""Codes of failures in which the device says "played" and cannot have been heard. Its rounds go on all the same."""
+SILENT = frozenset({"stopped", "expired", "bad_signature", "not_for_me", "replayed"})
+"""Codes of failures behind which nothing sounds. Behind any other the next round may."""
 
 
 def finish(tx: Tx, batch: str, positions: Sequence[int], at: int) -> None:
@@ -38,23 +38,14 @@ def finish(tx: Tx, batch: str, positions: Sequence[int], at: int) -> None:
 def reported(tx: Tx, batch: str, reports: Iterable[tuple[int, State, str]], at: int) -> None:
     """Let reports (position, state, code) finish what they end.
 
-    "Played", believed or not, ends neither a stop nor a hush: it may have been said before either arrived, and the next
+    How the first round went ends neither a stop nor a hush: it may have been said before either arrived, and the next
     round would sound. A play that was to be heard once more becomes the hush it was waiting for.
     """
     found = list(reports)
-    played = sorted({position for position, state, code in found if state is State.PLAYED or code in UNHEARD})
-    failed = sorted({position for position, state, code in found if state is State.FAILED and code not in UNHEARD})
+    silent = sorted({position for position, state, code in found if state is State.FAILED and code in SILENT})
+    ended = sorted({position for position, state, _ in found if state in (State.PLAYED, State.FAILED)})
     hushed = sorted({position for position, _, code in found if code == HUSHED})
-    if played:
-        tx.send(
-            "UPDATE device_command SET finished = CASE want WHEN 'once' THEN 0 ELSE 1 END,"
-            " want = CASE want WHEN 'once' THEN 'hush' ELSE want END"
-            " WHERE batch = :batch AND position IN :*played AND finished = 0 AND want IN :*plays",
-            batch=batch,
-            played=played,
-            plays=PLAYS,
-        )
-    for positions, wants in ((failed, (*PLAYS, "stop")), (hushed, ("hush",))):
+    for positions, wants in ((silent, (*PLAYS, "stop")), (hushed, ("hush",))):
         if positions:
             tx.send(
                 f"UPDATE device_command SET finished = 1, {NO_ROUNDS}"
@@ -63,7 +54,15 @@ def reported(tx: Tx, batch: str, reports: Iterable[tuple[int, State, str]], at: 
                 positions=positions,
                 wants=wants,
             )
-    if played or failed:
+    if ended:
+        tx.send(
+            "UPDATE device_command SET finished = CASE want WHEN 'once' THEN 0 ELSE 1 END,"
+            " want = CASE want WHEN 'once' THEN 'hush' ELSE want END"
+            " WHERE batch = :batch AND position IN :*ended AND finished = 0 AND want IN :*plays",
+            batch=batch,
+            ended=ended,
+            plays=PLAYS,
+        )
         _settle(tx, batch, at)
 
 
