@@ -33,6 +33,10 @@ class Night:
         self.unheard = Unheard(one.database, clock, {"loudspeaker_ws": WAIT_S})
         self.book = CoverageBook(store, one.directory, places(), lambda: POLICY)
 
+    async def take(self, *positions: int) -> None:
+        """Write to these loudspeakers as the hub does."""
+        assert await self.store.commands.take({self.batch.id: positions}) == {self.batch.id: list(positions)}
+
     async def report(self, position: int, state: State, code: str = "") -> None:
         one = Report("loudspeaker_ws", "", state, self.clock.now(), code, self.batch.id, position)
         await self.receipts.commit("loudspeaker_ws", [one])
@@ -80,8 +84,7 @@ async def night(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 async def test_who_was_told_and_says_nothing_is_silent_and_may_still_play(night: Night) -> None:
     """A pole that took the warning and hung itself must not look as if it were about to play."""
     before = metrics.silent_recipients.labels("loudspeaker_ws")._value.get()
-    for position in range(2):
-        await night.report(position, State.SUBMITTED)
+    await night.take(0, 1)
     await night.report(1, State.DELIVERED, "received")
     night.clock.advance(WAIT_S - 1)
     await night.unheard.work()
@@ -107,9 +110,23 @@ async def test_who_was_never_told_is_not_silent(night: Night) -> None:
     assert await night.states() == [State.QUEUED, State.QUEUED]
 
 
+async def test_who_comes_late_has_its_own_time(night: Night) -> None:
+    """Back after an hour and commanded a second ago: nobody calls that pole dead yet."""
+    await night.take(1)
+    night.clock.advance(3600)
+    await night.say(0, "online")
+    await night.take(0)
+    night.clock.advance(WAIT_S - 1)
+    await night.unheard.work()
+    assert await night.states() == [State.SUBMITTED, State.UNKNOWN]
+    night.clock.advance(1)
+    await night.unheard.work()
+    assert await night.states() == [State.UNKNOWN, State.UNKNOWN]
+
+
 async def test_who_is_busy_has_answered(night: Night) -> None:
     """A live speech of the village committee may last an hour; the loudspeaker works."""
-    await night.report(0, State.SUBMITTED)
+    await night.take(0)
     await night.report(0, State.SUBMITTED, "busy")
     night.clock.advance(WAIT_S * 10)
     await night.unheard.work()
@@ -118,7 +135,7 @@ async def test_who_is_busy_has_answered(night: Night) -> None:
 
 async def test_past_its_deadline_every_command_is_settled(night: Night) -> None:
     """What nobody played in time is said so, and no device is told of it when it comes back in the morning."""
-    await night.report(0, State.SUBMITTED)
+    await night.take(0)
     night.clock.advance((night.batch.deadline - NOW).total_seconds())
     await night.unheard.work()
     assert len(await night.open()) == 2, "whoever played up to the last second has its receipt under way"
@@ -131,7 +148,7 @@ async def test_past_its_deadline_every_command_is_settled(night: Night) -> None:
 
 async def test_a_stop_stands_a_day_longer_than_its_warning(night: Night) -> None:
     """A device that was cut off with a wrong clock still holds the recalled warning for a valid one."""
-    await night.report(0, State.SUBMITTED)
+    await night.take(0)
     await night.store.outbox.stop(night.batch.alert, "recalled", Record(NOW, "issuer", "recall", night.batch.alert))
     late = night.batch.deadline - NOW + STOPPED
     night.clock.advance((late - timedelta(minutes=1)).total_seconds())
@@ -153,6 +170,6 @@ async def test_a_village_without_a_working_loudspeaker_is_named_from_the_first_s
     night.clock.advance(POLICY.speakers.offline.total_seconds() + 1)
     assert [village.speaker for village in (await night.covered()).mute] == [Condition.OFFLINE] * 2
     await night.say(1, "state", DeviceState(volume=70))
-    await night.report(1, State.SUBMITTED)
+    await night.take(1)
     await night.report(1, State.PLAYED)
     assert [village.code for village in (await night.covered()).mute] == [FLOWER_1]

@@ -18,6 +18,7 @@ from gateway.database import Database, Tx, micros
 from gateway.model import State
 from gateway.ports import Clock, Place
 from gateway.store import desired
+from gateway.store.command import ENDS, OPEN
 from gateway.store.fact import Fact, write
 from gateway.store.rows import Locked
 
@@ -56,15 +57,21 @@ class Unheard:
 
 
 def _silent(tx: Tx, channel: str, due: int) -> list[Place]:
-    """Return the next devices that have said nothing since they were commanded."""
+    """Return the next devices that have said nothing since they were commanded.
+
+    That was when the first of their batch were, or when they came: nobody notes it of each.
+    """
     rows = tx.all(
-        "SELECT c.batch, c.position FROM device_command c JOIN batch b ON b.id = c.batch"
-        " JOIN fact f ON f.batch = c.batch AND f.position = c.position"
-        " WHERE c.finished = 0 AND c.want IN :*plays AND b.channel = :channel GROUP BY c.batch, c.position"
-        " HAVING MAX(f.state) = :submitted AND MAX(f.code) = '' AND MIN(f.at) <= :due LIMIT :step",
+        "SELECT c.batch, c.position FROM batch b JOIN device_command c ON c.batch = b.id"
+        f" LEFT JOIN device_state s ON s.device = c.device WHERE {OPEN} AND b.channel = :channel"
+        " AND b.submitted_at <= :due AND COALESCE(s.since, 0) <= :due AND c.finished = 0 AND c.want IN :*plays"
+        " AND SUBSTR(b.states, CAST(c.position + 1 AS INTEGER), 1) = :submitted"
+        " AND NOT EXISTS (SELECT 1 FROM fact f WHERE f.batch = c.batch AND f.position = c.position"
+        " AND (f.state <> :state OR f.code <> '')) LIMIT :step",
         plays=desired.PLAYS,
         channel=channel,
-        submitted=int(State.SUBMITTED),
+        submitted=bytes([State.SUBMITTED]),
+        state=int(State.SUBMITTED),
         due=due,
         step=STEP,
     )
@@ -78,10 +85,11 @@ def _note_silent(tx: Tx, places: Sequence[Place], now: int) -> None:
 
 
 def _over(tx: Tx, plays: int, ends: int) -> list[Place]:
-    """Return the next commands whose time is over."""
+    """Return the next commands whose time is over: each half has its index, for old commands stay for years."""
     rows = tx.all(
-        "SELECT batch, position FROM device_command WHERE finished = 0"
-        " AND (deadline <= :ends OR (deadline <= :plays AND want IN :*wants)) LIMIT :step",
+        f"SELECT c.batch, c.position FROM batch b JOIN device_command c ON c.batch = b.id WHERE {OPEN}"
+        " AND b.deadline <= :plays AND c.finished = 0 AND c.want IN :*wants"
+        f" UNION ALL SELECT c.batch, c.position FROM device_command c WHERE {ENDS} AND c.deadline <= :ends LIMIT :step",
         wants=desired.PLAYS,
         plays=plays,
         ends=ends,
