@@ -11,9 +11,10 @@ was seen at.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 
 from gateway import cap, log, metrics
 from gateway.decision import REASON_CHARS, Decisions
@@ -21,13 +22,14 @@ from gateway.directory.people import SqlDirectory
 from gateway.drill import LATE, TESTS, TOLD_LATE, UNHEARD, DrillKind, Exercise, again, announcement, check, exercise
 from gateway.errors import Refused
 from gateway.intake import Intake, actor
-from gateway.model import Alert, Record
+from gateway.model import Alert, Record, Target
 from gateway.policy import Issuer, Policy, Principal
 from gateway.ports import Clock
 from gateway.regions import Regions
-from gateway.standing import Event, Hand, Standing, check_hand
+from gateway.standing import REAL, Event, Hand, Standing, check_hand
 from gateway.store import Store
 from gateway.store.drill import AHEAD, Drill, Stage, Tests
+from gateway.store.meeting import RealWarningError, bar
 
 _log = log.get("drill")
 
@@ -114,6 +116,7 @@ class Drills:
         at = {Stage.RUNNING} if drill.stage is Stage.RUNNING else AHEAD
         if drill.stage not in at or not await self._store.drills.move(id_, at, to, record, values=why):
             raise Refused(409, "over", f"this drill is {(await self._known(id_)).stage}")
+        await self._silence(drill, principal, reason)
         metrics.drills.labels(drill.kind, Stage.CANCELLED.value).inc()
         return await self._known(id_)
 
@@ -143,6 +146,8 @@ class Drills:
             await self._begin(drill)
         except Refused as error:
             await self._refuse(drill, error.code)
+        except RealWarningError:  # it came while the self-test was made ready
+            await self._refuse(drill, REAL)
         return None
 
     async def _announce(self, drill: Drill) -> datetime:
@@ -164,7 +169,9 @@ class Drills:
             self._person(drill.approver, drill.approver_role)
             await self._try(drill, self._person(drill.planner, drill.planner_role))
             audible = {"audible": drill.kind == DrillKind.SELF_TEST_AUDIBLE}
-            tests = Tests(await self._devices(drill), audible, drill.ends_at)
+            targets = self._regions.resolve_alert(self._message(drill), ()).targets
+            clear = partial(bar, alert=self._message(drill), targets=targets)
+            tests = Tests(await self._devices(targets), audible, drill.ends_at, clear)
         else:
             alert = await self._issue(drill, self._message(drill))
         record, then = self._record("drill_start", drill, "gateway"), self._next(drill)
@@ -173,6 +180,15 @@ class Drills:
         ):
             metrics.drills.labels(drill.kind, Stage.RUNNING.value).inc()
             _log.info("drill_start", drill=drill.id, kind=drill.kind)
+        elif alert and (await self._known(drill.id)).stage is Stage.CANCELLED:
+            await self._silence(drill, self._person(drill.planner, drill.planner_role), Stage.CANCELLED)
+
+    async def _silence(self, drill: Drill, principal: Principal, reason: str) -> None:
+        """Recall the message of a drill that was cancelled in the moment it began."""
+        message = self._message(drill)
+        for row in await self._store.outbox.find(message.sender, message.identifier):
+            if row.standing == Standing.ACTIVE:
+                await self._decisions.recall(row.alert.id, principal, reason)
 
     async def _issue(self, drill: Drill, message: Alert) -> str:
         """Hand a message in as who planned the drill, and sign it as who approved it; return its id.
@@ -193,13 +209,12 @@ class Drills:
             raise
         return outcome.alert
 
-    async def _devices(self, drill: Drill) -> list[int]:
+    async def _devices(self, targets: Sequence[Target]) -> list[int]:
         """Return the loudspeakers in service of the area.
 
         Raises:
             Refused: 409, there is none.
         """
-        targets = self._regions.resolve_alert(self._message(drill), ()).targets
         found = await self._directory.devices(self._regions.expand(targets))
         if not found:
             raise Refused(409, "no_loudspeakers", "no loudspeaker of the area is in service; look at the roster")

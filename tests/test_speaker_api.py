@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from gateway import metrics
 from gateway.api.shape import EXAMPLE
 from gateway.model import DeviceEvent, DeviceState
 from gateway.policy import Policy
+from gateway.policy.hazard import CHINA
 from gateway.policy.table import Token
 
 TOWNSHIP = "the duty room of Jialou"
@@ -169,6 +170,31 @@ async def test_an_audible_test_is_no_alarm_at_night_and_none_in_a_storm(desk: De
     sent, expires = desk.clock.now(), desk.clock.now() + timedelta(hours=2)
     await desk.issue(sent=sent.isoformat(), expires=expires.isoformat())
     assert (await order(desk, "self-test", speakers=[FIRST], audible=True))[1]["type"].endswith("under_warning")
+
+
+async def test_a_tone_that_was_ordered_by_day_is_not_heard_at_night(desk: Desk) -> None:
+    """Who is away gets the order once back: not at three in the morning."""
+    await install(desk, FIRST)
+    _, done = await order(desk, "self-test", speakers=[FIRST], audible=True)
+    until = datetime.combine(desk.clock.now().astimezone(CHINA).date(), POLICY.drill.until, CHINA)
+    assert datetime.fromisoformat(done["expires"]) == until
+
+
+async def test_a_warning_withdraws_the_tones_that_were_ordered_before_it(desk: Desk) -> None:
+    """Who comes back in the storm plays the warning, and no tone of a test; a silent test is nobody's fright."""
+    await install(desk, FIRST)
+    await install(desk, "dl-9", township="411726102")
+    for speaker in (FIRST, "dl-9"):
+        await order(desk, "self-test", speakers=[speaker], audible=True)
+    await order(desk, "clock", speakers=[FIRST])
+    sent, expires = desk.clock.now(), desk.clock.now() + timedelta(hours=2)
+    await desk.issue(sent=sent.isoformat(), expires=expires.isoformat())
+    orders = (await ask(desk, "/v1/speakers/orders"))["orders"]
+    assert sorted((one["speaker"], one["kind"], one["state"], one["code"]) for one in orders) == [
+        (FIRST, "clock", "open", ""),
+        (FIRST, "self_test", "superseded", "real_warning"),
+        ("dl-9", "self_test", "open", ""),
+    ]
 
 
 async def test_the_report_names_villages_that_would_hear_nothing(desk: Desk) -> None:

@@ -350,6 +350,59 @@ async def test_a_real_warning_withdraws_the_self_tests_that_are_still_open(desk:
     assert (await audit(desk, drill))[-1] == "drill_stop"
 
 
+async def test_a_self_test_does_not_begin_beside_a_warning_of_this_moment(desk: Desk) -> None:
+    """The red one is accepted between the look and the orders: no drill tone follows it into the village."""
+    await speakers(desk)
+    drill = await approved(desk, **TEST | {"kind": DrillKind.SELF_TEST_AUDIBLE})
+    await at(desk, drill.notice_at)
+    find = desk.core.drills._devices
+
+    async def warned(*of: Any) -> list[int]:
+        now = desk.clock.now()
+        await desk.issue(identifier="real", sent=now.isoformat(), expires=(now + timedelta(hours=2)).isoformat())
+        return await find(*of)
+
+    desk.core.drills._devices = warned  # type: ignore[method-assign, assignment]  # the warning comes here
+    await at(desk, DAY)
+    left = await seen(desk, drill)
+    assert (left.stage, left.reason) == (Stage.REFUSED, "real_warning")
+    assert await desk.core.store.drills.tested(drill.id) == []
+
+
+async def test_a_drill_that_is_cancelled_while_it_begins_falls_silent(desk: Desk) -> None:
+    """The officer has read "cancelled"; the loudspeakers must not say otherwise."""
+    drill = await approved(desk)
+    await at(desk, drill.notice_at)
+    move = desk.core.store.drills.move
+
+    async def beaten(*of: Any, **with_: Any) -> bool:
+        desk.core.store.drills.move = move  # type: ignore[method-assign]
+        await desk.core.drills.cancel(drill.id, person(ISSUER), "汛情紧张")
+        return await move(*of, **with_)
+
+    desk.core.store.drills.move = beaten  # type: ignore[method-assign]  # somebody cancels it here
+    await at(desk, DAY)
+    assert (await seen(desk, drill)).stage is Stage.CANCELLED
+    [row] = await desk.core.store.outbox.find(wanted_sender(), f"drill-{drill.id}")
+    assert (row.standing, row.reason) == ("stopped", "recalled")
+
+
+async def test_a_cancellation_that_comes_before_the_message_leaves_none_in_force(desk: Desk) -> None:
+    """As above, with the message accepted a moment after the cancellation."""
+    drill = await approved(desk)
+    await at(desk, drill.notice_at)
+    submit = desk.core.drills._issue
+
+    async def late(*of: Any) -> str:
+        await desk.core.drills.cancel(drill.id, person(ISSUER), "汛情紧张")
+        return await submit(*of)
+
+    desk.core.drills._issue = late  # type: ignore[method-assign, assignment]  # somebody cancels it here
+    await at(desk, DAY)
+    [row] = await desk.core.store.outbox.find(wanted_sender(), f"drill-{drill.id}")
+    assert (row.standing, row.reason) == ("stopped", "recalled")
+
+
 async def test_a_self_test_that_runs_is_cancelled_with_its_orders(desk: Desk) -> None:
     """A school writes an examination: what has not been tested yet stays silent."""
     await speakers(desk)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from gateway.api.access import areas_of, codes_of
 from gateway.api.endpoint import Answer, Call, Endpoint
@@ -39,10 +39,12 @@ from gateway.core import Core
 from gateway.errors import Refused
 from gateway.fleet import values_of
 from gateway.intake import actor
-from gateway.model import Condition, Level, Record
+from gateway.model import Condition, Record
 from gateway.obligation import RULES
 from gateway.policy.hazard import CHINA
+from gateway.policy.route import ENDS
 from gateway.policy.table import WRITERS
+from gateway.routing import emergency
 from gateway.store.device import Speaker
 from gateway.store.sounded import KIND, Sounded
 
@@ -105,9 +107,9 @@ async def clock(call: Call) -> Answer:
 async def _order(call: Call, form: OrderIn, kind: str, values: Mapping[str, object]) -> Answer:
     core, now = call.core, call.core.clock.now()
     found = await _meant(call, form)
-    if values.get("audible"):
-        await _quiet(core, found)
     request, expires = secrets.token_hex(10), now + timedelta(minutes=form.expires_min)
+    if values.get("audible"):
+        expires = min(expires, await _heard_until(core, found))
     whom = form.area or f"{len(found)} by name"
     record = Record(now, actor(call.principal), f"order:{kind}", request, f"{len(found)} loudspeakers; {whom}")
     await core.store.orders.add(request, [one.id for one in found], kind, values, expires, record)
@@ -134,22 +136,25 @@ async def _meant(call: Call, form: OrderIn) -> Sequence[Speaker]:
     return found
 
 
-async def _quiet(core: Core, found: Sequence[Speaker]) -> None:
-    """Refuse a tone at night, and under a real orange or red: nobody may take it for a warning (D19).
+async def _heard_until(core: Core, found: Sequence[Speaker]) -> datetime:
+    """Return until when today a tone may sound. None at night, and none under a real alert that drills give way to.
+
+    Nobody may take it for a warning (D19); who comes back in the night sounds none either.
 
     Raises:
         Refused: 409.
     """
-    drill, local = core.policy.drill, core.clock.now().astimezone(CHINA).time()
-    if not drill.start <= local < drill.until:
+    drill, local = core.policy.drill, core.clock.now().astimezone(CHINA)
+    if not drill.start <= local.time() < drill.until:
         text = f"an audible self-test is held from {drill.start:%H:%M} to {drill.until:%H:%M} only; audible = false"
         raise Refused(409, "quiet_hours", f"{text} tests silently at any hour")
     villages = {one.village for one in found}
     for row in await core.store.outbox.in_force(core.clock.now(), IN_FORCE):
-        if row.alert.actual and row.alert.level >= Level.ORANGE:
+        if row.alert.actual and row.alert.kind not in ENDS and emergency(row.alert):
             codes = tuple(codes_of(row))
             if any(village.startswith(codes) for village in villages):
                 raise Refused(409, "under_warning", f"a real warning is in force there: {row.alert.id}; test later")
+    return datetime.combine(local.date(), drill.until, CHINA)
 
 
 async def mute(call: Call) -> Answer:

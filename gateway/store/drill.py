@@ -7,7 +7,7 @@ Self-tests have no alert; they are orders to devices under the drill's id, and o
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -85,11 +85,12 @@ class Drill:
 
 
 class Tests(NamedTuple):
-    """Devices that are ordered to test themselves by then."""
+    """Devices that are ordered to test themselves by then. `bar` raises where they may not (`store.meeting`)."""
 
     devices: Sequence[int]
     values: Mapping[str, object]
     until: datetime
+    bar: Callable[[Tx], None]
 
 
 class SqlDrills:
@@ -123,11 +124,13 @@ class SqlDrills:
         """Move one on from a stage it was seen at, with further `values`; False if it is elsewhere by now.
 
         `due` is when its timer rings next. `then` is the next of a series, stored with it. `tests` are orders
-        to devices, under the drill's id.
+        to devices, under the drill's id; what their `bar` raises undoes everything.
         """
         names = "".join(f", {name} = :{name}" for name in values)
 
         def operation(tx: Tx) -> bool:
+            if tests is not None:
+                tests.bar(tx)
             if not tx.run(
                 f"UPDATE drill SET standing = :to{names} WHERE id = :id AND standing IN :*seen",
                 id=drill, to=to, seen=sorted(seen), **values,
@@ -194,8 +197,9 @@ class SqlDrills:
 
 
 def stop_tests(tx: Tx, targets: Sequence[Target], record: Record) -> None:
-    """Withdraw the self-tests that run in a place for which a real warning has just come."""
+    """Withdraw the self-tests of a place for which a real warning has just come: drills, and tones somebody ordered."""
     at = micros(record.at)
+    order.withdraw_tones(tx, targets, REAL, at)
     running = tx.all(
         "SELECT id, areas FROM drill WHERE standing = 'running' AND alert = '' AND ends_at > :at ORDER BY id", at=at
     )

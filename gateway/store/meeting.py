@@ -58,3 +58,16 @@ def keep_apart(tx: Tx, draft: Draft) -> None:
             raise RealWarningError(UNDER_REAL)
         if stop_alert(tx, row.alert.id, REAL, now, Event.REPLACE, "gateway", record.detail):
             audit.append(tx, [replace(record, subject=row.alert.id)])
+
+
+def bar(tx: Tx, alert: Alert, targets: Sequence[Target]) -> None:
+    """Refuse what begins without a message of its own where a real alert is in force; `alert` says what it would be.
+
+    Takes its turn at the chain: of a self-test and a real warning at once the second one sees the first.
+
+    Raises:
+        RealWarningError: nothing was stored.
+    """
+    audit.take_turn(tx)
+    if meets(alert, targets, opposite(tx, alert)):
+        raise RealWarningError(UNDER_REAL)

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from gateway.database import Database, Row, Tx, micros, moment
-from gateway.model import Order, OrderReceipt, Record
+from gateway.model import Order, OrderReceipt, Record, Target
 from gateway.ports import Clock
 from gateway.store import audit
 from gateway.store.device import places_below
@@ -167,6 +167,20 @@ def add(
     ]
     tx.insert("device_order", ORDERED, rows)
     audit.append(tx, [record])
+
+
+def withdraw_tones(tx: Tx, targets: Sequence[Target], code: str, at: int) -> None:
+    """Withdraw open self-tests that would be heard in a place; who is away would sound its tone under a warning."""
+    tx.send(
+        "UPDATE device_order SET state = 'superseded', code = :code, settled_at = :at WHERE state = 'open'"
+        " AND kind = 'self_test' AND body = :audible AND device IN (SELECT id FROM device"
+        " WHERE township IN :*whole OR village IN :*villages)",
+        code=code,
+        at=at,
+        audible=body_of({"audible": True}),
+        whole=sorted({one.township for one in targets if not one.villages}),
+        villages=sorted({village for one in targets for village in one.villages}),
+    )
 
 
 def body_of(values: Mapping[str, object]) -> str:
