@@ -41,6 +41,7 @@ from channels._ebd_signature import Signer, Trust, signed
 VERSION = "1.0"
 _MEMBER = re.compile(r"(EBDB_(?P<body>[0-9]{36,41})\.xml|EBDS_EBDB_[0-9]{36,41}\.xml|EBDR_[A-Za-z0-9_.-]{1,80}\.mp3)")
 _MEMBERS = 3
+_LARGEST_SIGNATURE = 16 << 10  # bytes; one is below 1 KiB
 
 
 class Ebd(NamedTuple):
@@ -145,6 +146,8 @@ async def _believed(members: Mapping[str, bytes], id_: str, trust: Trust, now: d
 
 def _signature(data: bytes) -> Signature:
     """Read an EBDS file; whatever is wrong with it, the package is unsigned."""
+    if len(data) > _LARGEST_SIGNATURE:  # it is read before anything is believed
+        raise EbdError(UNSIGNED, "too_large")
     try:
         return convert(read(data, "Signature"), Signature)
     except EbdError as error:
@@ -184,6 +187,7 @@ def _members(data: bytes) -> dict[str, bytes]:
                 if len(content) != member.size:
                     raise EbdError(UNREADABLE, "tar")
                 found[member.name] = content
-    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError):
+    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, LookupError, RecursionError):
+        # The last two: a sparse file that is cut off, and headers that are each about the next one.
         raise EbdError(UNREADABLE, "tar") from None
     return found

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from aiohttp import BodyPartReader, ClientSession, web
+from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 
 from channels._ebd import Ebd, ebd_id, ebm_id, heartbeat_id, pack, unpack
@@ -213,17 +214,17 @@ async def _file(request: web.Request) -> bytes:
     if not request.content_type.startswith("multipart/"):
         raise EbdError(UNREADABLE, "form")
     try:
-        part = await (await request.multipart()).next()
-        if not isinstance(part, BodyPartReader):
-            raise EbdError(UNREADABLE, "form")
-        data = bytearray()
         async with asyncio.timeout(PATIENCE_S):
+            part = await (await request.multipart()).next()
+            if not isinstance(part, BodyPartReader):
+                raise EbdError(UNREADABLE, "form")
+            data = bytearray()
             while chunk := await part.read_chunk(65_536):
                 data += chunk
                 if len(data) > LARGEST:
                     raise EbdError(UNREADABLE, "too_large")
     except TimeoutError:
         raise EbdError(UNREADABLE, "too_slow") from None
-    except ValueError:  # the library's word for a form that is none
+    except (ValueError, HttpProcessingError):  # the library's words for a form that is none
         raise EbdError(UNREADABLE, "form") from None
     return bytes(data)

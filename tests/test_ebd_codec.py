@@ -434,6 +434,40 @@ async def test_what_is_no_plain_file_is_refused(kind: bytes) -> None:
         await unpack(packed.getvalue(), trust(), NOW)
 
 
+def header(kind: bytes, size: int = 0, extended: int = 0) -> bytes:
+    """A block before a member, or before what is said of the next one."""
+    info = tarfile.TarInfo("EBDR_a.mp3")
+    info.type, info.size = kind, size
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[482] = extended
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+@pytest.mark.parametrize(
+    "tar",
+    [
+        (header(tarfile.GNUTYPE_LONGNAME, 1) + b"a".ljust(512, b"\0")) * 3000,
+        (header(tarfile.XHDTYPE, 11) + b"11 path=ab\n".ljust(512, b"\0")) * 3000,
+        header(tarfile.GNUTYPE_SPARSE, extended=1),
+    ],
+    ids=["names of names", "headers of headers", "sparse and cut off"],
+)
+async def test_a_tar_that_upsets_the_library_is_refused(tar: bytes) -> None:
+    """One such answer of the platform would end the task that follows and cancels all broadcasts, for good."""
+    with pytest.raises(EbdError, match="tar"):
+        await unpack(tar, trust(), NOW)
+
+
+async def test_a_signature_is_small_before_it_is_read() -> None:
+    """A million elements take a second of the loop that sends warnings, and nobody has signed them."""
+    files = files_of(await pack(package(WARNING), SIGNER))
+    name = next(one for one in files if one.startswith("EBDS_"))
+    files[name] = files[name].replace(b"</Signature>", b"<x/>" * 10_000 + b"</Signature>")
+    assert await broken(files) == ("4", "too_large")
+
+
 async def test_a_package_is_bounded() -> None:
     """4 MiB, also where a header promises more than comes, or less."""
     with pytest.raises(EbdError, match="too_large"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tomllib
 import xml.etree.ElementTree as ET
@@ -20,6 +21,7 @@ from test_ebd_codec import files_of, tar_of
 from test_pipeline import OFFICIALS, Desk, until
 from town import FLOWER, FLOWER_1, FLOWER_2, WATER, WATER_1, table
 
+from channels import _ebd_peer
 from channels._ebd import Ebd, pack
 from channels._ebd_form import Check
 from channels._ebd_signature import SoftSigner
@@ -467,7 +469,24 @@ async def test_what_is_not_for_us_or_no_package_is_refused(bench: Bench) -> None
             assert b"<ResultCode>2" in b"".join(files_of(await answer.read()).values())
         async with session.post(bench.url, data=b"x", headers={"Content-Type": "multipart/form-data"}) as answer:
             assert b"<ResultCode>2" in b"".join(files_of(await answer.read()).values())
+        form = {"Content-Type": "multipart/form-data; boundary=B"}
+        for part in (b"no header\r\n", b"A: " + b"a" * 9000 + b"\r\n", b"A: b\r\n" * 1000):
+            async with session.post(bench.url, data=b"--B\r\n" + part + b"\r\nx\r\n--B--\r\n", headers=form) as answer:
+                assert b"<ResultCode>2" in b"".join(files_of(await answer.read()).values())
     assert bench.link.events == []
+
+
+async def test_a_form_that_never_comes_to_its_file_is_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each stranger who drips lines before the first boundary keeps a connection for ever."""
+    monkeypatch.setattr(_ebd_peer, "PATIENCE_S", 0.05)
+
+    async def lines() -> AsyncIterator[bytes]:
+        yield b"not yet\r\n"
+        await asyncio.Event().wait()
+
+    form = {"Content-Type": "multipart/form-data; boundary=B"}
+    async with ClientSession() as session, session.post(bench.url, data=lines(), headers=form) as answer:
+        assert b"<ResultCode>2" in b"".join(files_of(await answer.read()).values())
 
 
 async def test_a_package_of_a_type_we_do_not_take_is_refused(bench: Bench) -> None:
