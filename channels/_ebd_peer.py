@@ -7,7 +7,7 @@ believed is no answer. Numbers are the store's: no process and no restart gives 
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from aiohttp import BodyPartReader, ClientSession, web
@@ -24,6 +24,7 @@ from gateway.channel import Settings as ChannelSettings
 from gateway.errors import Permanent, Temporary
 
 PATIENCE_S = 20.0  # for the whole of a package that comes
+FRESH = timedelta(days=1)  # what comes by itself is no older; an answer names what it answers
 BLOCK = 100  # packages without a key whose numbers are taken at once
 BLOCKS_FROM = 10_000_000  # below it stand the packages that have a key: a broadcast, a cancel
 SAYS = {
@@ -177,9 +178,12 @@ class Peer:
         """
         data = await _file(request)
         async with self._reading:
-            told = await unpack(data, self._trust, datetime.now(UTC))
+            now = datetime.now(UTC)
+            told = await unpack(data, self._trust, now)
         if told.target != self._settings.ebrid:
             raise EbdError("5", "target", told.id)
+        if abs(now - told.at) > FRESH:  # last month's terminals, played back by whoever has kept them
+            raise EbdError("5", "stale", told.id)
         return told
 
     async def answer(self, link: Link, result: Result, related: str) -> web.Response:

@@ -56,7 +56,7 @@ from channels._ebd_form import (
 )
 from channels._ebd_meaning import CANCEL, CODES, ENDS, SEVERITY, Drill, msg_type
 from channels._ebd_peer import Peer, PeerSettings
-from gateway.channel import Channel, Event, Lease, Link, Route
+from gateway.channel import Channel, Device, Event, Lease, Link, Route
 from gateway.errors import Ambiguous, ChannelError, MingluoError, Permanent, Temporary
 from gateway.model import DeviceEvent, Group, Job, JobState, Message, Progress, Receipt, Report, Slice, State
 
@@ -301,7 +301,7 @@ class LoudspeakerEbd(Channel):
             if told.brd_state_code == "3":
                 enough = share is not None and share >= self.settings.played_share
                 code = "" if enough or not told.coverage else "not_covered" if share is None else percent(share)
-            if code and code != CODES["5"] and (device := await link.device(village)):
+            if code and code != CODES["5"] and (device := await _ours(village, link)):
                 events.append(DeviceEvent(device.id, "fault", at, code))
         return events
 
@@ -400,6 +400,12 @@ def _villages(job: Job, broadcast: Broadcast) -> dict[int, str]:
     return {at: job.places[at] for at in broadcast.positions if at < len(job.places) and job.places[at]}
 
 
+async def _ours(village: str, link: Link) -> Device | None:
+    """Return the row of a village, if it is on this road: the platform knows nothing of the loudspeakers of others."""
+    device = await link.device(village)
+    return device if device is not None and device.channel == LoudspeakerEbd.name else None
+
+
 async def _presence(told: TerminalStates, link: Link) -> list[Event]:
     """Return which villages have a working terminal, of those told of."""
     now = datetime.now(UTC)
@@ -408,6 +414,6 @@ async def _presence(told: TerminalStates, link: Link) -> list[Event]:
         villages[one.area] = villages.get(one.area, False) or one.state_code in WORKING
     events: list[Event] = []
     for village, works in villages.items():
-        if device := await link.device(village):
+        if device := await _ours(village, link):
             events.append(DeviceEvent(device.id, "online" if works else "offline", now))
     return events

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import shutil
 import tomllib
 import xml.etree.ElementTree as ET
@@ -22,8 +23,8 @@ from test_pipeline import OFFICIALS, Desk, until
 from town import FLOWER, FLOWER_1, FLOWER_2, WATER, WATER_1, table
 
 from channels import _ebd_peer
-from channels._ebd import Ebd, pack
-from channels._ebd_form import Check
+from channels._ebd import Ebd, ebd_id, pack
+from channels._ebd_form import Check, Terminal, TerminalStates, moment
 from channels._ebd_signature import SoftSigner
 from channels.loudspeaker_ebd import LATE, EbdSettings, LoudspeakerEbd
 from gateway.app import App
@@ -321,14 +322,14 @@ async def test_a_broadcast_is_followed_until_it_was_played(bench: Bench) -> None
 async def test_a_village_whose_terminals_are_dead_is_a_gap_with_a_fault(tmp_path: Path) -> None:
     """40 % of the county sounds well in a report, and not at all in the village by the river."""
     async with running(tmp_path, replace(SHORT, coverage=0.4)) as bench:
-        bench.link.devices = {EAST: Device(1, EAST, ""), WEST: Device(2, WEST, "")}
+        bench.link.devices = {EAST: device(1), WEST: device(2)}
         await bench.send()
         bench.look_at()
         await bench.looked()
         assert set(bench.reports.values()) == {(State.DELIVERED, "coverage_40")}
         assert bench.devices == [(1, "fault", "coverage_40"), (2, "fault", "coverage_40")]
     async with running(tmp_path, replace(SHORT, dead=frozenset({WEST})), played_share=1.0) as bench:
-        bench.link.devices = {EAST: Device(1, EAST, ""), WEST: Device(2, WEST, "")}
+        bench.link.devices = {EAST: device(1), WEST: device(2)}
         await bench.send()
         bench.look_at()
         await bench.looked()
@@ -339,7 +340,7 @@ async def test_a_village_whose_terminals_are_dead_is_a_gap_with_a_fault(tmp_path
 async def test_a_broadcast_that_fails_fails_every_village(tmp_path: Path) -> None:
     """Taken and then not played is a gap, at once."""
     async with running(tmp_path, replace(LONG, failing=True)) as bench:
-        bench.link.devices = {EAST: Device(1, EAST, "")}
+        bench.link.devices = {EAST: device(1)}
         await bench.send()
         bench.look_at()
         assert (await bench.looked()).last
@@ -522,9 +523,42 @@ async def test_the_terminals_say_which_villages_can_be_reached_before_the_storm(
     async with running(tmp_path, replace(LONG, dead=frozenset({WEST})), terminals_s=0) as quiet:
         await until(lambda: quiet.log("heartbeat"))
         quiet.platform.villages |= {EAST, WEST, "411726204203"}
-        quiet.link.devices = {EAST: Device(1, EAST, ""), WEST: Device(2, WEST, "")}
+        quiet.link.devices = {EAST: device(1), WEST: device(2)}
         await quiet.channel._ask_terminals(quiet.link)
         assert quiet.devices == [(1, "online", ""), (2, "offline", "")]
+
+
+async def test_the_platform_says_nothing_of_loudspeakers_on_other_roads(tmp_path: Path) -> None:
+    """A device of ours that is called after its village is here when it is connected to us, and only then."""
+    async with running(tmp_path, replace(SHORT, dead=frozenset({EAST})), terminals_s=0) as bench:
+        await until(lambda: bench.log("heartbeat"))
+        bench.link.devices = {EAST: device(1)._replace(channel="loudspeaker_ws"), WEST: device(2)}
+        await bench.send()
+        await bench.channel._ask_terminals(bench.link)
+        assert bench.devices == [(2, "online", "")]
+        bench.look_at()
+        await bench.looked()
+        assert bench.devices == []
+
+
+async def test_what_was_pushed_once_cannot_be_played_back_weeks_later(tmp_path: Path) -> None:
+    """An old list of terminals is signed for ever: it would make a dead village look alive on the day of the flood."""
+    async with running(tmp_path) as bench:
+        bench.platform.push = bench.url
+        bench.link.devices = {EAST: device(1)}
+        me = bench.platform.me
+        for days, code in ((-30, "5"), (-2, "5"), (2, "5"), (0, "1")):
+            at = datetime.now(UTC) + timedelta(days=days)
+            terminals = TerminalStates((Terminal(moment(at), f"6{EAST}0401010001", "1"),))
+            told = Ebd(ebd_id(PLATFORM, at.strftime("%Y%m%d"), 1), PLATFORM, GATEWAY, at, terminals)
+            tar = await pack(told, SoftSigner(me.issuer, me.serial, me.private))
+            async with ClientSession() as session, session.post(bench.url, data={"file": io.BytesIO(tar)}) as answer:
+                assert f"<ResultCode>{code}" in b"".join(files_of(await answer.read()).values()).decode()
+            assert bench.devices == ([(1, "online", "")] if code == "1" else [])
+
+
+def device(id_: int) -> Device:
+    return Device(id_, EAST, "", "loudspeaker_ebd")
 
 
 # --- the simulator ----------------------------------------------------------------------------------------------------
