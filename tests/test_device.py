@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import select
+import ssl
 import stat
 import sys
 import wave
@@ -14,6 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -21,12 +23,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from device_gateway import KEY, NAME, VILLAGE, Gateway, Signer, b64, gateway_of, order, play
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.device import box, control, tone
-from gateway.device.command import Night, Play, read
+from gateway.device.command import Night, Play, Recording, read
 from gateway.device.disk import Disk
 from gateway.device.parts import Parts
 from gateway.device.program import Program
@@ -254,6 +262,102 @@ async def test_a_recording_that_is_not_what_was_signed_is_never_played(fault: st
     assert [files for _, _, files in horn.heard] == [["signal:warning", "speech:涨水，快走"]]
     assert mute.heard == []
     assert code in ("bad_audio", "audio_failed")
+
+
+@pytest.mark.parametrize("left", [b"", b"RIFF", bytes(4096)])
+async def test_what_a_power_cut_left_of_a_sound_is_made_again(left: bytes, tmp_path: Path) -> None:
+    """A file whose name reached the disk before its bytes would silence the village until somebody climbs up there."""
+    horn = Horn()
+    data = b"RIFF" + b"SAID" + "录音".encode()
+    async with gateway_of() as gateway:
+        gateway.files = {"a.wav": data}
+        sound = {"url": f"{gateway.url}/audio/a.wav", "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        async with device(gateway, tmp_path, horn):
+            await gateway.tell(play("a"))
+            await gateway.hears(state="played", id="a")
+            await gateway.tell(play("b", audio=sound))
+            await gateway.hears(state="played", id="b")
+        made = {path: path.read_bytes() for path in (tmp_path / "sound").iterdir()}
+        assert sorted(path.name.partition("-")[0] for path in made) == ["audio", "signal", "speech"]
+        for path in made:
+            path.write_bytes(left)
+        async with device(gateway, tmp_path, horn):
+            await gateway.tell(play("c"))
+            await gateway.hears(state="played", id="c")
+            await gateway.tell(play("d", audio=sound))
+            await gateway.hears(state="played", id="d")
+    assert {path: path.read_bytes() for path in (tmp_path / "sound").iterdir()} == made
+    assert [files for _, _, files in horn.heard] == [["signal:warning", "speech:涨水，快走"], ["audio:录音"]] * 2
+
+
+async def test_a_recording_that_was_exchanged_on_the_disk_is_not_played(tmp_path: Path) -> None:
+    """Who can write to the disk can make a device forget, and still not make it speak."""
+    data = b"RIFF" + b"SAID" + "录音".encode()
+    async with gateway_of() as gateway:
+        gateway.files = {"a.wav": data}
+        digest = hashlib.sha256(data).hexdigest()
+        (tmp_path / f"audio-{digest}.wav").write_bytes(data.replace("录".encode(), "假".encode()))
+        clip = await Studio(tmp_path).fetch(Recording(f"{gateway.url}/audio/a.wav", digest, len(data)))
+    assert content(clip) == "录音"
+
+
+async def test_two_who_make_the_same_sound_at_once_do_not_spoil_it(tmp_path: Path) -> None:
+    """A self-test speaks the mark of drills in the very second in which a drill does."""
+    studio = Studio(tmp_path, SPEAK)
+    said = [studio.speak("演练。"), studio.speak("演练。"), studio.signal(tone.DRILL), studio.signal(tone.DRILL)]
+    clips = await asyncio.gather(*said)
+    assert [content(clip) for clip in clips] == ["演练。", "演练。", "drill", "drill"]
+    assert [name.partition("-")[0] for name in names(tmp_path)] == ["signal", "speech"]
+
+
+async def test_what_a_voice_left_unfinished_is_not_taken_for_the_next_text(tmp_path: Path) -> None:
+    """A voice that writes nothing, after a power cut: the last village's words must not come out."""
+    tone.write(tmp_path / "part-0.wav", tone.DRILL)
+    with pytest.raises(Broken, match="tts_failed"):
+        await Studio(tmp_path, "true {file}").speak("涨水")
+    with pytest.raises(Broken, match="tts_failed"):
+        await Studio(tmp_path, "cp /dev/null {file}").speak("涨水")
+    assert names(tmp_path) == []
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+async def test_recordings_are_fetched_from_a_gateway_with_a_certificate_of_its_own(tmp_path: Path) -> None:
+    """A bureau's own authority counts for the sound, too: else a mute box is silent though its connection stands."""
+    certificate = own_certificate(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate)
+    data = b"RIFF" + b"SAID" + "录音".encode()
+
+    async def serve(_: web.Request) -> web.Response:
+        return web.Response(body=data)
+
+    app = web.Application()
+    app.router.add_get("/a.wav", serve)
+    server = TestServer(app, host="127.0.0.1")
+    await server.start_server(ssl=tls)
+    sound = Recording(str(server.make_url("/a.wav")), hashlib.sha256(data).hexdigest(), len(data))
+    trusting = load(None, GOOD | {"state": tmp_path / "a", "ca_file": certificate})._studio()
+    assert content(await trusting.fetch(sound)) == "录音"
+    with pytest.raises(Broken, match="audio_failed"):
+        await load(None, GOOD | {"state": tmp_path / "b"})._studio().fetch(sound)
+    await server.close()
+
+
+def own_certificate(folder: Path) -> Path:
+    """Return a file with a key and the certificate of 127.0.0.1 that nobody else has signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "gateway")])
+    begins = datetime.now(UTC) - timedelta(days=1)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, begins, begins + timedelta(days=2))
+    builder = builder.add_extension(x509.BasicConstraints(True, None), critical=True)
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), False)
+    file = folder / "gateway.pem"
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.write_bytes(private + builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    return file
 
 
 # -- whom it believes --------------------------------------------------------------------------------------------------
@@ -595,6 +699,19 @@ async def test_orders_are_carried_out_once_and_survive_restarts(tmp_path: Path) 
     )
 
 
+async def test_an_order_that_cannot_be_carried_out_is_answered(tmp_path: Path) -> None:
+    """A self-test that only raises would be waited for until somebody restarts the box."""
+
+    class Full(Studio):
+        async def signal(self, name: str) -> Clip:
+            raise OSError(28, "No space left on device")
+
+    async with gateway_of() as gateway, device(gateway, tmp_path, Horn(), studio=Full(tmp_path / "full")):
+        await gateway.tell(order("self_test", "t1"))
+        await gateway.hears(order="t1", state="failed", code="device_fault")
+        await gateway.hears(type="state", faults=["device_fault"])
+
+
 async def test_the_buttons_reach_the_gateway(tmp_path: Path) -> None:
     """A village beats its gong, and the county hears of it; its head takes the microphone, and nothing cuts in."""
     horn = Horn()
@@ -720,6 +837,9 @@ async def test_a_voice_that_says_nothing_is_a_fault(tmp_path: Path) -> None:
 async def test_a_folder_keeps_what_would_have_been_heard(tmp_path: Path) -> None:
     """An installation is proven without waking the village."""
     tone.write(tmp_path / "a.wav", tone.DRILL, note_s=0.01)
+    for odd in ("../../v1", "v/1", "\0", "水" * 128):  # a version's id may hold anything
+        await Folder(tmp_path / "odd" / "out").play([Clip(tmp_path / "a.wav", 0.0)], 50, odd)
+    assert [path.name for path in (tmp_path / "odd").iterdir()] == ["out"]
     (heard_s,) = await Folder(tmp_path / "out").play([Clip(tmp_path / "a.wav", 0.05)], 50, "v1")
     assert heard_s == 0.05
     assert (tmp_path / "out" / "v1-a.wav").exists()
@@ -758,6 +878,11 @@ GOOD = {"name": "lb-1", "village": VILLAGE, "url": "wss://warn.example.org", "pi
         ({"url": "wss:"}, "wss://"),
         ({"village": "411726"}, "village"),
         ({"name": ""}, "name"),
+        ({"name": "+"}, "name"),
+        ({"name": "a/b"}, "name"),
+        ({"name": "a?b"}, "name"),
+        ({"url": "mqtts://warn.example.org:99999"}, "url|Port"),
+        ({"url": "wss://warn.example.org:x"}, "url|Port"),
         ({"valume": 7}, "valume"),
         ({"volume": 101}, "volume"),
     ],

@@ -274,7 +274,12 @@ class Program:
 
     async def _carry_out(self, order: AnyOrder) -> None:
         busy = self.player.turn is not None or self.player.live_speech
-        code = await self._setup.carry_out(order, busy=busy)
+        try:
+            code = await self._setup.carry_out(order, busy=busy)
+        except Exception:  # a full disk, or a bug: asked again, it would not even answer
+            _log.exception("cannot_carry_out")
+            code = "device_fault"
+            self._faults.add(code)
         self.player.carried_out(order.order, code, self._parts.monotonic())
         self._after()
 

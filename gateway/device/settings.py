@@ -41,7 +41,7 @@ class DeviceSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(min_length=1, max_length=64)
+    name: str = Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$")
     village: str = Field(pattern=r"^\d{12}$")
     url: str
     pins: list[str] = Field(default_factory=list)
@@ -61,7 +61,7 @@ class DeviceSettings(BaseModel):
     @model_validator(mode="after")
     def _reach_the_gateway_safely(self) -> DeviceSettings:
         place = urlsplit(self.url)
-        if place.scheme not in {*SCHEMES, *PORTS} or not place.hostname:
+        if place.scheme not in {*SCHEMES, *PORTS} or not place.hostname or place.port == 0:
             raise ValueError("url: write wss://HOST or mqtts://HOST, the address its gateway's operator gives you")
         if place.scheme in PLAIN and place.hostname not in LOOPBACK and not self.allow_plain:
             raise ValueError(
@@ -83,7 +83,7 @@ class DeviceSettings(BaseModel):
         output: Output = Folder(self.sound_to) if self.sound_to else Speaker(self.play_with, self.volume_with)
         clock = arguments(self.clock_with, "{seconds}", "clock_with") if self.clock_with else ()
         disk = Disk(self.state)
-        studio = Studio(self.state / "sound", self._voice())
+        studio = self._studio()
         policy = Policy(self.volume, {"red": self.red_floor})
         firmware = f"mingluo-{version('mingluo')}"
         return Parts(
@@ -96,6 +96,13 @@ class DeviceSettings(BaseModel):
         if self.speak_with == NO_VOICE or not (self.speak_with or installed):
             return ""
         return self.speak_with or shlex.join([sys.executable, "-m", "gateway.device.voice", FILE])
+
+    def _studio(self) -> Studio:
+        """Return what makes files; recordings lie at the gateway or elsewhere: what counts is their signed digest."""
+        tls = ssl.create_default_context()
+        if self.ca_file is not None:
+            tls.load_verify_locations(self.ca_file)
+        return Studio(self.state / "sound", self._voice(), tls)
 
     def _transport(self, key: str) -> Transport:
         place = urlsplit(self.url)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -95,7 +96,7 @@ class Folder:
         """Keep the files, and wait as long as they sound."""
         names = []
         for file, _ in clips:
-            names.append(f"{what}-{file.name}")
+            names.append(f"{_plain(what)}-{file.name}")
             await asyncio.to_thread(shutil.copyfile, file, self._folder / names[-1])
         self._log("sound", what, files=names, volume=volume)
         how = "silenced"
@@ -110,6 +111,11 @@ class Folder:
         line = orjson.dumps({"kind": kind, "at": datetime.now(UTC).isoformat(), "id": what, **fields})
         with (self._folder / "sound.jsonl").open("ab") as log:
             log.write(line + b"\n")
+
+
+def _plain(what: str) -> str:
+    """Return a version's id as part of a file's name, whatever is in it."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", what)[:64]
 
 
 def arguments(command: str, needed: str, setting: str) -> list[str]:

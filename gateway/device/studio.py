@@ -10,6 +10,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,13 +49,18 @@ class Round(NamedTuple):
 
 
 class Studio:
-    """Files of one device, in a folder of its own. `speak_with`: a command that reads a text and writes `{file}`."""
+    """Files of one device, in a folder of its own. What a power cut has left of one is not taken for it.
 
-    def __init__(self, folder: Path, speak_with: str = "") -> None:
+    `speak_with`: a command that reads a text and writes `{file}`; `tls`: what recordings are fetched with.
+    """
+
+    def __init__(self, folder: Path, speak_with: str = "", tls: ssl.SSLContext | bool = True) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._command = arguments(speak_with, FILE, "speak_with") if speak_with else []
+        self._tls = tls
         self._fetching: dict[str, asyncio.Lock] = {}
+        self._parts = count()
 
     @property
     def speech(self) -> bool:
@@ -86,10 +95,10 @@ class Studio:
     async def signal(self, name: str) -> Clip:
         """Return one of the device's own signals."""
         path = self._folder / f"signal-{name}.wav"
-        if not path.exists():
-            part = path.with_suffix(".part")
-            await asyncio.to_thread(tone.write, part, name)
-            part.rename(path)
+        if not _whole(path):
+            with self._part(path) as part:
+                await asyncio.to_thread(tone.write, part, name)
+                part.rename(path)
         return _clip(path)
 
     async def speak(self, text: str) -> Clip:
@@ -102,14 +111,14 @@ class Studio:
             raise Broken("no_speech")
         digest = hashlib.sha256("\0".join((*self._command, text)).encode()).hexdigest()
         path = self._folder / f"speech-{digest[:32]}.wav"
-        if path.exists():
+        if _whole(path):
             os.utime(path)
             return _clip(path)
-        part = path.with_suffix(".part.wav")
-        await run([piece.replace(FILE, str(part)) for piece in self._command], "tts_failed", SPEAK_S, text)
-        if not part.exists() or not tone.length_s(part):
-            raise Broken("tts_failed")
-        part.rename(path)
+        with self._part(path) as part:
+            await run([piece.replace(FILE, str(part)) for piece in self._command], "tts_failed", SPEAK_S, text)
+            if not _whole(part):
+                raise Broken("tts_failed")
+            part.rename(path)
         self._tidy()
         return _clip(path)
 
@@ -121,20 +130,33 @@ class Studio:
         """
         path = self._folder / f"audio-{recording.sha256}{SUFFIXES.get(recording.type, '.wav')}"
         async with self._fetching.setdefault(recording.sha256, asyncio.Lock()):
-            if path.exists():
+            if await asyncio.to_thread(_is_signed, path, recording):
                 os.utime(path)
                 return _clip(path, recording.duration_s)
             if recording.size > LARGEST_BYTES:
                 raise Broken("bad_audio")
-            data = await _get(recording)
+            data = await _get(recording, self._tls)
             if len(data) != recording.size or hashlib.sha256(data).hexdigest() != recording.sha256:
                 raise Broken("bad_audio")
-            part = path.with_suffix(".part")
-            part.write_bytes(data)
-            part.rename(path)
+            try:
+                with self._part(path) as part:
+                    part.write_bytes(data)
+                    part.rename(path)
+            except OSError:  # the disk is full: the voice may be heard still
+                raise Broken("audio_failed") from None
         self._fetching.pop(recording.sha256, None)
         self._tidy()
         return _clip(path, recording.duration_s)
+
+    @contextmanager
+    def _part(self, path: Path) -> Iterator[Path]:
+        """Have a file of one's own to write, which is gone unless it was renamed: a self-test may make the same."""
+        part = path.with_name(f"part-{next(self._parts)}{path.suffix}")
+        part.unlink(missing_ok=True)  # of a run before this one
+        try:
+            yield part
+        finally:
+            part.unlink(missing_ok=True)
 
     def _tidy(self) -> None:
         """Remove the files that were not used for longest."""
@@ -143,17 +165,27 @@ class Studio:
             file.unlink(missing_ok=True)
 
 
+def _whole(path: Path) -> bool:
+    """Whether it is a WAV file that sounds."""
+    return path.exists() and bool(tone.length_s(path))
+
+
+def _is_signed(path: Path, recording: Recording) -> bool:
+    """Whether a file is still what was signed: a power cut, or whoever has the disk, may have left another."""
+    return path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == recording.sha256
+
+
 def _clip(path: Path, length_s: float = 0.0) -> Clip:
     """Measure a file, where it is a WAV file; else believe what is said of it."""
     return Clip(path, tone.length_s(path) or length_s)
 
 
-async def _get(recording: Recording) -> bytes:
+async def _get(recording: Recording, tls: ssl.SSLContext | bool) -> bytes:
     """Fetch no more than the signed size, from nowhere but the signed address."""
     try:
         async with (
             ClientSession(timeout=ClientTimeout(total=FETCH_S)) as session,
-            session.get(recording.url, allow_redirects=False) as answer,
+            session.get(recording.url, allow_redirects=False, ssl=tls) as answer,
         ):
             if answer.status != 200:
                 raise Broken("audio_failed")
