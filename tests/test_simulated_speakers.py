@@ -123,17 +123,19 @@ async def test_what_somebody_on_the_line_says_again_is_not_heard_again(tmp_path:
 
 
 async def test_a_voiceless_device_fetches_the_recording(tmp_path: Path) -> None:
-    """Without one it says so; with another than was signed it stays silent."""
-    data = "录音".encode()
+    """Without one it says so; with another than was signed it stays silent. It comes in pieces."""
+    data = "录音".encode() * 100_000
     async with gateway_of() as gateway, speaker(gateway, tmp_path, voiceless=1.0):
         assert {"speech": False, "audio": True}.items() <= (await gateway.hears(type="hello")).items()
         gateway.files = {"good": data, "bad": data[::-1]}
         digest = hashlib.sha256(data).hexdigest()
-        for name in ("good", "bad"):
+        gateway.files["longer"] = data + b"!"
+        for name in ("good", "bad", "longer"):
             sound = {"url": f"{gateway.url}/audio/{name}", "sha256": digest, "size": len(data), "duration_s": 12.5}
             await gateway.tell(play(name, audio=sound))
         assert (await gateway.hears(state="played", id="good"))["heard_s"] == 12.5
         await gateway.hears(state="failed", id="bad", code="bad_audio")
+        await gateway.hears(state="failed", id="longer", code="bad_audio")
         await gateway.tell(play("text"))
         await gateway.hears(state="failed", id="text", code="no_speech")
     assert heard(tmp_path) == ["good"]

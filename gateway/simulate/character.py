@@ -131,7 +131,13 @@ async def recording_of(play: Play) -> tuple[str, float]:
             ClientSession(timeout=ClientTimeout(total=FETCH_S)) as session,
             session.get(play.audio.url, allow_redirects=False) as answer,
         ):
-            data = await answer.content.read(play.audio.size + 1) if answer.status == 200 else b""
+            if answer.status != 200:
+                return "audio_failed", 0.0
+            data = bytearray()
+            async for chunk in answer.content.iter_any():
+                data += chunk
+                if len(data) > play.audio.size:
+                    return "bad_audio", 0.0
     except (ClientError, OSError, TimeoutError):
         return "audio_failed", 0.0
     same = hashlib.sha256(data).hexdigest() == play.audio.sha256
