@@ -35,6 +35,7 @@ from gateway.store.command import HUSH, STOP, Open, Wanted
 
 POLL_S = 0.25
 RESEND_S = 60.0  # a command a device neither reported on nor refused is written again
+NOTED = 32  # commands of one connection, which may last for years; beyond them the old ones are forgotten
 KEEP = 4096  # batches; beyond them those without an open command are forgotten
 TAKEN_TOGETHER = 10_000  # commands taken in one transaction and written in a row, but for the first batch
 COMPOSE_AGAIN_S = 5.0  # a batch that could not be composed is tried again
@@ -252,9 +253,12 @@ class Hub:
         return played
 
     def _mark(self, device: int, key: _Written, now: float) -> None:
-        """Note what was written, unless the connection has ended meanwhile."""
-        if device in self._written:
-            self._written[device][key] = now
+        """Note what was written, unless the connection has ended meanwhile; what is due again anyway is forgotten."""
+        if (noted := self._written.get(device)) is None:
+            return
+        if len(noted) >= NOTED:
+            self._written[device] = noted = {one: at for one, at in noted.items() if now - at < RESEND_S}
+        noted[key] = now
 
     async def _time(self, first: Mapping[str, datetime]) -> None:
         """Observe how long each alert took to its first devices here; green only, elsewhere a person stands between.

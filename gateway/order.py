@@ -54,6 +54,8 @@ class Orders:
             if receipt.error is not None or receipt.state is State.FAILED:
                 failed.append(OrderReceipt(order.id, order.device, False, now, receipt.code))
             else:
+                known = self._written[order.device]  # a connection may last for years: what is due again is forgotten
+                self._written[order.device] = {id_: since for id_, since in known.items() if at - since < RESEND_S}
                 self._written[order.device][order.id] = at
         if failed:
             await self._store.orders.settle(failed)

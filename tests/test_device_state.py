@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
 from test_store import NOW, HandClock, alert, batch_of, draft_of
 from town import FLOWER, FLOWER_1, FLOWER_2, WATER_1, Town, town
 
-from gateway.database import Database, Row, Tx
+from gateway.database import Database, Row, Tx, micros
 from gateway.directory.table import Roster
 from gateway.gauge import show_speakers
 from gateway.metrics import REGISTRY
+from gateway.migrations import upgrade
 from gateway.model import Batch, Condition, DeviceEvent, DeviceState, Report, State, Status
 from gateway.policy.table import SpeakerRules
 from gateway.receipts import Receipts
@@ -273,3 +276,30 @@ async def test_the_gauges_count_every_loudspeaker_and_every_village(fleet: Fleet
     assert speakers == {"none": None, "offline": 1, "faulty": 1, "untested": 1, "working": 0}
     mute = {one: REGISTRY.get_sample_value("mingluo_mute_villages", {"condition": one}) for one in Condition}
     assert mute == {"none": 1, "offline": 0, "faulty": 1, "untested": None, "working": None}
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
+async def test_a_database_in_service_keeps_what_it_knew_of_its_loudspeakers(
+    dialect: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """An update of the gateway must not forget who was heard of when, nor a stop that still waits for its device."""
+    url = f"sqlite:///{tmp_path}/old.db" if dialect == "sqlite" else request.getfixturevalue("database_url")
+    upgrade(url, "0013")
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), poolclass=NullPool)
+    with engine.begin() as connection:
+        for device, seen_at in ((1, "1000000"), (2, "NULL")):
+            connection.execute(text(
+                "INSERT INTO device (id, name, village, township, county, key_hash, standing, online, seen_at)"
+                f" VALUES ({device}, 'pole-{device}', '{FLOWER_1}', '{FLOWER}', '411726', 'k', 'service', 1, {seen_at})"
+            ))  # fmt: skip
+        connection.execute(text(f"INSERT INTO device_command VALUES ('a', 1, 'a.1.0', 0, 'stop', 0, {micros(NOW)})"))
+    engine.dispose()
+    database = Database(url)
+    await database.open()
+    rows = await database.read(lambda tx: tx.all("SELECT d.name, d.channel FROM device d ORDER BY d.id"))
+    state = await database.read(lambda tx: tx.all("SELECT device, online, seen_at, faults FROM device_state"))
+    commands = await database.read(lambda tx: tx.all("SELECT device, want, finished FROM device_command"))
+    await database.close()
+    assert rows == [("pole-1", "loudspeaker_ws"), ("pole-2", "loudspeaker_ws")]
+    assert state == [(1, 0, 1000000, None)], "nobody is connected after an update; the second was never heard of"
+    assert commands == [(1, "stop", 0)]

@@ -14,7 +14,7 @@ from test_store import NOW, HandClock, alert, batch_of, draft_of
 from gateway.channel import ChannelSettings, Link, Play, Sockets
 from gateway.database import Database
 from gateway.errors import Temporary
-from gateway.hub import COMPOSE_AGAIN_S, RESEND_S, Hub
+from gateway.hub import COMPOSE_AGAIN_S, NOTED, RESEND_S, Hub
 from gateway.metrics import REGISTRY
 from gateway.model import Batch, Lane, Level, Message, Notice, Receipt, Record, Report, State, Status
 from gateway.store import Store
@@ -225,3 +225,15 @@ async def test_a_confirmed_village_is_hushed_once(post: Post) -> None:
     assert await post.hub.round() == 1
     assert await post.hub.round() == 0
     assert post.poles.hushed == [100], "the others have not heard it yet"
+
+
+async def test_a_connection_that_lasts_for_years_costs_no_memory(post: Post) -> None:
+    """Six thousand loudspeakers that never hang up must not fill the process that warns them."""
+    for number in range(NOTED + 8):
+        batch = await post.warn(f"a{number}")
+        await post.hub.round()
+        await post.store.ledger.commit(
+            [Report("loudspeaker_ws", "", State.PLAYED, NOW, "", batch.id, position) for position in range(4)]
+        )
+        post.clock.advance(RESEND_S)
+    assert max(map(len, post.hub._written.values())) <= NOTED

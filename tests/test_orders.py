@@ -116,6 +116,15 @@ async def test_an_order_is_written_once_and_finished_by_the_device(office: Offic
     assert await office.round() == []
 
 
+async def test_a_connection_that_lasts_for_years_costs_no_memory(office: Office) -> None:
+    """A broken clock is set every hour; its loudspeaker may not hang up before the next winter."""
+    for number in range(4):
+        await office.order("clock", f"c{number}")
+        assert len(await office.round()) == 2
+        office.clock.advance(RESEND_S)
+    assert [len(known) for known in office.orders._written.values()] == [1, 1]
+
+
 async def test_a_self_test_that_was_passed_is_remembered(office: Office) -> None:
     """Between two drills it is the only proof that an amplifier works."""
     await office.say("online")
