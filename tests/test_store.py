@@ -43,7 +43,7 @@ from gateway.model import (
     Target,
 )
 from gateway.ports import Draft, Settled, StepWork
-from gateway.store import Store
+from gateway.store import Store, reply
 from gateway.store.acceptance import accept
 from gateway.store.command import STALE_S, Open
 from gateway.store.desired import PLAYS
@@ -828,6 +828,35 @@ async def test_what_expires_ends_by_itself_between_two_rounds(store: Store) -> N
     await reported(store, batch, 0, State.PLAYED)
     await store.outbox.stop(batch.alert, "expired", Record(NOW, "gateway", "expire", batch.alert))
     assert await commanded(store, batch) == [(1, "stop"), (2, "stop"), (3, "stop")]
+
+
+async def test_a_confirmation_beside_the_page_of_devices_hushes_them(database_url: str, hand: HandClock) -> None:
+    """Two processes, one moment: neither sees the other's rows, and the red warning would repeat for hours."""
+    confirming, planning = Database(database_url), Database(database_url)
+    await confirming.open()
+    await planning.open()
+    first = await repeating(Store(planning, hand))
+    second = replace(first, id=f"{first.alert}.2.0", step=2)
+    begun, end = threading.Event(), threading.Event()
+
+    def confirmation(tx: Tx) -> None:
+        record = Record(NOW, "duty", "confirm", first.alert)
+        reply.confirm(tx, first.alert, 7, ["411726204201"], "phone", record, NOW)
+        tx.one("SELECT 1")
+        begun.set()
+        end.wait(10)
+
+    await planning.write(lambda tx: tx.run("DELETE FROM device_command"))
+    answered = asyncio.create_task(confirming.write(confirmation))
+    await asyncio.to_thread(begun.wait, 10)
+    planned = asyncio.create_task(planning.write(lambda tx: add_batches(tx, [second], NOW)))
+    await asyncio.wait([planned], timeout=0.5)
+    end.set()
+    await asyncio.gather(answered, planned)
+    wants = await planning.read(lambda tx: tx.all("SELECT DISTINCT want FROM device_command"))
+    await confirming.close()
+    await planning.close()
+    assert wants == [("once",)]
 
 
 async def test_a_village_that_confirmed_before_its_loudspeakers_were_planned_hears_one_round(store: Store) -> None:

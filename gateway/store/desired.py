@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from gateway.database import Tx
 from gateway.model import State
+from gateway.store import audit
 
 PLAYS = ("play", "repeat", "once")
 NO_ROUNDS = "want = CASE want WHEN 'repeat' THEN 'play' ELSE want END"
@@ -80,7 +81,11 @@ def hush(tx: Tx, alert: str, villages: Collection[str]) -> None:
 
 
 def hush_confirmed(tx: Tx, alert: str) -> None:
-    """Let new commands of an alert take note of the villages that have confirmed it already."""
+    """Let new commands of an alert take note of the villages that have confirmed it already.
+
+    Whoever confirms has its turn at the chain, too: one of both sees what the other has written.
+    """
+    audit.take_turn(tx)
     rows = tx.all("SELECT villages FROM confirmation WHERE alert = :alert", alert=alert)
     hush(tx, alert, {village for (villages,) in rows for village in json.loads(villages)})
 
