@@ -291,6 +291,21 @@ async def test_a_broken_button_rings_one_bell(desk: Desk) -> None:
     assert ringing["decision"] == ""
 
 
+async def test_a_button_that_sticks_hides_no_other_village_s_alarm(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One broken button rings all night, in another township too; the gong of this village stays on the page."""
+    monkeypatch.setattr("gateway.api.speaker.LIMIT", 2)
+    [device] = await install(desk, FIRST)
+    [stuck, _] = await install(desk, SECOND, "dl-3")
+    [afar] = await install(desk, "dl-9", township=TONGSHAN)
+    await say(desk, device, "alarm", "first")
+    for number in range(3):
+        desk.clock.advance(60)
+        await say(desk, stuck, "alarm", f"again-{number}")
+        await say(desk, afar, "alarm", f"again-{number}")
+    shown = [one["speaker"] for one in (await ask(desk, "/v1/speakers/alarms", TOWNSHIP))["alarms"]]
+    assert shown == [SECOND, FIRST], "both wait for an answer; the repetitions ring no second bell"
+
+
 async def test_an_alarm_of_an_unknown_device_is_nobody_s(desk: Desk) -> None:
     """A retired row must not break the commit of all others."""
     await say(desk, 4711, "alarm", "6e2f")

@@ -199,8 +199,7 @@ async def village_alarms(call: Call) -> Answer:
     """List alarms that villages of the caller's area have sounded."""
     asked, core = call.asked(VillageAlarmsQuery), call.core
     areas, since = areas_of(core, call.principal), core.clock.now() - timedelta(hours=asked.hours)
-    found = [one for one in await core.store.sounded.recent(since, LIMIT) if one.village.startswith(areas)]
-    lines = [await _alarm(core, one) for one in found]
+    lines = [await _alarm(core, one) for one in await core.store.sounded.recent(areas, since, LIMIT)]
     return 200, VillageAlarmsOut(alarms=[one for one in lines if one.answers or not asked.undecided])
 
 

@@ -296,10 +296,10 @@ def _judge(rules: SpeakerRules, now: datetime) -> Callable[..., Condition]:
     return judge
 
 
-def places_below(areas: Collection[str]) -> tuple[str, dict[str, Any]]:
-    """Return the condition that a device `d` stands below one of these codes, and its values."""
+def places_below(areas: Collection[str], column: str = "d.village") -> tuple[str, dict[str, Any]]:
+    """Return the condition that a village, a device's own by default, lies below one of these codes, and its values."""
     names = [f"area_{_letter(at)}" for at in range(len(areas))]
-    places = " OR ".join(f"d.village LIKE :{name}" for name in names) or "1 = 0"
+    places = " OR ".join(f"{column} LIKE :{name}" for name in names) or "1 = 0"
     return f"({places})", {name: f"{area}%" for name, area in zip(names, areas, strict=True)}
 
 

@@ -7,7 +7,7 @@ rings in the duty room until somebody has decided; further ones of the same devi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from gateway.database import Database, Row, Tx, micros, moment
 from gateway.model import DeviceEvent, Record
 from gateway.ports import Clock
 from gateway.store import audit
+from gateway.store.device import places_below
 from gateway.store.obligation import open_
 
 KIND = "village_alarm"  # of its obligation
@@ -56,15 +57,22 @@ class SqlSounded:
         """One alarm."""
         return next(iter(await self._rows("WHERE v.id = :id", id=id_)), None)
 
-    async def recent(self, since: datetime, limit: int) -> list[Sounded]:
-        """Those since then and, from whenever, those nobody has decided on, newest first."""
-        return await self._rows(
-            "WHERE v.at >= :since OR EXISTS (SELECT 1 FROM obligation o WHERE o.alert = v.id"
-            " AND o.kind = :kind AND o.answered_at IS NULL) ORDER BY v.at DESC, v.id LIMIT :limit",
+    async def recent(self, areas: Collection[str], since: datetime, limit: int) -> list[Sounded]:
+        """Those of villages below any of these codes: those since then and, from whenever, what nobody has decided on.
+
+        However often one device rings: what still waits for an answer is not pushed off the page.
+        """
+        places, values = places_below(areas, "v.village")
+        waits = "EXISTS (SELECT 1 FROM obligation o WHERE o.alert = v.id AND o.kind = :kind AND o.answered_at IS NULL)"
+        found = await self._rows(
+            f"WHERE {places} AND (v.at >= :since OR {waits})"
+            f" ORDER BY CASE WHEN {waits} THEN 0 ELSE 1 END, v.at DESC, v.id LIMIT :limit",
             since=micros(since),
             kind=KIND,
             limit=limit,
+            **values,
         )
+        return sorted(found, key=lambda one: one.at, reverse=True)
 
     async def _rows(self, tail: str, **values: object) -> list[Sounded]:
         rows = await self._database.read(lambda tx: tx.all(f"{SHOWN} {tail}", **values))
