@@ -418,6 +418,14 @@ def test_nothing_unsigned_is_ever_opened(payload: str, protected: str, signature
     assert isinstance(claimed_id((payload, protected, signature)), str)
 
 
+@pytest.mark.parametrize("id_", ["\\ud800", "\\u0000", "a\\nb"])
+def test_a_refusal_names_only_what_can_be_written(id_: str) -> None:
+    """What nobody has signed must not reach a log or a frame in a form that breaks them."""
+    signed = b64(f'{{"id":"{id_}"}}'.encode()), "", ""
+    assert claimed_id(signed) == ""
+    assert claimed_id((b64('{"id":"村"}'.encode()), "", "")) == "村"
+
+
 def test_two_keys_can_be_pinned_in_every_form(tmp_path: Path) -> None:
     """The gateway's next key is pinned before it begins, so that no village is left out on that day."""
     one, two, three = Signer(), Signer(), Signer()
@@ -804,6 +812,15 @@ async def test_the_systems_audio_is_measured_and_killed_with_all_it_started(tmp_
     assert [ended(process) for process in started] == [True, True]
     for process in started:
         os.close(process)
+
+
+async def test_a_command_is_not_given_the_devices_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A voice or player from anywhere has no business with it."""
+    monkeypatch.setenv("MINGLUO_DEVICE_KEY", "secret")
+    await run(["sh", "-c", 'env > "$0"', str(tmp_path / "seen")], "x", 10.0)
+    seen = (tmp_path / "seen").read_text()
+    assert "secret" not in seen
+    assert "PATH=" in seen
 
 
 async def test_a_player_that_fails_or_is_not_there_is_an_amplifier_fault(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from gateway.device.disk import Disk
 from gateway.device.mqtt import PORTS, Mqtt
 from gateway.device.parts import Parts
-from gateway.device.sound import FILE, Folder, Output, Speaker, arguments
+from gateway.device.sound import FILE, KEY_VARIABLE, Folder, Output, Speaker, arguments
 from gateway.device.studio import Studio
 from gateway.device.transport import Transport
 from gateway.device.trust import Trust
@@ -26,7 +26,6 @@ from gateway.device.volume import Policy
 from gateway.device.websocket import WebSocket
 from gateway.errors import ConfigError
 
-KEY_VARIABLE = "MINGLUO_DEVICE_KEY"
 STATE = Path("/var/lib/mingluo-device")
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}

@@ -23,6 +23,7 @@ import orjson
 from gateway.errors import ConfigError, MingluoError
 
 FILE = "{file}"
+KEY_VARIABLE = "MINGLUO_DEVICE_KEY"
 SOUND_FAULTS = frozenset({"amp_fault", "no_speech", "tts_failed", "audio_failed", "bad_audio", "device_fault"})
 """What is mended once something has sounded."""
 SLACK_S = 20.0
@@ -156,8 +157,9 @@ async def run(command: Sequence[str], code: str, limit_s: float, text: str = "")
 
 async def _start(command: Sequence[str]) -> Process:
     quiet = asyncio.subprocess.DEVNULL
+    environment = {name: value for name, value in os.environ.items() if name != KEY_VARIABLE}
     return await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True
+        *command, stdin=asyncio.subprocess.PIPE, stdout=quiet, stderr=quiet, env=environment, start_new_session=True
     )
 
 

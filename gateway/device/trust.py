@@ -95,7 +95,8 @@ def claimed_id(signed: Signed) -> str:
         found = json.loads(decode(signed[0]))["id"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return ""
-    return found[:64] if isinstance(found, str) else ""
+    # Half a surrogate pair is a text to this reader and to no writer.
+    return found[:64] if isinstance(found, str) and found.isprintable() else ""
 
 
 def decode(text: str) -> bytes:
