@@ -226,8 +226,13 @@ class LoudspeakerEbd(Channel):
 
         async def worker() -> None:
             for job in work:
-                with contextlib.suppress(MingluoError, EbdError):
+                try:
                     await (self._cancel if job.over else self._look)(job, link)
+                except (MingluoError, EbdError):
+                    pass  # it comes up again
+                except Exception as error:  # a bug must be seen, and must not end the rest
+                    handler = asyncio.get_running_loop().call_exception_handler
+                    handler({"message": f"{self.name}: {job.progress.job} cannot be followed", "exception": error})
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(AT_ONCE, len(jobs))):

@@ -386,6 +386,18 @@ async def first_note(bench: Bench) -> Progress:
     return found
 
 
+async def test_a_broadcast_that_cannot_be_followed_costs_no_other_its_cancel(bench: Bench) -> None:
+    """A recall must reach the platform whatever else stands in the notes."""
+    await bench.send()
+    seen: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: seen.append(context))
+    bench.link.due.append(Job(replace(bench.progress[0], source="rubbish"), True, datetime.now(UTC), PLACES))
+    bench.look_at(over=True)
+    assert (await bench.looked()).state is JobState.STOPPED
+    assert [type(one["exception"]) for one in seen] == [ValueError]
+    assert bench.channel.up()
+
+
 async def test_the_store_s_absence_ends_no_follower(bench: Bench) -> None:
     """The next broadcast still has to be cancelled."""
     await bench.send()
