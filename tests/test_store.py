@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from gateway.database import Database, Tx
+from gateway.database import Database, Tx, micros
 from gateway.errors import Ambiguous, ConfigError, Temporary
 from gateway.model import (
     Alert,
@@ -43,7 +43,7 @@ from gateway.model import (
     Target,
 )
 from gateway.ports import Draft, Settled, StepWork
-from gateway.store import Store, reply
+from gateway.store import Store, fact, reply
 from gateway.store.acceptance import accept
 from gateway.store.command import STALE_S, Open
 from gateway.store.desired import PLAYS
@@ -819,6 +819,36 @@ async def test_nobody_hushes_or_stops_what_was_refused(store: Store) -> None:
     assert 0 not in [position for position, _ in await commanded(store, batch)]
     await store.outbox.stop(batch.alert, "recalled", Record(NOW, "issuer", "recall", batch.alert))
     assert await commanded(store, batch) == [(position, "stop") for position in (1, 2, 3)]
+
+
+async def test_a_stop_reaches_who_says_played_in_that_moment(database_url: str, hand: HandClock) -> None:
+    """The recall has read "submitted" when "played" is committed elsewhere: the next round must not sound."""
+    hearing, stopping = Database(database_url), Database(database_url)
+    await hearing.open()
+    await stopping.open()
+    store = Store(stopping, hand)
+    batch = await repeating(store)
+    await store.commands.take({batch.id: [0, 1, 2, 3]})
+    begun, end = threading.Event(), threading.Event()
+
+    def played(tx: Tx) -> None:
+        report = Report("loudspeaker_ws", "", State.PLAYED, NOW, "", batch.id, 0)
+        fact.commit(tx, [fact.Arrived([report], micros(NOW))])
+        tx.one("SELECT 1")
+        begun.set()
+        end.wait(10)
+
+    heard = asyncio.create_task(hearing.write(played))
+    await asyncio.to_thread(begun.wait, 10)
+    record = Record(NOW, "issuer", "recall", batch.alert)
+    stopped = asyncio.create_task(store.outbox.stop(batch.alert, "recalled", record))
+    await asyncio.wait([stopped], timeout=0.5)
+    end.set()
+    await asyncio.gather(heard, stopped)
+    found = await commanded(store, batch)
+    await hearing.close()
+    await stopping.close()
+    assert found == [(position, "stop") for position in range(4)]
 
 
 async def test_what_expires_ends_by_itself_between_two_rounds(store: Store) -> None:
