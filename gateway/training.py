@@ -170,8 +170,7 @@ class Drills:
             await self._try(drill, self._person(drill.planner, drill.planner_role))
             audible = {"audible": drill.kind == DrillKind.SELF_TEST_AUDIBLE}
             targets = self._regions.resolve_alert(self._message(drill), ()).targets
-            clear = partial(bar, alert=self._message(drill), targets=targets)
-            tests = Tests(await self._devices(targets), audible, drill.ends_at, clear)
+            tests = Tests(await self._devices(targets), audible, drill.ends_at, partial(bar, targets=targets))
         else:
             alert = await self._issue(drill, self._message(drill))
         record, then = self._record("drill_start", drill, "gateway"), self._next(drill)

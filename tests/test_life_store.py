@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from gateway.ports import AlertRow, Draft
 from gateway.standing import Event, Standing
 from gateway.store import Store
 from gateway.store.drill import Drill, Stage
+from gateway.store.meeting import RealWarningError, bar
 from gateway.store.regime import Regime
 from gateway.store.seal import hashed
 
@@ -118,6 +120,22 @@ async def test_a_signature_does_not_start_a_drill_under_a_real_warning(store: St
     moved = replace(elsewhere, plan=draft_of(alert()).plan, standing=Standing.ACTIVE)
     assert (await store.outbox.move(was, moved)).result == "real_warning"
     assert (await row_of(store, elsewhere.alert.id)).standing == Standing.SIGN
+
+
+async def test_no_self_test_is_ordered_beside_an_evacuation_without_an_end(store: Store) -> None:
+    """It has no colour, and holds until it is ended: a tone beside it would be taken for it, or for the all-clear."""
+    order = draft_of(replace(alert(), document=Document.EVACUATION, level=Level.UNKNOWN, expires=None))
+    await store.outbox.accept(order)
+    until, record = NOW + timedelta(hours=1), replace(RECORD, action="order:self_test")
+
+    async def tone(name: str, where: Target) -> None:
+        await store.orders.add(name, [1], "self_test", {"audible": True}, until, record, partial(bar, targets=[where]))
+
+    with pytest.raises(RealWarningError):
+        await tone("here", Target("411726204", ("411726204201",)))
+    await tone("elsewhere", Target("411728100"))
+    ordered = await store.database.read(lambda tx: tx.all("SELECT id FROM device_order"))
+    assert ordered == [("elsewhere.0",)]
 
 
 async def test_a_yellow_warning_and_a_drill_may_meet(store: Store) -> None:

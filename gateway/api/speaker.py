@@ -10,8 +10,9 @@ import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
-from gateway.api.access import areas_of, codes_of
+from gateway.api.access import areas_of
 from gateway.api.endpoint import Answer, Call, Endpoint
 from gateway.api.reply import PlaceOut
 from gateway.api.speaker_shape import (
@@ -39,18 +40,16 @@ from gateway.core import Core
 from gateway.errors import Refused
 from gateway.fleet import values_of
 from gateway.intake import actor
-from gateway.model import Condition, Record
+from gateway.model import Condition, Record, Target
 from gateway.obligation import RULES
 from gateway.policy.hazard import CHINA
-from gateway.policy.route import ENDS
 from gateway.policy.table import WRITERS
-from gateway.routing import emergency
 from gateway.store.device import Speaker
+from gateway.store.meeting import RealWarningError, bar
 from gateway.store.sounded import KIND, Sounded
 
 DUTY = WRITERS | {"clerk", "admin"}
 LIMIT = 500
-IN_FORCE = 200  # alerts looked at
 
 
 async def speakers(call: Call) -> Answer:
@@ -108,11 +107,17 @@ async def _order(call: Call, form: OrderIn, kind: str, values: Mapping[str, obje
     core, now = call.core, call.core.clock.now()
     found = await _meant(call, form)
     request, expires = secrets.token_hex(10), now + timedelta(minutes=form.expires_min)
-    if values.get("audible"):
-        expires = min(expires, await _heard_until(core, found))
     whom = form.area or f"{len(found)} by name"
     record = Record(now, actor(call.principal), f"order:{kind}", request, f"{len(found)} loudspeakers; {whom}")
-    await core.store.orders.add(request, [one.id for one in found], kind, values, expires, record)
+    clear = None
+    if values.get("audible"):
+        expires = min(expires, _heard_until(core))
+        villages = sorted({one.village for one in found})
+        clear = partial(bar, targets=[Target(village[:9], (village,)) for village in villages])
+    try:
+        await core.store.orders.add(request, [one.id for one in found], kind, values, expires, record, clear)
+    except RealWarningError:
+        raise Refused(409, "under_warning", "a real warning is in force there; test later") from None
     return 200, OrderedOut(id=request, kind=kind, speakers=len(found), expires=expires)
 
 
@@ -136,24 +141,16 @@ async def _meant(call: Call, form: OrderIn) -> Sequence[Speaker]:
     return found
 
 
-async def _heard_until(core: Core, found: Sequence[Speaker]) -> datetime:
-    """Return until when today a tone may sound. None at night, and none under a real alert that drills give way to.
-
-    Nobody may take it for a warning (D19); who comes back in the night sounds none either.
+def _heard_until(core: Core) -> datetime:
+    """Return until when today a tone may sound: nobody may take it for a warning at night, nor who comes back then.
 
     Raises:
-        Refused: 409.
+        Refused: 409, it is night.
     """
     drill, local = core.policy.drill, core.clock.now().astimezone(CHINA)
     if not drill.start <= local.time() < drill.until:
         text = f"an audible self-test is held from {drill.start:%H:%M} to {drill.until:%H:%M} only; audible = false"
         raise Refused(409, "quiet_hours", f"{text} tests silently at any hour")
-    villages = {one.village for one in found}
-    for row in await core.store.outbox.in_force(core.clock.now(), IN_FORCE):
-        if row.alert.actual and row.alert.kind not in ENDS and emergency(row.alert):
-            codes = tuple(codes_of(row))
-            if any(village.startswith(codes) for village in villages):
-                raise Refused(409, "under_warning", f"a real warning is in force there: {row.alert.id}; test later")
     return datetime.combine(local.date(), drill.until, CHINA)
 
 

@@ -72,8 +72,11 @@ def around(tx: Tx, alert: Alert, likeness: str, now: datetime, alike_since: date
 
 def opposite(tx: Tx, alert: Alert) -> list[AlertRow]:
     """Return the live drills where the alert is real, and the real orange, red and evacuations where it is none."""
-    if alert.actual:
-        return alert_rows(tx, f"WHERE {_DRILLS}")
+    return alert_rows(tx, f"WHERE {_DRILLS}") if alert.actual else real_ones(tx)
+
+
+def real_ones(tx: Tx) -> list[AlertRow]:
+    """Return the real orange, red and evacuations in force, those that end one too."""
     return alert_rows(
         tx,
         "WHERE status = :actual AND standing = :active AND (level >= :level OR document = :evacuation)",

@@ -18,7 +18,7 @@ from gateway.regions.target import overlap
 from gateway.routing import emergency
 from gateway.standing import LIVE, REAL, Event, Standing
 from gateway.store import audit
-from gateway.store.around import opposite
+from gateway.store.around import opposite, real_ones
 from gateway.store.drill import stop_tests
 from gateway.store.rows import stop_alert
 
@@ -60,8 +60,8 @@ def keep_apart(tx: Tx, draft: Draft) -> None:
             audit.append(tx, [replace(record, subject=row.alert.id)])
 
 
-def bar(tx: Tx, alert: Alert, targets: Sequence[Target]) -> None:
-    """Refuse what begins without a message of its own where a real alert is in force; `alert` says what it would be.
+def bar(tx: Tx, targets: Sequence[Target]) -> None:
+    """Refuse a self-test that has no message of its own, where a real orange, red or evacuation is in force.
 
     Takes its turn at the chain: of a self-test and a real warning at once the second one sees the first.
 
@@ -69,5 +69,5 @@ def bar(tx: Tx, alert: Alert, targets: Sequence[Target]) -> None:
         RealWarningError: nothing was stored.
     """
     audit.take_turn(tx)
-    if meets(alert, targets, opposite(tx, alert)):
+    if any(row.alert.kind not in ENDS and overlap(row.plan.targets, targets) for row in real_ones(tx)):
         raise RealWarningError(UNDER_REAL)

@@ -8,7 +8,7 @@ whose values may be others. What nobody carried out in its time has expired; a r
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -64,12 +64,16 @@ class SqlOrders:
 
     async def add(
         self, request: str, devices: Sequence[int], kind: str, values: Mapping[str, object], expires: datetime,
-        record: Record,
+        record: Record, bar: Callable[[Tx], None] | None = None,
     ) -> None:  # fmt: skip
-        """Order the same of these devices, in the name of the record's actor."""
-        await self._database.write(
-            lambda tx: add(tx, request, devices, kind, body_of(values), expires, record), PATIENCE_S
-        )
+        """Order the same of these devices, in the name of the record's actor; nothing where `bar` raises."""
+
+        def operation(tx: Tx) -> None:
+            if bar is not None:
+                bar(tx)
+            add(tx, request, devices, kind, body_of(values), expires, record)
+
+        await self._database.write(operation, PATIENCE_S)
 
     async def wanted(self, devices: Collection[int], channel: str) -> list[Order]:
         """Open orders of these devices, oldest first; none where somebody has halted everything, county or channel."""
