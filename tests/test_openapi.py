@@ -43,6 +43,7 @@ CALL = {
 UNPROVEN = CALL | {"witness": ""}
 CONSULTATION = {"at": "2026-07-20T13:40:00+08:00", "participants": ["张某"], "conclusion": "联合发布"}
 EMERGENCY = {"area": "411726", "reason": "特大暴雨"}
+DRILL = {"areas": ["411726209"], "starts_at": "2026-07-25T10:00:00+08:00", "lasts_min": 30}
 JOINT = {"document": "joint_risk", "event_code": "11A51", "event": "山洪灾害", "level": "orange"}
 
 
@@ -192,6 +193,11 @@ def good(operation: str, desk: Desk) -> Ask:
         "orderSelfTest": Ask(CLERK, {"speakers": ["dl-1"]}, needs="speaker"),
         "orderClock": Ask(CLERK, {"speakers": ["dl-1"]}, needs="speaker"),
         "orderConfig": Ask(ADMIN, {"speakers": ["dl-1"], "values": {"led": False}}, needs="speaker"),
+        "planDrill": Ask(ISSUER, DRILL),
+        "approveDrill": Ask(SIGNER, needs="drill"),
+        "cancelDrill": Ask(ISSUER, {"reason": "the river rises"}, needs="drill"),
+        "getDrill": Ask(needs="drill"),
+        "getDrillReport": Ask(needs="drill"),
         "getHistory": Ask(CLERK, {"person": str(desk.people[0])}),
         "optOut": Ask(CLERK, {"phone": PHONES[1]}),
         "erasePerson": Ask(ADMIN, {"phone": PHONES[1]}),
@@ -258,13 +264,20 @@ async def reply(desk: Desk) -> str:
     return (await desk.core.store.replies.waiting(1))[0].id
 
 
+async def drill(desk: Desk) -> str:
+    _, content = await desk.call("POST", "/v1/drills", ISSUER, DRILL)
+    return str(content["id"])
+
+
 async def ready(desk: Desk, endpoint: Endpoint) -> str:
-    """Return an alert (or regime) on which the good request works."""
+    """Return an alert (or regime, or drill) on which the good request works."""
     if good(endpoint.operation, desk).needs == "speaker":
         await install(desk, "dl-1")
     if "{id}" not in endpoint.path:
         return NOBODY
-    makers = {"draft": draft, "repetition": repetition, "joint": joint, "regime": regime, "reply": reply}
+    makers = {
+        "draft": draft, "repetition": repetition, "joint": joint, "regime": regime, "reply": reply, "drill": drill,
+    }  # fmt: skip
     if make := makers.get(good(endpoint.operation, desk).needs):
         return await make(desk)
     return await desk.held() if good(endpoint.operation, desk).held else str((await desk.issue())["id"])
