@@ -77,6 +77,7 @@ def judged(state: BrdState, share: float | None, least: float, *, heard: bool, a
 
 
 def percent(share: float) -> str:
+    """Return a share as the code of a report."""
     return f"coverage_{share * 100:.0f}"
 
 

@@ -51,13 +51,6 @@ def msg_type(status: Status, drill: Drill) -> MsgType:
     raise Permanent("draft")
 
 
-def status_of(kind: MsgType) -> Status | None:
-    """Return what a MsgType says of a broadcast; None: a cancel is of what it cancels."""
-    if kind == REAL:
-        return Status.ACTUAL
-    return None if kind == CANCEL else Status.EXERCISE
-
-
 def refusal(result: Result) -> ChannelError | None:
     """Return the error a ResultCode means; None: taken.
 

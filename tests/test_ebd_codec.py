@@ -44,7 +44,7 @@ from channels._ebd_form import (
     at_of,
     moment,
 )
-from channels._ebd_meaning import HEARD, SEVERITY, msg_type, refusal, status_of
+from channels._ebd_meaning import HEARD, SEVERITY, msg_type, refusal
 from channels._ebd_signature import Pinned, SoftSigner, Trust, is_private, is_public, side_by_side
 from gateway.errors import Permanent, Temporary, Unusable
 from gateway.model import Level, State, Status
@@ -124,7 +124,6 @@ def test_only_an_actual_alert_becomes_a_real_broadcast(status: Status, drill: An
     assert kind == expected
     assert (kind == "1") == (status is Status.ACTUAL)
     assert kind != "2"  # nobody cancels by broadcasting
-    assert status_of(kind) is (Status.ACTUAL if status is Status.ACTUAL else Status.EXERCISE)
 
 
 @pytest.mark.parametrize("drill", ["1", "2", "0", "", "6"])
@@ -134,11 +133,8 @@ def test_no_setting_makes_an_exercise_real(drill: Any) -> None:
         msg_type(Status.EXERCISE, drill)
 
 
-def test_every_kind_of_broadcast_is_read_back_as_what_it_was() -> None:
-    """The reverse: only 1 is real, a cancel is of what it cancels, and two of the drills are heard by nobody."""
-    assert {kind: status_of(kind) for kind in ("1", "2", "3", "4", "5")} == {
-        "1": Status.ACTUAL, "2": None, "3": Status.EXERCISE, "4": Status.EXERCISE, "5": Status.EXERCISE,
-    }  # fmt: skip
+def test_two_of_the_drills_are_heard_by_nobody() -> None:
+    """A village counts as played only by what sounds in it."""
     assert {"1", "5"} == HEARD
 
 

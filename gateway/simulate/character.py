@@ -46,10 +46,6 @@ class Character(StrEnum):
     SOUND = "sound"  # in order
 
 
-MUTE = frozenset({Character.OFFLINE, Character.FAILING, Character.SILENT, Character.LYING, Character.STUCK})
-"""Those from which nothing is heard. A doubled one is heard once its double has gone."""
-
-
 @dataclass(frozen=True, slots=True)
 class Options:
     """How a fleet behaves. Shares (0 to 1) are of all devices and do not overlap; times are seconds.

@@ -166,6 +166,7 @@ class Speech:
         if now - self._used.get(key, -USED_S) >= USED_S:
             if not self._cache.touch(kept):
                 self._kept.pop(key)
+                self._used.pop(key, None)
                 return False
             self._used[key] = now
         self._kept.move_to_end(key)
