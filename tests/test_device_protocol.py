@@ -300,10 +300,11 @@ def test_no_clock_is_too_wrong_to_be_read(at: datetime, clock: datetime) -> None
     ("state", "code", "kept"),
     [
         ("hushed", "", "hushed"), ("hushed", "other", "hushed"), ("playing", "hushed", "playing"),
-        ("failed", "hushed", "failed"), ("busy", "live_speech", "live_speech"),
+        ("failed", "hushed", "failed"), ("stopped", "other", "stopped"), ("failed", "stopped", "failed"),
+        ("busy", "live_speech", "live_speech"),
     ],
 )  # fmt: skip
-def test_only_the_state_says_that_a_device_is_hushed(state: str, code: str, kept: str) -> None:
+def test_only_the_state_says_that_a_device_is_hushed_or_stopped(state: str, code: str, kept: str) -> None:
     """The ledger ends the hush by this word; a free text beside another state must not pass for it."""
     told = parse(
         orjson.dumps({"type": "receipt", "id": "a", "batch": "b", "position": 0, "state": state, "code": code})
