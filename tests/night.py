@@ -391,7 +391,8 @@ noop = {{ per_s = {self.pace_per_s}, burst = 1000 }}
     def noop(self, alert: str) -> dict[int, list[int]]:
         """Person → the attempts under which noop was given it."""
         found: dict[int, list[int]] = {}
-        for line in (self.folder / "noop.log").read_bytes().splitlines():
+        written = (self.folder / "noop.log").read_bytes()
+        for line in written[: written.rfind(b"\n") + 1].splitlines():  # the last one may be half written
             entry = orjson.loads(line)
             for person in entry["persons"] if entry["alert"] == alert else ():
                 found.setdefault(person, []).append(entry["attempt"])

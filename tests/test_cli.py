@@ -780,7 +780,7 @@ async def test_a_preview_is_read_from_the_top(run: Run, gateway: Gateway) -> Non
     shown = (await ask(run, gateway, "preview", MESSAGES / "red_rainstorm.xml")).stdout
     order = [
         "would be held for a second person", "decides: 带班领导",
-        "with neither an official nor a loudspeaker: 铜山乡甲村",
+        "with neither an official nor a working loudspeaker: 铜山乡甲村",
         "73 units, 2 SMS segments, shortened: trend", "【[red]局】长", "error: missing_time: e", "note: long: i",
         "warning: same_issuer: issue an Update", "officials 76: within 2 s",
         "residents 40,000: from now on, the last by 14:41 (sms_twilio takes 64 a second)",

@@ -133,7 +133,7 @@ async def test_alerts_from_before_get_a_row_without_ringing(tmp_path: Path, hand
     database = Database(f"sqlite:///{tmp_path}/new.db")
     await database.open()
     store = Store(database, hand)
-    for one in (alert("a1"), alert(NUMBER), replace(alert("a3"), status=Status.TEST)):
+    for one in (replace(alert("a3"), status=Status.TEST), alert("a1"), alert(NUMBER)):
         await out(store, one)
     await database.close()
     url = f"sqlite:///{tmp_path}/old.db"

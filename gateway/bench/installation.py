@@ -186,6 +186,7 @@ class Installation:
         """Run every process of the gateway; each starts anew. `lanes`: bulk work of a cluster has its own worker."""
         stage = Stage(self.folder, self.servers, self.namespace, secret_key=self.secret_key)
         own = {"MINGLUO_CONFIG": str(self.folder / "config"), "MINGLUO_LOG_LEVEL": log_level}
+        stage.device_key()
         commands = {role: [role] for role in stage.roles}
         if lanes and self.servers.cluster:
             commands |= {name: ["worker", "--lanes", taken] for name, taken in WORKERS.items()}

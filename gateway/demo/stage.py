@@ -25,7 +25,7 @@ from typing import IO
 import msgspec
 from aiohttp import ClientError, ClientSession
 
-from gateway.device_key import DeviceKeys, create
+from gateway.device_key import DeviceKey, DeviceKeys, create
 from gateway.simulate.world import Ready, World
 
 CLUSTER = ("api", "planner", "worker", "hub", "scheduler")
@@ -83,12 +83,15 @@ class Stage:
         """Where loudspeakers connect."""
         return f"http://127.0.0.1:{self.hub_port if self.servers.cluster else self.api_port}"
 
+    def device_key(self) -> DeviceKey:
+        """Return the key that signs for loudspeakers; made before any process starts, for the hubs share it."""
+        folder = self.folder / "data" / "keys" / "device"
+        return (DeviceKeys.load(folder).keys or [create(folder, datetime.now(UTC))])[0]
+
     @property
     def pin(self) -> str:
-        """The public key loudspeakers pin; made with the installation, for its processes share it."""
-        folder = self.folder / "data" / "keys" / "device"
-        keys = DeviceKeys.load(folder).keys or [create(folder, datetime.now(UTC))]
-        return keys[0].pin
+        """The public key loudspeakers pin."""
+        return self.device_key().pin
 
     def port_of(self, role: str) -> int:
         """Every process serves its metrics; the API and the hub serve more."""
@@ -130,7 +133,7 @@ class Stage:
 
     def start_role(self, role: str) -> None:
         """Start one process of the gateway."""
-        assert self.pin, "the hubs of a cluster find their key"
+        self.device_key()
         self.start(role, ["-m", "gateway.cli", role], self.environment(role))
 
     async def start_gateway(self) -> None:
