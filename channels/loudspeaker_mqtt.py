@@ -81,7 +81,7 @@ class Voice(Connection):
         self._channel.broker.write(self._topic, frame)
 
     async def part(self, code: int) -> None:
-        """Take no more of this session; only the broker could end it."""
+        """Take no more of this connection; only the broker could end it."""
         self._channel.leave(self, self._channel.link)
 
 

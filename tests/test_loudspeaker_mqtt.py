@@ -336,7 +336,7 @@ async def test_no_frame_ends_the_channel(frame: bytes) -> None:
 
 
 async def test_a_device_with_too_many_bad_frames_is_not_heard_until_it_begins_anew() -> None:
-    """Only the broker could cut it; the gateway takes no more of this session."""
+    """Only the broker could cut it; the gateway takes no more of this connection."""
     with mosquitto() as broker:
         async with county(broker.url) as link, pole(broker.url) as device:
             await held(link, 1000)
