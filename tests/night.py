@@ -28,7 +28,7 @@ from aiohttp import ClientError, ClientSession
 
 from gateway import cap
 from gateway.database import Database
-from gateway.demo.judge import e164, expected_devices, expected_numbers, sounded
+from gateway.demo.judge import Version, devices, e164, expected_numbers, sounded
 from gateway.demo.stage import Servers, Stage
 from gateway.directory.importer import Importer
 from gateway.directory.roster import write_sample
@@ -353,7 +353,7 @@ noop = {{ per_s = {self.pace_per_s}, burst = 1000 }}
     def numbers(self, towns: Collection[str], *, residents: bool) -> Counter[str]:
         """Number → persons who are to get one SMS each."""
         villages = self.villages(towns)
-        everybody = expected_numbers(self.roster, villages)
+        everybody = expected_numbers(self.roster, Version("", None, frozenset(villages)))
         if residents:
             return everybody
         officials = self._officials(set(towns))
@@ -372,7 +372,7 @@ noop = {{ per_s = {self.pace_per_s}, burst = 1000 }}
 
     def devices(self, towns: Collection[str]) -> set[str]:
         """Loudspeakers that are to sound."""
-        return expected_devices(self.roster, self.villages(towns), self.options)
+        return {one for one in devices(self.roster, self.villages(towns)) if self.options.character(one) == "sound"}
 
     def sms(self, signature: str) -> Sms:
         """Texts received that carry this signature."""

@@ -171,6 +171,15 @@ def test_only_the_groups_of_the_plan_are_expected(folder: Path) -> None:
     assert judge(folder, one, Options()) == Verdict(1, 0, 0, 0)
 
 
+def test_who_is_told_in_the_morning_is_counted_and_not_missed_and_too_early_is_wrong(folder: Path) -> None:
+    """At night the all-clear leaves the loudspeakers asleep (D14); one that sounds all the same wakes a village."""
+    night = Version("v0", FIRST_AT, frozenset({VILLAGE}), later={Group.LOUDSPEAKERS: frozenset({VILLAGE})})
+    log(folder, [(to, FIRST) for to in FULL], sounds=())
+    assert judge(folder, night, Options()) == Verdict(4, 0, 0, 0, later=1)
+    log(folder, [(to, FIRST) for to in FULL])
+    assert judge(folder, night, Options()).duplicates == 1
+
+
 def test_an_area_without_anybody_expects_nobody(folder: Path) -> None:
     """What proves nothing has to say so: zero is shown as zero."""
     log(folder, [], (), ())

@@ -11,8 +11,8 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -31,20 +31,27 @@ PARTLY_OVER = "不再受"
 class Version:
     """One version of an alert and whom it is for: its villages, and the groups the plan tells of it.
 
-    `issued` is CAP `sent`; None where there is no other version, so that every text is of this one.
+    `issued` is CAP `sent`; None where there is no other version, so that every text is of this one. `later` are the
+    villages of a group whose message waits for the morning (quiet hours, D14).
     """
 
     alert: str
     issued: datetime | None
     villages: frozenset[str]
     groups: frozenset[Group] = EVERYBODY
+    later: Mapping[Group, frozenset[str]] = field(default_factory=dict)
+
+    def at_once(self, group: Group) -> frozenset[str]:
+        """Villages where a group is to be told now."""
+        return self.villages - self.later.get(group, frozenset()) if group in self.groups else frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Counted over all counterparts. `marked` are second copies that carry the mark of rule 2.
 
-    Of `speakers` loudspeakers in the area, `silenced` are switched off or broken on purpose: not expected to sound.
+    Of `speakers` loudspeakers that are to sound at once, `silenced` are switched off or broken on purpose: not expected
+    to. `later` are persons, subscribers and loudspeakers whose message waits for the morning.
     """
 
     expected: int
@@ -53,6 +60,7 @@ class Verdict:
     marked: int
     speakers: int = 0
     silenced: int = 0
+    later: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,31 +95,26 @@ def e164(phone: str) -> str:
     return phone if phone.startswith("+") else f"+86{phone}"
 
 
-def _people(folder: Path, villages: Collection[str], groups: Collection[Group]) -> set[tuple[str, str]]:
-    townships = {village[:9] for village in villages}
+def _people(folder: Path, version: Version) -> set[tuple[str, str]]:
     people: set[tuple[str, str]] = set()
-    for row in _rows(folder / "officials.csv") if Group.OFFICIALS in groups else ():
+    villages = version.at_once(Group.OFFICIALS)
+    townships = {village[:9] for village in villages}
+    for row in _rows(folder / "officials.csv"):
         if row["village"] in villages or (not row["village"] and row["township"] in townships):
             people.add((row["phone"], row["name"]))
-    for row in _rows(folder / "residents.csv") if Group.RESIDENTS in groups else ():
-        if row["village"] in villages:
-            people.add((row["phone"], row["name"]))
+    villages = version.at_once(Group.RESIDENTS)
+    people.update((row["phone"], row["name"]) for row in _rows(folder / "residents.csv") if row["village"] in villages)
     return people
 
 
-def expected_numbers(folder: Path, villages: Collection[str], groups: Collection[Group] = EVERYBODY) -> Counter[str]:
+def expected_numbers(folder: Path, version: Version) -> Counter[str]:
     """Number → persons who are to get one text each: officials of these villages and townships, and residents."""
-    return Counter(e164(phone) for phone, _ in _people(folder, villages, groups))
+    return Counter(e164(phone) for phone, _ in _people(folder, version))
 
 
 def devices(folder: Path, villages: Collection[str]) -> set[str]:
     """Names of all loudspeakers in these villages."""
     return {row["name"] for row in _rows(folder / "devices.csv") if row["village"] in villages}
-
-
-def expected_devices(folder: Path, villages: Collection[str], options: Options) -> set[str]:
-    """Names of the loudspeakers that are on, whole, and in these villages."""
-    return {name for name in devices(folder, villages) if options.character(name) == "sound"}
 
 
 def expected_subscribers(folder: Path, villages: Collection[str]) -> set[str]:
@@ -175,15 +178,16 @@ def _extra(wanted: Counter[str], first: Counter[str]) -> int:
 
 def judge(folder: Path, version: Version, options: Options) -> Verdict:
     """Compare what was to be received of one version with what was, by text, push and loudspeaker."""
-    roster, villages, groups = folder / "roster", version.villages, version.groups
-    speakers = devices(roster, villages) if Group.LOUDSPEAKERS in groups else set()
-    sound = expected_devices(roster, villages, options) if speakers else set()
-    subscribers = expected_subscribers(roster, villages) if Group.SUBSCRIBERS in groups else set()
+    roster = folder / "roster"
+    people, subscribers, speakers = _expected(roster, version)
+    sound = {name for name in speakers if options.character(name) == "sound"}
     compared = (
-        (expected_numbers(roster, villages, groups), *received_numbers(folder / "sms.log", version.issued)),
+        (people, *received_numbers(folder / "sms.log", version.issued)),
         (Counter(subscribers), *notified(folder / "push.log", version.alert)),
         (Counter(sound), sounded(folder / "speakers.log", version.alert), Counter[str]()),
     )
+    at_once = people.total() + len(subscribers) + len(speakers)
+    people, subscribers, every = _expected(roster, replace(version, later={}))
     return Verdict(
         expected=sum(sum(wanted.values()) for wanted, _, _ in compared),
         unaccounted=sum(_missing(*one) for one in compared),
@@ -191,6 +195,16 @@ def judge(folder: Path, version: Version, options: Options) -> Verdict:
         marked=sum(sum(again.values()) for _, _, again in compared),
         speakers=len(speakers),
         silenced=len(speakers) - len(sound),
+        later=people.total() + len(subscribers) + len(every) - at_once,
+    )
+
+
+def _expected(roster: Path, version: Version) -> tuple[Counter[str], set[str], set[str]]:
+    """Return numbers, subscribers and loudspeakers that are to be told at once."""
+    return (
+        expected_numbers(roster, version),
+        expected_subscribers(roster, version.at_once(Group.SUBSCRIBERS)),
+        devices(roster, version.at_once(Group.LOUDSPEAKERS)),
     )
 
 

@@ -152,6 +152,11 @@ class Screen:
                 f"not expected: {verdict.silenced} of {verdict.speakers} loudspeakers are switched off "
                 "or broken on purpose"
             )
+        if verdict.later:
+            self._line(
+                f"not expected yet: {verdict.later:,} told in the morning, for these are quiet hours; "
+                "red itself and officials never wait"
+            )
 
     def _outcome(self, phases: Sequence[Phase], result: dict[str, Any]) -> None:
         if not sum(phase.verdict.expected for phase in phases):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
@@ -31,7 +31,7 @@ from gateway.directory.roster import write_sample
 from gateway.directory.table import Roster
 from gateway.directory.vault import Vault
 from gateway.errors import Refused
-from gateway.model import Alert, Group, Kind
+from gateway.model import Alert, Group, Kind, Notice
 from gateway.policy import Policy
 from gateway.regions import Regions
 from gateway.settings import data_folder
@@ -86,6 +86,7 @@ class Story:
         self.residents = residents
         self.file = alert
         self.regions = Regions.load(data_folder("config") / "regions")
+        self.policy = Policy.load(data_folder("config") / "policy")
         self.given = given(alert) if alert else None
         towns = [one.code for one in self.regions.under(COUNTY) if len(self.regions.villages(one.code)) >= 12]
         self.towns = towns[:TOWNSHIPS]
@@ -189,7 +190,7 @@ class Story:
         """
         if self.file is not None and self.given is not None:
             told = f"{self.file.name} is issued"
-            await self.phase("发布 issue", told, self.file.read_bytes(), self._version(self.given, alone=True))
+            await self.phase("发布 issue", told, self.file.read_bytes(), self._version(self.given, {}, alone=True))
         else:
             await self._night()
         folder, options = self.stage.folder, self._options()
@@ -207,17 +208,18 @@ class Story:
             f"泌阳县气象局 issues a red rainstorm warning for {len(before)} townships; the green channel "
             "sends it at once, without a second person"
         )
-        await self.phase("发布 issue", told, cap.write(first), self._version(first))
+        await self.phase("发布 issue", told, cap.write(first), self._version(first, {}))
         second = warning(Kind.UPDATE, now - timedelta(minutes=1), after, first)
         told = (
             f"the rain moves south: {ENTERING} township enters, {LEAVING} leave and are told the partial "
             "all-clear; a second person approves it first"
         )
-        version = self._version(second, self._villages_of(before))
+        version = self._version(second, {Notice.PARTIAL_ALL_CLEAR: self._villages_of(before[:LEAVING])})
         await self.phase("变更 update", told, cap.write(second), version)
         third = warning(Kind.CANCEL, now, after, second)
         told = f"the all-clear for the {len(after)} townships that are left; a second person approves it first"
-        await self.phase("解除 cancel", told, cap.write(third), self._version(third))
+        version = self._version(third, {Notice.ALL_CLEAR: self._villages_of(after)})
+        await self.phase("解除 cancel", told, cap.write(third), version)
 
     def _villages_of(self, towns: Sequence[str]) -> set[str]:
         return {village.code for town in towns for village in self.regions.villages(town)}
@@ -227,11 +229,26 @@ class Story:
         areas = alert.areas if alert else ()
         return set(self.regions.expand(self.regions.resolve(areas, (COUNTY,)).targets))
 
-    def _version(self, alert: Alert, also: Collection[str] = (), *, alone: bool = False) -> Version:
-        """Return who is to be told of a version; its id is known once the gateway has it."""
-        policy = Policy.load(data_folder("config") / "policy")
-        groups = frozenset(one for one in Group if policy.plan_rows(alert.document, alert.level, one))
-        return Version("", None if alone else alert.sent, frozenset(self.villages(alert) | set(also)), groups)
+    def _version(self, alert: Alert, over: Mapping[Notice, Set[str]], *, alone: bool = False) -> Version:
+        """Return who is to be told of a version; its id is known once the gateway has it.
+
+        `over` are villages it is over for, by what they are told; all others of its area hear the warning itself.
+        """
+        ended = frozenset[str]().union(*over.values())
+        told = {**over, Notice.ISSUE: self.villages(alert) - ended}
+        rows = [(group, row) for group in Group for row in self.policy.plan_rows(alert.document, alert.level, group)]
+        later: dict[Group, frozenset[str]] = {}
+        for group, row in rows:
+            for notice, villages in told.items():
+                if self._waits(alert, group, row.channels[0], notice):
+                    later[group] = later.get(group, frozenset()) | villages
+        groups = frozenset(group for group, _ in rows)
+        return Version("", None if alone else alert.sent, frozenset().union(*told.values()), groups, later)
+
+    def _waits(self, alert: Alert, group: Group, channel: str, notice: Notice) -> bool:
+        """Whether it is an hour at which a group hears this in the morning only."""
+        now = datetime.now(UTC)
+        return self.policy.deferral(alert.document, alert.level, group, channel, notice, now) is not None
 
     async def phase(self, name: str, told: str, message: bytes, version: Version) -> None:
         """Send one version; where it is held, approve it as a second person; wait until it is at rest."""
