@@ -6,10 +6,7 @@ import asyncio
 import socket
 import struct
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, cast
-
-if TYPE_CHECKING:
-    from gateway.simulate.carrier.server import Carrier
+from typing import ClassVar, cast
 
 LARGEST_PDU = 16_384
 LENGTH = struct.Struct("!I")
@@ -26,8 +23,7 @@ class Connection(asyncio.Protocol, ABC):
 
     HEADER_BYTES: ClassVar[int] = 12
 
-    def __init__(self, carrier: Carrier) -> None:
-        self.carrier = carrier
+    def __init__(self) -> None:
         self.closed = asyncio.Event()
         self.is_open = False
         self.is_blocked = False
@@ -45,6 +41,15 @@ class Connection(asyncio.Protocol, ABC):
         Raises:
             MalformedError: it is none; the connection is closed.
         """
+
+    @property
+    @abstractmethod
+    def silent(self) -> bool:
+        """Whether nothing that comes is answered."""
+
+    @abstractmethod
+    def write_log(self) -> None:
+        """Write what was noted so far."""
 
     @abstractmethod
     def lost(self) -> None:
@@ -77,7 +82,7 @@ class Connection(asyncio.Protocol, ABC):
         self._rest = data[at:]
 
     def _take(self, pdu: bytes) -> None:
-        if self.carrier.scenario.silent:
+        if self.silent:
             self.note("ignored", pdu=pdu[: self.HEADER_BYTES].hex())
             return
         try:
@@ -94,7 +99,7 @@ class Connection(asyncio.Protocol, ABC):
 
     def flush(self) -> None:
         """Write the log, then what waits to be sent."""
-        self.carrier.flush()
+        self.write_log()
         if self._out and self.is_open and self._transport is not None:
             self._transport.write(b"".join(self._out))
         self._out.clear()

@@ -9,34 +9,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
 
 from gateway.simulate.carrier.scenario import Account, Fault, Scenario, falls_in
-from gateway.simulate.carrier.session import Outgoing, Session, Submit
+from gateway.simulate.carrier.session import Line, Outgoing, Session, Submit
 from gateway.simulate.carrier.text import Assembly, decode, encode
 from gateway.simulate.log import Log
-
-
-class Line:
-    """What the carrier holds of one account: its connections, and what waits for one."""
-
-    def __init__(self, account: Account) -> None:
-        self.account = account
-        self.sessions: list[Session] = []
-        self.parked: deque[Outgoing] = deque()
-        self.source = account.source
-        """The number it last sent from: where replies go."""
-        self.call: asyncio.Task[None] | None = None
-
-    def incoming(self) -> int:
-        """Count the connections the client made."""
-        return sum(session.caller is None for session in self.sessions)
-
-    def receivers(self) -> list[Session]:
-        """Return the connections that take reports."""
-        return [session for session in self.sessions if session.receives]
 
 
 class Carrier:

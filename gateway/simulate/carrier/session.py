@@ -13,14 +13,14 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
 from itertools import takewhile
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, cast
+from random import Random
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, cast
 
 from gateway.simulate.carrier.connection import LENGTH, Connection, MalformedError
 from gateway.simulate.carrier.text import Part, decode
 
 if TYPE_CHECKING:
-    from gateway.simulate.carrier.scenario import Account, Fault
-    from gateway.simulate.carrier.server import Carrier
+    from gateway.simulate.carrier.scenario import Account, Fault, Scenario
 
 TRIES = 3
 COUNTER = 0xFFFF_FFFF
@@ -57,6 +57,65 @@ class Outgoing(NamedTuple):
     body: bytes
 
 
+class Line:
+    """What the carrier holds of one account: its connections, and what waits for one."""
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.sessions: list[Session] = []
+        self.parked: deque[Outgoing] = deque()
+        self.source = account.source
+        """The number it last sent from: where replies go."""
+        self.call: asyncio.Task[None] | None = None
+
+    def incoming(self) -> int:
+        """Count the connections the client made."""
+        return sum(session.caller is None for session in self.sessions)
+
+    def receivers(self) -> list[Session]:
+        """Return the connections that take reports."""
+        return [session for session in self.sessions if session.receives]
+
+
+class Operator(Protocol):
+    """What a session asks of the carrier it belongs to."""
+
+    scenario: Scenario
+    random: Random
+    lines: dict[str, Line]
+    connected: set[Session]
+
+    def note(self, kind: str, **fields: object) -> None:
+        """Add a line to the log."""
+
+    def flush(self) -> None:
+        """Write the lines noted so far."""
+
+    def next_connection(self) -> int:
+        """Return the number of a new connection."""
+
+    def next_sequence(self) -> int:
+        """Return a sequence number for a request of the carrier."""
+
+    def draw_fault(self) -> Fault | None:
+        """Draw what befalls a submit."""
+
+    def draw_delay(self) -> float:
+        """Draw how many seconds an answer takes."""
+
+    def entered(self, session: Session) -> None:
+        """Take a connection that logged in."""
+
+    def left(self, session: Session, items: list[Outgoing]) -> None:
+        """Forget a connection, and route what it left."""
+
+    def take(self, session: Session, submit: Submit, delay_s: float) -> None:
+        """Count a submit; let people reply."""
+
+    def report(self, session: Session, submit: Submit, key: int, delay_s: float = 0.0) -> None:
+        """Send the delivery reports of a submit after a while."""
+
+
 class Session(Connection):
     """A connection with its login, window and timers. Subclasses say what the bytes mean."""
 
@@ -69,8 +128,9 @@ class Session(Connection):
     DIALS: ClassVar[bool] = False
     """Whether reports and replies travel on connections the carrier makes."""
 
-    def __init__(self, carrier: Carrier, caller: Account | None = None) -> None:
-        super().__init__(carrier)
+    def __init__(self, carrier: Operator, caller: Account | None = None) -> None:
+        super().__init__()
+        self.carrier = carrier
         self.caller = caller
         """The account the carrier calls on this connection; None where the client connected."""
         self.account: Account | None = None
@@ -150,6 +210,15 @@ class Session(Connection):
         self.queue.clear()
         self.note("closed", unacknowledged=len(left))
         self.carrier.left(self, left)
+
+    @property
+    def silent(self) -> bool:
+        """Whether the scenario lets nothing be answered."""
+        return self.carrier.scenario.silent
+
+    def write_log(self) -> None:
+        """Write what was noted so far."""
+        self.carrier.flush()
 
     def note(self, kind: str, **fields: object) -> None:
         """Add a line about this connection to the log."""
