@@ -17,8 +17,8 @@ from channels.sms_cmpp import CmppAccount
 from channels.sms_sgip import SgipAccount
 from channels.sms_smgp import SmgpAccount
 from channels.sms_smpp import SmppAccount
-from gateway.app import load_channels
 from gateway.cli import app
+from gateway.installed import load_channels
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "carriers.md").read_text(encoding="utf8")

@@ -24,10 +24,10 @@ from manual_clock import ManualClock
 from test_intake import approve, message, reference, standing, submit
 from test_routing import LIVE, POLICY, difference
 
-from gateway.app import channel_classes
 from gateway.channel import Channel
 from gateway.compose import ONE_SEGMENT, GatewayComposer
 from gateway.errors import Refused
+from gateway.installed import channel_classes
 from gateway.mark import marked, unmarked
 from gateway.model import Alert, Batch, Code, Document, Group, Info, Kind, Lane, Level, Notice, Plan, Status, Target
 from gateway.policy import Route

@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("decision", "obligation", "regime", "national"),
     ("training",),
     ("core", "preview", "report", "drill_report"),
-    ("doctor",),
+    ("doctor", "installed"),
     ("api", "console", "simulate", "device"),
     ("app",),
     # The console script has to start somewhere: cli, and the two that run a whole gateway, stand above the wiring.
@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 RANK = {unit: rank for rank, units in enumerate(LAYERS) for unit in units}
 STDLIB_ONLY = frozenset({"errors", "model"})
-WIRING = "app"  # the only gateway unit that imports channels
+SCANNER = "installed"  # the only gateway unit that imports channels
 FOR_CHANNELS = frozenset({"gateway.model", "gateway.errors", "gateway.channel"})
 
 
@@ -174,11 +174,11 @@ def test_the_nouns_need_only_the_standard_library(gateway: list[Import]) -> None
 def test_only_the_wiring_imports_channels(gateway: list[Import]) -> None:
     """A channel is found by its file: nothing in the core, and no counterpart in simulate, knows one by name."""
     known = [each for each in gateway if each.target.split(".")[0] == "channels"]
-    assert [each.where for each in known if unit_of(each.importer) != WIRING] == []
+    assert [each.where for each in known if unit_of(each.importer) != SCANNER] == []
 
 
-def test_only_the_wiring_loads_modules_by_name() -> None:
-    """A module loaded by a computed name escapes the rules above, so only the wiring may: it scans for channels."""
+def test_one_file_loads_modules_by_name() -> None:
+    """A module loaded by a computed name escapes the rules above, so one file may: it scans for channels."""
     loading = [
         str(path.relative_to(ROOT))
         for path in sorted((ROOT / "gateway").rglob("*.py"))
@@ -186,7 +186,7 @@ def test_only_the_wiring_loads_modules_by_name() -> None:
         if isinstance(node, ast.Name | ast.Attribute)
         and (node.id if isinstance(node, ast.Name) else node.attr) in ("import_module", "__import__")
     ]
-    assert set(loading) <= {f"gateway/{WIRING}.py"}
+    assert set(loading) <= {f"gateway/{SCANNER}.py"}
 
 
 def test_the_package_itself_imports_nothing_of_ours(gateway: list[Import]) -> None:

@@ -22,11 +22,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "tests" / "data" / "cap" / "red_rainstorm.xml"
 WHERE = """
-import importlib.metadata, json, channels, gateway, gateway.app, gateway.settings as settings
+import importlib.metadata, json, channels, gateway, gateway.installed, gateway.settings as settings
 print(json.dumps({
     "files": [gateway.__file__, channels.__file__, str(importlib.metadata.distribution("mingluo").locate_file(""))],
     "data": [str(settings.data_folder(name)) for name in ("config", "templates")],
-    "channels": sorted(gateway.app.channel_classes()),
+    "channels": sorted(gateway.installed.channel_classes()),
 }))
 """
 

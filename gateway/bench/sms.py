@@ -22,9 +22,9 @@ import uvloop
 from twilio.http.async_http_client import AsyncTwilioHttpClient
 from twilio.rest import Client
 
-from gateway.app import channel_classes
 from gateway.bench.measure import Spread, answer, child
 from gateway.channel import Channel, Device, Event, Lease, Number, Signed
+from gateway.installed import channel_classes
 from gateway.model import Job, Lane, Level, Message, Notice, Slice, State, Status
 from gateway.relay import PREFETCH
 from gateway.simulate.sms import SmsAccount

@@ -62,10 +62,10 @@ def _print(verdict: Verdict) -> None:
 def examine(settings: Settings) -> Iterator[Verdict]:
     """Yield every verdict; a part that cannot be examined says so and the others go on."""
     from gateway import doctor as judge
-    from gateway.app import channel_classes, roads_of
     from gateway.channel import Sockets
     from gateway.doctor import Verdict
     from gateway.errors import ConfigError
+    from gateway.installed import channel_classes, roads_of
     from gateway.policy import Policy
     from gateway.regions import Regions
 

@@ -151,8 +151,8 @@ def load_channels(settings: Settings) -> dict[str, Channel]:
 
     from pydantic import ValidationError
 
-    from gateway.app import load_channels as load
     from gateway.errors import ConfigError
+    from gateway.installed import load_channels as load
 
     path = settings.channels or settings.config / "channels.toml"
     try:

@@ -222,7 +222,7 @@ def _named(scope: str) -> str:
 
 def _known_scopes(scope: str, settings: Settings) -> tuple[str, ...]:
     """Return the scopes to halt: a pool with all its roads. Refuse what would halt nothing, as a mistyped county."""
-    from gateway.app import channel_classes
+    from gateway.installed import channel_classes
     from gateway.policy import Policy
     from gateway.regions import Regions
 
@@ -255,7 +255,7 @@ def live(
 
     Example: mingluo live sms_twilio --person 张三, then mingluo live sms_twilio --person 李四
     """
-    from gateway.app import channel_classes
+    from gateway.installed import channel_classes
 
     known = sorted(channel_classes())
     if channel not in known:

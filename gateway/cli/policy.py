@@ -61,8 +61,8 @@ def check(folder: Folder = None, templates: Templates = None, json: AsJson = Fal
 
 def _against_installation(policy: Policy) -> Iterator[str]:
     """Yield channels and areas that the policy names and nobody has."""
-    from gateway.app import channel_classes
     from gateway.errors import ConfigError
+    from gateway.installed import channel_classes
 
     try:
         policy.check_channels(channel_classes())
