@@ -421,6 +421,7 @@ def joined(alert: Alert, body: Issuer) -> Alert:
 def ending(ended: Alert, kind: Kind, now: datetime, note: str) -> Alert:
     """Return the message that ends or corrects an alert, about the same hazard and area, in none of its words."""
     word = "correction" if kind is Kind.CORRECTION else "cancel"
+    name = f"{ended.identifier}-{word}-{now:%Y%m%d%H%M%S}"
     infos = tuple(
         replace(
             info, headline=None, description=None, instruction=None, effective=None, onset=None, expires=None,
@@ -430,7 +431,7 @@ def ending(ended: Alert, kind: Kind, now: datetime, note: str) -> Alert:
     )  # fmt: skip
     return replace(
         ended,
-        identifier=f"{ended.identifier}-{word}-{now:%Y%m%d%H%M%S}",
+        identifier=name if len(name) <= cap.NAME_CHARS else f"{ended.id}-{word}-{now:%Y%m%d%H%M%S}",
         sent=now,
         kind=kind,
         note=note or None,

@@ -670,6 +670,24 @@ async def test_unknown_addresses_and_methods_are_problems_too(desk: Desk) -> Non
     await refusal(desk, 400, "GET", "/v1/alerts?colour=red", ISSUER)
 
 
+async def test_what_a_client_expects_stops_no_warning(desk: Desk) -> None:
+    """A header that nobody here knows is no reason to refuse red; who waits for leave to send a body gets it."""
+    response, _ = await desk.call("POST", "/v1/alerts", ISSUER, EXAMPLE, Expect="200-ok")
+    assert response.status == 202
+    response, _ = await desk.call("POST", "/v1/alerts", ISSUER, EXAMPLE, Expect="100-continue")
+    assert response.status == 200
+
+
+async def test_whatever_is_taken_in_can_be_shown_as_cap_and_ended(desk: Desk) -> None:
+    """A warning that could not be written as CAP could neither be passed on nor be revoked."""
+    for identifier in ("a\ufffeb", "a" * 256):
+        await refusal(desk, 400, "POST", "/v1/alerts", ISSUER, EXAMPLE | {"identifier": identifier})
+    found = await desk.issue(identifier="a" * 255)
+    await desk.call("GET", found["links"]["cap"], VIEWER)
+    response, ended = await desk.call("POST", f"/v1/alerts/{found['id']}/correct", SIGNER, {"note": "误发"})
+    assert response.status == 202, ended
+
+
 async def test_a_channels_own_route_is_served_and_its_refusals_are_problems(desk: Desk) -> None:
     """A provider whose report could not be committed is told to send it again."""
 

@@ -21,6 +21,7 @@ OTHER = SELF.replace("_20260720143000", "_20260720140000")
 HELLO = (("20480", "5"), ("0123456789abcdef0123456789abcdef01234567", "aaf4c61ddcc5e8a2dabede0f3b482cd9aea9434d"))
 """Size and digest of the resource, as those of the five bytes hello."""
 RING = "32.70,113.30 32.70,113.45 32.82,113.45 32.82,113.30 32.70,113.30"
+SERVICE = "<valueName>document</valueName><value>service</value>"
 UPDATE = ("<msgType>Alert", "<msgType>Update")
 Change = tuple[str, str]
 
@@ -116,6 +117,7 @@ ERRORS: list[tuple[str, str, list[Change]]] = [
     ("invalid_date", "sent", [("2026-07-20T14:30:00+08:00</sent>", "0001-01-01T00:00:00+08:00</sent>")]),
     ("invalid_date", "sent", [("2026-07-20T14:30:00+08:00</sent>", "20260720143000</sent>")]),
     ("invalid_identifier", "identifier", [("<identifier>41172641600000_", "<identifier>41172641600000,")]),
+    ("invalid_identifier", "identifier", [("<identifier>", f"<identifier>{'4' * 255}")]),
     ("invalid_sender", "sender", [("<sender>bypq", "<sender>by pq")]),
     ("invalid_references", "references", [UPDATE, after_scope("<references>only-an-id</references>")]),
     ("invalid_references", "references", [UPDATE, after_scope("<references>a,b,yesterday</references>")]),
@@ -160,6 +162,11 @@ ERRORS: list[tuple[str, str, list[Change]]] = [
         "mixed_infos",
         "info[1]/parameter[1]",
         [parameter("document", "nowcast"), second_info(parameter("document", "response"))],
+    ),
+    (
+        "mixed_infos",
+        "info[1]/parameter[1]",
+        [parameter("document", "warning"), ("</parameter>", f"</parameter><parameter>{SERVICE}</parameter>")],
     ),
     ("invalid_parameter", "info[1]/parameter[1]", [parameter("document", "gossip")]),
     ("invalid_parameter", "info[1]/parameter[1]", [parameter("correction", "true")]),
@@ -244,7 +251,15 @@ JSON_ERRORS: list[tuple[str, str, Callable[[dict[str, Any]], Any]]] = [
     ("invalid_sender", "sender", _set(sender="a b")),
     ("invalid_identifier", "identifier", _set(identifier="a,b")),
     ("invalid_identifier", "identifier", _set(identifier="a\u0001b")),
+    ("invalid_identifier", "identifier", _set(identifier="a\ufffeb")),
+    ("invalid_identifier", "identifier", _set(identifier="a" * 256)),
+    ("invalid_sender", "references[0].sender", _set(
+        kind="Update", references=[{"sender": "a\uffff", "identifier": "b", "sent": "2026-07-20T06:00:00Z"}])),
     ("invalid_web", "web", _set(web="https://mingluo.example/\u0001")),
+    ("invalid_web", "web", _set(web="https://mingluo.example/\uffff")),
+    ("invalid_mime_type", "resources[0].mime_type", _set(
+        resources=[{"description": "图", "mime_type": "image/png; a=\ufffe"}])),
+    ("invalid_number", "areas[0].altitude_ft", _area(altitude_ft=1e30)),
     ("invalid_polygon", "areas[0].polygons[0]", _area(polygons=["113.3,32.7 113.4,32.7 113.4,32.8 113.3,32.7"])),
     ("invalid_circle", "areas[0].circles[0]", _area(circles=["32.7,113.3"])),
     ("invalid_area", "areas[0].ceiling_ft", _area(ceiling_ft=900)),

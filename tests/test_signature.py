@@ -127,6 +127,17 @@ def test_the_form_in_the_documentation_is_filled_in_by_xmlsec1_and_read(tmp_path
     assert all(f"`{code}`" in page for code in cap.FINDINGS if code.startswith("signature_"))
 
 
+def test_a_mistake_in_a_signed_message_is_found_at_the_line_it_was_sent_in() -> None:
+    """Whoever mends it looks into the file they signed, not into its canonical form."""
+    slip = RED.replace(b"<expires>", b"<expires>at ")
+    for old, new in ((b"<scope>", b"<!-- a\nb --><scope\n>"), (b"<scope>", b"\n" * 70_000 + b"<scope>")):
+        message = signed(slip.replace(old, new), chain=[BUREAU])
+        [plain], [found] = cap.parse(message)[1], take(message).findings
+        assert found.code == plain.code == "invalid_date"
+        if new.count(b"\n") < 65_535:  # where libxml2 stops counting
+            assert found.line == plain.line
+
+
 @pytest.mark.parametrize("encoding", ["GB18030", "UTF-16", "US-ASCII"])
 def test_the_encoding_is_not_part_of_the_signature(encoding: str) -> None:
     """A platform may store a signed message in the encoding of its country."""

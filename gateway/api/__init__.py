@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from gateway.api.endpoint import Endpoint, serve
 from gateway.api.problem import problems
@@ -19,8 +19,18 @@ def make_app(core: Core) -> web.Application:
     """Return the API as an aiohttp application. It starts nothing and owns nothing of `core`."""
     app = web.Application(middlewares=[problems])
     for endpoint in ENDPOINTS:
-        app.router.add_route(endpoint.method, endpoint.path, serve(core, endpoint))
+        app.router.add_route(endpoint.method, endpoint.path, serve(core, endpoint), expect_handler=_expected)
     return app
+
+
+async def _expected(request: web.Request) -> None:
+    """Let a client go on that waits to be told so; what else it expects is no reason to refuse a warning.
+
+    **Source:** RFC 9110 section 10.1.1.
+    """
+    if request.version == HttpVersion11 and request.headers["Expect"].lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer has not begun
 
 
 def mount(app: web.Application, routes: Iterable[Route]) -> None:

@@ -87,9 +87,8 @@ class _Case:
     findings: Findings
 
     def stated(self, name: str) -> str | None:
-        """Return the fact of that name; infos that contradict each other are an error."""
-        values = {info.parameter(name): None for info in self.infos}
-        values.pop(None, None)
+        """Return the fact of that name; parameters that contradict each other are an error."""
+        values = {code.value: None for info in self.infos for code in info.parameters if code.name == name}
         if name in self.facts:
             values[self.facts[name]] = None
         if len(values) > 1:

@@ -22,10 +22,14 @@ _TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}:[0-9]{2}:[0-9]{2}
 _FARTHEST = timedelta(hours=14)  # from UTC, says XML Schema
 _YEARS = range(1970, 2200)  # outside, somebody's clock or key slipped; inside, no conversion can overflow
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-_NAME = re.compile(r"[^\s\x00-\x1f,<&]+")
+NAME_CHARS = 255
+"""Of an identifier or a sender. CAP sets no limit, but both are looked up by, and an index has one."""
+_NAME = re.compile(rf"[^\s\x00-\x1f\ufffe\uffff,<&]{{1,{NAME_CHARS}}}")
 _LANGUAGE = re.compile(r"[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8})*")
-_MIME = re.compile(r"[\w.+-]+/[\w.+-]+(\s*;[^\x00-\x1f]*)?", re.ASCII)
-_CHAR = r"(?:[^\s\x00-\x1f<>\"%\[\]#]|%[0-9A-Fa-f]{2})"  # RFC 3987; brackets stand only around an IPv6 address
+_MIME = re.compile(r"[\w.+-]+/[\w.+-]+(\s*;[^\x00-\x1f\ufffe\uffff]*)?", re.ASCII)
+_CHAR = (
+    r"(?:[^\s\x00-\x1f\ufffe\uffff<>\"%\[\]#]|%[0-9A-Fa-f]{2})"  # RFC 3987; brackets stand only around an IPv6 address
+)
 _SERVER = rf"(?:(?:(?![/?@]){_CHAR})*@)?(?:\[[0-9A-Fa-f:.]+\]|(?:(?![/?@:]){_CHAR})*)(?::[0-9]{{1,5}})?"
 _TAIL = rf"(?:[/?]{_CHAR}*)?(?:#{_CHAR}*)?"
 _WEB = re.compile(rf"https?://(?=[^/?#:@]){_SERVER}{_TAIL}", re.IGNORECASE)
@@ -71,7 +75,7 @@ def _matching(pattern: re.Pattern[str], code: str, advice: str) -> Callable[[str
     return read
 
 
-_NO_BLANKS = "write it without blanks, commas, < and &"
+_NO_BLANKS = f"write it without blanks, commas, < and &, at most {NAME_CHARS} characters"
 read_identifier = _matching(_NAME, "invalid_identifier", _NO_BLANKS)
 read_sender = _matching(_NAME, "invalid_sender", f"{_NO_BLANKS}, such as name@office.example")
 read_language = _matching(_LANGUAGE, "invalid_language", "write a language code such as zh-CN or en")

@@ -81,6 +81,11 @@ def _read_level(value: Any) -> str:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value)
 
 
+def _read_feet(number: float) -> float:
+    """Return the number, if CAP can carry it."""
+    return form.read_number(form.write_number(number))
+
+
 _text = _string(form.read_text)
 
 
@@ -96,6 +101,9 @@ Time = Annotated[datetime, *_as(_read_time, "2026-07-20T14:30:00+08:00", format=
 Codes = Annotated[tuple[Code, ...], PlainValidator(_read_codes), WithJsonSchema(_CODES_SCHEMA)]
 Ring = Annotated[tuple[Point, ...], *_as(form.read_polygon, "32.7,113.3 32.7,113.4 32.8,113.4 32.7,113.3")]
 Disc = Annotated[Circle, *_as(form.read_circle, "32.72,113.33 5")]
+Feet = Annotated[float, AfterValidator(_read_feet)]
+Sender = Annotated[str, *_as(form.read_sender, "bypq@mingluo.example", maxLength=form.NAME_CHARS)]
+Identifier = Annotated[str, *_as(form.read_identifier, "41172641600000_20260720143000", maxLength=form.NAME_CHARS)]
 Many = Annotated[list[_T], FailFast()]
 """A list named wrong at its first wrong item: a hostile one of a million must not buy a million errors."""
 Line = Annotated[Text | None, BeforeValidator(lambda value: None if value == "" else value)]
@@ -110,8 +118,8 @@ class _Form(BaseModel):
 class ReferenceIn(_Form):
     """The key of an earlier message."""
 
-    sender: Annotated[str, *_as(form.read_sender, "bypq@mingluo.example")]
-    identifier: Annotated[str, *_as(form.read_identifier, "41172641600000_20260720143000")]
+    sender: Sender
+    identifier: Identifier
     sent: Time
 
 
@@ -122,8 +130,8 @@ class AreaIn(_Form):
     geocodes: Codes = ()
     polygons: Many[Ring] = Field(default_factory=list, description="Rings: lat,lon pairs, first = last")
     circles: Many[Disc] = Field(default_factory=list, description="lat,lon and the radius in km")
-    altitude_ft: float | None = None
-    ceiling_ft: float | None = None
+    altitude_ft: Feet | None = None
+    ceiling_ft: Feet | None = None
 
 
 class ResourceIn(_Form):
@@ -169,8 +177,8 @@ class AlertIn(InfoIn):
     State the text here, or one entry of `infos` per language, not both.
     """
 
-    sender: Annotated[str, *_as(form.read_sender, "bypq@mingluo.example")]
-    identifier: Annotated[str, *_as(form.read_identifier, "41172641600000_20260720143000")]
+    sender: Sender
+    identifier: Identifier
     sent: Time
     status: Annotated[str, *_words(Status)]
     kind: Annotated[str, *_words(Kind)]

@@ -43,6 +43,7 @@ METHODS: dict[str, tuple[type, hashes.HashAlgorithm]] = {
 """Algorithm → (kind of key, hash) of the signatures that are read."""
 DIGESTS = {_ENC + "sha256": "sha256", _MORE + "sha384": "sha384", _ENC + "sha512": "sha512"}
 CHAIN = 4  # certificates a message may bring
+LINES = 65_535  # as far as libxml2 can be told to count
 ATTRIBUTES = 64
 """Of one element. CAP has none; canonicalising many takes the square of their number."""
 
@@ -113,6 +114,7 @@ def verify(root: etree._Element, trust: Trust, now: datetime) -> Verified | None
     signed = etree.fromstring(octets, _PARSER)
     if signed.tag != root.tag or next(signed.iter(_DS + "*"), None) is not None:
         raise Malformed("signature_wrapped", "the signature covers something else than the alert; sign the whole alert")
+    _lines_of(root, signed)
     return Verified(signed, hashlib.sha256(octets).hexdigest(), fingerprint(to_der(certificate)))
 
 
@@ -128,6 +130,13 @@ def _octets(root: etree._Element, signature: etree._Element) -> bytes:
     elif rest:
         root.text = (root.text or "") + rest
     return _canonical(root)
+
+
+def _lines_of(came: etree._Element, signed: etree._Element) -> None:
+    """Number the lines of what was signed as in what came: canonicalising joins some, and findings name them."""
+    for element, original in zip(signed.iter("*"), came.iter("*"), strict=True):
+        line: Any = original.sourceline  # the stubs call it an ellipsis
+        element.sourceline = min(line or 0, LINES)  # type: ignore[assignment]  # as above
 
 
 def _fits(certificate: x509.Certificate, form: _Form, signed_info: bytes) -> bool:
