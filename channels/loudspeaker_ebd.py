@@ -56,15 +56,14 @@ from channels._ebd_form import (
 )
 from channels._ebd_meaning import CANCEL, CODES, ENDS, SEVERITY, Drill, msg_type
 from channels._ebd_peer import Peer, PeerSettings
+from channels._follower import end, follow
 from gateway.channel import Channel, Device, Event, Lease, Link, Route
 from gateway.errors import Ambiguous, ChannelError, MingluoError, Permanent, Temporary
 from gateway.model import DeviceEvent, Group, Job, JobState, Message, Progress, Receipt, Report, Slice, State
 
-LOOK_S = 0.5  # between two looks at what is due
 LATE = timedelta(seconds=30)  # after being asked; then no package can be on its way to the platform any more
 AT_ONCE = 4  # requests about broadcasts
 LEASE_S = 5.0
-CANCEL_AGAIN_S = 0.5
 UNKNOWN = "ebd_5"  # how a platform refuses what it has never taken
 NO_EVENT = "00000"  # EventType of what has no code of its own
 WORKING = frozenset({"1", "4", "5"})  # states of a terminal
@@ -110,17 +109,15 @@ class LoudspeakerEbd(Channel):
         """Begin to look after the broadcasts of this channel, those of another process, too."""
         self._peer.open()
         self._tasks = [
-            asyncio.create_task(self._follow(link), name=f"{self.name} follower"),
+            asyncio.create_task(
+                follow(link, self.settings.poll_s, self._attend_to, AT_ONCE), name=f"{self.name} follower"
+            ),
             asyncio.create_task(self._attend(link), name=f"{self.name} heartbeat"),
         ]
 
     async def close(self) -> None:
         """Leave the broadcasts to whoever looks next."""
-        running = set(self._tasks)
-        while running:  # a cancellation that meets the timeout of a request is lost: cancel again
-            for task in running:
-                task.cancel()
-            running = (await asyncio.wait(running, timeout=CANCEL_AGAIN_S))[1]
+        await end(self._tasks)
         self._tasks = []
         await self._peer.close()
 
@@ -213,30 +210,9 @@ class LoudspeakerEbd(Channel):
 
     # --- what was taken -------------------------------------------------------------------------------
 
-    async def _follow(self, link: Link) -> None:
-        """Look after what is due, for ever. What cannot be learnt or cancelled now comes up again."""
-        while True:
-            with contextlib.suppress(MingluoError):  # the store is away
-                await self._round(await link.jobs(self.settings.poll_s), link)
-            await asyncio.sleep(LOOK_S)
-
-    async def _round(self, jobs: Sequence[Job], link: Link) -> None:
-        """Look at these; those that must run no longer first."""
-        work = iter(sorted(jobs, key=lambda job: not job.over))
-
-        async def worker() -> None:
-            for job in work:
-                try:
-                    await (self._cancel if job.over else self._look)(job, link)
-                except (MingluoError, EbdError):
-                    pass  # it comes up again
-                except Exception as error:  # a bug must be seen, and must not end the rest
-                    handler = asyncio.get_running_loop().call_exception_handler
-                    handler({"message": f"{self.name}: {job.progress.job} cannot be followed", "exception": error})
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(AT_ONCE, len(jobs))):
-                group.create_task(worker())
+    async def _attend_to(self, job: Job, link: Link) -> None:
+        with contextlib.suppress(EbdError):  # it comes up again
+            await (self._cancel if job.over else self._look)(job, link)
 
     async def _look(self, job: Job, link: Link) -> None:
         broadcast = Broadcast.read(job.progress.source)

@@ -28,13 +28,13 @@ import msgspec
 from aiohttp import ClientSession
 from pydantic import ConfigDict, Field, SecretStr
 
+from channels._follower import end, follow
 from channels._http import Answer, Url, ask, refusal, session
 from gateway.channel import Channel, Link
 from gateway.channel import Settings as ChannelSettings
 from gateway.errors import Ambiguous, ChannelError, MingluoError, Permanent, Temporary
 from gateway.model import Group, Job, JobState, Level, Message, Progress, Receipt, Slice, State, Status
 
-LOOK_S = 0.5  # between two looks at what is due
 LATE = timedelta(seconds=30)  # after being asked; then no request can be on its way to the platform any more
 AT_ONCE = 8  # requests about jobs
 MOST = 1 << 40  # telephones; more is no count
@@ -96,13 +96,14 @@ class SmsArea(Channel):
     async def open(self, link: Link) -> None:
         """Begin to look after the jobs of this channel, those of another process, too."""
         self._session = session(self.settings.timeout_s)
-        self._follower = asyncio.create_task(self._follow(link), name=f"{self.name} follower")
+        self._follower = asyncio.create_task(
+            follow(link, self.settings.poll_s, self._attend, AT_ONCE), name=f"{self.name} follower"
+        )
 
     async def close(self) -> None:
         """Leave the jobs to whoever looks next."""
         if self._follower is not None:
-            self._follower.cancel()
-            await asyncio.wait([self._follower])
+            await end([self._follower])
             self._follower = None
         if self._session is not None:
             await self._session.close()
@@ -173,26 +174,9 @@ class SmsArea(Channel):
 
     # --- what was taken -----------------------------------------------------------------------------
 
-    async def _follow(self, link: Link) -> None:
-        """Look after what is due, for ever. What cannot be learnt or stopped now comes up again."""
-        while True:
-            with contextlib.suppress(MingluoError):  # the store is away
-                await self._round(await link.jobs(self.settings.poll_s), link)
-            await asyncio.sleep(LOOK_S)
-
-    async def _round(self, jobs: Sequence[Job], link: Link) -> None:
-        """Look at these; those that must run no longer first."""
-        work = iter(sorted(jobs, key=lambda job: not job.over))
-
-        async def worker() -> None:
-            for job in work:
-                with contextlib.suppress(MingluoError):  # the store may be away as well
-                    if (news := await self._look(job)) is not None:
-                        await link.commit([news])
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(AT_ONCE, len(jobs))):
-                group.create_task(worker())
+    async def _attend(self, job: Job, link: Link) -> None:
+        if (news := await self._look(job)) is not None:
+            await link.commit([news])
 
     async def _look(self, job: Job) -> Progress | None:
         """Return how far a job has come, stopped if it is over; None: nothing is known yet."""
