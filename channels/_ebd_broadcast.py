@@ -23,24 +23,27 @@ class Broadcast(NamedTuple):
     event: str
     severity: str
     positions: tuple[int, ...]
+    round: int = 0
+    """How often it was said before."""
 
     @property
     def text(self) -> str:
-        """As the source of its progress: "<EBMID>:<MsgType>:<event>:<severity>:0-3.7"."""
+        """As the source of its progress: "<EBMID>:<MsgType>:<event>:<severity>:0-3.7", and ":<round>" of later ones."""
         runs = [
             [position for _, position in run]
             for _, run in groupby(enumerate(self.positions), lambda pair: pair[1] - pair[0])
         ]
         spans = ".".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
-        return f"{self.ebm}:{self.kind}:{self.event}:{self.severity}:{spans}"
+        again = f":{self.round}" if self.round else ""
+        return f"{self.ebm}:{self.kind}:{self.event}:{self.severity}:{spans}{again}"
 
     @classmethod
     def read(cls, text: str) -> Self:
         """Read what `text` wrote."""
-        ebm, kind, event, severity, spans = text.split(":")
+        ebm, kind, event, severity, spans, *again = text.split(":")
         ends = [span.partition("-") for span in spans.split(".")]
         positions = [at for first, _, last in ends for at in range(int(first), int(last or first) + 1)]
-        return cls(ebm, kind, event, severity, tuple(positions))
+        return cls(ebm, kind, event, severity, tuple(positions), int(again[0]) if again else 0)
 
     @property
     def heard(self) -> bool:

@@ -25,6 +25,7 @@ from gateway.errors import Permanent, Temporary
 
 PATIENCE_S = 20.0  # for the whole of a package that comes
 FRESH = timedelta(days=1)  # what comes by itself is no older; an answer names what it answers
+AGAIN_BELOW = 8_000  # of the ten thousand broadcasts of a day
 BLOCK = 100  # packages without a key whose numbers are taken at once
 BLOCKS_FROM = 10_000_000  # below it stand the packages that have a key: a broadcast, a cancel
 SAYS = {
@@ -106,7 +107,22 @@ class Peer:
             EbdError: the numbers of the day are used up.
             MingluoError: the store is away.
         """
-        number = await link.number(f"ebm-{_day(datetime.now(UTC))}", f"ebm-{key}")
+        return await self._broadcast_id(link, key, _day(datetime.now(UTC)), 10_000)
+
+    async def again_id(self, link: Link, ebm: str) -> str:
+        """Return the EBMID under which a broadcast is said once more.
+
+        Raises:
+            EbdError: what is left of the day's numbers is kept for what is new.
+            MingluoError: the store is away.
+        """
+        day = _day(datetime.now(UTC))
+        return await self._broadcast_id(link, f"{ebm}-{day}", day, AGAIN_BELOW)
+
+    async def _broadcast_id(self, link: Link, key: str, day: str, below: int) -> str:
+        number = await link.number(f"ebm-{day}", f"ebm-{key}")
+        if number.value >= below:
+            raise EbdError("5", "numbers_used_up")
         return ebm_id(self._settings.ebrid, number.sequence.removeprefix("ebm-"), number.value)
 
     async def package(self, link: Link, body: Body, key: str = "", related: str = "") -> Ebd:

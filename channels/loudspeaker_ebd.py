@@ -8,6 +8,8 @@ The platform is told an area, and never a loudspeaker; it plays by its own means
 - What is taken goes on by itself. Each process takes its share of the broadcasts that are due, asks how they are, and
   cancels at the platform what must run no longer: its alert was updated, cancelled or recalled, has expired, or was
   halted by a person.
+- What the policy repeats is asked for again when it is due, as a broadcast of its own, in the villages where nobody has
+  confirmed: the protocol has no field for it. Each round is noted in the store before it is asked for.
 - Only what the platform says of a village's own area counts. *Played* needs the share of its terminals in
   `played_share`; below it the village stays a gap, and its loudspeaker has a fault.
 - Nothing is believed that is not signed by a pinned certificate of the platform: no answer, no state, no log.
@@ -65,6 +67,8 @@ LATE = timedelta(seconds=30)  # after being asked; then no package can be on its
 AT_ONCE = 4  # requests about broadcasts
 LEASE_S = 5.0
 UNKNOWN = "ebd_5"  # how a platform refuses what it has never taken
+BETWEEN = frozenset({JobState.DONE, JobState.STOPPED})
+"""States of a broadcast that is still looked after: it waits for its next round, and nothing sounds."""
 NO_EVENT = "00000"  # EventType of what has no code of its own
 WORKING = frozenset({"1", "4", "5"})  # states of a terminal
 """1 正常, 4 故障恢复, 5 播发中."""
@@ -81,7 +85,7 @@ class EbdSettings(PeerSettings):
     sender_name: str = Field(min_length=1, max_length=60)
     drill: Drill = "3"
     played_share: float = Field(0.5, gt=0, le=1)
-    sound_s: float = Field(600.0, ge=30, le=86_400)
+    sound_s: float = Field(300.0, ge=30, le=86_400)
     poll_s: float = Field(5.0, ge=1, le=300)
     heartbeat_s: float = Field(60.0, ge=1, le=3600)
     terminals_s: float = Field(600.0, ge=0, le=86_400)
@@ -215,7 +219,23 @@ class LoudspeakerEbd(Channel):
             await (self._cancel if job.over else self._look)(job, link)
 
     async def _look(self, job: Job, link: Link) -> None:
-        broadcast = Broadcast.read(job.progress.source)
+        broadcast, state = Broadcast.read(job.progress.source), job.progress.state
+        if broadcast.round and state is JobState.ASKED:  # noted, and perhaps not asked for
+            await self._say(job, broadcast, link)
+            return
+        due = self._due(job, broadcast)
+        if state not in BETWEEN:
+            try:
+                await self._learn_state(job, broadcast, link)
+            except ChannelError:
+                if not due:
+                    raise
+        elif job.rounds is not None and job.rounds.wanted.isdisjoint(broadcast.positions):
+            await link.commit([replace(job.progress, at=datetime.now(UTC), last=True)])  # everybody has confirmed
+        if due:
+            await self._again(job, broadcast, link)
+
+    async def _learn_state(self, job: Job, broadcast: Broadcast, link: Link) -> None:
         request = StateRequest(RelatedMessage(broadcast.ebm))
         told = await self._peer.ask(await self._peer.package(link, request))
         if not isinstance(told, StateResponse) or told.ebm.ebm_id != broadcast.ebm:
@@ -226,15 +246,66 @@ class LoudspeakerEbd(Channel):
         end = ENDS.get(told.brd_state_code)
         if end is not None and broadcast.heard:
             events += await self._faults(told, villages.values(), now, link)
-        events.append(replace(job.progress, state=end or JobState.RUNNING, at=now, last=end is not None))
+        goes_on = end is JobState.DONE and job.rounds is not None
+        last = end is not None and not goes_on
+        events.append(replace(job.progress, state=end or JobState.RUNNING, at=now, last=last))
         await link.commit(events)
+
+    def _due(self, job: Job, broadcast: Broadcast) -> bool:
+        """Whether the next round begins: as often as the policy says, and never while this one may still sound."""
+        if job.rounds is None or job.progress.state is JobState.ASKED:  # the sender is still at it
+            return False
+        if job.rounds.wanted.isdisjoint(broadcast.positions):
+            return False
+        wait_s = max(job.rounds.batch.every_s, self.settings.sound_s)
+        return datetime.now(UTC) >= job.rounds.asked_at + timedelta(seconds=wait_s)
+
+    async def _again(self, job: Job, broadcast: Broadcast, link: Link) -> None:
+        """Begin the next round, for the villages that have not confirmed."""
+        wanted = job.rounds.wanted if job.rounds is not None else frozenset()
+        positions = tuple([at for at in _villages(job, broadcast) if at in wanted])
+        if not positions:
+            return
+        ebm = await self._peer.again_id(link, broadcast.ebm)
+        following = broadcast._replace(ebm=ebm, positions=positions, round=broadcast.round + 1)
+        if await link.again(job, following.text, positions):
+            known = replace(job.progress, source=following.text, state=JobState.ASKED, job="", last=False)
+            await self._say(job._replace(progress=known), following, link)
+
+    async def _say(self, job: Job, broadcast: Broadcast, link: Link) -> None:
+        """Ask for a round that was noted; asked for once more, it is the same package."""
+        villages, batch = _villages(job, broadcast), job.rounds.batch if job.rounds is not None else None
+        if batch is None or not villages:
+            return
+        said = await link.message(batch, tuple(villages))
+        message = replace(said, text=said.text_at(0), texts=None)  # they share it
+        ebm = self._ebm(broadcast, tuple(villages.values()), message)
+        progress = replace(job.progress, job=broadcast.ebm, state=JobState.RUNNING)
+        events: list[Event] = []
+        try:
+            await self._peer.ask(await self._peer.package(link, ebm, f"{broadcast.ebm}-round"))
+        except Permanent:
+            progress = replace(progress, state=JobState.REFUSED, last=True)
+        else:
+            events += [
+                Report(self.name, broadcast.reference(village), State.SUBMITTED, datetime.now(UTC), "taken",
+                       progress.batch, at)
+                for at, village in villages.items()
+            ]  # fmt: skip
+        await link.commit([*events, replace(progress, at=datetime.now(UTC))])
 
     async def _cancel(self, job: Job, link: Link) -> None:
         """Cancel a broadcast; whatever it has been, it is over once the platform has taken that.
 
         Each try is a package of its own: one that came before its broadcast must not answer for those behind it.
+        Between two rounds nothing sounds; one that only a halt ends goes on once that is lifted.
         """
         broadcast, now = Broadcast.read(job.progress.source), datetime.now(UTC)
+        halted = job.rounds is not None and job.rounds.halted
+        if job.progress.state in BETWEEN:
+            if not halted:
+                await link.commit([replace(job.progress, at=now, last=True)])
+            return
         related = RelatedMessage(broadcast.ebm)
         body = Ebm("1.0", broadcast.ebm, self._info(broadcast, now, now, CANCEL), related)
         state = JobState.STOPPED
@@ -246,7 +317,8 @@ class LoudspeakerEbd(Channel):
                 raise
             state = JobState.LOST  # it was never taken, and the platform knows of none
         events = self._news(broadcast, "5", (), _villages(job, broadcast), now, job.progress.batch)
-        await link.commit([*events, replace(job.progress, state=state, at=now, last=True)])
+        again = halted and state is JobState.STOPPED
+        await link.commit([*events, replace(job.progress, state=state, at=now, last=not again)])
 
     def _news(
         self,

@@ -11,6 +11,7 @@ import gc
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
@@ -206,7 +207,7 @@ class App:
             name: GatewayLink(
                 name, rates, self.state, receipts, self.store.leases, self.store.numbering, directory, self._wake_hubs,
                 lambda payload: device_keys.sign(payload, self.clock.now()),
-                self.speech.audio if self.speech else None,
+                self.speech.audio if self.speech else None, partial(composer.message, again=False),
             )
             for name in self.channels
         }  # fmt: skip

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from gateway.errors import Ambiguous, ChannelError, Unusable
 from gateway.model import (
     Audio,
+    Batch,
     DeviceEvent,
     Group,
     Job,
@@ -102,6 +103,18 @@ class Link(Protocol):
 
         Each comes up every `each_s` seconds, and every second once it must run no longer.
         """
+
+    async def again(self, job: Job, source: str, positions: Sequence[int]) -> bool:
+        """End a round of a request and note the next one as `source`, for these positions of its batch.
+
+        False: it must run no more, one of their villages has confirmed, or another process was first.
+
+        Raises:
+            StoreDown: ask again.
+        """
+
+    async def message(self, batch: Batch, positions: Sequence[int]) -> Message:
+        """Return what these recipients of a frozen batch are told, as `send` was given it."""
 
     async def number(self, sequence: str, key: str = "") -> Number:
         """Take the next number of a sequence of this channel, which all processes share.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from gateway.channel import Device, Event, Number, Signed
 from gateway.errors import StateDown, Throttled
-from gateway.model import Audio, Job, Lane, Message
+from gateway.model import Audio, Batch, Job, Lane, Message
 from gateway.ports import Directory, State
 from gateway.receipts import Receipts
 from gateway.store.lease import Leases, SlotLease
@@ -39,7 +39,8 @@ class GatewayLink:
         directory: Directory,
         wake: Callable[[], None],
         sign: Callable[[bytes], Signed],
-        audio: Callable[[Message, str], Audio | None] | None = None,
+        audio: Callable[[Message, str], Audio | None] | None,
+        compose: Callable[[Batch, Sequence[int]], Awaitable[Message]],
     ) -> None:
         self._channel = channel
         self._rates = rates
@@ -51,6 +52,7 @@ class GatewayLink:
         self._wake = wake
         self._sign = sign
         self._audio = audio
+        self._compose = compose
 
     async def pace(self, account: str, units: int, lane: Lane) -> None:
         """Wait until `units` may leave on `account`; an account without a rate is not limited.
@@ -93,6 +95,14 @@ class GatewayLink:
     async def jobs(self, each_s: float) -> Sequence[Job]:
         """Take this channel's requests for places that are to be looked at now; all processes share them."""
         return await self._receipts.jobs(self._channel, each_s)
+
+    async def again(self, job: Job, source: str, positions: Sequence[int]) -> bool:
+        """End a round of a request and note the next one; False where it must not go on."""
+        return await self._receipts.again(job, source, positions)
+
+    async def message(self, batch: Batch, positions: Sequence[int]) -> Message:
+        """Return what these recipients of a frozen batch are told, as `send` was given it."""
+        return await self._compose(batch, positions)
 
     async def number(self, sequence: str, key: str = "") -> Number:
         """Take the next number of a sequence of this channel, which all processes share."""

@@ -640,16 +640,29 @@ class Progress:
     last: bool = False
 
 
+class Rounds(NamedTuple):
+    """What is said again: its batch, when it was last asked, and the positions whose villages have not confirmed.
+
+    `halted`: only a person's halt makes it over; it goes on once that is lifted.
+    """
+
+    batch: Batch
+    asked_at: datetime
+    wanted: frozenset[int]
+    halted: bool = False
+
+
 class Job(NamedTuple):
     """A request for places that may still run. `over`: it must no longer; `since`: when it last moved.
 
-    `places` are the addresses of its batch by position, "" once erased.
+    `places` are the addresses of its batch by position, "" once erased; `rounds` where it is said again.
     """
 
     progress: Progress
     over: bool
     since: datetime
     places: tuple[str, ...] = ()
+    rounds: Rounds | None = None
 
 
 class ClaimResult(StrEnum):

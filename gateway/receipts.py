@@ -118,6 +118,10 @@ class Receipts:
         """
         return await self._store.progress.take(channel, each_s)
 
+    async def again(self, job: Job, source: str, positions: Sequence[int]) -> bool:
+        """Begin the next round of a request; see `store.progress`."""
+        return await self._store.progress.again(job, source, positions)
+
     async def _devices(self, events: Sequence[DeviceEvent]) -> None:
         if not events:
             return

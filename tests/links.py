@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gateway.channel import Device, Event, Lease, Number, Settings, Signed
 from gateway.device_key import DeviceKey
 from gateway.errors import StoreDown
-from gateway.model import Audio, Job, Lane, Level, Message, Notice, Slice, Status
+from gateway.model import Audio, Batch, Job, JobState, Lane, Level, Message, Notice, Slice, Status
 
 DEVICE_KEY = DeviceKey(Ed25519PrivateKey.from_private_bytes(bytes(range(32))), datetime(2026, 1, 1, tzinfo=UTC))
 """Signs what the loudspeakers of tests are told; never a real installation's."""
@@ -55,6 +55,8 @@ class RecordingLink:
     slots: dict[str, set[int]] = field(default_factory=dict)
     taken: Counter[str] = field(default_factory=Counter)
     numbers: dict[str, Number] = field(default_factory=dict)
+    goes_on: bool = True
+    says: Message | None = None
 
     async def pace(self, account: str, units: int, lane: Lane) -> None:
         self.paced.append((account, units, lane))
@@ -81,6 +83,16 @@ class RecordingLink:
     async def jobs(self, each_s: float) -> Sequence[Job]:
         taken, self.due = self.due, []
         return taken
+
+    async def again(self, job: Job, source: str, positions: Sequence[int]) -> bool:
+        """As the store does: this round ends as the next one is noted."""
+        await self.commit(
+            [replace(job.progress, last=True), replace(job.progress, source=source, state=JobState.ASKED)]
+        )
+        return self.goes_on
+
+    async def message(self, batch: Batch, positions: Sequence[int]) -> Message:
+        return self.says or sample_message()
 
     async def number(self, sequence: str, key: str = "") -> Number:
         if self.down:

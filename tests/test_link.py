@@ -28,7 +28,9 @@ from gateway.store.codec import pack
 def link_to(channel: str, rates: dict[str, Rate], state: State, directory: Any = None) -> GatewayLink:
     """Return a link that is asked for nothing but its pace, and for devices where there is a directory."""
     unasked = cast(Any, None)
-    return GatewayLink(channel, rates, state, unasked, unasked, unasked, directory, lambda: None, DEVICE_KEY.sign)
+    return GatewayLink(
+        channel, rates, state, unasked, unasked, unasked, directory, lambda: None, DEVICE_KEY.sign, None, unasked
+    )
 
 
 class Busy(Sender):

@@ -7,6 +7,7 @@ import io
 import shutil
 import tomllib
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -24,7 +25,8 @@ from town import FLOWER, FLOWER_1, FLOWER_2, WATER, WATER_1, table
 
 from channels import _ebd_peer
 from channels._ebd import Ebd, ebd_id, pack
-from channels._ebd_form import Check, Terminal, TerminalStates, moment
+from channels._ebd_form import ZONE, Check, Terminal, TerminalStates, moment
+from channels._ebd_peer import AGAIN_BELOW
 from channels._ebd_signature import SoftSigner
 from channels.loudspeaker_ebd import LATE, EbdSettings, LoudspeakerEbd
 from gateway.app import App
@@ -33,14 +35,20 @@ from gateway.directory.importer import Importer
 from gateway.directory.table import Roster
 from gateway.errors import ChannelError, Permanent, Temporary, Unusable
 from gateway.model import (
+    Batch,
     DeviceEvent,
+    Group,
     Job,
     JobState,
     Kind,
+    Lane,
     Level,
+    Notice,
     Progress,
     Receipt,
+    Record,
     Report,
+    Rounds,
     Slice,
     State,
     Status,
@@ -210,7 +218,7 @@ async def test_no_broadcast_goes_on_longer_than_its_warning(bench: Bench) -> Non
     await bench.send(sample_slice(PLACES, attempt=1), text="x")
     first, second = bench.platform.casts.values()
     assert first.until < datetime.now(UTC) + timedelta(seconds=91)
-    assert second.until < datetime.now(UTC) + timedelta(seconds=601)
+    assert second.until < datetime.now(UTC) + timedelta(seconds=301)
 
 
 @pytest.mark.parametrize("level", list(Level))
@@ -411,6 +419,147 @@ async def test_the_store_s_absence_ends_no_follower(bench: Bench) -> None:
     bench.link.due.append(Job(note, True, datetime.now(UTC), PLACES))
     assert (await bench.looked()).state is JobState.STOPPED
     assert bench.channel.up()
+
+
+# --- said again -------------------------------------------------------------------------------------------------------
+
+AGAIN_S = 60
+
+
+def rounds(asked_s_ago: float, wanted: set[int] | None = None, *, halted: bool = False) -> Rounds:
+    """What the store tells of a batch that is said again every `AGAIN_S`."""
+    at = datetime.now(UTC) - timedelta(seconds=asked_s_ago)
+    return Rounds(replace(batch_of(), every_s=AGAIN_S), at, frozenset({0, 1} if wanted is None else wanted), halted)
+
+
+def batch_of() -> Batch:
+    slice_ = sample_slice(PLACES)
+    return Batch(
+        slice_.batch, "0f" * 10, 1, "loudspeaker_ebd", Lane.GREEN, Group.LOUDSPEAKERS, Notice.ISSUE, "zh", EAST[:9],
+        datetime(2099, 1, 1, tzinfo=UTC), tuple(slice_.persons), PLACES, ((EAST, 1), (WEST, 1)), slice=100,
+    )  # fmt: skip
+
+
+def due(bench: Bench, known: Progress, said: Rounds, *, over: bool = False) -> None:
+    """Let the channel look at a broadcast that is said again."""
+    bench.link.events.clear()
+    bench.link.due.append(Job(known, over, datetime.now(UTC), PLACES, said))
+
+
+async def waits(bench: Bench, **changes: Any) -> Progress:
+    """Return a broadcast that has ended and waits for its next round."""
+    await bench.send(**changes)
+    due(bench, bench.progress[-1], rounds(1))
+    found = await bench.looked()
+    assert (found.state, found.last) == (JobState.DONE, False)
+    return found
+
+
+async def test_a_red_warning_is_said_again_when_it_is_due(tmp_path: Path) -> None:
+    """D13: who slept through the first is woken by the second; the platform is asked, for its protocol has no field."""
+    async with running(tmp_path, SHORT, sound_s=30) as bench:
+        first = await waits(bench, text="立即转移。")
+        bench.link.says = sample_message(text="立即转移。")
+        due(bench, first, rounds(AGAIN_S - 1))
+        await until(lambda: not bench.link.due)
+        assert bench.progress == []  # not yet
+        due(bench, first, rounds(AGAIN_S))
+        await until(lambda: bench.progress and bench.progress[-1].state is JobState.RUNNING)
+        one, other = bench.log("broadcast")
+        assert one["ebm"] != other["ebm"]
+        assert (other["areas"], other["msg_type"]) == (list(PLACES), "1")
+        assert bench.heard() == [(EAST, False), (WEST, False)] * 2
+        assert {one["text"] for one in bench.log("sound")} == {"立即转移。"}
+        ended, noted, asked = bench.progress
+        assert (ended.source, ended.last, noted.state) == (first.source, True, JobState.ASKED)
+        assert (asked.source, asked.job, asked.last) == (noted.source, other["ebm"], False)
+
+
+async def test_a_village_that_has_confirmed_hears_no_further_round(tmp_path: Path) -> None:
+    """A person of it is at work there; the others are still asleep."""
+    async with running(tmp_path, SHORT, sound_s=30) as bench:
+        first = await waits(bench)
+        due(bench, first, rounds(AGAIN_S, {1}))
+        await until(lambda: len(bench.log("broadcast")) == 2)
+        assert bench.log("broadcast")[1]["areas"] == [WEST]
+        await until(lambda: bench.progress[-1].state is JobState.RUNNING)
+        second = bench.progress[-1]
+        due(bench, replace(second, state=JobState.DONE), rounds(AGAIN_S, set()))
+        assert (await bench.looked()).last
+        assert len(bench.log("broadcast")) == 2
+
+
+async def test_a_round_that_was_noted_and_not_asked_is_asked_under_its_number(tmp_path: Path) -> None:
+    """`kill -9` between the note and the platform: the village hears this round, and hears it once."""
+    async with running(tmp_path, SHORT, sound_s=30) as bench:
+        first = await waits(bench)
+        bench.platform.scenario = replace(SHORT, silent=True)  # it plays, and its answer is lost
+        due(bench, first, rounds(AGAIN_S))
+        await until(lambda: len(bench.log("broadcast")) == 2)
+        noted = bench.progress[-1]
+        assert noted.state is JobState.ASKED
+        bench.platform.scenario = SHORT
+        due(bench, noted, rounds(1))
+        assert (await bench.looked()).state is JobState.RUNNING
+        assert (len(bench.log("broadcast")), len(bench.log("again"))) == (2, 1)
+
+
+async def test_a_platform_that_has_forgotten_the_last_round_is_asked_for_the_next(tmp_path: Path) -> None:
+    """It was restarted in the night; the river still rises."""
+    async with running(tmp_path, SHORT, sound_s=30) as bench:
+        await bench.send()
+        bench.platform.casts.clear()
+        due(bench, bench.progress[-1], rounds(AGAIN_S))
+        await until(lambda: len(bench.log("broadcast")) == 2)
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+async def test_nothing_is_said_again_where_the_store_says_no(tmp_path: Path, *, goes_on: bool) -> None:
+    """A recall that comes between the look and the round wins; what the sender has not handed over has no second."""
+    async with running(tmp_path, SHORT, sound_s=30) as bench:
+        first = await waits(bench)
+        bench.link.goes_on = goes_on
+        due(bench, replace(first, state=JobState.ASKED) if goes_on else first, rounds(AGAIN_S))
+        await until(lambda: not bench.link.due)
+        await asyncio.sleep(0)
+        assert len(bench.log("broadcast")) == 1
+
+
+@pytest.mark.parametrize("halted", [True, False])
+async def test_what_ends_between_two_rounds_is_not_cancelled_at_the_platform(tmp_path: Path, *, halted: bool) -> None:
+    """Nothing sounds there; and a halt that is lifted lets the warning go on, for it still holds."""
+    async with running(tmp_path, SHORT, sound_s=30) as bench:
+        first = await waits(bench)
+        due(bench, first, rounds(AGAIN_S, halted=halted), over=True)
+        await until(lambda: not bench.link.due)
+        if halted:
+            assert bench.progress == []
+        else:
+            assert (await bench.looked()).last
+        assert [one["how"] for one in bench.log("end")] == ["played"]
+
+
+async def test_a_halt_silences_a_round_and_the_next_one_comes_after_it(bench: Bench) -> None:
+    """Whoever lifts the halt must not have to issue the warning anew."""
+    await bench.send()
+    due(bench, bench.progress[-1], rounds(1, halted=True), over=True)
+    stopped = await bench.looked()
+    assert (stopped.state, stopped.last) == (JobState.STOPPED, False)
+    assert [one["how"] for one in bench.log("end")] == ["cancelled"]
+    due(bench, stopped, rounds(bench.channel.settings.sound_s))
+    await until(lambda: len(bench.log("broadcast")) == 2)
+
+
+async def test_repeats_leave_numbers_for_new_warnings(tmp_path: Path) -> None:
+    """The protocol has ten thousand a day; the tenth hour of one red must not leave none for the next."""
+    async with running(tmp_path, SHORT, sound_s=30) as bench:
+        first = await waits(bench)
+        day = f"{datetime.now(UTC).astimezone(ZONE):%Y%m%d}"
+        bench.link.taken[f"ebm-{day}"] = AGAIN_BELOW
+        due(bench, first, rounds(AGAIN_S))
+        await until(lambda: not bench.link.due)
+        assert (await bench.send(sample_slice(["411726204203"], first=2), text="x"))[0].state is State.SUBMITTED
+        assert len(bench.log("broadcast")) == 2
 
 
 # --- what the platform sends ------------------------------------------------------------------------------------------
@@ -711,4 +860,41 @@ async def test_an_update_takes_the_place_of_what_is_playing(tmp_path: Path) -> N
         await until(lambda: read(platform.log.path, "end"))
         (ended,) = read(platform.log.path, "end")
         assert ended["ebm"] == read(platform.log.path, "broadcast")[0]["ebm"]
+    await platform.stop()
+
+
+async def test_a_red_warning_is_said_again_until_a_person_of_the_village_confirms(tmp_path: Path) -> None:
+    """From the policy's ten minutes to the platform: the store alone says when, so a restart forgets no round."""
+    platform = EbdPlatform(Log(tmp_path / "ebd.jsonl"), SHORT)
+
+    def heard() -> Counter[str]:
+        return Counter(entry["village"] for entry in read(platform.log.path, "sound"))
+
+    async def ten_minutes_pass(one: Desk, state: JobState = JobState.DONE) -> None:
+        back = 600_000_000
+        sql = "UPDATE progress SET asked_at = asked_at - :back WHERE ended = 0 AND state = :state"
+
+        async def passed() -> bool:
+            return bool(await one.core.store.database.write(lambda tx: tx.run(sql, back=back, state=int(state))))
+
+        await until(passed)
+
+    async with desk(tmp_path, platform) as one:
+        sent = await one.issue(one.alert([FLOWER]))
+        await until(lambda: heard() == {FLOWER_1: 1, FLOWER_2: 1})
+        await ten_minutes_pass(one)
+        await until(lambda: heard() == {FLOWER_1: 2, FLOWER_2: 2})
+        record = Record(one.core.clock.now(), "t", "confirm", sent.alert)
+        assert await one.core.store.ledger.confirm(sent.alert, 77, [FLOWER_1], "sms", record)
+        await ten_minutes_pass(one)
+        await until(lambda: heard() == {FLOWER_1: 2, FLOWER_2: 3})
+        await one.core.decisions.recall(sent.alert, one.who("signer"), "误发")
+
+        async def over() -> bool:
+            rows = await one.core.store.database.read(
+                lambda tx: tx.all("SELECT 1 FROM progress WHERE ended = 0 AND source LIKE '%:_'")
+            )
+            return not rows
+
+        await until(over)
     await platform.stop()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from test_store import NOW, HandClock, alert, batch_of, draft_of, hand, store
 
-from gateway.model import Batch, Change, Group, Job, JobState, Progress, Record
+from gateway.model import Batch, Change, Group, Job, JobState, Progress, Record, Rounds
 from gateway.store import Store
 from gateway.store.progress import Reach
 
@@ -108,3 +108,69 @@ async def test_progress_of_no_batch_is_left_out(store: Store) -> None:
     await store.progress.commit([replace(progress, batch="nobody")])
     rows: Any = await store.database.read(lambda tx: tx.one("SELECT COUNT(*) FROM progress"))
     assert rows[0] == 1
+
+
+async def repeated(store: Store, hand: HandClock) -> tuple[Batch, Job]:
+    """A batch that is said again each ten minutes, and its first round as it comes up."""
+    one = alert()
+    batch = replace(batch_of(one, channel="loudspeaker_ebd"), group=Group.LOUDSPEAKERS, every_s=600)
+    assert (await store.outbox.accept(draft_of(one, batch))).result == "accepted"
+    await store.progress.commit([Progress(batch.id, "first", JobState.ASKED, NOW)])
+    hand.advance(EACH_S)
+    (job,) = await store.progress.take("loudspeaker_ebd", EACH_S)
+    return batch, job
+
+
+def village_of(batch: Batch, position: int) -> str:
+    return list(batch.village_of())[position]
+
+
+async def confirmed(store: Store, batch: Batch, village: str) -> None:
+    record = Record(NOW, "t", "confirm", batch.alert)
+    assert await store.ledger.confirm(batch.alert, 77, [village], "sms", record)
+
+
+async def test_what_is_said_again_knows_when_and_where(store: Store, hand: HandClock) -> None:
+    """Whoever looks next, after whatever restart, goes on where the last one was: the store alone says it."""
+    batch, job = await repeated(store, hand)
+    assert job.rounds == Rounds(batch, NOW, frozenset(range(len(batch))))
+    village = village_of(batch, 0)
+    await confirmed(store, batch, village)
+    hand.advance(EACH_S)
+    (job,) = await store.progress.take("loudspeaker_ebd", EACH_S)
+    assert job.rounds is not None
+    assert job.rounds.wanted == {at for at, one in enumerate(batch.village_of()) if one != village}
+
+
+async def test_a_round_is_begun_once_by_whoever_comes_first(store: Store, hand: HandClock) -> None:
+    """Two processes that find it due are one broadcast, not a county that hears everything twice."""
+    batch, job = await repeated(store, hand)
+    begun = await asyncio.gather(*(store.progress.again(job, f"second{one}", [0]) for one in range(4)))
+    assert sorted(begun) == [False, False, False, True]
+    hand.advance(EACH_S)
+    (following,) = await store.progress.take("loudspeaker_ebd", EACH_S)
+    assert following.progress.source.startswith("second")
+    assert following.rounds is not None
+    assert following.rounds.asked_at == NOW + timedelta(seconds=EACH_S)
+
+
+@pytest.mark.parametrize("way", ["recall", "expiry", "county", "channel", "all", "confirmed"])
+async def test_no_round_begins_after_its_end(store: Store, hand: HandClock, way: str) -> None:
+    """What was called off a moment before must not be heard once more, whatever was looked at before that."""
+    batch, job = await repeated(store, hand)
+    record = Record(NOW, "t", way, batch.alert)
+    if way == "recall":
+        assert await store.outbox.stop(batch.alert, "recalled", record)
+    elif way == "expiry":
+        hand.advance(timedelta(hours=3).total_seconds())
+    elif way == "confirmed":
+        await confirmed(store, batch, village_of(batch, 0))
+    else:
+        scope = {"county": "411726", "channel": "loudspeaker_ebd", "all": "*"}[way]
+        await store.outbox.halt(scope, on=True, record=record)
+    assert not await store.progress.again(job, "second", [0])
+    hand.advance(EACH_S)
+    (job,) = await store.progress.take("loudspeaker_ebd", EACH_S)
+    assert (job.progress.source, job.over) == ("first", way != "confirmed")
+    assert job.rounds is not None
+    assert job.rounds.halted is (way in ("county", "channel", "all"))

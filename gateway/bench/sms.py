@@ -25,7 +25,7 @@ from twilio.rest import Client
 from gateway.bench.measure import Spread, answer, child
 from gateway.channel import Channel, Device, Event, Lease, Number, Signed
 from gateway.installed import channel_classes
-from gateway.model import Job, Lane, Level, Message, Notice, Slice, State, Status
+from gateway.model import Batch, Job, Lane, Level, Message, Notice, Slice, State, Status
 from gateway.relay import PREFETCH
 from gateway.simulate.sms import SmsAccount
 
@@ -122,6 +122,14 @@ class _Link:
     async def jobs(self, each_s: float) -> list[Job]:
         """There are none."""
         return []
+
+    async def again(self, job: Job, source: str, positions: Sequence[int]) -> bool:
+        """Repeat nothing."""
+        return False
+
+    async def message(self, batch: Batch, positions: Sequence[int]) -> Message:
+        """Nobody asks."""
+        raise NotImplementedError
 
     async def number(self, sequence: str, key: str = "") -> Number:
         """Count nothing."""

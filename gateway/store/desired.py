@@ -86,8 +86,13 @@ def hush_confirmed(tx: Tx, alert: str) -> None:
     Whoever confirms has its turn at the chain, too: one of both sees what the other has written.
     """
     audit.take_turn(tx)
+    hush(tx, alert, confirmed(tx, alert))
+
+
+def confirmed(tx: Tx, alert: str) -> set[str]:
+    """Return the villages that have confirmed an alert."""
     rows = tx.all("SELECT villages FROM confirmation WHERE alert = :alert", alert=alert)
-    hush(tx, alert, {village for (villages,) in rows for village in json.loads(villages)})
+    return {village for (villages,) in rows for village in json.loads(villages)}
 
 
 def stop(tx: Tx, batch: str, *, rounds: bool) -> None:

@@ -3,19 +3,24 @@
 A channel writes a request down before it asks the platform, so that whatever becomes of the process another one
 finds it, follows it, and stops it once its alert has ended, its time is over, or a person has halted it. Counts and
 states only grow: a repeated or late progress is a no-op. Nothing here is a person, and no village is confirmed by it.
+
+What is to be said again goes on in rounds, each a row of its own: `again` ends one and notes the next in one
+transaction, so no round is lost or begun twice, and none begins after a stop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
 from gateway.database import Database, Tx, micros, moment
-from gateway.model import Job, JobState, Progress
+from gateway.model import Batch, Job, JobState, Progress, Rounds
 from gateway.ports import Clock
 from gateway.store.change import note_all
+from gateway.store.claim import lock_alerts
 from gateway.store.codec import unpack_batch
+from gateway.store.desired import confirmed
 
 OVER_EACH = timedelta(seconds=1)  # one that must run no longer is looked at this often
 LOOK = 200  # requests at once
@@ -60,6 +65,36 @@ class SqlProgress:
             return []
         return await self._database.write(lambda tx: _take(tx, channel, micros(now), each_s), PATIENCE_S)
 
+    async def again(self, job: Job, source: str, positions: Collection[int]) -> bool:
+        """End a round and note the next one as `source`, for these positions of its batch.
+
+        False: it must run no more, one of their villages has confirmed meanwhile, or somebody else was first.
+
+        Raises:
+            StoreDown: nothing was noted for sure.
+        """
+        rounds, at = job.rounds, micros(self._clock.now())
+        if rounds is None:
+            return False
+        batch, places = rounds.batch, list(rounds.batch.village_of())
+        villages = {places[position] for position in positions}
+
+        def operation(tx: Tx) -> bool:
+            lock_alerts(tx, {batch.alert})
+            running = tx.one(_RUNNING, batch=batch.id, now=at)
+            if running is None or villages & confirmed(tx, batch.alert):
+                return False
+            if not tx.run(
+                "UPDATE progress SET ended = 1 WHERE batch = :batch AND source = :source AND ended = 0",
+                batch=batch.id,
+                source=job.progress.source,
+            ):
+                return False
+            _write(tx, [Progress(batch.id, source, JobState.ASKED, moment(at))])
+            return True
+
+        return await self._database.write(operation, PATIENCE_S)
+
     async def reach(self, alert: str) -> list[Reach]:
         """How far the requests of an alert have come, by channel and state."""
         rows = await self._database.read(
@@ -82,10 +117,11 @@ def _write(tx: Tx, progress: Sequence[Progress]) -> None:
             continue
         changed = tx.run(
             "INSERT INTO progress (batch, source, channel, job, state, requested, submitted, delivered, ended, since,"
-            " looked_at) VALUES (:batch, :source, :channel, :job, :state, :requested, :submitted, :delivered, :ended,"
-            " :at, :at) ON CONFLICT (batch, source) DO UPDATE SET"
+            " looked_at, asked_at) VALUES (:batch, :source, :channel, :job, :state, :requested, :submitted, :delivered,"
+            " :ended, :at, :at, :at) ON CONFLICT (batch, source) DO UPDATE SET"
             " job = CASE WHEN excluded.job = '' THEN progress.job ELSE excluded.job END,"
             " state = CASE WHEN excluded.state > progress.state THEN excluded.state ELSE progress.state END,"
+            " asked_at = CASE WHEN excluded.state = 0 THEN excluded.asked_at ELSE progress.asked_at END,"
             " ended = CASE WHEN excluded.state = 0 THEN 0 WHEN excluded.ended = 1 THEN 1 ELSE progress.ended END,"
             + ", ".join(
                 f" {name} = CASE WHEN excluded.{name} > progress.{name} THEN excluded.{name} ELSE progress.{name} END"
@@ -110,18 +146,29 @@ def _write(tx: Tx, progress: Sequence[Progress]) -> None:
     note_all(tx, moved)
 
 
-_DUE = """
-SELECT p.batch, p.source, p.job, p.state, p.requested, p.submitted, p.delivered, p.since,
-  CASE WHEN a.standing <> 'active' OR b.deadline <= :now
-    OR EXISTS (SELECT 1 FROM halt WHERE scope IN ('*', b.county, b.channel)) THEN 1 ELSE 0 END
+_HALTED = "EXISTS (SELECT 1 FROM halt WHERE scope IN ('*', b.county, b.channel))"
+_ENDED = "(a.standing <> 'active' OR b.deadline <= :now)"
+_RUNNING = (
+    f"SELECT 1 FROM batch b JOIN alert a ON a.id = b.alert WHERE b.id = :batch AND NOT {_ENDED} AND NOT {_HALTED}"
+)
+_DUE = f"""
+SELECT p.batch, p.source, p.job, p.state, p.requested, p.submitted, p.delivered, p.since, p.asked_at,
+  CASE WHEN {_ENDED} THEN 1 ELSE 0 END, CASE WHEN {_HALTED} THEN 1 ELSE 0 END
 FROM progress p JOIN batch b ON b.id = p.batch JOIN alert a ON a.id = b.alert
-WHERE p.channel = :channel AND p.ended = 0 AND p.looked_at <= :over_each AND (p.looked_at <= :each
-  OR a.standing <> 'active' OR b.deadline <= :now
-  OR EXISTS (SELECT 1 FROM halt WHERE scope IN ('*', b.county, b.channel)))
+WHERE p.channel = :channel AND p.ended = 0 AND p.looked_at <= :over_each
+  AND (p.looked_at <= :each OR {_ENDED} OR {_HALTED})
 ORDER BY p.batch, p.source LIMIT :limit"""
 
 
-def _due(tx: Tx, channel: str, now: int, each_s: float, lock: str = "") -> list[Job]:
+class _Found(NamedTuple):
+    """A row that is due, when it was asked, and whether only a halt makes it over."""
+
+    job: Job
+    asked_at: int
+    halted: bool
+
+
+def _due(tx: Tx, channel: str, now: int, each_s: float, lock: str = "") -> list[_Found]:
     rows = tx.all(
         _DUE + lock,
         channel=channel,
@@ -130,19 +177,35 @@ def _due(tx: Tx, channel: str, now: int, each_s: float, lock: str = "") -> list[
         over_each=now - OVER_EACH // timedelta(microseconds=1),
         limit=LOOK,
     )
-    return [
-        Job(Progress(batch, source, JobState(state), moment(now), asked, sent, got, job), bool(over), moment(since))
-        for batch, source, job, state, asked, sent, got, since, over in rows
-    ]
+    found = []
+    for batch, source, job, state, asked, sent, got, since, asked_at, ended, halted in rows:
+        progress = Progress(batch, source, JobState(state), moment(now), asked, sent, got, job)
+        due = Job(progress, bool(ended or halted), moment(since))
+        found.append(_Found(due, asked_at, halted=bool(halted and not ended)))
+    return found
 
 
 def _take(tx: Tx, channel: str, now: int, each_s: float) -> list[Job]:
     found = _due(tx, channel, now, each_s, " FOR UPDATE OF p SKIP LOCKED" if tx.postgresql else "")
-    batches = sorted({one.progress.batch for one in found})
-    rows = tx.all("SELECT batch, body FROM outbox WHERE batch IN :*batches", batches=batches) if batches else []
-    places = {batch: unpack_batch(body).addresses for batch, body in rows}
+    ids = sorted({one.job.progress.batch for one in found})
+    rows = tx.all("SELECT batch, body FROM outbox WHERE batch IN :*batches", batches=ids) if ids else []
+    batches = {batch: unpack_batch(body) for batch, body in rows}
     tx.many(
         "UPDATE progress SET looked_at = :now WHERE batch = :batch AND source = :source",
-        [{"now": now, "batch": one.progress.batch, "source": one.progress.source} for one in found],
+        [{"now": now, "batch": one.job.progress.batch, "source": one.job.progress.source} for one in found],
     )
-    return [one._replace(places=places.get(one.progress.batch, ())) for one in found]
+    heard: dict[str, set[str]] = {}
+    return [_whole(tx, one, batches.get(one.job.progress.batch), heard) for one in found]
+
+
+def _whole(tx: Tx, found: _Found, batch: Batch | None, heard: dict[str, set[str]]) -> Job:
+    """Return a job with its places and its rounds; `heard` keeps the villages that have confirmed, by alert."""
+    if batch is None:
+        return found.job
+    rounds = None
+    if batch.every_s:
+        if batch.alert not in heard:
+            heard[batch.alert] = confirmed(tx, batch.alert)
+        wanted = [at for at, village in enumerate(batch.village_of()) if village not in heard[batch.alert]]
+        rounds = Rounds(batch, moment(found.asked_at), frozenset(wanted), found.halted)
+    return found.job._replace(places=batch.addresses, rounds=rounds)
