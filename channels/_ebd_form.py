@@ -16,6 +16,8 @@ import msgspec
 from lxml import etree
 from msgspec import Meta, Struct
 
+from channels._sm2 import sm3
+
 LARGEST = 4 << 20  # bytes of a package; a text with an announcement of two minutes is below
 ZONE = timezone(timedelta(hours=8))
 REPEATED = frozenset({"Coverage", "EBMBrdItem", "EBRDT", "Auxiliary"})
@@ -111,6 +113,11 @@ class Auxiliary(_Form, frozen=True):
     auxiliary_desc: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:/-]{1,200}$")]
     size: Annotated[int, Meta(ge=0, le=LARGEST)] = 0
     digest: Annotated[str, Meta(pattern=r"^[0-9A-Fa-f]{0,64}$")] = ""
+
+
+def auxiliary(name: str, recording: bytes) -> Auxiliary:
+    """Return the note of a recording (mp3) that comes as EBDR_<name>."""
+    return Auxiliary("2", f"EBDR_{name}", len(recording), sm3(recording).hex())
 
 
 class Content(_Form, frozen=True):

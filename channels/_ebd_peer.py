@@ -21,9 +21,11 @@ from channels._ebd_signature import Pinned, SoftSigner, Trust, is_private, is_pu
 from channels._http import Url, ask, refusal, session
 from gateway.channel import Link
 from gateway.channel import Settings as ChannelSettings
-from gateway.errors import Permanent, Temporary
+from gateway.errors import Permanent, Temporary, Throttled
 
 PATIENCE_S = 20.0  # for the whole of a package that comes
+TAKEN_AT_ONCE = 16  # packages that come
+RETRY_S = 5.0
 FRESH = timedelta(days=1)  # what comes by itself is no older; an answer names what it answers
 AGAIN_BELOW = 8_000  # of the ten thousand broadcasts of a day
 BLOCK = 100  # packages without a key whose numbers are taken at once
@@ -72,6 +74,8 @@ class PeerSettings(ChannelSettings):
     key: Annotated[SecretStr, AfterValidator(_private)]
     issuer: Hex12
     serial: Hex12
+    until: AwareDatetime | None = None
+    """When our certificate ends, where the platform has said so."""
     trusted: tuple[Certificate, ...] = Field(min_length=1)
     timeout_s: float = Field(6.0, gt=0, le=6.0)
 
@@ -87,6 +91,7 @@ class Peer:
             for one in settings.trusted
         )
         self._reading = asyncio.Semaphore(1)  # a check is work for a processor that has warnings to send
+        self._taking = 0
         self._session: ClientSession | None = None
         self._block: tuple[str, int] = ("", 0)
 
@@ -125,7 +130,9 @@ class Peer:
             raise EbdError("5", "numbers_used_up")
         return ebm_id(self._settings.ebrid, number.sequence.removeprefix("ebm-"), number.value)
 
-    async def package(self, link: Link, body: Body, key: str = "", related: str = "") -> Ebd:
+    async def package(
+        self, link: Link, body: Body, key: str = "", related: str = "", recording: tuple[str, bytes] | None = None
+    ) -> Ebd:
         """Return a package to the platform; what has a key has the same id whenever it is asked.
 
         Raises:
@@ -141,7 +148,7 @@ class Peer:
         else:
             day, value = await self._next(link, _day(now))
         id_ = ebd_id(self._settings.ebrid, day, value)
-        return Ebd(id_, self._settings.ebrid, self._settings.platform, now, body, related)
+        return Ebd(id_, self._settings.ebrid, self._settings.platform, now, body, related, recording)
 
     async def _next(self, link: Link, day: str) -> tuple[str, int]:
         if self._block[0] != day or self._block[1] % BLOCK == 0:
@@ -191,7 +198,17 @@ class Peer:
 
         Raises:
             EbdError: with the ResultCode to answer; nothing of it may be used.
+            Throttled: as many are in hand as this process takes; nothing of it was read.
         """
+        if self._taking >= TAKEN_AT_ONCE:  # the route is open to whoever finds it, and each may hold four megabytes
+            raise Throttled(RETRY_S, "busy")
+        self._taking += 1
+        try:
+            return await self._take(request)
+        finally:
+            self._taking -= 1
+
+    async def _take(self, request: web.Request) -> Ebd:
         data = await _file(request)
         async with self._reading:
             now = datetime.now(UTC)

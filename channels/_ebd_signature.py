@@ -19,13 +19,9 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from gmalg import SM2
-from gmalg.errors import GMError
 
 from channels._ebd_form import UNSIGNED, Cert, EbdError, Related, Signature
-
-USER = b"1234567812345678"  # the identity the standard gives to whoever has agreed on no other
-RAW = 64  # r and s
-ORDER = 0xFFFFFFFEFFFFFFFFFFFFFFFFFFFFFFFF7203DF6B21C6052B53BBF40939D54123
+from channels._sm2 import ORDER, RAW, public_of, sign, verifies
 
 
 class Signer(Protocol):
@@ -43,15 +39,11 @@ class SoftSigner:
 
     def __init__(self, issuer: str, serial: str, key: bytes) -> None:
         self.issuer, self.serial = issuer, serial
-        self._key, self._public = key, SM2(key).generate_pk(key)
+        self._key, self._public = key, public_of(key)
 
     async def sign(self, data: bytes) -> bytes:
         """Sign in a thread: it takes some hundredths of a second."""
-        return await asyncio.to_thread(self._sign, data)
-
-    def _sign(self, data: bytes) -> bytes:
-        # One object for each: it keeps the state of its digest, and two threads would spoil each other's.
-        return side_by_side(*SM2(self._key, USER, self._public).sign(data))
+        return await asyncio.to_thread(sign, self._key, self._public, data)
 
 
 class Pinned(NamedTuple):
@@ -84,16 +76,9 @@ class Trust:
         if not pin.since <= now < pin.until:
             raise EbdError(UNSIGNED, "expired_certificate")
         raw = _raw(signature)
-        if not await asyncio.to_thread(_verifies, pin.key, data, raw):
+        if not await asyncio.to_thread(verifies, pin.key, data, raw):
             raise EbdError(UNSIGNED, "wrong_signature")
         return pin
-
-
-def _verifies(key: bytes, data: bytes, raw: bytes) -> bool:
-    try:
-        return bool(SM2(None, USER, key).verify(data, raw[: RAW // 2], raw[RAW // 2 :]))
-    except (GMError, ValueError, ArithmeticError):  # r or s is no number of the curve's order
-        return False
 
 
 def _raw(signature: Signature) -> bytes:
@@ -121,11 +106,6 @@ async def signed(data: bytes, ebd_id: str, signer: Signer, at: datetime) -> Sign
         "SM2",
         base64.b64encode(front + await signer.sign(data)).decode(),
     )
-
-
-def side_by_side(r: bytes, s: bytes) -> bytes:
-    """Return r and s in 32 bytes each: the library leaves leading zeros out, of one signature in 128."""
-    return r.rjust(RAW // 2, b"\0") + s.rjust(RAW // 2, b"\0")
 
 
 def is_private(key: str) -> bool:

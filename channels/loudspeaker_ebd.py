@@ -32,6 +32,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from pydantic import Field
 
+from channels._ebd import Ebd
 from channels._ebd_broadcast import Broadcast, judged, named, percent, share_of
 from channels._ebd_form import (
     OTHER,
@@ -54,6 +55,7 @@ from channels._ebd_form import (
     StateRequest,
     StateResponse,
     TerminalStates,
+    auxiliary,
     moment,
 )
 from channels._ebd_meaning import CANCEL, CODES, ENDS, SEVERITY, Drill, msg_type
@@ -63,6 +65,7 @@ from gateway.channel import Channel, Device, Event, Lease, Link, Route
 from gateway.errors import Ambiguous, ChannelError, MingluoError, Permanent, Temporary
 from gateway.model import DeviceEvent, Group, Job, JobState, Message, Progress, Receipt, Report, Slice, State
 
+LARGEST_RECORDING = 3 << 20  # bytes; above nine minutes the platform speaks the text itself
 LATE = timedelta(seconds=30)  # after being asked; then no package can be on its way to the platform any more
 AT_ONCE = 4  # requests about broadcasts
 LEASE_S = 5.0
@@ -78,13 +81,14 @@ class EbdSettings(PeerSettings):
     """Table `loudspeaker_ebd`; what is not here is in `PeerSettings`.
 
     `drill`: how far an exercise goes (3 platform, 4 front end, 5 it sounds); `played_share`: of a village's terminals,
-    as in the policy; `sound_s`: the longest a broadcast goes on; `terminals_s`: between two requests for the states of
-    all terminals, 0 for none.
+    as in the policy; `recordings`: a broadcast brings its sound with it; `sound_s`: the longest a broadcast goes on;
+    `terminals_s`: between two requests for the states of all terminals, 0 for none.
     """
 
     sender_name: str = Field(min_length=1, max_length=60)
     drill: Drill = "3"
     played_share: float = Field(0.5, gt=0, le=1)
+    recordings: bool = False
     sound_s: float = Field(300.0, ge=30, le=86_400)
     poll_s: float = Field(5.0, ge=1, le=300)
     heartbeat_s: float = Field(60.0, ge=1, le=3600)
@@ -107,6 +111,7 @@ class LoudspeakerEbd(Channel):
     def __init__(self, settings: EbdSettings) -> None:
         super().__init__(settings)
         self._peer = Peer(settings)
+        self.spoken = settings.recordings
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self, link: Link) -> None:
@@ -132,6 +137,11 @@ class LoudspeakerEbd(Channel):
     def endpoints(self) -> Collection[str]:
         """Return the platform's host."""
         return (urlsplit(self.settings.url).hostname or "",)
+
+    def certificates(self) -> Mapping[str, datetime]:
+        """Return until when the platform is believed, and until when it believes us, as far as that is known."""
+        own = {"own": self.settings.until} if self.settings.until is not None else {}
+        return {"platform": max(one.until for one in self.settings.trusted), **own}
 
     def routes(self, link: Link) -> Sequence[Route]:
         """Return the route the platform sends its packages to."""
@@ -167,7 +177,7 @@ class LoudspeakerEbd(Channel):
             broadcast = await self._numbered(slice_, indices, message, key, link)
             progress = Progress(slice_.batch, broadcast.text, JobState.ASKED, datetime.now(UTC), job=broadcast.ebm)
             places = [slice_.addresses[index] for index in indices]
-            package = await self._peer.package(link, self._ebm(broadcast, places, message), key)
+            package = await self._package(link, broadcast, places, message, key)
             await link.commit([progress])
         except EbdError as error:
             return [Receipt(State.FAILED, error.why, error=Temporary(error.why))] * len(indices)
@@ -197,12 +207,21 @@ class LoudspeakerEbd(Channel):
         positions = tuple([slice_.positions[index] for index in indices])
         return Broadcast(ebm, kind, event, SEVERITY[message.level], positions)
 
-    def _ebm(self, broadcast: Broadcast, places: Sequence[str], message: Message) -> Ebm:
+    async def _package(
+        self, link: Link, broadcast: Broadcast, places: Sequence[str], message: Message, key: str
+    ) -> Ebd:  # fmt: skip
+        """Return a broadcast as a package, with its recording where speech has made one."""
+        recording = await link.recording(message, message.text) if self.spoken else None
+        if recording is not None and len(recording) > LARGEST_RECORDING:
+            recording = None
         now = datetime.now(UTC)
         end = min(message.expires, now + timedelta(seconds=self.settings.sound_s))
-        info = self._info(broadcast, now, end, broadcast.kind)
-        content = Content("zho", message.title or message.text[:40], message.text, ",".join(places))
-        return Ebm("1.0", broadcast.ebm, info, msg_content=content)
+        info, name = self._info(broadcast, now, end, broadcast.kind), f"{broadcast.ebm}.mp3"
+        files = [] if recording is None else [await asyncio.to_thread(auxiliary, name, recording)]
+        areas = ",".join(places)
+        content = Content("zho", message.title or message.text[:40], message.text, areas, auxiliary=tuple(files))
+        ebm = Ebm("1.0", broadcast.ebm, info, msg_content=content)
+        return await self._peer.package(link, ebm, key, recording=None if recording is None else (name, recording))
 
     def _info(self, broadcast: Broadcast, start: datetime, end: datetime, kind: str) -> BasicInfo:
         return BasicInfo(
@@ -279,11 +298,11 @@ class LoudspeakerEbd(Channel):
             return
         said = await link.message(batch, tuple(villages))
         message = replace(said, text=said.text_at(0), texts=None)  # they share it
-        ebm = self._ebm(broadcast, tuple(villages.values()), message)
         progress = replace(job.progress, job=broadcast.ebm, state=JobState.RUNNING)
         events: list[Event] = []
         try:
-            await self._peer.ask(await self._peer.package(link, ebm, f"{broadcast.ebm}-round"))
+            key = f"{broadcast.ebm}-round"
+            await self._peer.ask(await self._package(link, broadcast, tuple(villages.values()), message, key))
         except Permanent:
             progress = replace(progress, state=JobState.REFUSED, last=True)
         else:

@@ -35,7 +35,7 @@ from gateway.errors import ConfigError
 from gateway.fleet import EVERY_S as FLEET_S
 from gateway.fleet import Fleet
 from gateway.gate import Gate
-from gateway.gauge import Gauges, show_speakers
+from gateway.gauge import Gauges, show_certificates, show_speakers
 from gateway.hub import Hub
 from gateway.installed import load_channels, roads_of
 from gateway.intake import Intake
@@ -207,7 +207,7 @@ class App:
             name: GatewayLink(
                 name, rates, self.state, receipts, self.store.leases, self.store.numbering, directory, self._wake_hubs,
                 lambda payload: device_keys.sign(payload, self.clock.now()),
-                self.speech.audio if self.speech else None, partial(composer.message, again=False),
+                self.speech, partial(composer.message, again=False),
             )
             for name in self.channels
         }  # fmt: skip
@@ -339,6 +339,7 @@ class App:
         places = self.core.regions.places
         villages = [code for code, one in places.items() if one.kind == "village"]
         await show_speakers(self.store, self.core.policy.speakers, villages)
+        show_certificates(self.channels, self.clock.now())
 
     def _queues(self) -> list[str]:
         plain = [name for name, one in self.channels.items() if not isinstance(one, Sockets)]
@@ -380,8 +381,9 @@ class App:
         return broker
 
     def _speech(self) -> Speech | None:
-        """Return what makes sound for the devices this process holds."""
-        if "hub" not in self.roles or not any(isinstance(one, Sockets) for one in self.channels.values()):
+        """Return what makes sound for the devices this process holds, and for the platforms it hands recordings to."""
+        mine = [one for one in self.channels.values() if self._mine(one)]
+        if not any(isinstance(one, Sockets) or one.spoken for one in mine):
             return None
         speech = Speech.open(self.settings.config, self.settings.data / "speech", self._url, self._wake_hubs)
         if speech:

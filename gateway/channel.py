@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import ClassVar, NamedTuple, Protocol
@@ -137,6 +137,12 @@ class Link(Protocol):
         None is also the answer where this gateway has no speech: devices that can then speak the text themselves.
         """
 
+    async def recording(self, message: Message, text: str) -> bytes | None:
+        """Return the text of a message as MP3, waiting a moment for it; None: it goes out without.
+
+        Only channels whose `spoken` is set are given any.
+        """
+
 
 class Settings(BaseModel):
     """Base of a channel's table in `config/channels.toml`; unknown keys are refused."""
@@ -197,6 +203,8 @@ class Channel(ABC):
 
     carriers: frozenset[str] = frozenset()
     """Carriers whose numbers it serves (`config/carriers.csv`); empty: any number."""
+    spoken: bool = False
+    """Whether it hands over recordings; only then is speech made in its processes."""
     takes_replies: bool = False
     """Whether a person can answer on this channel; only then is an answer asked for."""
 
@@ -238,6 +246,10 @@ class Channel(ABC):
     def endpoints(self) -> Collection[str]:
         """Hosts this channel talks to; anything not on loopback is refused until the channel is live (rule 11)."""
         return ()
+
+    def certificates(self) -> Mapping[str, datetime]:
+        """When the last certificate of each party ends, where signatures rest on some; afterwards nothing goes."""
+        return {}
 
 
 class Sockets(Channel):

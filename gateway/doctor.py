@@ -173,6 +173,20 @@ def certificates(trust: TrustFile, keys: Keys, now: datetime) -> Iterator[Verdic
     yield from _keys(keys, now)
 
 
+def channel_certificates(enabled: Mapping[str, Channel], now: datetime) -> Iterator[Verdict]:
+    """Check how long the certificates last that channels talk with."""
+    for name, channel in sorted(enabled.items()):
+        for whose, end in channel.certificates().items():
+            fix = f"ask for the next one now and write it into [{name}] of channels.toml beside the old one"
+            if end <= now:
+                text = f"{name}: the {whose} certificate has expired; nothing is believed or taken any more"
+                yield Verdict("certificates", "error", text, fix)
+            elif end < now + SOON:
+                yield Verdict("certificates", "warning", f"{name}: the {whose} certificate ends on {end:%Y-%m-%d}", fix)
+            else:
+                yield Verdict("certificates", "ok", f"{name}: the {whose} certificate lasts until {end:%Y-%m-%d}")
+
+
 def device_keys(keys: DeviceKeys, now: datetime, *, alone: bool) -> Iterator[Verdict]:
     """Check the keys that sign what loudspeakers are told; `alone`: an embedded gateway makes its first one."""
     if not keys.keys:
@@ -247,6 +261,7 @@ def channels(
     for name, channel in sorted(enabled.items()):
         yield _standing(name, channel, facts)
         yield from _cross_border(name, channel)
+        yield from _played_share(name, channel, rules)
 
 
 def _pools(rules: Policy, installed: Collection[str], enabled: Mapping[str, Channel]) -> Iterator[Verdict]:
@@ -347,6 +362,17 @@ def _cross_border(name: str, channel: Channel) -> Iterator[Verdict]:
         yield Verdict(
             "cross-border", "note", f"{name}: mainland numbers are refused, for sending them abroad is a cross-border "
             "transfer of personal data", "use a domestic carrier; or name the assessment in mainland_assessment",
+        )  # fmt: skip
+
+
+def _played_share(name: str, channel: Channel, rules: Policy) -> Iterator[Verdict]:
+    """Say where a platform's villages count as played by another share than all others."""
+    share = getattr(channel.settings, "played_share", rules.played_share)
+    if share != rules.played_share:
+        yield Verdict(
+            "channels", "note", f"{name}: a village counts as played from {share:.0%} of its terminals, elsewhere from "
+            f"{rules.played_share:.0%} of its loudspeakers",
+            f"if that is not meant, make played_share the same in [{name}] of channels.toml and in defaults.toml",
         )  # fmt: skip
 
 

@@ -8,9 +8,11 @@ timed by the scheduler that seals it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 
 from gateway import metrics
+from gateway.channel import Channel
 from gateway.coverage import CoverageBook
 from gateway.errors import StoreDown
 from gateway.model import Condition, Kind, Lane, VillageState
@@ -117,3 +119,10 @@ async def show_speakers(store: Store, rules: SpeakerRules, villages: Collection[
             metrics.mute_villages.labels(condition.value).set(mute[condition])
         if condition is not Condition.NONE:
             metrics.speakers.labels(condition.value).set(totals[condition])
+
+
+def show_certificates(channels: Mapping[str, Channel], now: datetime) -> None:
+    """Show how long the first certificate to end of each channel lasts, of those that have any."""
+    for name, channel in channels.items():
+        if ends := channel.certificates().values():
+            metrics.certificate_days.labels(name).set((min(ends) - now) / timedelta(days=1))

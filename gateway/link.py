@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from gateway.channel import Device, Event, Number, Signed
 from gateway.errors import StateDown, Throttled
@@ -25,6 +25,16 @@ class Rate(NamedTuple):
     green: int
 
 
+class Voice(Protocol):
+    """What makes sound of texts, where this process has speech."""
+
+    def audio(self, message: Message, text: str) -> Audio | None:
+        """Return the text as sound, if that is ready; else begin it."""
+
+    async def recording(self, message: Message, text: str) -> bytes | None:
+        """Return the text as MP3, waiting a moment for it."""
+
+
 class GatewayLink:
     """The `Link` of one channel in one process."""
 
@@ -39,7 +49,7 @@ class GatewayLink:
         directory: Directory,
         wake: Callable[[], None],
         sign: Callable[[bytes], Signed],
-        audio: Callable[[Message, str], Audio | None] | None,
+        voice: Voice | None,
         compose: Callable[[Batch, Sequence[int]], Awaitable[Message]],
     ) -> None:
         self._channel = channel
@@ -51,7 +61,7 @@ class GatewayLink:
         self._directory = directory
         self._wake = wake
         self._sign = sign
-        self._audio = audio
+        self._voice = voice
         self._compose = compose
 
     async def pace(self, account: str, units: int, lane: Lane) -> None:
@@ -124,4 +134,8 @@ class GatewayLink:
 
     def audio(self, message: Message, text: str) -> Audio | None:
         """Return the text as sound if it is ready; None where this gateway has no speech, too."""
-        return self._audio(message, text) if self._audio else None
+        return self._voice.audio(message, text) if self._voice else None
+
+    async def recording(self, message: Message, text: str) -> bytes | None:
+        """Return the text as MP3, waiting a moment for it; None: there is none."""
+        return await self._voice.recording(message, text) if self._voice else None

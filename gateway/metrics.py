@@ -56,6 +56,7 @@ devices_online = _gauge("devices_online", "Loudspeakers connected to this proces
 device_strangers = _counter("device_strangers_total", "Devices that came under a name of no roster", "channel")
 villages = _gauge("villages", "Villages of live actual warnings by state", "state")
 channel_down = _gauge("channel_down", "1 while a channel's carrier serves nobody of this process", "channel")
+certificate_days = _gauge("certificate_days", "Days until a channel's certificate ends; below 0: it has", "channel")
 speakers = _gauge("speakers", "Loudspeakers in service by condition", "condition")
 mute_villages = _gauge("mute_villages", "Villages without a working loudspeaker, by why", "condition")
 speaker_orders = _counter("speaker_orders_total", "Orders to loudspeakers that were settled", "outcome")

@@ -159,8 +159,10 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
         Panel("Drills 演练", "Planned, approved, begun, refused, cancelled, in the time shown.", "none",
               (Query("round(sum by (kind, result) (increase(mingluo_drills_total[$__range]))) > 0",
                      "{{kind}} {{result}}"),), "stat", 6),
+        Panel("Certificates, days left 证书剩余天数", "Of channels that have any; mingluo doctor.", "none",
+              (Query("max by (channel) (mingluo_certificate_days)", "{{channel}}"),), "stat", 6),
         Panel("Loudspeakers over time 在线变化", "A step down is a network, a slope is power.", "none",
-              (Query("sum by (channel) (mingluo_devices_online)", "{{channel}}"),), width=18),
+              (Query("sum by (channel) (mingluo_devices_online)", "{{channel}}"),), width=12),
     )),
 )  # fmt: skip
 

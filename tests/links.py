@@ -51,6 +51,7 @@ class RecordingLink:
     down: bool = False
     failed: int = 0
     sounds: dict[str, Audio] = field(default_factory=dict)
+    recordings: dict[str, bytes] = field(default_factory=dict)
     leases: dict[str, list[HeldLease]] = field(default_factory=dict)
     slots: dict[str, set[int]] = field(default_factory=dict)
     taken: Counter[str] = field(default_factory=Counter)
@@ -111,6 +112,9 @@ class RecordingLink:
 
     def audio(self, message: Message, text: str) -> Audio | None:
         return self.sounds.get(text)
+
+    async def recording(self, message: Message, text: str) -> bytes | None:
+        return self.recordings.get(text)
 
 
 @dataclass

@@ -7,7 +7,7 @@ import json
 import shutil
 import sqlite3
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +23,8 @@ from gateway.channel import Settings as ChannelSettings
 from gateway.cli import app
 from gateway.device_key import DeviceKeys, create
 from gateway.doctor import Facts, Verdict
+from gateway.gauge import show_certificates
+from gateway.metrics import REGISTRY
 from gateway.model import ROSTERS, Condition, Message, Receipt, Slice
 from gateway.policy import Policy
 from gateway.regions import Regions
@@ -153,6 +155,38 @@ def test_a_pool_says_whose_numbers_have_no_road(policy: Policy) -> None:
     assert said("ok") == ["sms: every number has a road (sms_cmpp)"]
     nobody = bad(doctor.channels(policy, PLANNED, {"sms_twilio": Fake()}, facts()), "note")
     assert "sms: none of its roads is on; its fallback takes its place" in nobody
+
+
+@pytest.mark.parametrize(
+    ("days", "severity"), [(-1, "error"), (0, "error"), (29, "warning"), (31, "ok")]
+)  # fmt: skip
+def test_a_channel_s_certificate_is_warned_of_before_it_ends(days: int, severity: str) -> None:
+    """Once it has ended, the county's platform takes no warning, and nobody would look for why that night."""
+    now = datetime(2026, 7, 20, tzinfo=UTC)
+
+    class Signed(Fake):
+        def certificates(self) -> Mapping[str, datetime]:
+            return {"platform": now + timedelta(days=days)}
+
+    (verdict,) = doctor.channel_certificates({"loudspeaker_ebd": Signed(), "noop": Fake()}, now)
+    assert verdict.severity == severity
+    assert "loudspeaker_ebd: the platform certificate" in verdict.text
+    assert bool(verdict.fix) is (severity != "ok")
+    show_certificates({"loudspeaker_ebd": Signed()}, now)
+    assert REGISTRY.get_sample_value("mingluo_certificate_days", {"channel": "loudspeaker_ebd"}) == days
+
+
+def test_two_shares_that_count_as_played_are_named(policy: Policy) -> None:
+    """Two maps of one county would mean different things by the same colour."""
+
+    class Shared(Table):
+        played_share: float
+
+    for share, said in ((policy.played_share, 0), (0.9, 1)):
+        road = Fake()
+        road.settings = Shared(played_share=share)
+        verdicts = list(doctor.channels(policy, PLANNED, {"loudspeaker_ebd": road}, facts()))
+        assert len([text for text in bad(verdicts, "note") if "counts as played from 90%" in text]) == said
 
 
 def test_loudspeakers_whose_road_is_off_are_an_error(policy: Policy) -> None:
@@ -365,7 +399,7 @@ def test_a_filled_installation_has_no_errors(run: Run, tmp_path: Path) -> None:
     result = run("doctor", "--json")
     found = verdicts_of(result)
     assert result.exit_code == 0, result.stdout
-    assert found["database"] == [("ok", "sqlite, schema 0018")]
+    assert found["database"] == [("ok", "sqlite, schema 0019")]
     assert any("2888 of 2906 villages" in text for severity, text in found["rosters"] if severity == "warning")
     assert ("ok", "38 officials") in found["rosters"]
 
@@ -456,7 +490,7 @@ def test_the_clusters_servers_are_proven(
     assert found["rabbitmq"][0][0] == "warning"
     assert found["database"][0][0] == "error"
     assert run("migrate", **cluster).exit_code == 0
-    assert verdicts_of(run("doctor", "--json", **cluster))["database"] == [("ok", "postgresql, schema 0018")]
+    assert verdicts_of(run("doctor", "--json", **cluster))["database"] == [("ok", "postgresql, schema 0019")]
 
 
 def test_groups_are_the_models(policy: Policy) -> None:

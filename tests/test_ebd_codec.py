@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import io
 import itertools
 import tarfile
@@ -14,9 +15,11 @@ from typing import Any
 
 import pytest
 from gmalg import SM2
+from gmalg.sm2 import SM2Core
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from channels import _sm2
 from channels._ebd import Ebd, ebd_id, ebm_id, heartbeat_id, pack, unpack
 from channels._ebd_broadcast import Broadcast, judged, share_of
 from channels._ebd_form import (
@@ -45,7 +48,7 @@ from channels._ebd_form import (
     moment,
 )
 from channels._ebd_meaning import HEARD, SEVERITY, msg_type, refusal
-from channels._ebd_signature import Pinned, SoftSigner, Trust, is_private, is_public, side_by_side
+from channels._ebd_signature import Pinned, SoftSigner, Trust, is_private, is_public
 from gateway.errors import Permanent, Temporary, Unusable
 from gateway.model import Level, State, Status
 
@@ -204,12 +207,17 @@ async def test_a_warning_is_written_byte_by_byte_as_by_hand() -> None:
     assert len(tar) % 512 == 0
 
 
+def raw_of(data: bytes) -> bytes:
+    """Sign as another platform does: r and s of 32 bytes each."""
+    r, s = SM2(KEY, b"1234567812345678", PUBLIC).sign(data)
+    return bytes(r.rjust(32, b"\0") + s.rjust(32, b"\0"))
+
+
 async def test_an_answer_written_by_hand_is_read() -> None:
     """Another platform has other spaces, comments, prefixes and further elements; what counts is the same."""
     data = RESPONSE.encode()
     id_ = "10441172600000001010100012026072000000001"
-    r, s = SM2(KEY, b"1234567812345678", PUBLIC).sign(data)
-    value = base64.b64encode(bytes.fromhex("6a5dc077" + SERIAL) + side_by_side(r, s)).decode()
+    value = base64.b64encode(bytes.fromhex("6a5dc077" + SERIAL) + raw_of(data)).decode()
     signature = SIGNED.replace("10441172600000001030100012026072000000003", id_).format(value=value).encode()
     found = await unpack(tar_of({f"EBDB_{id_}.xml": data, f"EBDS_EBDB_{id_}.xml": signature}), trust(), NOW)
     assert (found.id, found.source, found.target) == (id_, THEIRS, OURS)
@@ -304,18 +312,39 @@ async def test_a_text_xml_cannot_hold_is_refused() -> None:
 # --- signatures ------------------------------------------------------------------------------------------------------
 
 
-def test_sm2_is_that_of_the_standard() -> None:
+@pytest.mark.parametrize("fast", [True, False])
+def test_sm2_is_that_of_the_standard(monkeypatch: pytest.MonkeyPatch, *, fast: bool) -> None:
     """The example of GB/T 32918.5: a library with another curve or digest would agree with itself alone."""
+    monkeypatch.setattr(_sm2, "FAST", fast)
     r = bytes.fromhex("f5a03b0648d2c4630eeac513e1bb81a15944da3827d5b74143ac7eaceee720b3")
     s = bytes.fromhex("b1b6aa29df212fd8763182bc0d421ca1bb9038fd1f7f42d4840b69c485bbc1aa")
-    assert SM2(None, b"1234567812345678", PUBLIC).verify(b"message digest", r, s)
-    assert SM2(KEY).generate_pk(KEY) == PUBLIC
+    assert _sm2.verifies(PUBLIC, b"message digest", r + s)
+    assert not _sm2.verifies(PUBLIC, b"message digests", r + s)
+    assert SM2(None, b"1234567812345678", PUBLIC).verify(b"x", *_halves(_sm2.sign(KEY, PUBLIC, b"x")))
+    assert _sm2.public_of(KEY) == PUBLIC
 
 
-def test_a_signature_has_its_leading_zeros() -> None:
-    """The library leaves them out: one warning in 128 would be refused, and nobody would find out why."""
-    assert side_by_side(b"\x01", b"\x02\x03") == bytes(31) + b"\x01" + bytes(30) + b"\x02\x03"
-    assert side_by_side(b"\x01" * 32, b"\x02" * 32) == b"\x01" * 32 + b"\x02" * 32
+def _halves(raw: bytes) -> tuple[bytes, bytes]:
+    return raw[:32], raw[32:]
+
+
+def test_a_large_package_costs_a_stranger_more_than_us() -> None:
+    """Four megabytes took half a minute of a processor that has warnings to send, before anything was believed."""
+    assert _sm2.FAST is ("sm3" in hashlib.algorithms_available)
+    digest = _sm2.OpenSslSm3()
+    for data, value in (  # GB/T 32905, appendix A
+        (b"abc", "66c7f0f462eeedd9d1f2d46bdc10e4e24167c4875cf2f7a2297da02b8f4ba8e0"),
+        (b"abcd" * 16, "debe9ff92275b8a138604889c18e5a4d6fdb70e5387e5765293dcba39c0c5732"),
+    ):
+        digest.reset()
+        digest.update(data)
+        assert digest.value().hex() == value
+
+
+def test_a_signature_has_its_leading_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left out, one warning in 128 would be refused, and nobody would find out why."""
+    monkeypatch.setattr(SM2Core, "sign", lambda *_: (0x01, 0x0203))
+    assert _sm2.sign(KEY, PUBLIC, b"x") == bytes(31) + b"\x01" + bytes(30) + b"\x02\x03"
 
 
 @pytest.mark.parametrize("key", ["", "zz", "0" * 64, "f" * 64, "12" * 31, " " * 64])
@@ -493,8 +522,7 @@ BOMB = b"""<!DOCTYPE EBD [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;
 async def test_a_body_that_is_none_is_refused_even_when_it_is_signed(data: bytes, result: str) -> None:
     """Entities are never followed, depth is bounded; the platform itself may be in a stranger's hands."""
     id_ = package(WARNING).id
-    r, s = SM2(KEY, b"1234567812345678", PUBLIC).sign(data)
-    value = base64.b64encode(bytes.fromhex("6a5dc077" + SERIAL) + side_by_side(r, s)).decode()
+    value = base64.b64encode(bytes.fromhex("6a5dc077" + SERIAL) + raw_of(data)).decode()
     signature = SIGNED.replace("10441172600000001030100012026072000000003", id_).format(value=value).encode()
     assert (await broken({f"EBDB_{id_}.xml": data, f"EBDS_EBDB_{id_}.xml": signature}))[0] == result
 
@@ -515,8 +543,7 @@ async def test_a_value_no_table_has_is_refused(old: str, new: str, result: str) 
     """Two types in one message are none: a reader that takes the first one would play a drill, or an alarm."""
     data = BODY.format(number="00000003").replace(old, new).encode()
     id_ = "10441172600000001030100012026072000000003"
-    r, s = SM2(KEY, b"1234567812345678", PUBLIC).sign(data)
-    value = base64.b64encode(bytes.fromhex("6a5dc077" + SERIAL) + side_by_side(r, s)).decode()
+    value = base64.b64encode(bytes.fromhex("6a5dc077" + SERIAL) + raw_of(data)).decode()
     files = {f"EBDB_{id_}.xml": data, f"EBDS_EBDB_{id_}.xml": SIGNED.format(value=value).encode()}
     assert (await broken(files, trust(owner=OURS)))[0] == result
 

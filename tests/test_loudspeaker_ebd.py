@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, web
 from links import Case, RecordingLink, sample_message, sample_slice
+from pydantic import ValidationError
 from test_ebd_codec import files_of, tar_of
 from test_pipeline import OFFICIALS, Desk, until
 from town import FLOWER, FLOWER_1, FLOWER_2, WATER, WATER_1, table
@@ -203,6 +204,29 @@ async def test_a_drill_nobody_hears_is_not_called_played(tmp_path: Path) -> None
         assert (await bench.looked()).last
         assert set(bench.reports.values()) == {(State.DELIVERED, "not_heard")}
         assert bench.devices == []
+
+
+async def test_a_broadcast_brings_its_sound_where_speech_has_made_one(tmp_path: Path) -> None:
+    """The platform's own voice reads 泌阳 wrong; where there is no sound in time, the text is said all the same."""
+    async with running(tmp_path, recordings=True) as bench:
+        bench.link.recordings = {"立即转移。": b"ID3" + bytes(1000), "太长": bytes(4 << 20)}
+        await bench.send(text="立即转移。")
+        await bench.send(sample_slice([WEST], first=2), text="没有录音")
+        await bench.send(sample_slice([WEST], first=3), text="太长")
+        assert [cast["recording_bytes"] for cast in bench.log("broadcast")] == [1003, 0, 0]
+        assert {one["text"] for one in bench.log("sound")} == {"立即转移。", "没有录音", "太长"}
+    async with running(tmp_path) as bench:
+        bench.link.recordings = {"立即转移。": b"ID3"}
+        assert not bench.channel.spoken
+        await bench.send(text="立即转移。")
+        assert bench.log("broadcast")[-1]["recording_bytes"] == 0  # only where somebody has tried it
+
+
+@pytest.mark.parametrize("share", [0, -0.5, 1.5, 50, "viel"])
+def test_a_share_that_is_none_is_refused(tmp_path: Path, share: Any) -> None:
+    """Half of the terminals is 0.5: with 50 no village would ever count as played, with 0 each dead one would."""
+    with pytest.raises(ValidationError, match="played_share"):
+        settings_of(EbdPlatform(Log(tmp_path / "ebd.jsonl"), LONG), played_share=share)
 
 
 async def test_nothing_begins_after_its_end(bench: Bench) -> None:
@@ -649,6 +673,30 @@ async def test_a_form_that_never_comes_to_its_file_is_given_up(bench: Bench, mon
     form = {"Content-Type": "multipart/form-data; boundary=B"}
     async with ClientSession() as session, session.post(bench.url, data=lines(), headers=form) as answer:
         assert b"<ResultCode>2" in b"".join(files_of(await answer.read()).values())
+
+
+async def test_more_packages_than_can_be_held_are_told_to_come_again(bench: Bench) -> None:
+    """Each may hold four megabytes, and the route is open to whoever finds it: a flood must not end the gateway."""
+    end = asyncio.Event()
+
+    async def drip() -> AsyncIterator[bytes]:
+        yield b"--B\r\n"
+        await end.wait()
+
+    form = {"Content-Type": "multipart/form-data; boundary=B"}
+
+    async def post(session: ClientSession, data: Any) -> tuple[int, str]:
+        async with session.post(bench.url, data=data, headers=form) as answer:
+            await answer.read()
+            return answer.status, answer.headers.get("Retry-After", "")
+
+    async with ClientSession() as session:
+        held = [asyncio.create_task(post(session, drip())) for _ in range(_ebd_peer.TAKEN_AT_ONCE)]
+        await until(lambda: bench.channel._peer._taking == _ebd_peer.TAKEN_AT_ONCE)
+        assert await post(session, b"x") == (503, "5")
+        end.set()
+        assert {status for status, _ in await asyncio.gather(*held)} == {200}
+        assert (await post(session, b"x"))[0] == 200  # read, and refused with a signed answer
 
 
 async def test_a_package_of_a_type_we_do_not_take_is_refused(bench: Bench) -> None:

@@ -144,7 +144,7 @@ async def test_what_is_said_again_knows_when_and_where(store: Store, hand: HandC
 
 async def test_a_round_is_begun_once_by_whoever_comes_first(store: Store, hand: HandClock) -> None:
     """Two processes that find it due are one broadcast, not a county that hears everything twice."""
-    batch, job = await repeated(store, hand)
+    _batch, job = await repeated(store, hand)
     begun = await asyncio.gather(*(store.progress.again(job, f"second{one}", [0]) for one in range(4)))
     assert sorted(begun) == [False, False, False, True]
     hand.advance(EACH_S)

@@ -98,6 +98,16 @@ def copied(config: Path, folder: Path) -> Path:
 # --- asking -----------------------------------------------------------------------------------------
 
 
+async def test_a_platform_is_handed_the_very_bytes_that_devices_fetch(voice: Voice) -> None:
+    """The first broadcast of a red warning waits for its sound, and for no other's; the second has it at once."""
+    found = await voice.speech.recording(sample_message(), TEXT)
+    audio = voice.speech.audio(sample_message(), TEXT)
+    assert found is not None
+    assert audio is not None
+    assert (sha256(found).hexdigest(), len(found)) == (audio.sha256, audio.size_bytes)
+    assert await voice.speech.recording(sample_message(), "长" * (LONGEST + 1)) is None
+
+
 async def test_a_hub_never_waits_and_is_woken_once_it_is_ready(voice: Voice) -> None:
     """A text that takes a second to speak must not hold up the devices that speak themselves."""
     message = sample_message()

@@ -145,6 +145,9 @@ class _Link:
     def audio(self, message: Message, text: str) -> None:
         """Return that there is no speech."""
 
+    async def recording(self, message: Message, text: str) -> None:
+        """Return that there is none."""
+
 
 async def measure(task: Task) -> Measured:
     """Alternate channel and loop; one short pass of each opens the connections first."""

@@ -96,6 +96,7 @@ def examine(settings: Settings) -> Iterator[Verdict]:
         yield from judge.policy(rules, places, installed)
     if rules and installed is not None:
         yield from judge.channels(rules, installed, enabled, facts)
+        yield from judge.channel_certificates(enabled, Now().now())
         try:
             roads_of(settings.config, rules, enabled)
         except ConfigError as error:

@@ -98,11 +98,12 @@ class Cast:
 
 @dataclass
 class _Package:
-    """A package as read: its id, type, sender, and the element of its type."""
+    """A package as read: its id, type, the element of its type, and the sounds that came with it."""
 
     id: str
     type: str
     body: ET.Element
+    sounds: dict[str, bytes]
 
 
 class _RefusedError(Exception):
@@ -197,7 +198,7 @@ class EbdPlatform:
             raise _RefusedError("5", "target")
         if body is None:
             raise _RefusedError("3", type_)
-        return _Package(id_, type_, body)
+        return _Package(id_, type_, body, {name: one for name, one in files.items() if name.startswith("EBDR_")})
 
     def _verify(self, data: bytes, signature: bytes, id_: str) -> None:
         signs = _xml(signature, "4")
@@ -286,6 +287,7 @@ class EbdPlatform:
         self.log.write(
             "broadcast", ebm=ebm, ebd=package.id, msg_type=kind, areas=areas, title=_text(body, "MsgContent/MsgTitle"),
             severity=_text(body, "MsgBasicInfo/Severity"), event=_text(body, "MsgBasicInfo/EventType"),
+            recording_bytes=_recording(package),
         )  # fmt: skip
         self._taken.add(package.id)
         self.casts[ebm] = cast
@@ -388,6 +390,19 @@ class EbdPlatform:
                 return _text(self._read(files, _id_of(files)).body, "ResultCode")
         except (ClientError, TimeoutError, _RefusedError):
             return ""
+
+
+def _recording(package: _Package) -> int:
+    """Return the size of the sound a broadcast brings, 0 for none; it must be the one its words name."""
+    named = package.body.find("MsgContent/Auxiliary")
+    if named is None and not package.sounds:
+        return 0
+    sound = package.sounds.get(_text(package.body, "MsgContent/Auxiliary/AuxiliaryDesc"))
+    if sound is None or _text(package.body, "MsgContent/Auxiliary/AuxiliaryType") != "2":
+        raise _RefusedError("3", "recording")
+    if _text(package.body, "MsgContent/Auxiliary/Size") != str(len(sound)):
+        raise _RefusedError("2", "recording")
+    return len(sound)
 
 
 def _response(code: str, what: str) -> ET.Element:

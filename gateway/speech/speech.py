@@ -37,6 +37,7 @@ from gateway.speech.recording import Recordings
 FILE = "speech.toml"
 KEPT = 10_000  # announcements known without a look at the disk
 WAITING = 1_000  # announcements being made; beyond them a text waits until it is asked for again
+MOMENT_S = 2.0  # a warning waits no longer for its own sound
 AGAIN_S = 60.0  # what failed is tried again no sooner
 USED_S = 600.0  # how exactly the disk knows when a file was last used
 FOREVER = "public, max-age=31536000, immutable"
@@ -128,6 +129,22 @@ class Speech:
         if key not in self._jobs and not waits and len(self._jobs) < WAITING:
             self._jobs[key] = asyncio.create_task(self._make(key, order))
         return None
+
+    async def recording(self, message: Message, text: str) -> bytes | None:
+        """Return the announcement of a text as MP3, waiting a moment for it; None: the text goes out without."""
+        if self.settings.form != "mp3":
+            return None
+        key = self.key(self.order(message, text))
+        audio = self.audio(message, text)
+        if audio is None and (job := self._jobs.get(key)) is not None:
+            await asyncio.wait([job], timeout=MOMENT_S)
+            audio = self.audio(message, text)
+        if audio is None:
+            return None
+        try:
+            return await asyncio.to_thread((self._cache.folder / audio.url.rpartition("/")[2]).read_bytes)
+        except OSError:  # room was made for others just now
+            return None
 
     def order(self, message: Message, text: str) -> Order:
         """Return what is to be made of a message."""
