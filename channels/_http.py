@@ -6,7 +6,6 @@ through the fields a channel reads.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Annotated, NamedTuple
@@ -82,11 +81,13 @@ async def ask(
     try:
         async with session_.request(method, url, data=body, headers=headers, allow_redirects=False) as answer:
             after = answer.headers.get("Retry-After", "")
-            try:
-                await answer.content.readexactly(LARGEST + 1)
-            except asyncio.IncompleteReadError as whole:
-                return Answer(answer.status, whole.partial, float(after) if after.isdecimal() else None)
-            raise Ambiguous("answer_too_large")
+            parts, size = [], 0
+            async for part in answer.content.iter_any():
+                parts.append(part)
+                size += len(part)
+                if size > LARGEST:
+                    raise Ambiguous("answer_too_large")
+            return Answer(answer.status, b"".join(parts), float(after) if after.isdecimal() else None)
     except (ClientConnectorError, ConnectionTimeoutError, InvalidURL):
         raise Temporary("unreachable") from None
     except TimeoutError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import binascii
 import socket
+import time
 from base64 import urlsafe_b64decode
 from collections.abc import Collection
 from contextlib import suppress
@@ -46,6 +47,8 @@ from gateway.model import Group, Level, Message, Receipt, State
 
 LARGEST_PAYLOAD = 3993
 LONGEST_TTL_S = 28 * 24 * 3600
+TOKEN_S, AGAIN_S = 12 * 3600, 3600
+"""A token counts that long, at most a day (RFC 8292 §2), and is used again that long: signing is a fifth of a push."""
 NAT64 = IPv6Network("64:ff9b::/96")
 
 
@@ -160,6 +163,7 @@ class WebPush(PerRecipient):
         super().__init__(settings)
         vars(self)["pool"] = settings.pool  # a class fact in the contract, a setting here
         self._vapid = Vapid.from_string(private_key=settings.vapid_private_key.get_secret_value())
+        self._tokens: dict[str, tuple[float, str]] = {}
         self._session: ClientSession | None = None
 
     async def open(self, link: Link) -> None:
@@ -203,6 +207,17 @@ class WebPush(PerRecipient):
         if not known or endpoint.scheme not in (("https", "http") if simulated else ("https",)):
             raise Permanent("unknown_service")
 
+    def _token(self, origin: str) -> str:
+        """Return who we are to a push service (RFC 8292 §2, §3)."""
+        now = time.time()
+        signed, token = self._tokens.get(origin, (0.0, ""))
+        if not signed <= now < signed + AGAIN_S:  # also after the clock was set back
+            claims = {"aud": origin, "exp": int(now) + TOKEN_S, "sub": self.settings.vapid_subject}
+            token = self._vapid.sign(claims)["Authorization"]
+            self._tokens = {name: one for name, one in self._tokens.items() if now < one[0] + AGAIN_S}
+            self._tokens[origin] = (now, token)
+        return token
+
     async def _push(self, subscription: Subscription, data: str, ttl_s: int, headers: dict[str, str]) -> int:
         """Return the status of an accepted push."""
         assert self._session is not None
@@ -211,10 +226,8 @@ class WebPush(PerRecipient):
             answer: Any = await webpush_async(
                 msgspec.to_builtins(subscription),
                 data=data,
-                vapid_private_key=self._vapid,
-                vapid_claims={"sub": self.settings.vapid_subject},
                 ttl=ttl_s,
-                headers=headers,
+                headers=headers | {"Authorization": self._token(str(URL(subscription.endpoint).origin()))},
                 aiohttp_session=_Poster(self._session),  # it needs only `post`
             )
         except WebPushException as error:

@@ -11,16 +11,16 @@ from typing import Any
 
 from gateway.bench.carriers import Carriers
 from gateway.bench.fanout import result
-from gateway.bench.figures import of_fanout, of_first, of_sms
+from gateway.bench.figures import of_fanout, of_first, of_http
 from gateway.bench.first import First
 from gateway.bench.frozen import Cost, Frozen
+from gateway.bench.http import Compared, Http
 from gateway.bench.intake import Intake
 from gateway.bench.ledger import Found, Latency, Ledger
 from gateway.bench.measure import Round, Spread, quantile
 from gateway.bench.page import TITLES, Result, page
 from gateway.bench.roster import Brought, Import
 from gateway.bench.signed import Signed
-from gateway.bench.sms import Sms
 from gateway.bench.speakers import Play, Speakers
 from gateway.bench.speakers import result as speakers_of
 
@@ -36,7 +36,8 @@ LEDGER = Ledger(2_000, 200, 5, FULL, FULL)
 FROZEN = Frozen(5, Cost(ONE, ONE), Cost(ONE, ONE))
 BROUGHT = Brought(300, ONE, ONE, ONE, 120.0)
 IMPORT = Import(300, 1, BROUGHT, BROUGHT, BROUGHT, BROUGHT, BROUGHT, BROUGHT)
-SMS = Sms(1_000, 3, Spread(90, 80, 95), Spread(100, 90, 110), Spread(0.9, 0.8, 1.0), Spread(1, 1, 1))
+COMPARED = Compared(Spread(90, 80, 95), Spread(100, 90, 110), Spread(0.9, 0.8, 1.0), Spread(1, 1, 1))
+HTTP = Http(1_000, 3, {"sms_twilio": COMPARED})
 
 CARRIERS = Carriers(
     recipients=1_000_000, submitted_per_s=60_000, reports_per_s=25_000, submit_cpu_us=18.0, report_cpu_us=23.0,
@@ -59,12 +60,14 @@ def run(*arguments: str) -> dict[str, Any]:
     return found
 
 
-def test_sms_compares_channel_and_loop() -> None:
-    """Both sides send every text to the simulated carrier; none is refused, or the bench would fail."""
-    found = run("sms", "--recipients", "60", "--rounds", "2")
-    assert found.keys() == {"bench", "recipients", "rounds", "channel_s", "loop_s", "ratio", "cpu_ratio"}
-    assert (found["bench"], found["recipients"], found["rounds"]) == ("sms", 60, 2)
-    assert all(found[key].keys() == SPREAD for key in ("channel_s", "loop_s", "ratio", "cpu_ratio"))
+def test_http_compares_each_channel_with_its_loop() -> None:
+    """Both sides send every text to the counterpart; none is refused, or the bench would fail."""
+    found = run("http", "--recipients", "60", "--rounds", "2")
+    assert (found["bench"], found["recipients"], found["rounds"]) == ("http", 60, 2)
+    assert found["channels"].keys() == {"sms_twilio", "sms_http", "web_push"}
+    for one in found["channels"].values():
+        assert one.keys() == {"channel_s", "loop_s", "ratio", "cpu_ratio"}
+        assert all(spread.keys() == SPREAD for spread in one.values())
 
 
 def test_carriers_account_for_every_message_and_report() -> None:
@@ -176,13 +179,13 @@ def test_an_unknown_bench_is_wrong_use() -> None:
 def test_a_figure_says_whether_its_target_was_met() -> None:
     """The report shows a missed target as missed: 100 ms, nine tenths of the loop, 100,000 a second."""
     assert of_first(FIRST).met
-    assert of_sms(SMS).met
+    assert of_http(HTTP).met
     assert not of_fanout(FANOUT).met
 
 
 def test_the_page_names_machine_and_commands() -> None:
     """A number in the docs without its machine and its command proves nothing."""
-    results: list[Result] = [INTAKE, SIGNED, FIRST, SPEAKERS, SMS, CARRIERS, FANOUT, LEDGER, FROZEN, IMPORT]
+    results: list[Result] = [INTAKE, SIGNED, FIRST, SPEAKERS, HTTP, CARRIERS, FANOUT, LEDGER, FROZEN, IMPORT]
     text = page(results, "mingluo bench all --write docs/benchmarks.md", date(2026, 7, 1))
     assert "mingluo bench all --write docs/benchmarks.md" in text
     assert "2026-07-01" in text
@@ -192,11 +195,11 @@ def test_the_page_names_machine_and_commands() -> None:
 
 def test_a_run_writes_its_own_sections_and_leaves_the_others() -> None:
     """Measuring one thing again must not throw away, or date anew, what was measured of the rest."""
-    before = page([INTAKE, SMS], "mingluo bench all", date(2026, 7, 1))
-    after = page([SMS, FROZEN], "mingluo bench sms", date(2026, 8, 1), before)
-    kept, new = before.split("\n## ")[1], page([FROZEN], "mingluo bench sms", date(2026, 8, 1)).split("\n## ")[1]
+    before = page([INTAKE, HTTP], "mingluo bench all", date(2026, 7, 1))
+    after = page([HTTP, FROZEN], "mingluo bench http", date(2026, 8, 1), before)
+    kept, new = before.split("\n## ")[1], page([FROZEN], "mingluo bench http", date(2026, 8, 1)).split("\n## ")[1]
     assert [part.splitlines()[0] for part in after.split("\n## ")[1:]] == [
-        TITLES[one] for one in ("intake", "sms", "frozen")
+        TITLES[one] for one in ("intake", "http", "frozen")
     ]
     assert kept.strip() in after
     assert new.strip() in after

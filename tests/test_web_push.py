@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import time
 import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ from pydantic import ValidationError
 from channels.web_push import WebPush, WebPushSettings, check_address, parse, payload, public, retry_after_s
 from gateway.errors import Ambiguous, Permanent, Temporary, Throttled
 from gateway.model import Group, Level, Receipt, State, Status
+from gateway.simulate import push
 from gateway.simulate.log import Log, read
 from gateway.simulate.push import PushFaults, PushSimulator, Subscriber, check_vapid
 
@@ -83,7 +85,11 @@ async def contract_case() -> AsyncIterator[Case]:
             yield Case(
                 bench.settings,
                 [bench.simulator.subscribe() for _ in range(3)],
-                refused=["not a subscription", subscription("https://203.0.113.9:8443/push/secret-path")],
+                refused=[
+                    "not a subscription",
+                    subscription("https://203.0.113.9:8443/push/secret-path"),
+                    subscription("http:///x"),
+                ],
                 secrets=[SECRET],
                 received=lambda: bench.simulator.received,
             )
@@ -115,6 +121,34 @@ async def test_a_subscriber_can_read_exactly_the_warning(bench: Bench) -> None:
         "status": "Actual",
     }
     assert (kept[0]["urgency"], kept[0]["topic"]) == ("high", "0f" * 10)
+
+
+async def test_a_token_is_used_again_until_it_is_an_hour_old(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signing for each of ten thousand browsers would make the last ones wait; a token for ever would be refused."""
+    tokens: list[str] = []
+    check = push.check_vapid
+
+    def noted(authorization: str, origin: str) -> str:
+        tokens.append(authorization)
+        return check(authorization, origin)
+
+    monkeypatch.setattr(push, "check_vapid", noted)
+    real, ahead_s = time.time, 0.0
+    monkeypatch.setattr("channels.web_push.time.time", lambda: real() + ahead_s)
+    for ahead_s in (0.0, 3590.0, 3610.0, 0.0):  # noqa: B007  # read by the clock; at last the clock is set back
+        assert [one.state for one in await bench.send(bench.simulator.subscribe())] == [State.SUBMITTED]
+    assert [tokens.index(one) for one in tokens] == [0, 0, 2, 3]
+
+
+async def test_each_push_service_has_a_token_of_its_own(bench: Bench) -> None:
+    """A token names its push service (RFC 8292 §2): another one refuses it."""
+    await bench.send(bench.simulator.subscribe())
+    other = PushSimulator(Log(bench.path))
+    origin = await other.start()
+    receipts = await bench.send(other.subscribe(), bench.simulator.subscribe())
+    await other.stop()
+    assert origin != bench.origin
+    assert [one.state for one in receipts] == [State.SUBMITTED] * 2
 
 
 async def test_a_drill_says_so_in_the_payload(bench: Bench) -> None:

@@ -6,11 +6,11 @@ import msgspec
 
 from gateway.bench.fanout import Fanout, fanout
 from gateway.bench.first import First, first
-from gateway.bench.sms import RATIO as SMS_RATIO
-from gateway.bench.sms import Sms, sms
+from gateway.bench.http import RATIO, Http, http
 
 FIRST_MS = 100.0
 FANOUT_S = 100_000.0
+SMS = "sms_twilio"
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -29,10 +29,10 @@ def of_first(found: First) -> Figure:
     return Figure(name, found.p95_ms, "ms", f"≤ {FIRST_MS:.0f}", found.p95_ms <= FIRST_MS)
 
 
-def of_sms(found: Sms) -> Figure:
+def of_http(found: Http) -> Figure:
     """Judge the SMS channel."""
-    share = round(found.ratio.median * 100, 1)
-    return Figure("HTTP SMS channel : bare loop", share, "%", f"≥ {SMS_RATIO * 100:.0f}", share >= SMS_RATIO * 100)
+    share = round(found.channels[SMS].ratio.median * 100, 1)
+    return Figure("HTTP SMS channel : bare loop", share, "%", f"≥ {RATIO * 100:.0f}", share >= RATIO * 100)
 
 
 def of_fanout(found: Fanout) -> Figure:
@@ -46,7 +46,11 @@ async def figures(quick: bool) -> list[Figure]:
     if quick:
         return [
             of_first(await first(rounds=12)),
-            of_sms(await sms(recipients=1_000, rounds=3)),
+            of_http(await http(1_000, 3, [SMS])),
             of_fanout(await fanout(recipients=50_000, rounds=1)),
         ]
-    return [of_first(await first()), of_sms(await sms()), of_fanout(await fanout(recipients=100_000, rounds=3))]
+    return [
+        of_first(await first()),
+        of_http(await http(channels=[SMS])),
+        of_fanout(await fanout(recipients=100_000, rounds=3)),
+    ]

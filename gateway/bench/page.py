@@ -9,6 +9,8 @@ from gateway.bench.carriers import Carriers
 from gateway.bench.fanout import Contender, Fanout
 from gateway.bench.first import First
 from gateway.bench.frozen import Cost, Frozen
+from gateway.bench.http import RATIO as HTTP_RATIO
+from gateway.bench.http import Compared, Http
 from gateway.bench.intake import Intake
 from gateway.bench.isolation import Condition, Isolation, Mode, Ratios
 from gateway.bench.ledger import Found, Ledger
@@ -16,11 +18,9 @@ from gateway.bench.measure import Spread, machine
 from gateway.bench.peer import PEERS
 from gateway.bench.roster import Brought, Import
 from gateway.bench.signed import Signed
-from gateway.bench.sms import RATIO as SMS_RATIO
-from gateway.bench.sms import Sms
 from gateway.bench.speakers import Speakers
 
-Result = Intake | Signed | First | Speakers | Sms | Carriers | Fanout | Isolation | Ledger | Import | Frozen
+Result = Intake | Signed | First | Speakers | Http | Carriers | Fanout | Isolation | Ledger | Import | Frozen
 Row = tuple[str, str, str]
 
 HEAD = """# Benchmarks
@@ -44,7 +44,7 @@ TITLES = {
     "speakers": "A fleet of loudspeakers on one hub, against a bare loop",
     "isolation": "Red warnings while bulk messages drain",
     "fanout": "Fan-out through the no-op channel, beside others",
-    "sms": "HTTP SMS channel against a bare loop of the same SDK call",
+    "http": "HTTP channels, each against a bare loop of the same calls",
     "carriers": "SMS through the three carriers' protocols",
     "ledger": "The ledger full of receipts",
     "import": "Bringing a roster in",
@@ -103,6 +103,9 @@ answered: one is looked for. What is left, and what the raw limit does not do, i
 written with its people before it leaves, claimed, written again as an outcome, and its states folded, each with a
 commit behind it.
 """,
+    "http": """`sms_twilio` against Twilio's own SDK, `sms_http` against a bare aiohttp POST (one number to a request,
+the dearest case), `web_push` against pywebpush; as many requests in flight, counterparts that take and do nothing more.
+""",
     "isolation": """Red warnings over HTTP to the officials, loudspeakers and residents of 14 townships: at rest, and
 while a yellow one drains to the residents of the others. Only reds count that began and ended while bulk work was open,
 each after bulk work had the machine to itself again. Times run from the request's last byte read to the moment the hub
@@ -133,14 +136,9 @@ def rows(result: Result) -> list[Row]:
             return _fanout(result)
         case Isolation():
             return _isolation(result)
-        case Sms():
-            return [
-                ("texts per round, rounds", f"{result.recipients:,}, {result.rounds}", ""),
-                ("through the channel, recipients/s", str(result.channel_s), ""),
-                ("bare loop, recipients/s", str(result.loop_s), ""),
-                ("channel : loop", str(result.ratio), f"≥ {SMS_RATIO:g}"),
-                ("loop : channel, CPU time of the sender", str(result.cpu_ratio), ""),
-            ]
+        case Http():
+            head = ("messages per round, rounds", f"{result.recipients:,}, {result.rounds}", "")
+            return [head, *(row for name, found in result.channels.items() for row in _http(name, found))]
         case Carriers():
             return _carriers(result)
         case First():
@@ -172,6 +170,15 @@ def rows(result: Result) -> list[Row]:
         case Frozen():
             costs = [("Redis", result.redis), ("RabbitMQ (of MINGLUO_AMQP_URL), green publish", result.rabbitmq)]
             return [row for name, cost in costs if cost for row in _cost(name, cost)]
+
+
+def _http(name: str, found: Compared) -> list[Row]:
+    return [
+        (f"{name}: through the channel, recipients/s", str(found.channel_s), ""),
+        (f"{name}: bare loop, recipients/s", str(found.loop_s), ""),
+        (f"{name}: channel : loop", str(found.ratio), f"≥ {HTTP_RATIO:g}"),
+        (f"{name}: loop : channel, CPU time of the sender", str(found.cpu_ratio), ""),
+    ]
 
 
 def _speakers(result: Speakers) -> list[Row]:

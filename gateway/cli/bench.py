@@ -22,7 +22,7 @@ class Name(StrEnum):
 
     ALL = "all"
     FANOUT = "fanout"
-    SMS = "sms"
+    HTTP = "http"
     CARRIERS = "carriers"
     FIRST = "first"
     INTAKE = "intake"
@@ -35,7 +35,7 @@ class Name(StrEnum):
 
 
 ORDER = (
-    Name.INTAKE, Name.SIGNED, Name.FIRST, Name.SPEAKERS, Name.SMS, Name.CARRIERS, Name.FANOUT, Name.ISOLATION,
+    Name.INTAKE, Name.SIGNED, Name.FIRST, Name.SPEAKERS, Name.HTTP, Name.CARRIERS, Name.FANOUT, Name.ISOLATION,
     Name.LEDGER, Name.IMPORT, Name.FROZEN,
 )  # fmt: skip
 
@@ -56,7 +56,7 @@ def bench(
     ] = None,
     write: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write these sections of a page.")] = None,
 ) -> None:
-    """Measure intake, loudspeakers, SMS, carriers, fan-out and what it costs others, ledger, import, peers.
+    """Measure intake, loudspeakers, HTTP channels, carriers, fan-out and what it costs others, ledger, import, peers.
 
     Nothing real is sent and nothing of an installation is touched. Without options: about fifteen minutes on two cores.
     The clusters of fanout and isolation, and peers, need MINGLUO_AMQP_URL, MINGLUO_DATABASE_URL and MINGLUO_REDIS_URL;
@@ -95,13 +95,13 @@ async def _measure(
     from gateway.bench.fanout import fanout
     from gateway.bench.first import first
     from gateway.bench.frozen import frozen
+    from gateway.bench.http import http
     from gateway.bench.installation import given
     from gateway.bench.intake import intake
     from gateway.bench.isolation import isolation
     from gateway.bench.ledger import ledger
     from gateway.bench.roster import roster
     from gateway.bench.signed import signed
-    from gateway.bench.sms import sms
     from gateway.bench.speakers import speakers
 
     tell(f"measuring {name.value} …")
@@ -123,8 +123,8 @@ async def _measure(
         return await speakers(recipients or 6_000, rounds or 7, seconds or 60.0, tell)
     if name is Name.CARRIERS:
         return await carriers(recipients or 150_000, tell)
-    if name is Name.SMS:
-        return await sms(recipients or 2_000, rounds or 7)
+    if name is Name.HTTP:
+        return await http(recipients or 2_000, rounds or 7)
     return await first(rounds or 40)
 
 

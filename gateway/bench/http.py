@@ -1,9 +1,9 @@
-"""The HTTP SMS channel against a loop that makes the same SDK call, on the same simulated carrier.
+"""The HTTP channels, each against a loop that makes the same request, on the same counterpart.
 
-(a) `sms_twilio.send` over slices, as many in flight as a worker runs of bulk work; (b) as many bare workers as that
-makes requests, each calling `messages.create_async`. Rounds alternate, so that a drifting machine hits both. The
-carrier shares the machine: where it is the slower side both rates sink to its own, so the sender's CPU time per
-text is compared as well (`cpu_ratio`, above 1: the channel needs less than the loop).
+(a) `send` over slices, as many in flight as a worker runs of bulk work; (b) as many bare workers as that makes
+requests (`gateway.bench.http_caller`). Rounds alternate, so that a drifting machine hits both. The counterpart shares
+the machine: where it is the slower side both rates sink to its own, so the sender's CPU time per text is compared as
+well (`cpu_ratio`, above 1: the channel needs less than the loop).
 """
 
 from __future__ import annotations
@@ -19,30 +19,26 @@ from pathlib import Path
 
 import msgspec
 import uvloop
-from twilio.http.async_http_client import AsyncTwilioHttpClient
-from twilio.rest import Client
 
+from gateway.bench.http_caller import CALLERS, TEXT, TITLE, VALIDITY_S, Caller
+from gateway.bench.http_counterpart import Ready
 from gateway.bench.measure import Spread, answer, child
 from gateway.channel import Channel, Device, Event, Lease, Number, Signed
 from gateway.installed import channel_classes
 from gateway.model import Batch, Job, Lane, Level, Message, Notice, Slice, State, Status
 from gateway.relay import PREFETCH
-from gateway.simulate.sms import SmsAccount
 
-CHANNEL = "sms_twilio"
-SENDER = "+8610000000000"
-TEXT = "【泌阳县气象台】暴雨红色预警：未来3小时将有100毫米以上强降雨，请立即停止户外活动，低洼处人员马上转移。"
-CALLBACK = "http://127.0.0.1:9/v1/callbacks/sms_twilio"
-VALIDITY_S = 10_000
 RATIO = 0.9
 """What is promised: channel to bare loop."""
+WARM = 200
 
 
 class Task(msgspec.Struct, frozen=True):
     """What the child is to do."""
 
+    channel: str
     url: str
-    recipients: int
+    addresses: list[str]
     rounds: int
 
 
@@ -53,47 +49,57 @@ class Pass(msgspec.Struct, frozen=True):
     cpu_s: float
 
 
-class Measured(msgspec.Struct, frozen=True):
+class Passes(msgspec.Struct, frozen=True):
     """What the child found, round by round."""
 
     channel: list[Pass]
     loop: list[Pass]
 
 
-class Sms(msgspec.Struct, frozen=True):
-    """The result, as printed with --json. Ratios are channel to loop, within one round."""
+class Compared(msgspec.Struct, frozen=True):
+    """One channel. Ratios are channel to loop, within one round."""
 
-    recipients: int
-    rounds: int
     channel_s: Spread
     """Recipients per second through the channel."""
     loop_s: Spread
     """Recipients per second by the bare loop."""
     ratio: Spread
     cpu_ratio: Spread
-    bench: str = "sms"
 
 
-async def sms(recipients: int = 2_000, rounds: int = 7) -> Sms:
-    """Measure in child processes: one carrier, one sender.
+class Http(msgspec.Struct, frozen=True):
+    """The result, as printed with --json, by channel."""
+
+    recipients: int
+    rounds: int
+    channels: dict[str, Compared]
+    bench: str = "http"
+
+
+async def http(recipients: int = 2_000, rounds: int = 7, channels: Sequence[str] = tuple(CALLERS)) -> Http:
+    """Measure one channel after the other, each in child processes: one counterpart, one sender.
 
     Raises:
         RuntimeError: a child failed; its words are on standard error.
     """
+    found = {name: compared(recipients, await _measured(name, recipients, rounds)) for name in channels}
+    return Http(recipients, rounds, found)
+
+
+async def _measured(channel: str, recipients: int, rounds: int) -> Passes:
     with tempfile.TemporaryDirectory(prefix="mingluo-bench-", ignore_cleanup_errors=True) as temporary:
-        async with child("gateway.bench.carrier", str(Path(temporary) / "sms.log")) as output:
-            url = (await asyncio.wait_for(output.readline(), 60)).decode().strip()
-            task = msgspec.json.encode(Task(url, recipients, rounds)).decode()
-            found = msgspec.json.decode(await answer("gateway.bench.sms", task), type=Measured)
-    return result(recipients, found)
+        log = str(Path(temporary) / "received.log")
+        async with child("gateway.bench.http_counterpart", channel, str(recipients), log) as output:
+            ready = msgspec.json.decode(await asyncio.wait_for(output.readline(), 60), type=Ready)
+            path = Path(temporary) / "task.json"
+            path.write_bytes(msgspec.json.encode(Task(channel, ready.url, ready.addresses, rounds)))
+            return msgspec.json.decode(await answer("gateway.bench.http", str(path)), type=Passes)
 
 
-def result(recipients: int, found: Measured) -> Sms:
+def compared(recipients: int, found: Passes) -> Compared:
     """Return the figures of a run."""
     rounds = list(zip(found.channel, found.loop, strict=True))
-    return Sms(
-        recipients,
-        len(rounds),
+    return Compared(
         Spread.of(recipients / one.seconds for one in found.channel),
         Spread.of(recipients / one.seconds for one in found.loop),
         Spread.of(bare.seconds / channel.seconds for channel, bare in rounds),
@@ -149,41 +155,27 @@ class _Link:
         """Return that there is none."""
 
 
-async def measure(task: Task) -> Measured:
+async def measure(task: Task) -> Passes:
     """Alternate channel and loop; one short pass of each opens the connections first."""
-    addresses = [f"+86100{number:08d}" for number in range(task.recipients)]
-    account = SmsAccount()
-    kind = channel_classes()[CHANNEL]
-    channel = kind(
-        kind.Settings.model_validate(
-            {
-                "account_sid": account.sid,
-                "auth_token": account.token,
-                "sender": SENDER,
-                "public_url": "http://127.0.0.1:9",
-                "base_url": task.url,
-            }
-        )
-    )
-    client = Client(account.sid, account.token, http_client=AsyncTwilioHttpClient())
-    client.api.base_url = task.url
+    caller, kind = CALLERS[task.channel](task.url), channel_classes()[task.channel]
+    channel = kind(kind.Settings.model_validate(caller.settings()))
     await channel.open(_Link())
-    passes = Measured([], [])
+    passes = Passes([], [])
     try:
-        await _through_channel(channel, addresses[:200])
-        await _through_loop(client, addresses[:200], _in_flight(channel))
+        await _through_channel(channel, task.addresses[:WARM])
+        await _through_loop(caller, task.addresses[:WARM], _in_flight(channel))
         for number in range(task.rounds):
-            # Who goes first alternates too: the second pass of a round finds a carrier that has just been busy.
+            # Who goes first alternates too: the second pass of a round finds a counterpart that has just been busy.
             for which in ("channel", "loop") if number % 2 else ("loop", "channel"):
                 cpu, started = time.process_time(), time.perf_counter()
                 if which == "channel":
-                    await _through_channel(channel, addresses)
+                    await _through_channel(channel, task.addresses)
                 else:
-                    await _through_loop(client, addresses, _in_flight(channel))
+                    await _through_loop(caller, task.addresses, _in_flight(channel))
                 getattr(passes, which).append(Pass(time.perf_counter() - started, time.process_time() - cpu))
     finally:
         await channel.close()
-        await client.http_client.session.close()
+        await caller.close()
     return passes
 
 
@@ -201,7 +193,7 @@ def _in_flight(channel: Channel) -> int:
 async def _through_channel(channel: Channel, addresses: Sequence[str]) -> None:
     expires = datetime.now(UTC) + timedelta(seconds=VALIDITY_S)
     message = Message(
-        "bench", Notice.ISSUE, Status.ACTUAL, Level.RED, Lane.BULK, "zh", "暴雨红色预警", TEXT, expires
+        "bench", Notice.ISSUE, Status.ACTUAL, Level.RED, Lane.BULK, "zh", TITLE, TEXT, expires
     )  # fmt: skip
     numbers = count()
     starts = iter(range(0, len(addresses), channel.slice))
@@ -215,25 +207,19 @@ async def _through_channel(channel: Channel, addresses: Sequence[str]) -> None:
                 Slice("bench.1.0", next(numbers), 1, positions, positions, part), message, link
             )
             if wrong := [receipt for receipt in receipts if receipt.state is not State.SUBMITTED]:
-                raise RuntimeError(f"the carrier refused a text: {wrong[0].code}")
+                raise RuntimeError(f"the counterpart refused a text: {wrong[0].code}")
 
     async with asyncio.TaskGroup() as group:
         for _ in range(_slices(channel)):
             group.create_task(batch())
 
 
-async def _through_loop(client: Client, addresses: Sequence[str], workers: int) -> None:
+async def _through_loop(caller: Caller, addresses: Sequence[str], workers: int) -> None:
     work = iter(enumerate(addresses))
 
     async def worker() -> None:
         for position, address in work:
-            await client.messages.create_async(
-                to=address,
-                from_=SENDER,
-                body=TEXT,
-                status_callback=f"{CALLBACK}/bench.1.0-{position}-1",
-                validity_period=VALIDITY_S,
-            )
+            await caller.call(address, position)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(workers):
@@ -241,8 +227,8 @@ async def _through_loop(client: Client, addresses: Sequence[str], workers: int) 
 
 
 def main() -> None:
-    """Do what the argument says; the result is one line."""
-    task = msgspec.json.decode(sys.argv[1], type=Task)
+    """Do what the file of the argument says; the result is one line."""
+    task = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Task)
     sys.stdout.write(msgspec.json.encode(uvloop.run(measure(task))).decode() + "\n")
 
 
