@@ -89,7 +89,8 @@ class Cases:
         `again`: a person wants it said although a live alert says the same (D4).
 
         Raises:
-            Refused: 403 outside authority, 409 overtaken or against the order of things, 422 expired or postdated.
+            Refused: 403 outside authority, 409 overtaken or against the order of things, 422 expired, postdated or
+                private.
         """
         policy, within = self._policy(), timedelta(minutes=self._policy().procedure.duplicate.within_min)
         around = await self._store.outbox.around(alert, likeness(alert), now, within)
@@ -98,6 +99,7 @@ class Cases:
         alert = completed(inherit(alert, references.told), policy)
         parts = divided(alert, resolution.parts)
         check_times(alert, now)
+        check_scope(alert)
         before = tuple(target for row in references.told for target in row.plan.targets)
         if alert.kind in ENDS and before:
             resolution = Resolution(merged(self._regions, before))
@@ -262,6 +264,20 @@ def check_times(alert: Alert, now: datetime) -> None:
         raise Refused(422, "expired", f"the message expired at {alert.expires.isoformat()}; issue a new one")
     if alert.sent > now + POSTDATED:
         raise Refused(422, "postdated", f"sent lies in the future: {alert.sent.isoformat()}; check the sender's clock")
+
+
+def check_scope(alert: Alert) -> None:
+    """Refuse what is meant for named addresses, which are not those of any roster.
+
+    Raises:
+        Refused: 422.
+    """
+    if alert.scope == "Private":
+        raise Refused(
+            422, "not_public",
+            "scope Private is for its addresses alone, and is not delivered from here; write Public, or Restricted for "
+            "officials only",
+        )  # fmt: skip
 
 
 def inherit(alert: Alert, previous: Sequence[AlertRow]) -> Alert:

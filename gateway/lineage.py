@@ -48,8 +48,8 @@ class Lineage:
         """Look up the versions this one refers to, and those that follow them in the same chain.
 
         Raises:
-            Refused: 422 where a drill and the real thing would touch each other; 409 where it says what was said, or
-                where something sent later is in force already.
+            Refused: 422 where a drill would touch the real thing, or what is public what is not; 409 where it says what
+                was said, or where something sent later is in force already.
         """
         rows: dict[str, AlertRow] = {}
         for reference in alert.references:
@@ -58,6 +58,10 @@ class Lineage:
                     rows[row.alert.id] = row
         if any(row.alert.status is not alert.status for row in rows.values()):
             raise Refused(422, "status_differs", "a drill never updates or ends a real warning, nor the reverse")
+        scopes = {row.alert.scope for row in rows.values()} - {alert.scope}
+        if scopes and alert.kind is not Kind.ALERT:
+            told = ", ".join(sorted(scopes))
+            raise Refused(422, "scope_differs", f"whoever heard the earlier message must hear this one: scope {told}")
         if alert.kind in (Kind.UPDATE, Kind.CANCEL):
             await self._follow(alert, rows)
         newest = sorted(rows.values(), key=lambda row: row.accepted_at, reverse=True)
@@ -79,7 +83,8 @@ class Lineage:
                 one = later.alert
                 if one.id in rows or one.id == alert.id or one.sender != alert.sender or one.kind is not Kind.UPDATE:
                     continue
-                if one.status is not alert.status:  # it came before what it names, when nobody could refuse it
+                # It came before what it names, when nobody could refuse it.
+                if (one.status, one.scope) != (alert.status, alert.scope):
                     continue
                 if later.standing not in (Standing.ACTIVE, Standing.STOPPED):
                     continue
@@ -119,13 +124,13 @@ def overtaken(alert: Alert, around: Around) -> str:
 def likeness(alert: Alert) -> str:
     """Return the digest of what near-duplicates have in common (D4), "" for what is never grouped.
 
-    Same issuer, document, hazard and level, and the same words but for numbers. Instructions are never grouped, nor is
-    what refers to an earlier message.
+    Same issuer, scope, document, hazard and level, and the same words but for numbers. Instructions are never grouped,
+    nor is what refers to an earlier message.
     """
     if not alert.actual or alert.document not in COLOURED or alert.kind in ENDS:
         return ""
     texts = tuple(f"{info.description}|{info.instruction}|{info.parameter('short_text')}" for info in alert.infos)
-    return _digest((alert.sender, alert.document, alert.event_code, alert.event, alert.level.name), texts)
+    return _digest((alert.sender, alert.scope, alert.document, alert.event_code, alert.event, alert.level.name), texts)
 
 
 @lru_cache(256)  # asked for when it is checked, and again when it is stored

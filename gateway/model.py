@@ -278,6 +278,11 @@ class Alert:
         return self.status is Status.ACTUAL
 
     @property
+    def public(self) -> bool:
+        """Whether everybody may hear it (CAP `scope`)."""
+        return self.scope == "Public"
+
+    @property
     def announces(self) -> bool:
         """Whether it tells beforehand that a drill will be held: the service message of an exercise (D19)."""
         return self.status is Status.EXERCISE and self.document is Document.SERVICE

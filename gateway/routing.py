@@ -4,7 +4,7 @@ Pure. Called by intake when an alert is accepted or approved, and by previews. O
 loudspeakers, subscribers, residents, places (area requests); within a group first issues before updates before
 partial all-clears.
 A plan never reaches beyond the alert's targets and those of the versions before it; a drill reaches only the drill
-audience, never in the green lane; a draft reaches nobody.
+audience, never in the green lane; a draft reaches nobody; what is not public reaches officials only.
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ def plan(
     held, reasons = list(route.held), list(route.reasons)
     drafts: list[_Draft] = []
     if alert.status is not Status.DRAFT:
+        if not alert.public:
+            reasons.append(f"scope: {alert.scope}, so only officials hear it")
         maker = _Maker(alert, route, policy, now, frozenset(enabled), held, reasons)
         drafts = [draft for group in ORDER for draft in maker.group(group, news)]
         if alert.kind is Kind.CANCEL and not previous:
@@ -143,6 +145,8 @@ class _Maker:
         """Yield the group's steps in order."""
         rows = self.policy.plan_rows(self.alert.document, self.alert.level, group)
         if not self.alert.actual and group not in self.policy.drill.audience(self.alert):
+            return
+        if not self.alert.public and group is not Group.OFFICIALS:
             return
         if self.route.over_ceiling and group not in FIRST:
             return  # they wait for the countersign; the route says so

@@ -37,6 +37,8 @@ message, with the line; the API answers the same findings in its problem documen
   warned. Each place is told, in its language, the info whose areas hold it; of several the one that names it for
   certain, then the first (`texts_differ_in_one_language`). Whoever answers for places of several infos is told what
   each says of its own.
+- `scope` Restricted reaches officials only. Private is valid, and refused when it is issued (`not_public`): its
+  addresses are none of ours. An update or end keeps the scope of what it follows (`scope_differs`).
 - Times with seconds and offset, no `Z`, no fraction; `24:00:00` ends a day; a space for the `T` is accepted from
   national feeds. Polygons and circles are `lat,lon` in WGS 84, latitude first.
 

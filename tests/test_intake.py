@@ -22,7 +22,7 @@ from gateway.api.shape import EXAMPLE
 from gateway.bench.warning import polygon_gale
 from gateway.cap import Trust
 from gateway.errors import Refused
-from gateway.model import Alert, Resolution
+from gateway.model import Alert, Group, Resolution
 from gateway.policy import Policy
 from gateway.pool import ParsePool, Places
 from gateway.regions import Regions
@@ -108,6 +108,45 @@ async def test_a_drill_never_ends_a_real_warning_nor_the_reverse(desk: Desk) -> 
         await submit(desk, message(desk, "d", status="Exercise", kind="Cancel", references=[reference(real)]))
     assert (refused.value.status, refused.value.code) == (422, "status_differs")
     assert await standing(desk, alert) == ("active", "")
+
+
+async def groups(desk: Desk, alert: str) -> set[Group]:
+    """Whom the plan of an alert reaches."""
+    row = await desk.core.store.outbox.alert(alert)
+    assert row is not None
+    return {step.audience.group for step in row.plan.steps}
+
+
+async def test_what_is_restricted_reaches_officials_only(desk: Desk) -> None:
+    """A notice to those at their posts, shouted over the village, starts a flight; and it hides no public warning."""
+    restricted = {"scope": "Restricted", "restriction": "责任人"}
+    alert = await submit(desk, message(desk, "restricted", **restricted))
+    assert await groups(desk, alert) == {Group.OFFICIALS}
+    row = await desk.core.store.outbox.alert(alert)
+    assert row is not None
+    assert "scope: Restricted, so only officials hear it" in row.plan.reasons
+    public = await submit(desk, message(desk, "public"))
+    assert await standing(desk, public) == ("active", "")
+    assert Group.RESIDENTS in await groups(desk, public)
+
+
+async def test_who_heard_a_warning_hears_its_end(desk: Desk) -> None:
+    """A restricted all-clear of a public warning would leave the village in its shelter."""
+    real = message(desk, "real")
+    alert = await submit(desk, real)
+    restricted = {"scope": "Restricted", "restriction": "责任人", "references": [reference(real)]}
+    for kind in ("Update", "Cancel", "Correction"):
+        with pytest.raises(Refused) as refused:
+            await submit(desk, message(desk, kind, kind=kind, **restricted))
+        assert (refused.value.status, refused.value.code) == (422, "scope_differs")
+    assert await standing(desk, alert) == ("active", "")
+
+
+async def test_what_is_for_named_addresses_goes_to_nobody_else(desk: Desk) -> None:
+    """The roster is not who the writer named."""
+    with pytest.raises(Refused) as refused:
+        await submit(desk, message(desk, "private", scope="Private", addresses=["duty@mingluo.example"]))
+    assert (refused.value.status, refused.value.code) == (422, "not_public")
 
 
 async def test_an_alert_that_something_later_refers_to_comes_too_late(desk: Desk) -> None:

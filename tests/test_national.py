@@ -156,6 +156,7 @@ def test_what_is_wrong_or_contradicts_itself_is_refused_by_element_and_line(
         ("发布暴雨红色预警[I级/特别重大]", "升级发布暴雨由橙色升为红色预警", ""),
         ("发布暴雨红色预警[I级/特别重大]", "发布暴雨红色[Ⅰ级/特别重大]预警信号", ""),
         ("泌阳县气象局发布暴雨红色预警[I级/特别重大]", "泌阳县暴雨", "odd_title"),
+        ("<note/>", "<note/>立即转移", "not_carried"),
         ("<note/>", "<phone>19900000001</phone><extra>1</extra><note/>", "not_carried"),
         ("<web/>", "<resource><resourceDesc>图</resourceDesc><size>84k</size></resource>", "not_carried"),
         ("<certainty>Unknown", "<certainty>VeryLikely", "not_carried"),

@@ -172,7 +172,7 @@ def from_alert(alert: Alert) -> tuple[Message, list[Loss]]:
 
 
 def _obstacles(alert: Alert) -> Iterator[str]:
-    if alert.scope != "Public":
+    if not alert.public:
         yield f"scope {alert.scope}: the dialect carries public warnings only"
     if alert.document not in CARRIED:
         yield f"document {alert.document}: the dialect knows warnings only, and would make one of it"

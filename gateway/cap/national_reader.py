@@ -76,9 +76,11 @@ class _Walk:
         values: dict[str, Any] = {}
         seen: dict[str, int] = {}
         rows, errors, wrong = _ROWS[id(block)], self._findings.errors, set[str]()
+        self._outside(element, element.text)
         for child in element:
             if self._findings.full and self._findings.errors:
                 return None
+            self._outside(child, child.tail)
             rule = rows.get(_local(child).lower())
             name = rule.name if rule else _local(child)[:60]
             seen[name] = seen.get(name, -1) + 1
@@ -131,6 +133,12 @@ class _Walk:
         except Malformed as error:
             self._put(element, error.code, error.message)
             return None
+
+    def _outside(self, element: etree._Element, text: str | None) -> None:
+        """Name what stands between elements."""
+        if text and (text := text.strip(_NOTHING)):
+            message = f"{text[:40]!r} stands between elements, and was dropped"
+            self._put(element, "not_carried", message, "warning")
 
     def _put(self, element: etree._Element, code: str, message: str, severity: Severity = "error") -> None:
         self._findings.put(code, ("/".join(self._steps), _line(element)), message, severity)

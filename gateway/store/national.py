@@ -44,7 +44,7 @@ class Match(StrEnum):
 
 def is_due(alert: Alert) -> bool:
     """Whether the platform must know of it: every public actual alert (one unified mouth)."""
-    return alert.actual and alert.scope == "Public"
+    return alert.actual and alert.public
 
 
 def expect(tx: Tx, alert: Alert, now: datetime) -> None:
