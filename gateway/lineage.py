@@ -60,8 +60,8 @@ class Lineage:
             raise Refused(422, "status_differs", "a drill never updates or ends a real warning, nor the reverse")
         scopes = {row.alert.scope for row in rows.values()} - {alert.scope}
         if scopes and alert.kind is not Kind.ALERT:
-            told = ", ".join(sorted(scopes))
-            raise Refused(422, "scope_differs", f"whoever heard the earlier message must hear this one: scope {told}")
+            other = ", ".join(sorted(scopes))
+            raise Refused(422, "scope_differs", f"whoever heard the earlier message must hear this one: scope {other}")
         if alert.kind in (Kind.UPDATE, Kind.CANCEL):
             await self._follow(alert, rows)
         newest = sorted(rows.values(), key=lambda row: row.accepted_at, reverse=True)
