@@ -12,7 +12,6 @@ from collections.abc import Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from ipaddress import ip_address
 from typing import Any
 
 from aiohttp import web
@@ -58,7 +57,7 @@ from gateway.render import Renderer
 from gateway.road import with_pools
 from gateway.sender import Sender
 from gateway.session import NOTE_S, Sessions
-from gateway.settings import Settings
+from gateway.settings import Settings, on_loopback
 from gateway.signer import Keys
 from gateway.speech.speech import Speech
 from gateway.state import FallbackState, LocalState, RedisState, Valkey
@@ -108,14 +107,6 @@ def collect_seldom() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*SELDOM)
-
-
-def on_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def bare_app() -> web.Application:

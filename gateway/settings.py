@@ -5,6 +5,7 @@ From embedded to cluster is three URLs: `MINGLUO_DATABASE_URL`, `MINGLUO_AMQP_UR
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 
 from pydantic import Field, SecretStr
@@ -78,3 +79,11 @@ class Settings(BaseSettings):
                 "MINGLUO_AMQP_URL is set, so processes share work: set MINGLUO_DATABASE_URL=postgresql://…"
             )
         return url or f"sqlite:///{(self.data / 'mingluo.db').absolute()}"
+
+
+def on_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

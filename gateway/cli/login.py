@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 async def logins(enabled: Mapping[str, Channel], facts: Facts | None) -> list[Verdict]:
     """Try each channel that can prove its login. A running gateway is left alone: a second login would push it out."""
-    from gateway.app import on_loopback
     from gateway.channel import Channel
     from gateway.doctor import Verdict
     from gateway.errors import ConfigError
+    from gateway.settings import on_loopback
 
     found = []
     for name, channel in enabled.items():
