@@ -39,7 +39,7 @@ from gateway.device.disk import Disk
 from gateway.device.parts import Parts
 from gateway.device.program import Program
 from gateway.device.settings import load
-from gateway.device.sound import Broken, Clip, Folder, Speaker, arguments, run
+from gateway.device.sound import Broken, Clip, Folder, Speaker, arguments, player, run
 from gateway.device.studio import Studio, mark
 from gateway.device.transport import Backoff, Unreached
 from gateway.device.trust import Trust, Untrusted, claimed_id, decode, signed_of
@@ -838,6 +838,33 @@ async def test_a_player_that_fails_or_is_not_there_is_an_amplifier_fault(tmp_pat
         Speaker("aplay")
     with pytest.raises(ConfigError, match="play_with"):
         arguments('"', "{file}", "play_with")
+
+
+async def test_a_recording_the_player_cannot_read_is_refused_before_a_sound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Aplay takes an MP3 for raw samples: the village would hear noise at full volume, and we that it was told."""
+    played = tmp_path / "played"
+    player_ = tmp_path / "aplay"
+    player_.write_text(f'#!/bin/sh\necho "$2" >> {played}\n')
+    player_.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    signal, words = Clip(tmp_path / "a.wav", 0.1), Clip(tmp_path / "b.mp3", 0.1)
+    with pytest.raises(Broken, match="wrong_format"):
+        await Speaker("aplay -q {file}").play([signal, words], 50, "a")
+    assert not played.exists()
+    await Speaker("aplay -q {file}").play([signal], 50, "a")
+    assert played.read_text().split() == [str(signal.file)]
+
+
+def test_the_best_player_that_is_there_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that reads every recording before one that does not; none is said at the start, not in the storm."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="ffplay, mpv, play, aplay"):
+        player()
+    for name in ("aplay", "play"):
+        (tmp_path / name).touch(0o755)
+        assert player().startswith(f"{name} ")
 
 
 async def test_a_voice_that_says_nothing_is_a_fault(tmp_path: Path) -> None:

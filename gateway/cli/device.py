@@ -53,7 +53,7 @@ def run(
         typer.Option(metavar="FOLDER", envvar="MINGLUO_DEVICE_STATE", help=f"What it remembers; default {STATE}."),
     ] = None,
     play_with: Annotated[
-        str | None, typer.Option(metavar="CMD", help='Plays {file}; default "aplay -q {file}".')
+        str | None, typer.Option(metavar="CMD", help="Plays {file}; default: ffplay, mpv, sox or aplay.")
     ] = None,
     speak_with: Annotated[
         str | None, typer.Option(metavar="CMD", help="Reads a text from its input and writes {file} as WAV.")

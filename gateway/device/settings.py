@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from gateway.device.disk import Disk
 from gateway.device.mqtt import PORTS, Mqtt
 from gateway.device.parts import Parts
-from gateway.device.sound import FILE, KEY_VARIABLE, Folder, Output, Speaker, arguments
+from gateway.device.sound import FILE, KEY_VARIABLE, Folder, Output, Speaker, arguments, player
 from gateway.device.studio import Studio
 from gateway.device.transport import Transport
 from gateway.device.trust import Trust
@@ -49,7 +49,7 @@ class DeviceSettings(BaseModel):
     ca_file: Path | None = None
     allow_plain: bool = False
     state: Path = STATE
-    play_with: str = "aplay -q {file}"
+    play_with: str = ""
     speak_with: str = ""
     volume_with: str = ""
     clock_with: str = ""
@@ -79,7 +79,9 @@ class DeviceSettings(BaseModel):
             pins += _pins_of(self.pins_file.read_text(encoding="utf-8"))
         trust = Trust.pinned(pins)
         key = self._key()
-        output: Output = Folder(self.sound_to) if self.sound_to else Speaker(self.play_with, self.volume_with)
+        output: Output = (
+            Folder(self.sound_to) if self.sound_to else Speaker(self.play_with or player(), self.volume_with)
+        )
         clock = arguments(self.clock_with, "{seconds}", "clock_with") if self.clock_with else ()
         disk = Disk(self.state)
         studio = self._studio()

@@ -24,8 +24,17 @@ from gateway.errors import ConfigError, MingluoError
 
 FILE = "{file}"
 KEY_VARIABLE = "MINGLUO_DEVICE_KEY"
-SOUND_FAULTS = frozenset({"amp_fault", "no_speech", "tts_failed", "audio_failed", "bad_audio", "device_fault"})
+SOUND_FAULTS = frozenset(
+    {"amp_fault", "no_speech", "tts_failed", "audio_failed", "bad_audio", "wrong_format", "device_fault"}
+)
 """What is mended once something has sounded."""
+PLAYERS = (
+    "ffplay -nodisp -autoexit -loglevel quiet {file}", "mpv --no-video --really-quiet {file}", "play -q {file}",
+    "aplay -q {file}",
+)  # fmt: skip
+"""What plays a file and ends with it, the best first."""
+WAV_ONLY = frozenset({"aplay"})
+"""Players to which any other file is raw samples: a village would hear noise."""
 SLACK_S = 20.0
 """How much longer than its file a player may take: one that takes longer hangs."""
 
@@ -69,6 +78,8 @@ class Speaker:
     async def play(self, clips: Sequence[Clip], volume: int, what: str) -> Sequence[float]:
         """Play the clips by the command, and measure how long it takes."""
         loop = asyncio.get_running_loop()
+        if Path(self._command[0]).name in WAV_ONLY and any(clip.file.suffix != ".wav" for clip in clips):
+            raise Broken("wrong_format")
         if self._volume:
             # A mixer that does not answer costs loudness, never the warning.
             with contextlib.suppress(Broken):
@@ -81,6 +92,19 @@ class Speaker:
             )
             heard_s.append(loop.time() - since)
         return heard_s
+
+
+def player() -> str:
+    """Return the best player of this machine.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = next((one for one in PLAYERS if shutil.which(one.split()[0])), None)
+    if found is None:
+        names = ", ".join(one.split()[0] for one in PLAYERS)
+        raise ConfigError(f"play_with: none of {names} is on this machine; install one, or name another")
+    return found
 
 
 class Folder:
