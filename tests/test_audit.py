@@ -120,6 +120,24 @@ async def test_records_that_changed_places_are_named_with_the_place(
     assert await store.audit.verify() == (first - 1, wrong)
 
 
+async def test_a_record_before_the_first_is_found(store: Store) -> None:
+    """Lists begin behind it, so that only a copy of the database would show it, as if it were ours."""
+    fields = "at, actor, action, subject, detail, hash"
+    await change(store, f"INSERT INTO audit (seq, {fields}) SELECT 0, {fields} FROM audit WHERE seq = 4")
+    assert await store.audit.verify() == (0, "a record stands before the first one, and was not written by the gateway")
+
+
+async def test_what_is_no_text_is_named_and_breaks_no_walk(tmp_path: Path, clock: ManualClock) -> None:
+    """SQLite keeps any bytes in any column; a walk that fails would hide what it was to find."""
+    database = Database(f"sqlite:///{tmp_path}/audit.db")
+    await database.open()
+    one = Store(database, clock)
+    await one.audit.append(Record(clock.now(), "411726-qxj/post", "accept", "alert", "green"))
+    await change(one, "UPDATE audit SET detail = X'ff'")
+    assert await one.audit.verify() == (0, "record 1 does not match its hash: it was changed, or put in its place")
+    await database.close()
+
+
 async def test_a_record_the_gateway_did_not_write_is_found(store: Store) -> None:
     """A decision added afterwards, with a right hash, in front of nothing."""
     last = await store.audit.checkpoint()

@@ -41,9 +41,9 @@ EXAMPLE: dict[str, Any] = {
 
 
 def _remark(text: str) -> str:
-    """A remark enters the audit chain, which nothing can erase."""
+    """A remark is kept as long as what it belongs to, and no erasure of a person finds it."""
     if PHONE.search(text):
-        raise ValueError("holds a phone number; remarks stay in the audit chain for ever, so leave it out")
+        raise ValueError("holds a phone number; a remark is no place for one, so leave it out")
     return clean(text)
 
 
@@ -123,7 +123,7 @@ class VerifyQuery(Form):
 
 
 class ReasonIn(Form):
-    """Why; it stands in the audit chain."""
+    """Why; it stands in the life of the alert."""
 
     reason: Reason
 

@@ -19,9 +19,9 @@ from gateway.cli.preview import show_preview
 PREFIX = 2  # digits
 PAGE = 200  # alerts the gateway lists at once
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="CAP 1.2 XML, or its JSON form.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="CAP 1.2 XML, its JSON form, or the national dialect.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The alert's id, as issue and list show it.")]
-Reason = Annotated[str, typer.Option(help="Why; stands in the audit chain.")]
+Reason = Annotated[str, typer.Option(help="Why; stands in the life of the alert. No phone numbers.")]
 
 
 class How(StrEnum):
@@ -130,7 +130,7 @@ def confirm(
     alert: Id,
     person: Annotated[int, typer.Option(metavar="P", min=0, help="The official: `recipient` of: mingluo deliveries.")],
     how: Annotated[How, typer.Option(help="How the official answered.")] = How.PHONE,
-    note: Annotated[str, typer.Option(help="A remark for the audit chain; no names, no numbers.")] = "",
+    note: Annotated[str, typer.Option(help="A remark, kept with the confirmation; no names, no numbers.")] = "",
     url: Url = "",
     token: Token = "",
     json: AsJson = False,

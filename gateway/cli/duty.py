@@ -60,7 +60,7 @@ def answer(
     alert: Annotated[str, typer.Argument(metavar="ID", help="The alert or regime it belongs to.")],
     kind: Annotated[str, typer.Argument(metavar="KIND", help="As duty lists it: review, calls, deputy …")],
     text: Annotated[str, typer.Argument(metavar="ANSWER", help="One of the answers that duty lists.")],
-    remark: Annotated[str, typer.Option(help="A remark for the audit chain; no names, no numbers.")] = "",
+    remark: Annotated[str, typer.Option(help="A remark, kept with the answer; no names, no numbers.")] = "",
     url: Url = "",
     token: Token = "",
     json: AsJson = False,
@@ -141,7 +141,7 @@ def _regime(found: Any, json: bool) -> None:
 
 
 def use(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="CAP 1.2 XML, or its JSON form.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CAP 1.2 XML, its JSON form, or the national dialect.")],
     url: Url = "",
     json: AsJson = False,
 ) -> None:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def explain(
-    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="CAP 1.2 XML, or its JSON form.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="CAP 1.2 XML, its JSON form, or the national dialect.")
+    ] = None,
     issuer: Annotated[str | None, typer.Option(metavar="ID", help="Id or CAP sender; default: the message's.")] = None,
     document: Annotated[
         str | None, typer.Option(help="Without a file: warning, evacuation, … (documents.csv).")
@@ -45,6 +47,7 @@ def explain(
     channels count as switched on. Ends with 1 if the message would be refused, or nobody may send it.
 
     Example: mingluo policy explain warning.xml
+
     Example: mingluo policy explain --issuer 411726-qxj --hazard 11B03 --level red --area 411726209
     """
     from gateway.policy import explain as explained

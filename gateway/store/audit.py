@@ -33,7 +33,8 @@ class Checkpoint(NamedTuple):
 
 
 def _hash(previous: str, seq: int, at: int, record: Sequence[str]) -> str:
-    body = json.dumps([previous, seq, at, *record], ensure_ascii=False, separators=(",", ":"))
+    # What was never text is not of the gateway's writing: it has a hash, but not that of the chain.
+    body = json.dumps([previous, seq, at, *record], ensure_ascii=False, separators=(",", ":"), default=repr)
     return hashlib.sha256(body.encode()).hexdigest()
 
 
@@ -155,6 +156,8 @@ class AuditChain:
         now = await self._database.read(_head)
         if head is None or now is None:
             return last.seq, "the head of the chain was deleted, so records may be missing at the end"
+        if await self._database.read(lambda tx: tx.one("SELECT seq FROM audit WHERE seq < 1")):
+            return 0, "a record stands before the first one, and was not written by the gateway"
         if last.seq > now.seq:
             return now.seq, f"record {now.seq + 1} and what follows were not written by the gateway"
         return last.seq, ""
