@@ -202,9 +202,9 @@ class Cases:
         if plan_.route == "emergency":
             owed["calls"] = now + CALLED_WITHIN
         lapses = alert.kind not in ENDS and alert.document not in NEVER_LAPSE
-        asked = alert.expires - timedelta(minutes=clock.lapse_question_min) if alert.expires else now
-        if lapses and asked > now:
-            owed["lapse"] = asked
+        asked = alert.expires - timedelta(minutes=clock.lapse_question_min) if alert.expires else alert.sent
+        if lapses and asked > alert.sent:  # what was never meant to last longer asks nobody
+            owed["lapse"] = max(asked, now)
         return timers, owed
 
     def _succession(

@@ -65,6 +65,20 @@ def test_each_dimension_alone_refuses_and_names_its_row(
     assert told in found[0]
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"document": Document.EVACUATION}, "documents.csv leaves it to 防汛、乡镇; ask one of them"),
+        ({"event_code": "11A01", "event": "洪水"}, "hazards.csv leaves it to 水利、水文、防汛; ask one of them"),
+    ],
+)
+def test_a_refusal_never_advises_a_grant_that_could_not_be_written(changes: dict[str, Any], told: str) -> None:
+    """At two in the morning the officer telephones the command, and does not edit a file that is then refused."""
+    [found] = judge(body("411726-qxj"), **changes).findings
+    assert told in found
+    assert "add" not in found
+
+
 def test_channels_outside_the_grant_are_left_out_and_said_so() -> None:
     """A grant for pushes only still warns, by what it may use; the plan says what is missing and which row says so."""
     found = judge(granted({"channels": ["web_push", "noop"]}))

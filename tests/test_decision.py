@@ -567,6 +567,18 @@ async def test_thirty_minutes_before_it_lapses_somebody_is_asked(desk: Desk) -> 
     assert ("lapse", False) in {(one["kind"], one["overdue"]) for one in every["obligations"]}
 
 
+async def test_what_goes_out_in_its_last_half_hour_asks_at_once(desk: Desk) -> None:
+    """A warning that waited for its signature lapses as silently as any other."""
+    sent = await desk.issue(event_code="11B09", event="高温", level="orange", expires="2026-07-20T14:50:00+08:00")
+    desk.clock.advance(25 * 60)
+    await decide(desk, sent["id"], "approve", SIGNER)
+    found = await desk.core.store.obligations.get(sent["id"], "lapse")
+    assert found is not None
+    assert found.due == desk.clock.now()
+    short = await desk.issue(identifier="short", expires="2026-07-20T14:26:00+08:00")
+    assert await desk.core.store.obligations.get(short["id"], "lapse") is None
+
+
 async def test_the_life_of_an_alert_ends_with_what_ended_it(desk: Desk) -> None:
     """Who recalled it, why, and by which message it was replaced stand where everybody looks."""
     recalled, ended = await desk.issue(), await desk.issue(identifier="b", **HEAT)

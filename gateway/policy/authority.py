@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from gateway.model import Alert, Kind, Target
 from gateway.policy.hazard import CHINA
-from gateway.policy.table import Grant, Issuer, area_covers, hazard_matches
+from gateway.policy.table import BY_HAZARD, Grant, Issuer, area_covers, hazard_matches
 from gateway.policy.tables import Tables
 
 TEST_HAZARD = "00000"
@@ -113,6 +113,7 @@ def _dimensions(tables: Tables, issuer: Issuer, alert: Alert, hour: time) -> lis
     who, lets = f"{issuer.name} ({issuer.id})", f"no row lets {issuer.name} ({issuer.id}) issue {document}"
     # An unknown code is held by the route; the test code is nobody's hazard.
     any_hazard = code not in tables.hazard_by_code or (code == TEST_HAZARD and not alert.actual)
+    others = _others(tables, issuer, alert)
     # A correction revokes what was never true, within minutes: the mistake's own level, at any hour.
     always = alert.kind is Kind.CORRECTION
 
@@ -127,11 +128,11 @@ def _dimensions(tables: Tables, issuer: Issuer, alert: Alert, hour: time) -> lis
     return [
         (
             lambda grant: document in grant.documents,
-            lambda _: f"document: {lets}; add a grant with it to {_where(issuer)}",
+            lambda _: f"document: {lets}; {others or f'add a grant with it to {_where(issuer)}'}",
         ),
         (
             lambda grant: any_hazard or hazard_matches(code, grant.hazards),
-            lambda rows: f"hazard: {lets} for {code}; add the code to hazards of {_where(issuer, rows)}",
+            lambda rows: f"hazard: {lets} for {code}; {others or f'add the code to hazards of {_where(issuer, rows)}'}",
         ),
         (
             lambda grant: always or level <= grant.highest,
@@ -142,6 +143,16 @@ def _dimensions(tables: Tables, issuer: Issuer, alert: Alert, hour: time) -> lis
             lambda rows: f"hours: {too_late(rows)} {_where(issuer, rows)}",
         ),
     ]
+
+
+def _others(tables: Tables, issuer: Issuer, alert: Alert) -> str:
+    """Return whom to ask where no grant could be written for this body; "" where one could."""
+    bureaus, file = tables.document_by_kind[alert.document].bureaus, "documents.csv"
+    if BY_HAZARD in bureaus and (hazard := tables.hazard_by_code.get(alert.event_code)):
+        bureaus, file = (*hazard.bureaus, *(one for one in bureaus if one != BY_HAZARD)), "hazards.csv"
+    if issuer.bureau in bureaus or BY_HAZARD in bureaus:
+        return ""
+    return f"no grant of {_where(issuer)} can, for {file} leaves it to {'、'.join(bureaus)}; ask one of them"
 
 
 def _areas(issuer: Issuer, row: _Row) -> tuple[str, ...]:
