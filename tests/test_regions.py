@@ -136,6 +136,28 @@ def test_villages_named_after_their_township_narrow_it_unless_one_is_unknown() -
     assert resolve("泌阳县贾楼乡凤凰台村、无名村").targets == (Target("411726209", how="name"),)
 
 
+@pytest.mark.parametrize("text", ["泌阳县贾楼乡、李家镇", "贾楼乡、李家镇", "泌阳县贾楼乡、竹沟镇", "泌阳县除贾楼乡外"])
+def test_a_township_that_is_not_known_is_never_dropped_in_silence(text: str) -> None:
+    """One wrong character, or a word for all but one, and a person must look: what is known goes out meanwhile (D2)."""
+    found = resolve(text)
+    assert found.targets
+    assert found.unresolved == (text,)
+
+
+@pytest.mark.parametrize("text", ["泌阳县各乡镇", "泌阳县北部乡镇", "泌阳县城区", "贾楼乡北部", "贾楼乡王麻子村"])
+def test_what_is_warned_as_a_whole_anyway_holds_nothing(text: str) -> None:
+    """An alarm for every loose word would be switched off by the third night."""
+    assert resolve(text).unresolved == ()
+
+
+@pytest.mark.parametrize("code", ["41172620", "4117262090", "４１１７２６２０９"])
+def test_a_code_of_ours_that_lost_a_digit_is_named(code: str) -> None:
+    """A township whose code was mistyped beside a good one would hear nothing, and nobody of it."""
+    found = REGIONS.resolve([Area("", geocodes=(Code("township", "411726204"), Code("township", code)))], ("411726",))
+    assert [one.township for one in found.targets] == ["411726204"]
+    assert found.unresolved == (code,)
+
+
 def test_open_or_unknown_descriptions_are_unresolved() -> None:
     """What nobody understood waits for a person, visibly."""
     assert resolve("火星").unresolved == ("火星",)

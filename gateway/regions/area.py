@@ -10,6 +10,7 @@ value may list several codes.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
@@ -47,7 +48,7 @@ class Places(Protocol):
 
 
 class Meaning(NamedTuple):
-    """Targets of one area; codes of ours that are unknown; whether the description says it is incomplete."""
+    """Targets of one area; codes of ours that are unknown; whether the description means more, or less, than those."""
 
     targets: list[Target]
     unknown: list[str]
@@ -73,13 +74,16 @@ def of_area(regions: Places, area: Area, inside: tuple[str, ...]) -> Meaning:
             refined |= {one.township for one in named.targets() if one.certain}
     wide = coded.counties or (_alone(named) if named else [])
     coarse = [one for county in wide if not _any_under(county, refined) for one in _county(regions, county)]
-    return Meaning(fine + coarse, coded.unknown, bool(named and named.open and not coded.counties))
+    vague = named is not None and (named.open or (named.strange and not coarse))  # what is coarse holds it already
+    return Meaning(fine + coarse, coded.unknown, vague and not coded.counties)
 
 
 def _by_code(regions: Places, geocodes: Iterable[Code]) -> _Coded:
     coded = _Coded([], [], [])
     for value in (part for code in geocodes if code.name not in FOREIGN for part in _LIST.split(code.value)):
         if len(value) not in _LENGTHS or not (value.isascii() and value.isdigit()):
+            if value.isdigit() and unicodedata.normalize("NFKC", value).startswith(regions.cities):
+                coded.unknown.append(value)  # a digit was lost, or the digits are full-width: nothing is guessed
             continue
         code = plain(value)
         if len(code) < _TOWNSHIP and regions.under(code):

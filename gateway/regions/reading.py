@@ -23,7 +23,9 @@ _FILLER = re.compile(
     r"河南省|以及|及其|我[省市县区乡镇]|本[市县区乡镇]|该[市县区]|境内|全境|辖区|范围内?|所有|全部|和|及|与|的|在|内"
 )
 _WHOLE = re.compile(r"全[县区市]")
-_OPEN = re.compile(r"等|周边|附近|一带|部分|大部|邻近|相邻|…")
+_OPEN = re.compile(r"等|周边|附近|一带|部分|大部|邻近|相邻|…|\?")  # ? stands for 除…外
+_EACH = re.compile(r"各(?:乡|镇|街道|办事处)+")
+_TOWN = re.compile(r"[\u4e00-\u9fff]{2}(?:乡|镇|街道|办事处)")
 
 
 @dataclass(slots=True)
@@ -51,8 +53,13 @@ class Reading:
 
     @property
     def open(self) -> bool:
-        """Whether the text says that it names only some of the places meant (等, 周边, …)."""
+        """Whether the text says that it names only some of the places meant (等, 周边, …), or some that are not."""
         return bool(_OPEN.search(self.rest))
+
+    @property
+    def strange(self) -> bool:
+        """Whether it names a township that is not known there: misspelt, or of another county."""
+        return bool(_TOWN.search(_EACH.sub("", self.rest)))
 
     @property
     def towns(self) -> list[Region]:
