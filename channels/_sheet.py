@@ -9,6 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import NamedTuple
 
 from channels._account import Account
@@ -180,14 +181,22 @@ class Sheet:
 
     def _taken(self, sms: Sms, answers: Sequence[Answer]) -> None:
         code = answers[0].code
-        more: Iterator[tuple[str, ...]] = zip(*(one.references for one in answers[1:]), strict=True)
-        for index, reference in zip(sms.indices, answers[0].references, strict=True):
-            self._receipts[index] = Receipt(State.SUBMITTED, code, reference, more=next(more, ()))
+        if len(answers) == 1:
+            indices = iter(sms.indices)
+            for reference, members in answers[0].sent:
+                receipt = Receipt(State.SUBMITTED, code, reference, members=members if members[0] else ())
+                for index in islice(indices, len(members)):
+                    self._receipts[index] = receipt
+            return
+        more = zip(*(one.references for one in answers[1:]), strict=True)
+        for index, reference, others in zip(sms.indices, answers[0].references, more, strict=True):
+            self._receipts[index] = Receipt(State.SUBMITTED, code, reference, more=others)
 
     def _doubt(self, sms: Sms, answers: Sequence[Answer], code: str) -> None:
         """Whoever may have it is doubtful; references we know of are kept, for the report will have them."""
+        known = [one.references for one in answers if one.sent]
         for place, index in enumerate(sms.indices):
-            first, *more = [one.references[place] for one in answers if one.references] or [""]
+            first, *more = [references[place] for references in known] or [""]
             if first and len(more) + 1 < len(answers):
                 more.append(f"{first}/{NEVER}")  # parts without a reference: the others do not make a whole
             self._receipts[index] = Receipt(State.QUEUED, code, first, Ambiguous(code), tuple(more))
@@ -207,13 +216,13 @@ class Sheet:
     def late(self, sms: Sms, part: int, answer: Answer) -> list[Report]:
         """Return the facts of an answer that came when nobody waited for it any more."""
         sms.answers[part] = answer
-        answers = [one for one in sms.answers if one is not None and one.references]
+        answers = [one for one in sms.answers if one is not None and one.sent]
         if answer.meaning.decision is not Decision.DONE or len(answers) < len(sms.contents):
             return []  # of a long text, the last missing part's answer speaks for all
-        others = [one.references for one in answers if one is not answer]
+        own, others = answer.references, [one.references for one in answers if one is not answer]
         return [
             Report(
-                self._channel, answer.references[place], State.SUBMITTED, datetime.now(UTC), answer.code,
+                self._channel, own[place], State.SUBMITTED, datetime.now(UTC), answer.code,
                 self._slice.batch, self._slice.positions[index], self._slice.attempt,
                 more=tuple([references[place] for references in others]),
             )

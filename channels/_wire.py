@@ -4,7 +4,8 @@ The protocols' channels (`sms_cmpp` and its neighbours) each write one `Wire`; `
 and `_carrier` know no protocol.
 
 References: submit and report build the same string, in whatever process: `<account>/<message id>`, and where one id
-stands for several numbers `<account>/<message id>/<tag>`. A tag is a keyed digest: no reference holds a number.
+stands for several numbers `<account>/<message id>#<tag>`. A tag is a keyed digest: no reference holds a number. What
+one submit's numbers have in common stands before the `#`, so that the ledger keeps one row for all of them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from channels._login import minute
 from channels._meaning import Blame, Decision, Meaning
 from channels._pdu import Codec, Pdu
-from gateway.model import Lane, Report, State
+from gateway.model import MEMBER, Lane, Report, State
 
 S = TypeVar("S")
 
@@ -92,12 +93,26 @@ class Numbering(NamedTuple):
             yield self.slot + step % steps * self.connections
 
 
+class Sent(NamedTuple):
+    """Neighbouring numbers of one submit whose reports come under one reference; "" alone: it names its one number."""
+
+    reference: str
+    members: tuple[str, ...] = ("",)
+
+
 class Answer(NamedTuple):
-    """What became of one part of an SMS: its references, parallel to the numbers, or why there are none."""
+    """What became of one part of an SMS: under which references its numbers' reports come, or why there are none."""
 
     meaning: Meaning
     code: str = ""
-    references: Sequence[str] = ()
+    sent: Sequence[Sent] = ()
+
+    @property
+    def references(self) -> list[str]:
+        """The references in full, parallel to the numbers."""
+        return [
+            f"{one.reference}{MEMBER}{name}" if name else one.reference for one in self.sent for name in one.members
+        ]
 
 
 class Sheet(Protocol):
@@ -197,7 +212,7 @@ class Wire(ABC, Generic[S]):
         self.channel = channel
         self.account = account
         self.secret = account.secret.get_secret_value()
-        self._key = self.secret.encode()[:64]
+        self._digest = blake2b(digest_size=8, key=self.secret.encode()[:64])
 
     @abstractmethod
     def sequences(self, numbering: Numbering) -> Iterator[S]:
@@ -219,7 +234,7 @@ class Wire(ABC, Generic[S]):
     def answered(self, sequence: S, answer: Any, numbers: Sequence[str]) -> Answer:
         """Read the answer to a submit."""
 
-    def foreseen(self, sequence: S, numbers: Sequence[str]) -> Sequence[str]:
+    def foreseen(self, sequence: S, numbers: Sequence[str]) -> Sequence[Sent]:
         """Return the references of a submit without its answer, where we make the id."""
         return ()
 
@@ -236,9 +251,17 @@ class Wire(ABC, Generic[S]):
         return f"{self.account.name}/{message}"
 
     def tagged(self, message: str, number: str) -> str:
-        """Return the reference of an id that stands for several numbers."""
-        digest = blake2b(number.encode("latin-1", "replace"), digest_size=8, key=self._key).digest()
-        return f"{self.account.name}/{message}/{urlsafe_b64encode(digest)[:11].decode()}"
+        """Return the reference of one number of an id that stands for several."""
+        return f"{self.account.name}/{message}{MEMBER}{self._tag(number)}"
+
+    def sent(self, message: str, numbers: Sequence[str]) -> list[Sent]:
+        """Return the references of an id that stands for several numbers."""
+        return [Sent(self.reference(message), tuple([self._tag(number) for number in numbers]))]
+
+    def _tag(self, number: str) -> str:
+        digest = self._digest.copy()
+        digest.update(number.encode("latin-1", "replace"))
+        return urlsafe_b64encode(digest.digest())[:11].decode()
 
     def report(self, reference: str, meaning: Meaning, code: str, done: str = "") -> Report | None:
         """Return the event for a report; None for an intermediate state."""

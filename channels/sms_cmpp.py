@@ -21,10 +21,12 @@ from channels._cmpp_code import result_meaning, stat_meaning, status_meaning
 from channels._field import WireError
 from channels._meaning import Blame, Decision, Meaning
 from channels._pdu import Pdu
-from channels._wire import AccountSettings, Answer, Heard, Numbering, Sms, Spoken, Wire, national
+from channels._wire import AccountSettings, Answer, Heard, Numbering, Sent, Sms, Spoken, Wire, national
+from gateway.model import MEMBER
 
 STRUCTURE = 1
 SEQUENCES = 1 << 32
+OCTET = 1 << 8
 VERSIONS = {"2.0": cmpp.V2, "3.0": cmpp.V3}
 NOT_GENUINE = Meaning(Decision.UNUSABLE, Blame.ACCOUNT, "the gateway does not know our secret", "网关认证失败")
 
@@ -99,11 +101,19 @@ class Cmpp(Wire[int]):
         if answer.result:
             return Answer(result_meaning(answer.result), code)
         first = answer.msg_id
-        if self.account.bulk_ids == "one":
-            references = [self.tagged(f"{first:016x}", number) for number in numbers]
-        else:
-            references = [self.reference(f"{cmpp.nth(first, place):016x}") for place in range(len(numbers))]
-        return Answer(result_meaning(0), code, references)
+        one = self.account.bulk_ids == "one"
+        sent = self.sent(f"{first:016x}", numbers) if one else self._counted(first, len(numbers))
+        return Answer(result_meaning(0), code, sent)
+
+    def _counted(self, first: int, number: int) -> list[Sent]:
+        """Return the references of ids that follow each other: a row for all that differ in the last octet alone."""
+        ids = [f"{cmpp.nth(first, place):016x}" for place in range(number)]
+        until = min(number, OCTET - (first & OCTET - 1))
+        return [
+            Sent(self.reference(some[0][:-2]), tuple([one[-2:] for one in some]))
+            for some in (ids[:until], ids[until:])
+            if some
+        ]
 
     def hear(self, sequence: int, request: cmpp.Deliver) -> Heard:
         """CMPP_DELIVER: a report or a reply."""
@@ -121,7 +131,7 @@ class Cmpp(Wire[int]):
         if self.account.bulk_ids == "one":
             reference = self.tagged(message, national(told.dest_terminal_id))
         else:
-            reference = self.reference(message)
+            reference = f"{self.reference(message[:-2])}{MEMBER}{message[-2:]}"
         report = self.report(reference, stat_meaning(told.stat), told.stat.strip(), told.done_time)
         return Heard(cmpp.DeliverResp(request.msg_id), report)
 

@@ -22,7 +22,7 @@ from channels._listener import Desk, Listener, ListenerSettings
 from channels._login import stamp
 from channels._pdu import Pdu
 from channels._sgip_code import report_meaning, result_meaning
-from channels._wire import AccountSettings, Answer, Heard, Numbering, Sms, Spoken, Wire, national
+from channels._wire import AccountSettings, Answer, Heard, Numbering, Sent, Sms, Spoken, Wire, national
 from gateway.channel import Link
 
 PARAMETER = 5
@@ -100,13 +100,12 @@ class Sgip(Wire[sgip.Sequence]):
 
     def answered(self, sequence: sgip.Sequence, answer: sgip.SubmitResp, numbers: Sequence[str]) -> Answer:
         """Submit_Resp."""
-        references = () if answer.result else self.foreseen(sequence, numbers)
-        return Answer(result_meaning(answer.result), str(answer.result), references)
+        sent = () if answer.result else self.foreseen(sequence, numbers)
+        return Answer(result_meaning(answer.result), str(answer.result), sent)
 
-    def foreseen(self, sequence: sgip.Sequence, numbers: Sequence[str]) -> Sequence[str]:
+    def foreseen(self, sequence: sgip.Sequence, numbers: Sequence[str]) -> Sequence[Sent]:
         """Our own sequence is the id."""
-        message = sequence.octets.hex()
-        return [self.tagged(message, number) for number in numbers]
+        return self.sent(sequence.octets.hex(), numbers)
 
     def hear(self, sequence: sgip.Sequence, request: sgip.Deliver | sgip.Report | sgip.UserRpt) -> Heard:
         """Deliver: a reply; Report; UserRpt, which is about the user's contract and only answered."""

@@ -87,8 +87,7 @@ class Smgp(Wire[int]):
         code = str(answer.status)
         if answer.status:
             return Answer(result_meaning(answer.status), code)
-        message = smgp.reference(answer.msg_id)
-        return Answer(result_meaning(0), code, [self.tagged(message, number) for number in numbers])
+        return Answer(result_meaning(0), code, self.sent(smgp.reference(answer.msg_id), numbers))
 
     def hear(self, sequence: int, request: smgp.Deliver) -> Heard:
         """Deliver: a report or a reply."""

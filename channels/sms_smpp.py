@@ -23,7 +23,7 @@ from channels._field import WireError
 from channels._pdu import Pdu
 from channels._smpp_code import shown, stat_meaning, status_meaning
 from channels._sms_text import BINARY, UCS2
-from channels._wire import COUNTRY, AccountSettings, Answer, Heard, Numbering, Sms, Spoken, Wire
+from channels._wire import COUNTRY, AccountSettings, Answer, Heard, Numbering, Sent, Sms, Spoken, Wire
 
 STRUCTURE = 0x08  # ESME_RSYSERR
 SEQUENCES = 1 << 31
@@ -120,7 +120,7 @@ class Smpp(Wire[int]):
         if status or isinstance(answer, smpp.GenericNack):
             return Answer(status_meaning(status or STRUCTURE), shown(status))
         message = _canonical(answer.message_id, self._answer_base)
-        return Answer(status_meaning(0), shown(0), [self.reference(message) if message else ""])
+        return Answer(status_meaning(0), shown(0), [Sent(self.reference(message) if message else "")])
 
     def hear(self, sequence: int, request: smpp.DeliverSm) -> Heard:
         """deliver_sm: a receipt or a reply."""

@@ -489,6 +489,10 @@ class Message:
         return self.texts[index] if self.texts is not None else self.text
 
 
+MEMBER = "#"
+"""In a reference: between a provider's message and which of its recipients is meant."""
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """One fact about one recipient: state, the provider's own code and reference, or an error.
@@ -503,11 +507,17 @@ class Receipt:
     error: Exception | None = None
     more: tuple[str, ...] = ()
     """References of the further parts of a long text: its recipient has it when all are delivered."""
+    members: tuple[str, ...] = ()
+    """Where one message of the provider's went to several: this object is the receipt of them all, and their reports
+    come under `reference`, `MEMBER` and each one's own of these (no blank, no comma), in the order of the positions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A later fact from a provider, named by its reference, or by (batch, position, attempt) where known."""
+    """A later fact from a provider, named by its reference, or by (batch, position, attempt) where known.
+
+    A reference with `MEMBER` in it is about one of those to whom one message went, see `Receipt.members`.
+    """
 
     account: str
     reference: str

@@ -237,7 +237,8 @@ class Sender:
             if again:
                 sent = sum(receipt.error is None and receipt.state not in NEVER_SENT for receipt in receipts)
                 metrics.possible_duplicates.labels(channel.name).inc(sent)
-                receipts = [_marked(receipt) for receipt in receipts]
+                marked = {id(receipt): _marked(receipt) for receipt in distinct(receipts)}
+                receipts = [marked[id(receipt)] for receipt in receipts]
         return self._decide(channel, receipts, attempt, again=again, repeatable=repeatable)
 
     async def _learn(self, channel: Channel, slice_: Slice, receipts: Sequence[Receipt]) -> None:
@@ -301,7 +302,7 @@ def _marked(receipt: Receipt) -> Receipt:
         return receipt
     if receipt.state in NEVER_SENT:
         return Receipt(State.UNKNOWN, receipt.code or "outcome_unknown")
-    return Receipt(receipt.state, "possible_duplicate", receipt.reference, more=receipt.more)
+    return replace(receipt, code="possible_duplicate")
 
 
 def _unforeseen(receipt: Receipt) -> BaseException | None:

@@ -17,7 +17,7 @@ from links import RecordingLink, sample_message, sample_slice
 
 from channels._carrier import CarrierChannel
 from gateway.channel import Event
-from gateway.model import Receipt, Reply, Report, State
+from gateway.model import MEMBER, Receipt, Reply, Report, State
 from gateway.simulate.carrier import Account, parts, texts
 
 SECRET = "s3cr-our"  # SMPP knows no longer ones
@@ -33,6 +33,12 @@ OWN: dict[str, dict[str, Any]] = {
 }
 CHANNELS = {"cmpp30": "SmsCmpp", "cmpp20": "SmsCmpp", "sgip": "SmsSgip", "smgp": "SmsSmgp", "smpp": "SmsSmpp"}
 QUICK = {"retry_s": 0.02, "connect_s": 1.0}
+
+
+def references(receipts: Sequence[Receipt]) -> list[str]:
+    """Return what each recipient's report is to be called, in their order; "" for none."""
+    left = {id(one): iter(one.members) for one in receipts if one.members}
+    return [f"{one.reference}{MEMBER}{next(left[id(one)])}" if one.members else one.reference for one in receipts]
 
 
 def numbers(count: int, first: int = 0) -> list[str]:
@@ -141,7 +147,7 @@ class Desk:
 
     async def matched(self, receipts: Sequence[Receipt]) -> None:
         """Wait until every reference of these receipts has its delivery report."""
-        wanted = {one for receipt in receipts for one in (receipt.reference, *receipt.more) if one}
+        wanted = {one for one in (*references(receipts), *(part for one in receipts for part in one.more)) if one}
         assert wanted
 
         def met() -> bool:

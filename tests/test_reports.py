@@ -26,7 +26,7 @@ from gateway.store import Store, fact
 from gateway.store.ledger import settle
 from gateway.store.silence import KEPT, REPORTS, Silence
 
-LOCKING = ("provider_ref", "FOR UPDATE", "COMMIT")  # statements whose order between processes can matter
+LOCKING = ("provider_", "FOR UPDATE", "COMMIT")  # statements whose order between processes can matter
 PARTS = ("p1", "p2", "p3")
 
 
@@ -194,19 +194,82 @@ async def test_silence_becomes_unknown_in_time_and_a_late_report_still_counts(st
     assert (await states(store, batch))[1] is State.DELIVERED
 
 
-async def test_a_report_waits_three_days_for_its_submit_and_is_dropped_then(store: Store, hand: HandClock) -> None:
-    """Reports on another system's messages must not fill the disk; ours are never dropped."""
+async def test_what_leads_reports_to_recipients_is_kept_three_days_and_no_longer(store: Store, hand: HandClock) -> None:
+    """Neither another system's messages nor our own old ones may fill the disk; what became of them stays."""
     silence = Silence(store.database, hand, {"noop": 3600.0})
     batch = await claimed(store)
-    await store.ledger.settle(sent(batch, Receipt(State.SUBMITTED, reference="ours")))
-    await store.ledger.commit([report("ours"), *(report(f"theirs-{number}") for number in range(REPORTS + 1))])
+    shared = Receipt(State.SUBMITTED, reference="many", members=("m0", "m1"))
+    settled = sent(batch, Receipt(State.SUBMITTED, reference="ours"), long_text(), shared, shared)
+    await store.ledger.settle(settled)
+    theirs = [report(f"theirs-{number}") for number in range(REPORTS)]
+    await store.ledger.commit([report("ours"), report("many#m0"), *theirs, report("many#m9")])
+    labels = {"channel": "noop"}
+    before = REGISTRY.get_sample_value("mingluo_reports_dropped_total", labels) or 0
     hand.advance(KEPT.total_seconds() - 1)
     await silence.work()
     assert await store.ledger.unmatched() == REPORTS + 1
+    await store.ledger.commit([report("many#m1")])
+    told = await states(store, batch)
     hand.advance(1)
     await silence.work()
-    rows = await store.database.read(lambda tx: tx.all("SELECT reference FROM provider_ref"))
-    assert rows == [("ours",)]
+    left = "SELECT reference FROM provider_ref UNION ALL SELECT reference FROM provider_bulk"
+    assert await store.database.read(lambda tx: tx.all(left)) == []
+    assert (REGISTRY.get_sample_value("mingluo_reports_dropped_total", labels) or 0) == before + REPORTS + 1
+    assert await states(store, batch) == told == [State.DELIVERED, State.SUBMITTED, State.DELIVERED, State.DELIVERED]
+
+
+# --- messages that went to many ---------------------------------------------------------------------
+
+
+def to_many(reference: str, *members: str) -> list[Receipt]:
+    return [Receipt(State.SUBMITTED, "0", reference, members=members)] * len(members)
+
+
+async def test_each_recipient_of_a_bulk_submit_has_a_report_of_its_own_early_late_and_twice(store: Store) -> None:
+    """Of a hundred in one submit, nobody is taken for another and nobody is left out, whoever is told first."""
+    for number, order in enumerate(itertools.permutations(["submit", "a", "b", "b"])):
+        batch = await claimed(store, f"a{number}")
+        receipts = [*to_many(f"x{number}", "a"), Receipt(State.FAILED), *to_many(f"y{number}", "a", "b")]
+        for event in order:
+            if event == "submit":
+                await store.ledger.settle(sent(batch, *receipts))
+            else:
+                failed = event == "a"
+                await store.ledger.commit([
+                    report(f"y{number}#{event}", State.FAILED if failed else State.DELIVERED, elsewhere=failed),
+                    report(f"x{number}#{event}"),
+                ])  # fmt: skip
+        assert await states(store, batch) == [State.DELIVERED, State.FAILED, State.FAILED, State.DELIVERED]
+    assert await store.ledger.unmatched() == number + 1, "of x, nobody is called b"
+
+
+async def test_a_bulk_submit_with_holes_and_a_message_of_two_submits_are_told_apart(store: Store) -> None:
+    """A carrier's ids count on from one submit to the next: their reports come under what the ids have in common."""
+    batch = await claimed(store)
+    first = Settled(batch.id, 0, 1, "me", [0, 2], to_many("run", "fd", "fe"), "noop", NOW)
+    second = Settled(batch.id, 1, 3, "me", [1, 3], [*to_many("run", "ff"), *to_many("next", "00")], "noop", NOW)
+    await store.ledger.settle(first)
+    await store.outbox.claim(batch.id, 1, "me", 20)
+    early = report("run#ff", State.FAILED, "NOT_MINE", elsewhere=True)
+    assert await store.ledger.commit([early]) == []
+    assert await store.ledger.settle(second) == Kept(True, [(batch.id, 1)])
+    assert await store.ledger.commit([early, report("next#00"), report("run#fe"), report("run#fd")]) == [(batch.id, 1)]
+    assert await states(store, batch) == [State.DELIVERED, State.FAILED, State.DELIVERED, State.DELIVERED]
+    attempts = await store.database.read(lambda tx: tx.all("SELECT position, attempt FROM fact ORDER BY position"))
+    assert attempts == [(0, 1), (1, 3), (2, 1), (3, 3)]
+    assert await store.ledger.unmatched() == 0
+
+
+async def test_one_of_a_bulk_whose_answer_never_came_is_found_by_what_was_foreseen(store: Store) -> None:
+    """Where we make the id the report matches without an answer, be the text long or not; a late answer adds to it."""
+    batch = await claimed(store)
+    doubtful = [Receipt(State.UNKNOWN, "no_answer", f"own#{one}") for one in "ab"]
+    whole = Receipt(State.SUBMITTED, reference="p1#a", more=("p2#a",))
+    await store.ledger.settle(sent(batch, *doubtful, whole))
+    await store.ledger.commit([report("own#b"), report("p1#a"), late(batch, "own#a"), report("own#a")])
+    assert await states(store, batch) == [State.DELIVERED, State.DELIVERED, State.SUBMITTED, State.QUEUED]
+    await store.ledger.commit([report("p2#a")])
+    assert (await states(store, batch))[2] is State.DELIVERED
 
 
 # --- answers that come when nobody waits for them any more -----------------------------------------
@@ -369,13 +432,16 @@ async def delivered_once(store: Store, batch: Batch) -> None:
     assert await store.ledger.unmatched() == 0
 
 
-async def test_no_interleaving_of_a_report_and_its_submit_response_loses_the_report(cluster: Store) -> None:
+@pytest.mark.parametrize("members", [(), ("m",)])
+async def test_no_interleaving_of_a_report_and_its_submit_response_loses_the_report(
+    cluster: Store, members: tuple[str, ...]
+) -> None:
     """One process settles while another is told: whichever statement comes first, the villager counts as reached."""
 
     async def given(number: int) -> tuple[Batch, list[Callable[[Tx], object]]]:
         batch = await claimed(cluster, f"a{number}")
-        receipt = Receipt(State.SUBMITTED, reference=f"r{number}")
-        return batch, [lambda tx: settle(tx, [sent(batch, receipt)]), reported(f"r{number}")]
+        receipt = Receipt(State.SUBMITTED, reference=f"r{number}", members=members)
+        return batch, [lambda tx: settle(tx, [sent(batch, receipt)]), reported("#".join((f"r{number}", *members)))]
 
     assert await every_interleaving(cluster, given, lambda batch: delivered_once(cluster, batch)) > 10
 

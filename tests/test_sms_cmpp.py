@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from carrier_desk import PORT, SECRET, Desk, numbers, states
+from carrier_desk import PORT, SECRET, Desk, numbers, references, states
 from links import Case
 from pydantic import ValidationError
 
@@ -54,7 +54,7 @@ async def test_a_gateway_that_repeats_one_id_for_the_bulk_is_told_by_number(desk
     await desk.carrier(bulk_ids="one")
     await desk.open(desk.account(bulk_ids="one"))
     receipts = await desk.send(numbers(99))
-    assert len({receipt.reference for receipt in receipts}) == 99
+    assert len(set(references(receipts))) == 99
     await desk.matched(receipts)
 
 
@@ -65,17 +65,17 @@ async def test_the_id_of_a_bulk_counts_on_past_sixteen_bits(desk: Desk) -> None:
     wire = channel.accounts[0].wire
     assert isinstance(wire, Cmpp)
     answer = wire.answered(1, SubmitResp(0xABCD_0001_0000_FFFF), numbers(3))
-    assert [one[-16:] for one in answer.references] == ["abcd00010000ffff", "abcd000100000000", "abcd000100000001"]
+    assert answer.references == ["one/abcd00010000ff#ff", "one/abcd0001000000#00", "one/abcd0001000000#01"]
 
 
 async def test_no_reference_holds_a_number_or_the_secret(desk: Desk) -> None:
     """References stand in logs, tables and exports."""
     await desk.carrier(bulk_ids="one")
     await desk.open(desk.account(bulk_ids="one"))
-    for receipt in await desk.send(numbers(5)):
-        assert receipt.reference.startswith("one/")
-        assert not [number for number in numbers(5) if number in receipt.reference]
-        assert SECRET not in receipt.reference
+    for reference in references(await desk.send(numbers(5))):
+        assert reference.startswith("one/")
+        assert not [number for number in numbers(5) if number in reference]
+        assert SECRET not in reference
 
 
 async def test_a_gateway_that_does_not_know_the_secret_is_not_trusted(desk: Desk) -> None:

@@ -84,7 +84,7 @@ def test_a_submit_taken_without_an_id_shares_no_reference() -> None:
 def test_what_was_not_understood_was_not_sent() -> None:
     """generic_nack answers a submit as well: it may be sent again."""
     answer = wired().answered(1, smpp.GenericNack(3), ["10000000001"])
-    assert (answer.meaning.decision, answer.code, answer.references) == (Decision.UNUSABLE, "0x03", ())
+    assert (answer.meaning.decision, answer.code, answer.sent) == (Decision.UNUSABLE, "0x03", ())
     assert wired().answered(1, smpp.GenericNack(0), ["10000000001"]).meaning.decision is Decision.TEMPORARY
 
 

@@ -2,7 +2,8 @@
 
 A recipient whose provider has not reported by the channel's `report_s` is UNKNOWN, not for ever SUBMITTED; a late
 report still beats that. It is decided by batch, from its packed states: a million recipients are a thousand rows. A
-report whose submit has not shown up for `KEPT` is another system's, and is dropped.
+report whose submit has not shown up for `KEPT` is another system's, and is dropped. What leads a report to its
+recipient goes after that time, too: no carrier reports later, and what became of everybody is in the ledger.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
+from typing import NamedTuple
 
 from gateway import metrics
 from gateway.database import Database, Tx, micros
@@ -45,12 +47,13 @@ class Silence:
             while more:
                 more, silent = await self._database.write(operation, 5.0)
                 metrics.silent_recipients.labels(channel).inc(silent)
+        before = micros(now - KEPT)
         more = True
         while more:
-            dropped = await self._database.write(lambda tx: _drop(tx, micros(now - KEPT)), 5.0)
-            for account, number in dropped.items():  # an account is a channel's name
+            dropped = await self._database.write(lambda tx: _drop(tx, before), 5.0)
+            for account, number in dropped.unmatched.items():  # an account is a channel's name
                 metrics.reports_dropped.labels(account).inc(number)
-            more = dropped.total() == REPORTS
+            more = dropped.more
 
 
 def _end(tx: Tx, channel: str, due: int, now: int) -> tuple[bool, int]:
@@ -76,13 +79,26 @@ def _end(tx: Tx, channel: str, due: int, now: int) -> tuple[bool, int]:
     return len(batches) == BATCHES, sum(map(len, silent.values()))
 
 
-def _drop(tx: Tx, before: int) -> Counter[str]:
-    """Drop the next reports that came before then and were never matched; count them by account."""
+class _Dropped(NamedTuple):
+    """What went: reports that were never matched, by account, and whether there may be more of anything."""
+
+    unmatched: Counter[str]
+    more: bool
+
+
+def _drop(tx: Tx, before: int) -> _Dropped:
+    """Drop the next references, and reports on unknown ones, that were last written before then."""
     rows = tx.all(
-        "DELETE FROM provider_ref WHERE batch IS NULL AND (account, reference, number) IN"
-        " (SELECT account, reference, number FROM provider_ref WHERE batch IS NULL AND kept_at <= :before"
-        " ORDER BY kept_at LIMIT :limit) RETURNING account",
+        "DELETE FROM provider_ref WHERE (account, reference, number) IN"
+        " (SELECT account, reference, number FROM provider_ref WHERE kept_at <= :before"
+        " ORDER BY kept_at LIMIT :limit) RETURNING account, batch",
         before=before,
         limit=REPORTS,
     )
-    return Counter(account for (account,) in rows)
+    bulks = tx.run(
+        "DELETE FROM provider_bulk WHERE (account, reference) IN"
+        " (SELECT account, reference FROM provider_bulk WHERE kept_at <= :before ORDER BY kept_at LIMIT :limit)",
+        before=before,
+        limit=REPORTS,
+    )
+    return _Dropped(Counter(account for account, batch in rows if batch is None), REPORTS in (len(rows), bulks))
