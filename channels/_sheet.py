@@ -65,12 +65,15 @@ class Sheet:
 
     def pieces(self) -> list[Piece]:
         """Return what is to be sent, one piece per text; what cannot be has its receipt."""
+        good = [index for index, number in enumerate(self._numbers) if MOBILE.fullmatch(number)]
+        if len(good) < len(self._numbers):
+            self._fail(sorted(set(range(len(self._numbers))).difference(good)), Permanent("bad_address"))
         by_text: dict[str, list[int]] = {}
-        for index, number in enumerate(self._numbers):
-            if MOBILE.fullmatch(number):
+        if self._message.texts is None and good:
+            by_text[self._message.text] = good
+        else:
+            for index in good:
                 by_text.setdefault(self._message.text_at(index), []).append(index)
-            else:
-                self._fail([index], Permanent("bad_address"))
         found = []
         for text, indices in by_text.items():
             try:
@@ -115,18 +118,24 @@ class Sheet:
         """Yield an SMS per submit; no number stands in one submit twice."""
         assert self._account is not None
         most = self._account.wire.most if self._account.settings.bulk else 1
+        for layer in self._layers(piece.indices):
+            for start in range(0, len(layer), most):
+                indices = layer[start : start + most]
+                yield self._sms(piece.text, piece.contents, tuple([self._numbers[at] for at in indices]), indices)
+
+    def _layers(self, indices: Sequence[int]) -> Sequence[Sequence[int]]:
+        """Lay out places so that no number is twice in a layer: nearly always there is one layer."""
+        if len({self._numbers[index] for index in indices}) == len(indices):
+            return [indices]
         layers: list[list[int]] = []
         seen: Counter[str] = Counter()
-        for index in piece.indices:
+        for index in indices:
             number = self._numbers[index]
             if seen[number] == len(layers):
                 layers.append([])
             layers[seen[number]].append(index)
             seen[number] += 1
-        for layer in layers:
-            for start in range(0, len(layer), most):
-                indices = layer[start : start + most]
-                yield self._sms(piece.text, piece.contents, tuple([self._numbers[at] for at in indices]), indices)
+        return layers
 
     def _sms(self, text: str, parts: list[bytes], numbers: tuple[str, ...], indices: Sequence[int]) -> Sms:
         return Sms(self, text, parts, numbers, indices, self._message.lane, self._validity, self._leave_by)

@@ -5,8 +5,9 @@ One text to several numbers is one request; where texts differ, each has its own
 answer is ambiguous (rule 2), and so is one whose code the table does not know. A code that says that one number may
 have spoilt the others splits the request in halves until the offender stands alone.
 
-Reports and replies are posted to `/v1/callbacks/sms_http`, and answered only once they are committed; or fetched,
-from the beginning after a start and behind the provider's cursor from then on: what comes twice changes nothing.
+Reports and replies are posted to `/v1/callbacks/sms_http`, and answered only once they are committed; or fetched by one
+process at a time, which holds a lease: from the beginning after it took over and behind the provider's cursor from then
+on, for what comes twice changes nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from aiohttp import ClientSession, web
 from channels._http import Answer, ask, refusal, session
 from channels._http_event import events
 from channels._http_table import MAINLAND, HttpSettings, Poll, at, code_at, id_at, text_at
-from gateway.channel import Channel, Event, Link, Route
+from gateway.channel import Channel, Event, Lease, Link, Route
 from gateway.errors import Ambiguous, ChannelError, Elsewhere, MingluoError, Permanent, Temporary, Throttled, Unusable
 from gateway.model import Message, Receipt, Slice, State
 
@@ -60,8 +61,10 @@ class SmsHttp(Channel):
     async def open(self, link: Link) -> None:
         """Make the session, and begin to fetch what is to be fetched."""
         self._session = session(self.settings.timeout_s)
-        for poll in filter(None, (self.settings.poll_reports, self.settings.poll_replies)):
-            self._pollers.append(asyncio.create_task(self._fetch(poll, link), name=f"{self.name} poller"))
+        polls = {"poll_reports": self.settings.poll_reports, "poll_replies": self.settings.poll_replies}
+        for name, poll in polls.items():
+            if poll is not None:
+                self._pollers.append(asyncio.create_task(self._poll(name, poll, link), name=f"{self.name} poller"))
 
     async def close(self) -> None:
         """End the session."""
@@ -213,10 +216,24 @@ class SmsHttp(Channel):
 
         return (Route("POST", f"/v1/callbacks/{self.name}", take),)
 
-    async def _fetch(self, poll: Poll, link: Link) -> None:
-        """Fetch for ever. The cursor moves once what it passes is durable; after a start all is fetched again."""
-        cursor = poll.first
+    async def _poll(self, name: str, poll: Poll, link: Link) -> None:
+        """Fetch for ever, unless another process does: a second one would only fetch the same once more."""
         while True:
+            lease: Lease | None = None
+            with contextlib.suppress(MingluoError):  # the store is away
+                lease = await link.lease(name, 1)
+            if lease is not None:
+                try:
+                    await self._fetch(poll, link, lease)
+                finally:
+                    with contextlib.suppress(MingluoError):  # it lapses by itself
+                        await lease.release()
+            await asyncio.sleep(poll.every_s)
+
+    async def _fetch(self, poll: Poll, link: Link, lease: Lease) -> None:
+        """Fetch while the lease is ours. The cursor moves once what it passes is durable; it begins anew here."""
+        cursor = poll.first
+        while not lease.lost.is_set():
             more = False
             with contextlib.suppress(MingluoError):  # the provider or the store is away: the same once more
                 following, found = await self._page(poll, cursor)

@@ -86,8 +86,15 @@ What an account allows stands in `[rates]` under `"channel/account"`, and is sha
 
 ```toml
 [rates]
-"sms_cmpp/county" = {{ per_s = 300, burst = 300, green = 60 }}
+"sms_cmpp/county" = {{ per_s = 300, burst = 300, green = 100 }}
 ```
+
+A slice (99 recipients with CMPP, 100 elsewhere) takes all of its tokens at once, whatever `bulk` says. Hence two rules:
+
+- `green` (the reserve) ≥ one slice. What other lanes leave of the bucket is the reserve; with less than a slice in it
+  the first of the officials wait for tokens right behind a bulk slice.
+- `burst` ≥ one slice + `green`. Other lanes take their tokens from above the reserve. A slice that never fits there
+  waits for a full bucket and takes the reserve with it, or it would wait for ever: green finds nothing kept.
 
 ## China Mobile: CMPP
 
@@ -242,10 +249,18 @@ is what it says: `MA:0001`, SGIP `state/error` (`2/29`), SMGP and SMPP `stat/err
 
 - `mingluo_channel_down` by channel: 1 while the carrier serves nobody of a process; `/v1/health` names the code
   (`sms_smpp down: login_0x0e`), and `mingluo stuck` what waits for it.
+- `mingluo_sessions_up` by channel: 0 while a process of it has no connection; with several hubs one may stay at 0, as
+  the account's connections are another's.
 - `mingluo_unmatched_reports`: more than a hundred that stay mean `bulk_ids` or `ids`, a changed account `name` or
   `secret` (tags of bulk ids are made with it), or another system on the account.
 - `mingluo_reports_total` beside `mingluo_deliveries_total`: submits without reports mean that reports are off, or that
   SGIP cannot reach the listener.
+- `mingluo_silent_recipients_total`: recipients on whom the carrier did not report within 48 hours, and who are unknown
+  since. A few are telephones that are off; a carrier's share that rises means that reports are lost on the way.
+- `mingluo_reports_dropped_total`: reports whose submit did not show up within three days: another system uses the
+  account, or ids are read wrong (see above).
+- `mingluo_elsewhere_total`: numbers the carrier says are another one's. Some are ported; many at once mean a wrong
+  `carriers` or an old `config/carriers.csv`.
 - `mingluo_retries_total` with `why="throttled"`: more is due than `[rates]` allows, or than the contract does where
   codes are `flow_control`.
 - `mingluo_possible_duplicates_total`: doubtful recipients of red warnings who were sent to once more.

@@ -355,9 +355,28 @@ async def test_reports_and_replies_are_fetched_and_none_is_lost_at_a_restart(tmp
         again = SmsHttp(bench.channel.settings)
         bench.link.events.clear()
         await again.open(bench.link)
+        await bench.channel.close()
         await until(lambda: len(bench.reports) == len(NUMBERS) and bench.replies)
         await again.close()
         assert bench.replies[0] == first
+
+
+async def test_one_process_fetches_and_another_takes_over_from_it(tmp_path: Path) -> None:
+    """Ten workers that all fetch the same are ten times a provider's limit; one that died must not be the last."""
+    async with running(tmp_path, poll=True) as bench:
+        await until(lambda: all(bench.link.leases.get(name) for name in ("poll_reports", "poll_replies")))
+        again = SmsHttp(bench.channel.settings)
+        await again.open(bench.link)
+        await bench.send()
+        await until(lambda: len(bench.reports) == len(NUMBERS))
+        assert {name: len(held) for name, held in bench.link.leases.items()} == {"poll_reports": 1, "poll_replies": 1}
+        assert bench.channel.up()
+        assert again.up()
+        bench.link.events.clear()
+        for (held,) in list(bench.link.leases.values()):
+            held.lost.set()
+        await until(lambda: len(bench.reports) == len(NUMBERS))
+        await again.close()
 
 
 async def test_a_provider_that_is_away_is_fetched_from_again(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import time
 
 from alembic import op
 
-revision = "0019"
-down_revision = "0018"
+revision = "0020"
+down_revision = "0019"
 
 STATEMENTS = (
     "CREATE TABLE provider_bulk (account TEXT NOT NULL, reference TEXT NOT NULL, submits TEXT NOT NULL,"
