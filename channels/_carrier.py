@@ -1,9 +1,10 @@
 """What the carriers' channels share: slices become submits, submits' answers become receipts, accounts are chosen.
 
 The protocols' channels (`sms_cmpp` and its neighbours) say which `Wire` an account speaks. One `send` call goes to one
-account; what certainly did not leave there goes to another. Choosing: by weight and health, smoothly in turn; a red
-message goes to the healthiest. A bulk that one number may have spoilt is sent again by halves, so that it costs the
-other 98 nothing and a bad one O(log n) submits.
+account; what certainly did not leave there goes to another. Choosing: among the accounts that know the unit's
+signature, where there are such (D11), by weight and health, smoothly in turn; a red message goes to the healthiest. A
+bulk that one number may have spoilt is sent again by halves, so that it costs the other 98 nothing and a bad one
+O(log n) submits.
 
 On each failure: no answer, or a connection that ends with the submit in its window: Ambiguous, for exactly those.
 Never written: Temporary, or Throttled where the account was only busy. Some parts of a long text taken and some not:
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 from pydantic import ConfigDict, Field, field_validator
@@ -102,15 +103,15 @@ class CarrierChannel(Channel):
         left = sheet.pieces()
         if left and not self.up():
             await self._connected(sheet.until)
-        tried: set[str] = set()
-        while left and (account := self._choose(message.level, sum(piece.units for piece in left), tried)):
+        tried, able = set[str](), self._knowing(message)
+        while left and (account := self._choose(able, message.level, sum(piece.units for piece in left), tried)):
             tried.add(account.name)
             try:
                 await link.pace(account.key, sum(piece.units for piece in left), message.lane)
             except Throttled as error:
                 left = [piece._replace(trouble=error) for piece in left]
             else:
-                alone = not any(one.ready and one.name not in tried for one in self.accounts)
+                alone = not any(one.ready and one.name not in tried for one in able)
                 left = await sheet.through(account, left, alone)
         sheet.give_up(left if tried else self._troubled(left))
         return sheet.receipts()
@@ -128,9 +129,19 @@ class CarrierChannel(Channel):
         except TimeoutError:
             pass  # the caller sees that there is no account
 
-    def _choose(self, level: Level, units: int, tried: Collection[str]) -> Account | None:
+    def _knowing(self, message: Message) -> list[Account]:
+        """Return the accounts that know the unit's signature; all where none does, or nothing is written down."""
+        pairs = message.accounts
+        known = [
+            one
+            for one in self.accounts
+            if any(name in ("", one.name) and port in ("", one.settings.src_id) for name, port in pairs)
+        ]
+        return known or self.accounts
+
+    def _choose(self, accounts: Sequence[Account], level: Level, units: int, tried: Collection[str]) -> Account | None:
         """Return the account whose turn it is; a refused or a paused one only for want of another."""
-        able = [account for account in self.accounts if account.ready and account.name not in tried]
+        able = [account for account in accounts if account.ready and account.name not in tried]
         if not able:
             return None
         best = min(map(_obstacle, able))

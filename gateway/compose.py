@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from gateway import log, metrics
 from gateway.channel import Channel
 from gateway.model import Alert, Batch, Group, Message, Notice, Plan, Target
 from gateway.policy import Policy
@@ -19,6 +20,8 @@ KEEP = 256
 SIGNED = "sms"  # channels of this family carry the registered signature
 ONE_SEGMENT = 70  # UTF-16 units; what may not be cut takes further segments
 TWO_SEGMENTS = 134  # for the few to whom several infos speak
+
+_log = log.get("compose")
 
 
 class GatewayComposer:
@@ -33,6 +36,7 @@ class GatewayComposer:
         self._channels = channels
         self._rows: dict[str, AlertRow] = {}
         self._previous: dict[str, Alert | None] = {}
+        self._unsigned: dict[tuple[str, str], None] = {}  # alerts and roads of which it was said
 
     async def message(self, batch: Batch, positions: Sequence[int], *, again: bool) -> Message:
         """Render the message for these positions: one text, or one each where their places or villages hear others."""
@@ -53,8 +57,24 @@ class GatewayComposer:
         return Message(
             batch.alert, batch.notice, row.alert.status, row.alert.level, batch.lane, batch.language, title, text,
             batch.deadline, texts, again, approval, batch.township, row.plan.supersedes, batch.every_s,
-            document=row.alert.document, hazard=row.alert.event_code,
+            document=row.alert.document, hazard=row.alert.event_code, accounts=self._accounts(row.alert, batch.channel),
         )  # fmt: skip
+
+    def _accounts(self, alert: Alert, road: str) -> Sequence[tuple[str, str]]:
+        """Return the accounts of a road that know the issuer's signature; say loudly at which carrier it is unknown."""
+        policy = self._policy()
+        issuer = policy.issuer(alert.sender)
+        if issuer is None or not any(road in roads for roads in policy.pools.values()):
+            return ()
+        lint, channel = policy.tables.lint, self._channels.get(road)
+        lacks = lint.unregistered(issuer.id, road, channel.carriers if channel else ())
+        if lacks and (alert.id, road) not in self._unsigned:
+            self._unsigned[alert.id, road] = None
+            while len(self._unsigned) > KEEP:
+                del self._unsigned[next(iter(self._unsigned))]
+            _log.error("signature_unregistered", alert=alert.id, unit=issuer.id, channel=road, carriers=lacks)
+            metrics.alarms.labels("signature_unregistered").inc()
+        return lint.accounts(issuer.id, road)
 
     def _homes(self, row: AlertRow, batch: Batch) -> Sequence[str]:
         """Return the village each recipient's words are chosen by, where infos share the township; else nothing."""

@@ -84,6 +84,7 @@ ALARMS = (
     "obligation",
     "partner",
     "restored",
+    "signature_unregistered",
     "speech",
     "step_failed",
     "timer_failed",

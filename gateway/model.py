@@ -484,6 +484,9 @@ class Message:
     hazard: str = ""
     """Code of the hazard (GB/T 35561), where the alert has one."""
 
+    accounts: Sequence[tuple[str, str]] = ()
+    """The channel's accounts and their ports that know the unit's signature, "" for any; none: nothing is known."""
+
     def text_at(self, index: int) -> str:
         """Return the text of the slice's recipient `index`."""
         return self.texts[index] if self.texts is not None else self.text

@@ -18,6 +18,8 @@ from gateway.errors import Throttled
 from gateway.model import Lane, Level
 from gateway.simulate.carrier import Account, revise, texts
 
+OTHER_PORT = "10690002"
+
 
 class Pair(Desk):
     """Two gateways of one carrier, an account with each."""
@@ -29,8 +31,9 @@ class Pair(Desk):
 
     async def start(self, *changes: dict[str, Any]) -> None:
         await self.carrier(reports="never")
-        await self.other.start("cmpp30", (Account("901234", SECRET, 4, PORT),), reports="never")
         first, second = changes or ({}, {})
+        theirs = Account("901234", SECRET, 4, second.get("src_id", PORT))
+        await self.other.start("cmpp30", (theirs,), reports="never")
         channel = await self.open(self.account() | first, self.account(name="two", port=self.other.port) | second)
         await self.connected(channel, 2)
 
@@ -66,6 +69,24 @@ async def test_accounts_take_turns_by_weight(pair: Pair) -> None:
     for first in range(0, 400, 10):
         await pair.send(numbers(10, first), level=Level.BLUE, lane=Lane.BULK)
     assert pair.served() == (300, 100)
+
+
+@pytest.mark.parametrize("level", [Level.RED, Level.BLUE])
+@pytest.mark.parametrize("known", [("two", ""), ("two", OTHER_PORT), ("", OTHER_PORT)])
+async def test_a_text_goes_by_the_account_that_knows_its_units_signature(
+    pair: Pair, level: Level, known: tuple[str, str]
+) -> None:
+    """The other one's carrier would take it, and deliver it to nobody, however well the account does (D11)."""
+    await pair.start({"weight": 100.0}, {"src_id": OTHER_PORT})
+    for first in range(0, 40, 10):
+        receipts = await pair.send(numbers(10, first), level=level, accounts=[("one", OTHER_PORT), known])
+        assert states(receipts) == {"SUBMITTED": 10}
+    assert pair.served() == (0, 40)
+    pair.change(pair.other, result=10)
+    receipts = await pair.send(numbers(10), level=level, accounts=[known])
+    assert states(receipts) == {"Unusable": 10}
+    await pair.send(numbers(10), level=level, accounts=[("three", ""), ("one", OTHER_PORT)])
+    assert pair.served()[0] == 10, "known nowhere: it is tried all the same, and said loudly"
 
 
 async def test_an_account_that_is_refused_leaves_its_slice_to_the_other(pair: Pair) -> None:

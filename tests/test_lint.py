@@ -314,3 +314,6 @@ def test_a_signature_counts_only_where_it_is_registered() -> None:
     assert rules.unregistered("qxj", "sms_http", ()) == {"telecom": "missing", "unicom": "refused"}
     assert rules.unregistered("slj", "sms_cmpp", {"mobile"}) == {"mobile": "missing"}
     assert LintFile().unregistered("slj", "sms_cmpp", {"mobile"}) == {}
+    assert rules.accounts("qxj", "sms_cmpp") == (("second", "10657300"),)
+    assert rules.accounts("qxj", "sms_http") == (("", ""),)
+    assert rules.accounts("slj", "sms_cmpp") == LintFile().accounts("qxj", "sms_cmpp") == ()

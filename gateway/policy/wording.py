@@ -48,6 +48,12 @@ class LintFile(Table):
     forbidden: tuple[ForbiddenRow, ...] = ()
     signature: tuple[SignatureRow, ...] = ()
 
+    def accounts(self, unit: str, road: str) -> tuple[tuple[str, str], ...]:
+        """Return the accounts of a road and their ports with which a unit's signature is registered; "": any."""
+        rows = [row for row in self.signature if row.unit == unit and row.status == "registered"]
+        split = [(*row.account.partition("/"), row.port) for row in rows]
+        return tuple(dict.fromkeys((name, port) for own, _, name, port in split if own == road))
+
     def unregistered(self, unit: str, road: str, carriers: Collection[str]) -> dict[str, str]:
         """Return the carriers of a road with which a unit's signature is not registered, and how it stands there.
 
