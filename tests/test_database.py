@@ -11,17 +11,19 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
+from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
 from gateway.database import Database, Tx
 from gateway.errors import StoreDown
+from gateway.migrations import upgrade
 
 
 def keep(name: str) -> Callable[[Tx], None]:
@@ -341,3 +343,25 @@ async def test_a_look_changes_nothing_and_shows_its_own_fault(tmp_path: Path) ->
         await database.look(lambda tx: tx.one("SELECT 1 FROM nowhere"))
     assert await database.look(kept) == []
     await database.close()
+
+
+def test_an_update_of_the_schema_that_fails_half_way_changes_nothing(tmp_path: Path) -> None:
+    """After a power cut amid an update the gateway must start, on the old schema or on the new one, never between."""
+    path = tmp_path / "old.db"
+    upgrade(f"sqlite:///{path}", "0008")
+
+    def schema() -> list[tuple[str, ...]]:
+        with closing(sqlite3.connect(path)) as file:
+            tables = file.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall()
+            return [*tables, *file.execute("SELECT version_num FROM alembic_version")]
+
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("CREATE TABLE numbering (name TEXT)")  # in the way of a later step
+    before = schema()
+    with pytest.raises(OperationalError, match="numbering"):
+        upgrade(f"sqlite:///{path}")
+    assert schema() == before
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("DROP TABLE numbering")
+    upgrade(f"sqlite:///{path}")
+    assert ("0008",) not in schema()
