@@ -66,6 +66,7 @@ class _Run:
         self.size: int | None = self._struct.size
 
     def encode(self, pdu: Pdu) -> bytes:
+        """Write the fields of a PDU; raises `WireError` that names the one that does not fit."""
         values = list(self._get(pdu))
         try:
             for index, kind, size in self._converted:
@@ -75,6 +76,7 @@ class _Run:
             raise WireError(Fault.VALUE, self._culprit(pdu)) from None
 
     def decode(self, body: bytes, at: int, into: dict[str, Any]) -> int:
+        """Read the fields from octet `at` into a table by name, and return where they end."""
         end = at + self._struct.size
         if end > len(body):
             raise WireError(Fault.CUT, self._cut(len(body) - at))
@@ -109,6 +111,7 @@ class _Single:
         self._name, self._kind, self._form = name, kind, form
 
     def encode(self, pdu: Pdu) -> bytes:
+        """Write the field of a PDU; raises `WireError` that names it."""
         try:
             return self._kind.encode(getattr(pdu, self._name), self._form)
         except WireError as error:
@@ -117,6 +120,7 @@ class _Single:
             raise WireError(Fault.VALUE, self._name) from None
 
     def decode(self, body: bytes, at: int, into: dict[str, Any]) -> int:
+        """Read the field from octet `at` into a table by name, and return where it ends."""
         try:
             into[self._name], end = self._kind.decode(body, at, self._form)
         except WireError as error:

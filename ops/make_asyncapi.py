@@ -128,11 +128,56 @@ def operation(action: str, where: str, kinds: list[str], **more: Any) -> dict[st
     }
 
 
+def servers() -> dict[str, Any]:
+    """Describe whom a device connects to: the gateway, or a broker in its place."""
+    last_will = {"topic": "mingluo/d/{name}/presence", "qos": 1, "message": "offline", "retain": True}
+    session = {"clientId": "the device's name", "cleanSession": True, "lastWill": last_will, "bindingVersion": "0.2.0"}
+    return {
+        "gateway": {"host": "gateway.example", "protocol": "wss", "security": [ref("securitySchemes", "deviceKey")]},
+        "broker": {
+            "host": "broker.example:8883",
+            "protocol": "secure-mqtt",
+            "security": [ref("securitySchemes", "nameAndKey")],
+            "bindings": {"mqtt": session},
+        },
+    }
+
+
+def channels(down: list[str], up: list[str]) -> dict[str, Any]:
+    """Describe the addresses: one socket for both directions, or a topic for each."""
+    header = {"type": "object", "required": ["Authorization"], "properties": {"Authorization": {"type": "string"}}}
+    return {
+        "socket": channel(
+            "/v1/devices/{name}/ws", "gateway", [*down, *up],
+            bindings={"ws": {"method": "GET", "headers": header, "bindingVersion": "0.1.0"}},
+        ),
+        "mqttCommand": channel("mingluo/d/{name}/command", "broker", down),
+        "mqttTold": channel("mingluo/d/{name}/told", "broker", up),
+        "mqttPresence": channel("mingluo/d/{name}/presence", "broker", ["Presence"]),
+        "mqttCall": {
+            "address": "mingluo/call",
+            "servers": [{"$ref": "#/servers/broker"}],
+            "messages": {"Error": ref("messages", "Error")},
+        },
+    }  # fmt: skip
+
+
+def operations(down: list[str], up: list[str]) -> dict[str, Any]:
+    """Describe what a device does at each address."""
+    mqtt, retained = {"bindings": {"mqtt": MQTT}}, {"bindings": {"mqtt": MQTT | {"retain": True}}}
+    return {
+        "hear": operation("receive", "socket", down),
+        "tell": operation("send", "socket", up),
+        "hearByMqtt": operation("receive", "mqttCommand", down, **mqtt),
+        "tellByMqtt": operation("send", "mqttTold", up, **mqtt),
+        "beCalledByMqtt": operation("receive", "mqttCall", ["Error"], **mqtt),
+        "bePresentByMqtt": operation("send", "mqttPresence", ["Presence"], **retained),
+    }
+
+
 def document() -> dict[str, Any]:
     """Return the whole description."""
     down, up = [name_of(kind) for kind in TO_DEVICE], [name_of(kind) for kind in FROM_DEVICE]
-    header = {"type": "object", "required": ["Authorization"], "properties": {"Authorization": {"type": "string"}}}
-    mqtt, last_will = {"bindings": {"mqtt": MQTT}}, {"bindings": {"mqtt": MQTT | {"retain": True}}}
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -142,50 +187,9 @@ def document() -> dict[str, Any]:
             "is in device-protocol.md.",
         },
         "defaultContentType": "application/json",
-        "servers": {
-            "gateway": {
-                "host": "gateway.example",
-                "protocol": "wss",
-                "security": [ref("securitySchemes", "deviceKey")],
-            },
-            "broker": {
-                "host": "broker.example:8883",
-                "protocol": "secure-mqtt",
-                "security": [ref("securitySchemes", "nameAndKey")],
-                "bindings": {
-                    "mqtt": {
-                        "clientId": "the device's name",
-                        "cleanSession": True,
-                        "lastWill": {
-                            "topic": "mingluo/d/{name}/presence", "qos": 1, "message": "offline", "retain": True,
-                        },
-                        "bindingVersion": "0.2.0",
-                    }
-                },
-            },
-        },
-        "channels": {
-            "socket": channel(
-                "/v1/devices/{name}/ws", "gateway", [*down, *up],
-                bindings={"ws": {"method": "GET", "headers": header, "bindingVersion": "0.1.0"}},
-            ),
-            "mqttCommand": channel("mingluo/d/{name}/command", "broker", down),
-            "mqttTold": channel("mingluo/d/{name}/told", "broker", up),
-            "mqttPresence": channel("mingluo/d/{name}/presence", "broker", ["Presence"]),
-            "mqttCall": {
-                "address": "mingluo/call",
-                "servers": [{"$ref": "#/servers/broker"}],
-                "messages": {"Error": ref("messages", "Error")},
-            },
-        },
-        "operations": {
-            "hear": operation("receive", "socket", down),
-            "tell": operation("send", "socket", up),
-            "hearByMqtt": operation("receive", "mqttCommand", down, **mqtt),
-            "tellByMqtt": operation("send", "mqttTold", up, **mqtt),
-            "beCalledByMqtt": operation("receive", "mqttCall", ["Error"], **mqtt),
-            "bePresentByMqtt": operation("send", "mqttPresence", ["Presence"], **last_will),
-        },
+        "servers": servers(),
+        "channels": channels(down, up),
+        "operations": operations(down, up),
         "components": {
             "messages": messages(),
             "schemas": schemas(),
@@ -194,7 +198,7 @@ def document() -> dict[str, Any]:
                 "nameAndKey": {"type": "userPassword"},
             },
         },
-    }  # fmt: skip
+    }
 
 
 def lines(value: Any, indent: int = 0) -> Iterator[str]:

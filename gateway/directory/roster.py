@@ -56,11 +56,13 @@ class _People:
         self._given = 0
 
     def name(self) -> str:
+        """Draw a family name and one or two given characters."""
         pick = self._chance.random
         second = GIVEN[int(pick() * len(GIVEN))] if pick() < 0.7 else ""
         return FAMILY[int(pick() * len(FAMILY))] + GIVEN[int(pick() * len(GIVEN))] + second
 
     def next(self) -> Person:
+        """Return a person whose number nobody had before."""
         self._given += 1
         return Person(self.name(), f"100{(self._start + self._given * STEP) % NUMBERS:08d}")
 

@@ -86,20 +86,24 @@ async def preview(core: Core, data: bytes, principal: Principal, now: datetime |
         steps=steps,
         times=list(_times(steps)),
         texts=words,
-        deferrals=[
-            Deferral(
-                step=step.number,
-                channel=step.audience.channel,
-                group=step.audience.group,
-                notice=step.notice,
-                start=step.start,
-                fallback_of=step.fallback_of,
-            )
-            for step in plan.steps
-            if step.start > now
-        ],
+        deferrals=_deferrals(plan, now),
         dropped=[Dropped(**found.groupdict()) for text in plan.held if (found := _DROPPED.fullmatch(text))],
     )
+
+
+def _deferrals(plan: Plan, now: datetime) -> list[Deferral]:
+    return [
+        Deferral(
+            step=step.number,
+            channel=step.audience.channel,
+            group=step.audience.group,
+            notice=step.notice,
+            start=step.start,
+            fallback_of=step.fallback_of,
+        )
+        for step in plan.steps
+        if step.start > now
+    ]
 
 
 async def halts(core: Core, plan: Plan) -> list[str]:

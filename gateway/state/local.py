@@ -23,6 +23,7 @@ class _Bucket:
     burst: float
 
     def refill(self, now: float) -> None:
+        """Add what has come since the last look; `now` in seconds, as `at`."""
         self.tokens = min(self.burst, self.tokens + max(0.0, now - self.at) * self.rate_per_s)
         self.at = now
 
