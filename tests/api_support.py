@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
+import blank
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from manual_clock import ManualClock
@@ -194,7 +195,7 @@ async def opened(
     regions: Regions = REGIONS,
 ) -> AsyncIterator[Desk]:
     """Build a core over SQLite in `folder` and serve its API on loopback."""
-    database = Away(f"sqlite:///{folder}/api.db")
+    database = Away(blank.sqlite(folder))
     await database.open()
     core, planner = await _core(folder, clock, database, policy, regions, simulation=simulation)
     core.keys = keys or core.keys

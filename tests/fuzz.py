@@ -47,8 +47,8 @@ class Failure(AssertionError):
 
 def fuzz(
     target: str, seeds: Sequence[bytes], rounds: int, *, first: int = 0, cpu_s: float = CPU_S, grow_mib: int = GROW_MIB
-) -> None:
-    """Read seeds and damaged seeds with `target`, "module:function", in a child.
+) -> int:
+    """Read seeds and damaged seeds with `target`, "module:function", in a child; return how many it has read.
 
     Raises:
         Failure: an input crashed it, or took too much memory or time.
@@ -65,7 +65,7 @@ def fuzz(
         environment = os.environ | {"PYTHONPATH": paths}
         done = subprocess.run(command, check=False, cwd=here.parent, env=environment, capture_output=True)
         if done.returncode == 0:
-            return
+            return int(done.stdout.splitlines()[-1])
         number = int(progress.read_text() or -1) if progress.exists() else -1
         died = {-signal.SIGPROF: f"more than {cpu_s} s of processor time", -signal.SIGSEGV: "a segmentation fault"}
         why = died.get(done.returncode) or done.stderr.decode(errors="replace")[-2000:] or f"code {done.returncode}"
@@ -123,14 +123,15 @@ def _splice(data: bytes, chance: random.Random, seeds: Sequence[bytes]) -> bytes
 _DAMAGES = (_flip, _flip, _token, _token, _cut, _repeat, _move, _splice)
 
 
-def _child(read: Callable[[bytes], object], seeds: Sequence[bytes], options: argparse.Namespace) -> None:
+def _child(read: Callable[[bytes], object], seeds: Sequence[bytes], options: argparse.Namespace) -> int:
     read(seeds[0])  # what is loaded at first use is no growth
     start_kib = _peak_kib()
     _limit_memory(2 * options.grow)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     first = len(seeds) + options.first
+    numbers = [*range(len(seeds)), *range(first, first + options.rounds)]
     with open(options.progress or os.devnull, "w+b", buffering=0) as progress:
-        for number in [*range(len(seeds)), *range(first, first + options.rounds)]:
+        for number in numbers:
             os.pwrite(progress.fileno(), f"{number:<12}".encode(), 0)
             data = made(seeds, number)
             signal.setitimer(signal.ITIMER_PROF, options.cpu)
@@ -138,6 +139,7 @@ def _child(read: Callable[[bytes], object], seeds: Sequence[bytes], options: arg
             signal.setitimer(signal.ITIMER_PROF, 0)
             grown_mib = (_peak_kib() - start_kib) / 1024
             assert grown_mib <= options.grow, f"{grown_mib:.0f} MiB of memory"
+    return len(numbers)
 
 
 def _peak_kib() -> int:
@@ -168,7 +170,7 @@ def main() -> int:
     files = sorted(path for path in options.seeds.iterdir() if path.is_file() and path.name != "progress")
     seeds = [path.read_bytes() for path in files]
     try:
-        _child(getattr(importlib.import_module(module), name), seeds, options)
+        print(_child(getattr(importlib.import_module(module), name), seeds, options))
     except BaseException:  # also what a test framework raises: the parent tells it as one failure
         traceback.print_exc()
         return 1

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import blank
 import pytest
 from aiohttp import ClientSession
 from test_loudspeaker_ws import connected, key_of, serving
@@ -67,7 +68,7 @@ async def test_a_device_too_many_is_told_when_to_come_again() -> None:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    url = f"sqlite:///{tmp_path}/lookup.db" if request.param == "sqlite" else request.getfixturevalue("database_url")
+    url = blank.sqlite(tmp_path) if request.param == "sqlite" else request.getfixturevalue("database_url")
     found = Database(url)
     await found.open()
     rows = [{"id": one, "name": f"horn-{one}"} for one in range(1200)]

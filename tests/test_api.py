@@ -228,7 +228,8 @@ async def test_without_a_known_token_nothing_is_told(desk: Desk) -> None:
 async def test_demo_tokens_open_nothing_once_a_channel_is_live(tmp_path: Path, clock: ManualClock) -> None:
     """Their plain texts are public."""
     async with opened(tmp_path, clock, simulation=False) as live:
-        await refusal(live, 401, "POST", "/v1/alerts", ISSUER, EXAMPLE)
+        problem = await refusal(live, 401, "POST", "/v1/alerts", ISSUER, EXAMPLE)
+        assert problem["type"].endswith("/unknown_token")
 
 
 async def test_outside_its_authority_an_issuer_is_told_the_missing_row(desk: Desk) -> None:

@@ -12,6 +12,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
+import blank
 import pytest
 from api_support import ADMIN, opened
 from manual_clock import ManualClock
@@ -33,7 +34,7 @@ def chained(previous: str, seq: int, at: int, fields: Sequence[str]) -> str:
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> AsyncIterator[Store]:
     """A chain of seven decisions."""
-    url = f"sqlite:///{tmp_path}/audit.db" if request.param == "sqlite" else request.getfixturevalue("database_url")
+    url = blank.sqlite(tmp_path) if request.param == "sqlite" else request.getfixturevalue("database_url")
     database = Database(url)
     await database.open()
     one = Store(database, clock)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
+import blank
 import pytest
 from test_planner import fallbacks, plan_through, planner_of, told
 from test_store import HandClock, alert
@@ -116,7 +117,7 @@ def test_others_are_told_when_an_outage_begins_and_ends(breaker: Breaker) -> Non
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path, hand: HandClock) -> AsyncIterator[Store]:
-    url = f"sqlite:///{tmp_path}/breaker.db"
+    url = blank.sqlite(tmp_path)
     if request.param == "postgresql":
         url = request.getfixturevalue("database_url")
     database = Database(url)

@@ -137,7 +137,7 @@ def alerts(draw: st.DrawFn) -> Alert:
     )
 
 
-many = settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+many = settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 
 
 @many

@@ -360,6 +360,8 @@ async def test_a_lost_lease_closes_the_connection(desk: Desk) -> None:
     lease.lost.set()
     await desk.bench.until("closed")
     await eventually(lambda: len(desk.link.leases[channel.accounts[0].key]) == 2)
+    await eventually(channel.up)
+    assert states(await desk.send(numbers(1, 1))) == {"SUBMITTED": 1}  # it came back by a lease of its own
 
 
 async def test_closing_waits_for_the_answers_under_way(desk: Desk) -> None:

@@ -7,6 +7,7 @@ and whose recipients connect to us needs none.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import importlib.util
 import inspect
@@ -172,8 +173,10 @@ async def test_routes_are_distinct_and_under_v1(name: str) -> None:
 async def test_closing_is_always_safe(name: str) -> None:
     """A stop during a failed start must end cleanly, or the next start finds a port taken."""
     async with case_of(name) as case:
+        before = asyncio.all_tasks()
         channel = load(name)(case.settings)
         await channel.close()
         await channel.open(RecordingLink())
         await channel.close()
         await channel.close()
+        assert asyncio.all_tasks() <= before

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import blank
 import pytest
 from test_store import NOW, HandClock, alert, batch_of, draft_of
 from town import FLOWER, FLOWER_1, Town, phone, places, town
@@ -63,7 +64,7 @@ async def covered(book: CoverageBook, store: Store, about: Alert) -> Coverage:
 )
 async def test_every_road_to_an_official_counts(tmp_path: Path, roads: tuple[State, ...], state: str) -> None:
     """The duty room calls a village that was reached last: a fallback that arrived must show, and a doubt must not."""
-    async with town(f"sqlite:///{tmp_path}/town.db") as one:
+    async with town(blank.sqlite(tmp_path)) as one:
         await one.officials(("张三", phone(1), FLOWER_1, "村支书"))
         store = Store(one.database, HandClock())
         await sent(one, store, alert(), *roads)
@@ -74,7 +75,7 @@ async def test_every_road_to_an_official_counts(tmp_path: Path, roads: tuple[Sta
 @pytest.mark.parametrize("kind", [Kind.CANCEL, Kind.CORRECTION])
 async def test_an_end_has_no_gaps(tmp_path: Path, kind: Kind) -> None:
     """Nobody calls villages at night because an all-clear is unconfirmed."""
-    async with town(f"sqlite:///{tmp_path}/town.db") as one:
+    async with town(blank.sqlite(tmp_path)) as one:
         await one.officials(("张三", phone(1), FLOWER_1, "村支书"))
         store = Store(one.database, HandClock())
         book = book_of(one, store)
@@ -88,7 +89,7 @@ async def test_an_end_has_no_gaps(tmp_path: Path, kind: Kind) -> None:
 
 async def test_a_new_loudspeaker_counts_at_once(tmp_path: Path) -> None:
     """A roster brought up to date in the middle of a night is what the next look shows; otherwise nothing is redone."""
-    async with town(f"sqlite:///{tmp_path}/town.db") as one:
+    async with town(blank.sqlite(tmp_path)) as one:
         await one.officials(("张三", phone(1), FLOWER_1, "村支书"))
         store = Store(one.database, HandClock())
         book = book_of(one, store)

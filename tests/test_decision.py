@@ -747,12 +747,21 @@ async def test_only_a_signer_corrects_alone(desk: Desk, token: str, alone: bool,
     assert (("held", made["id"]) in await desk.core.store.timers.take(99)) is not alone
 
 
-@pytest.mark.parametrize("token", [CLERK, VIEWER, ADMIN, NEIGHBOUR, COMMAND_SIGNER])
-async def test_who_writes_nothing_for_the_body_corrects_nothing(desk: Desk, token: str) -> None:
+@pytest.mark.parametrize(
+    ("token", "status", "why"),
+    [
+        (CLERK, 403, "wrong_role"),
+        (VIEWER, 403, "wrong_role"),
+        (ADMIN, 403, "wrong_role"),
+        (NEIGHBOUR, 404, "unknown_alert"),
+        (COMMAND_SIGNER, 403, "outside_authority"),
+    ],
+)
+async def test_who_writes_nothing_for_the_body_corrects_nothing(desk: Desk, token: str, status: int, why: str) -> None:
     """Another body's signer is as little entitled as a clerk; another county does not even see the alert."""
     sent = await desk.issue()
-    hidden = token == NEIGHBOUR
-    await post(desk, f"/v1/alerts/{sent['id']}/correct", token, {"note": "误发"}, 404 if hidden else 403)
+    assert code(await post(desk, f"/v1/alerts/{sent['id']}/correct", token, {"note": "误发"}, status)) == why
+    assert await standing(desk, sent["id"]) == "active"
 
 
 @pytest.mark.parametrize("way_out", ["approve", "authorise", "correct"])

@@ -210,6 +210,8 @@ async def test_a_failing_amplifier_is_told_and_shown(tmp_path: Path) -> None:
         await gateway.tell(play())
         await gateway.hears(state="failed", code="amp_fault")
         await gateway.hears(type="state", faults=["amp_fault"])
+    assert gateway.states(1)[-1] == "failed"
+    assert horn.heard == []
 
 
 async def test_a_sound_card_that_was_busy_is_tried_once_more(tmp_path: Path) -> None:
@@ -617,6 +619,7 @@ async def test_a_disk_that_cannot_be_written_is_told_and_the_warning_sounds(tmp_
         await gateway.hears(type="state", faults=["disk_fault"])
         await gateway.tell(play())
         await gateway.hears(state="played")
+    assert horn.ids() == ["a"]
 
 
 def test_an_older_memory_never_takes_the_place_of_a_newer(tmp_path: Path) -> None:
@@ -714,10 +717,12 @@ async def test_an_order_that_cannot_be_carried_out_is_answered(tmp_path: Path) -
         async def signal(self, name: str) -> Clip:
             raise OSError(28, "No space left on device")
 
-    async with gateway_of() as gateway, device(gateway, tmp_path, Horn(), studio=Full(tmp_path / "full")):
+    horn = Horn()
+    async with gateway_of() as gateway, device(gateway, tmp_path, horn, studio=Full(tmp_path / "full")):
         await gateway.tell(order("self_test", "t1"))
         await gateway.hears(order="t1", state="failed", code="device_fault")
         await gateway.hears(type="state", faults=["device_fault"])
+    assert horn.heard == []
 
 
 async def test_the_buttons_reach_the_gateway(tmp_path: Path) -> None:

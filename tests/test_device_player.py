@@ -567,7 +567,7 @@ STEPS = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(STEPS, max_size=25))
 def test_whatever_comes_nothing_stale_cancelled_or_twice_is_heard_and_nothing_real_is_lost(steps: list[Any]) -> None:
     """The promises of the protocol page, for any order of commands, crashes and power cuts."""
@@ -578,7 +578,7 @@ def test_whatever_comes_nothing_stale_cancelled_or_twice_is_heard_and_nothing_re
     village.speak(False)
     village.stop("-")  # the time is known again
     village.wait(400)
-    village.check()
+    assert village.owing() <= set(village.completed)
 
 
 @dataclass
@@ -655,8 +655,10 @@ class Judge(Village):
                 self.completed.append((play.id, str(play.status)))
                 assert play.id not in self.cancelled
 
-    def check(self) -> None:
-        """Whatever is real, valid and not cancelled has been heard to the end."""
-        for key, play in self.first.items():
-            if play.status == "Actual" and play.expires > self.at and play.id not in self.cancelled:
-                assert key in self.completed, "lost"
+    def owing(self) -> set[tuple[str, str]]:
+        """What has to have been heard to the end: whatever is real, valid and not cancelled."""
+        return {
+            key
+            for key, play in self.first.items()
+            if play.status == "Actual" and play.expires > self.at and play.id not in self.cancelled
+        }

@@ -212,6 +212,7 @@ def test_what_is_read_fits_the_description(frame: dict[str, Any]) -> None:
         read = parse(data)
     except ValueError:
         return
+    assert read.__struct_config__.tag == frame["type"]
     checked(type(read).__name__)(orjson.loads(data))
 
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+import blank
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
@@ -70,7 +71,7 @@ class Fleet:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Fleet]:
-    url = f"sqlite:///{tmp_path}/town.db" if request.param == "sqlite" else request.getfixturevalue("database_url")
+    url = blank.sqlite(tmp_path) if request.param == "sqlite" else request.getfixturevalue("database_url")
     clock = HandClock()
     async with town(url) as one:
         rows = [("pole-1", FLOWER_1, "k" * 16), ("pole-2", FLOWER_1, "l" * 16), ("pole-3", FLOWER_2, "m" * 16)]
@@ -258,7 +259,7 @@ class Counted(Database):
 @pytest.mark.parametrize("kinds", [("online",), ("state",), ("online", "offline")])
 async def test_a_commit_is_two_statements_however_many_devices_it_is_of(tmp_path: Path, kinds: Sequence[str]) -> None:
     """After a power cut six thousand devices come at once while a red warning goes out."""
-    database = Counted(f"sqlite:///{tmp_path}/devices.db")
+    database = Counted(blank.sqlite(tmp_path))
     await database.open()
     events = [DeviceEvent(device, kind, NOW, "", HEALTHY) for device in range(1, 257) for kind in kinds]
     Counting.sent = 0
@@ -283,7 +284,7 @@ async def test_a_database_in_service_keeps_what_it_knew_of_its_loudspeakers(
     dialect: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """An update of the gateway must not forget who was heard of when, nor a stop that still waits for its device."""
-    url = f"sqlite:///{tmp_path}/old.db" if dialect == "sqlite" else request.getfixturevalue("database_url")
+    url = f"sqlite:///{tmp_path}/old.db" if dialect == "sqlite" else request.getfixturevalue("empty_database_url")
     upgrade(url, "0013")
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), poolclass=NullPool)
     with engine.begin() as connection:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import blank
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,7 +46,7 @@ COUNTY = (FLOWER, WATER, OLD)
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def here(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Town]:
-    url = f"sqlite:///{tmp_path}/town.db" if request.param == "sqlite" else request.getfixturevalue("database_url")
+    url = blank.sqlite(tmp_path) if request.param == "sqlite" else request.getfixturevalue("database_url")
     async with town(url) as one:
         yield one
 
@@ -325,7 +326,7 @@ def stored_in(folder: Path) -> bytes:
 
 async def test_no_name_number_or_key_stands_in_clear_in_the_file(tmp_path: Path) -> None:
     """T28: a stolen disk or back-up of the database names nobody."""
-    async with town(f"sqlite:///{tmp_path}/town.db") as here:
+    async with town(blank.sqlite(tmp_path)) as here:
         await here.officials(("王小强壮", phone(12345678), FLOWER_1, "monitor"))
         await here.residents(("Marianne Li", phone(87654321), WATER_1))
         await here.bring(Roster.SUBSCRIBERS, (subscription(424242), WATER, "zh"))

@@ -7,6 +7,7 @@ import csv
 import io
 from pathlib import Path
 
+import blank
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,7 +34,7 @@ async def written(here: Town, kind: Roster, within: str = COUNTY) -> str:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     postgresql: bool = request.param == "postgresql"
-    return request.getfixturevalue("database_url") if postgresql else f"sqlite:///{tmp_path}/town.db"
+    return request.getfixturevalue("database_url") if postgresql else blank.sqlite(tmp_path)
 
 
 async def test_an_exported_county_is_unchanged_when_it_is_imported_again(url: str, tmp_path: Path) -> None:
@@ -91,7 +92,7 @@ def test_any_name_survives_the_way_out_and_in(names: list[str]) -> None:
     reading = Reading(Roster.RESIDENTS, places(), Vault(SECRET))
 
     async def round_trip() -> None:
-        async with town(f"sqlite:///{folder}/town.db") as here:
+        async with town(blank.sqlite(Path(folder))) as here:
             rows = [(neutral(name), phone(at), FLOWER_1, "opted_in") for at, name in enumerate(names, 1)]
             brought = await here.importer.read(table(Roster.RESIDENTS, *rows), Roster.RESIDENTS)
             text = await written(here, Roster.RESIDENTS)

@@ -45,8 +45,8 @@ def test_the_same_number_is_the_same_input() -> None:
 
 def test_waiting_is_no_hang() -> None:
     """A loaded machine must not turn an honest reader into a failure."""
-    fuzz("test_fuzz:sleepy", SEEDS, 3, cpu_s=0.01)
-    fuzz("test_fuzz:calm", SEEDS, 500)
+    assert fuzz("test_fuzz:sleepy", SEEDS, 3, cpu_s=0.01) == len(SEEDS) + 3
+    assert fuzz("test_fuzz:calm", SEEDS, 500) == len(SEEDS) + 500
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ async def test_nobody_steps_aside_for_ever() -> None:
     gate = Gate(at_most_s=0.05)
     gate.enter(Lane.GREEN)
     await asyncio.wait_for(gate.step_aside(Lane.BULK), PATIENCE_S)
+    assert gate.urgent()  # what it stepped aside for is still under way
 
 
 async def test_what_may_not_pass_is_let_through_once_in_a_while() -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
+import blank
 import pytest
 from api_support import Desk, opened
 from manual_clock import ManualClock
@@ -121,7 +122,7 @@ async def test_the_first_of_an_alert_is_the_first_submitted_whichever_settled_fi
     kind: str, tmp_path: Path, clock: ManualClock, request: pytest.FixtureRequest
 ) -> None:
     """Two workers share an alert; the one that seals first must not call its own batch the first."""
-    url = f"sqlite:///{tmp_path}/pace.db" if kind == "sqlite" else request.getfixturevalue("database_url")
+    url = blank.sqlite(tmp_path) if kind == "sqlite" else request.getfixturevalue("database_url")
     database = Database(url)
     await database.open()
     clock.set(NOW)

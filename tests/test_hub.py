@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import blank
 import pytest
 from links import RecordingLink
 from structlog.testing import capture_logs
@@ -102,7 +103,7 @@ class Post:
 @pytest.fixture
 async def post(tmp_path: Path) -> AsyncIterator[Post]:
     clock = HandClock()
-    database = Database(f"sqlite:///{tmp_path}/hub.db")
+    database = Database(blank.sqlite(tmp_path))
     await database.open()
     yield Post(Store(database, clock), clock)
     await database.close()

@@ -212,6 +212,7 @@ async def test_a_hub_that_freezes_delays_its_own_loudspeakers_and_nobody_elses(
             alert = await fleet.warn(fleet.towns)
             elsewhere = len(fleet.devices(fleet.towns)) - before["hub 3"]
             await fleet.until(lambda: len(fleet.sounded(alert)) >= elsewhere, 30, "those of the other hubs to sound")
+            assert len(fleet.sounded(alert)) < len(fleet.devices(fleet.towns))  # its own wait for it
         finally:
             frozen.send_signal(signal.SIGCONT)
         await everybody_once(fleet, alert, fleet.towns)
@@ -224,8 +225,10 @@ async def test_loudspeakers_of_all_hubs_play_while_redis_and_rabbitmq_are_away(
     """They need the store alone: where nothing wakes a hub, it looks by itself."""
     with RabbitMQ() as broker, Redis() as redis:
         async with hubs(tmp_path, Servers(broker.url, redis.url, database_url)) as fleet:
+            held = await fleet.held()
             broker.kill()
             redis.kill()
             alert = await fleet.warn(fleet.towns)
             await everybody_once(fleet, alert, fleet.towns)
             await played(fleet, alert, len(fleet.devices(fleet.towns)))
+            assert await fleet.held() == held  # nobody had to look for another hub

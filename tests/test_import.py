@@ -16,6 +16,7 @@ import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import blank
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,7 +60,7 @@ GOOD = ("王强", phone(1), FLOWER_1, "monitor")
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def here(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Town]:
-    url = f"sqlite:///{tmp_path}/town.db" if request.param == "sqlite" else request.getfixturevalue("database_url")
+    url = blank.sqlite(tmp_path) if request.param == "sqlite" else request.getfixturevalue("database_url")
     async with town(url) as one:
         yield one
 
@@ -667,7 +668,7 @@ async def test_an_import_killed_half_way_leaves_the_old_roster_whole(
     request: pytest.FixtureRequest, tmp_path: Path, kind: str
 ) -> None:
     """Whoever pulls the plug while a list comes in: the county is warned by the old one, all of it, and can go on."""
-    url = f"sqlite:///{tmp_path}/town.db" if kind == "sqlite" else request.getfixturevalue("database_url")
+    url = blank.sqlite(tmp_path) if kind == "sqlite" else request.getfixturevalue("database_url")
     async with town(url) as here:
         await here.bring(Roster.RESIDENTS, *map(household, range(30)))
         before = await standing(here)

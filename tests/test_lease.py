@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import blank
 import pytest
 from test_store import HandClock
 
@@ -49,7 +50,7 @@ def hand() -> HandClock:
 async def processes(request: pytest.FixtureRequest, tmp_path: Path, hand: HandClock) -> AsyncIterator[list[Store]]:
     """Return stores of three processes on one database; on SQLite, which has one process, three parts of it."""
     postgresql = request.param == "postgresql"
-    url = request.getfixturevalue("database_url") if postgresql else f"sqlite:///{tmp_path}/store.db"
+    url = request.getfixturevalue("database_url") if postgresql else blank.sqlite(tmp_path)
     async with AsyncExitStack() as stack:
         databases = [Database(url) for _ in range(3 if postgresql else 1)]
         for database in databases:
@@ -128,7 +129,7 @@ async def test_a_lapsed_lease_nobody_took_is_held_on(processes: list[Store], han
 
 async def test_while_the_store_is_away_a_lease_stays_and_none_is_given(tmp_path: Path, hand: HandClock) -> None:
     """A database fail-over must not cut the carriers off, and must not let two processes count for themselves."""
-    database = Database(f"sqlite:///{tmp_path}/store.db")
+    database = Database(blank.sqlite(tmp_path))
     await database.open()
     leases = Store(database, hand).leases
     lease = await leases.take(ACCOUNT, 2)
@@ -141,8 +142,9 @@ async def test_while_the_store_is_away_a_lease_stays_and_none_is_given(tmp_path:
 
 async def test_an_embedded_gateway_that_starts_again_waits_for_nobody(tmp_path: Path, hand: HandClock) -> None:
     """After a power cut the village's only process needs its connection now, not when its own old lease lapses."""
+    url = blank.sqlite(tmp_path)
     for _ in range(2):
-        database = Database(f"sqlite:///{tmp_path}/store.db")
+        database = Database(url)
         await database.open()
         leases = Store(database, hand).leases
         await leases.begin_alone()

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+import blank
 import pytest
 from test_store import NOW, HandClock, alert, batch_of, draft_of
 
@@ -33,7 +34,7 @@ def hand() -> HandClock:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path, hand: HandClock) -> AsyncIterator[Store]:
-    url = f"sqlite:///{tmp_path}/life.db" if request.param == "sqlite" else request.getfixturevalue("database_url")
+    url = blank.sqlite(tmp_path) if request.param == "sqlite" else request.getfixturevalue("database_url")
     database = Database(url)
     await database.open()
     yield Store(database, hand)

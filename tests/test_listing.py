@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import blank
 import pytest
 from alembic import command
 from alembic.config import Config
@@ -28,8 +29,8 @@ SENDER = "411726-qxj@mingluo.example"
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database."""
-    found = f"sqlite:///{tmp_path}/store.db" if request.param == "sqlite" else request.getfixturevalue("database_url")
+    """A database without a row."""
+    found = blank.sqlite(tmp_path) if request.param == "sqlite" else request.getfixturevalue("database_url")
     return str(found)
 
 
@@ -108,7 +109,7 @@ async def test_parts_go_on_behind_a_key_that_needs_no_row(store: Store) -> None:
 
 async def test_the_filters_read_the_index_and_not_the_messages(tmp_path: Path) -> None:
     """A polygon of 41,000 points in each of a thousand messages must not be read to see which are red."""
-    database = Database(f"sqlite:///{tmp_path}/plan.db")
+    database = Database(blank.sqlite(tmp_path))
     await database.open()
     rows = await database.read(
         lambda tx: tx.all(
@@ -122,8 +123,12 @@ async def test_the_filters_read_the_index_and_not_the_messages(tmp_path: Path) -
     assert ["COVERING INDEX alert_listing" in row[3] for row in rows] == [True]
 
 
-async def test_an_upgraded_database_lists_its_old_alerts(url: str, clock: ManualClock) -> None:
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
+async def test_an_upgraded_database_lists_its_old_alerts(
+    dialect: str, tmp_path: Path, request: pytest.FixtureRequest, clock: ManualClock
+) -> None:
     """What was issued before the update must not fall out of the list, nor out of the audit chain."""
+    url = f"sqlite:///{tmp_path}/old.db" if dialect == "sqlite" else request.getfixturevalue("empty_database_url")
     old, away = alert("old", references=(Reference("s", "i", START),)), alert("away", level=Level.BLUE)
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
     config = Config()

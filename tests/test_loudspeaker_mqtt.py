@@ -333,6 +333,8 @@ async def test_no_frame_ends_the_channel(frame: bytes) -> None:
             await link.channel.command([play(), play(1, 1001)], link)
             await one.hears("command")
             await two.hears("command")
+            assert link.held() == [1000, 1001]
+            assert link.said() == []
 
 
 async def test_a_device_with_too_many_bad_frames_is_not_heard_until_it_begins_anew() -> None:
@@ -344,6 +346,7 @@ async def test_a_device_with_too_many_bad_frames_is_not_heard_until_it_begins_an
             for _ in range(3):
                 await device.say(b"{")
             await held(link)
+            assert link.said() == []
             device.hello = hello_of()
             await device.say(device.hello)
             await held(link, 1000)
@@ -531,6 +534,7 @@ async def test_behind_rabbitmq_a_gateway_that_takes_over_finds_every_device() ->
                 async with pole(broker.url):
                     await link.until(lambda: (1000, "replaced") in link.presence())
                     await held(link, 1000, 1001)
+                assert (1001, "replaced") not in link.presence()
 
 
 async def test_the_device_program_plays_what_comes_by_mqtt(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 from manual_clock import START, ManualClock
 
@@ -38,3 +39,5 @@ async def test_a_cancelled_sleeper_is_forgotten(clock: ManualClock) -> None:
     await clock.sleeping()
     clock.advance(1)
     await other
+    assert task.cancelled()
+    assert clock.now() == START + timedelta(seconds=1)

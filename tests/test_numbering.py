@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import blank
 import pytest
 
 from gateway.channel import Number
@@ -17,7 +18,7 @@ from gateway.store.numbering import Numbering
 async def databases(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[list[Database]]:
     """One database, opened by as many processes as may share it."""
     sqlite = request.param == "sqlite"
-    url = f"sqlite:///{tmp_path}/store.db" if sqlite else request.getfixturevalue("database_url")
+    url = blank.sqlite(tmp_path) if sqlite else request.getfixturevalue("database_url")
     opened = [Database(url) for _ in range(1 if sqlite else 3)]
     for one in opened:
         await one.open()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import blank
 import pytest
 from links import RecordingLink
 from test_store import NOW, HandClock
@@ -90,7 +91,7 @@ class Office:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def office(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Office]:
-    url = f"sqlite:///{tmp_path}/town.db" if request.param == "sqlite" else request.getfixturevalue("database_url")
+    url = blank.sqlite(tmp_path) if request.param == "sqlite" else request.getfixturevalue("database_url")
     clock = HandClock()
     async with town(url) as one:
         rows = [("pole-1", FLOWER_1, "k" * 16), ("pole-2", FLOWER_2, "l" * 16)]

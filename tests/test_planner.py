@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import blank
 import pytest
 from test_store import NOW, HandClock, alert, batch_of, draft_of
 
@@ -61,7 +62,7 @@ class Roster:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    database = Database(f"sqlite:///{tmp_path}/plan.db")
+    database = Database(blank.sqlite(tmp_path))
     await database.open()
     yield Store(database, HandClock())
     await database.close()

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import blank
 import pytest
 from manual_clock import ManualClock
 from test_store import NOW, alert, batch_of, draft_of
@@ -26,7 +27,7 @@ OFFICIALS = ("name", "phone", "village", "role", "carrier")
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def here(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Town]:
-    url = f"sqlite:///{tmp_path}/town.db" if request.param == "sqlite" else request.getfixturevalue("database_url")
+    url = blank.sqlite(tmp_path) if request.param == "sqlite" else request.getfixturevalue("database_url")
     async with town(url) as one:
         yield one
 

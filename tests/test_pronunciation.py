@@ -159,7 +159,7 @@ def test_no_place_of_the_region_has_a_silent_syllable() -> None:
 
 
 @given(st.text(max_size=60))
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_nothing_but_syllables_and_pauses_reaches_the_voice(text: str) -> None:
     """What is neither would be spelled in English in the middle of a warning."""
     assert [token for token in TABLE.read(spoken(text)) if not TOKEN.fullmatch(token)] == []

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import blank
 import pytest
 from test_store import HandClock, alert, batch_of, draft_of
 from town import FLOWER, FLOWER_1, FLOWER_2, WATER_1, Town, phone, town
@@ -57,7 +58,7 @@ class Office:
 @pytest.fixture
 async def office(tmp_path: Path) -> AsyncIterator[Office]:
     clock = HandClock()
-    async with town(f"sqlite:///{tmp_path}/town.db") as one:
+    async with town(blank.sqlite(tmp_path)) as one:
         await one.officials(*(("张三", phone(1), village, "村支书") for village in (FLOWER_1, FLOWER_2, WATER_1)))
         yield Office(one, Store(one.database, clock), clock)
 

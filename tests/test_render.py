@@ -273,7 +273,7 @@ PROSE = st.lists(st.text(st.sampled_from("雨风雪将伴有局地山洪大，�
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     places=st.lists(NAME.map(lambda name: name + "乡"), min_size=1, max_size=30, unique=True),
     issuer=NAME, description=PROSE, instruction=PROSE, others=st.integers(0, 40), limit=st.integers(10, 200),
@@ -298,7 +298,7 @@ def test_no_compulsory_part_is_ever_cut(
         assert "measures" in rendered.cut or notice not in (Notice.ISSUE, Notice.UPDATE) or not instruction
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(order=st.text(HANZI, min_size=1, max_size=200), limit=st.integers(10, 100))
 def test_an_evacuation_order_is_never_shortened(order: str, limit: int) -> None:
     """Half an order sends people the wrong way: it takes more segments instead."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import blank
 import pytest
 from manual_clock import ManualClock
 from test_pipeline import OFFICIALS, RESIDENTS, Desk, desk, ticking
@@ -30,7 +31,7 @@ COUNTY = ("411726",)
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def here(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Town]:
-    url = f"sqlite:///{tmp_path}/town.db" if request.param == "sqlite" else request.getfixturevalue("database_url")
+    url = blank.sqlite(tmp_path) if request.param == "sqlite" else request.getfixturevalue("database_url")
     async with town(url) as one:
         yield one
 
@@ -257,7 +258,7 @@ async def test_a_page_that_was_read_before_an_erasure_is_looked_at_once_it_is_wr
     tmp_path: Path, clock: ManualClock
 ) -> None:
     """A planner holds what it has read for moments; nobody erased meanwhile may be left in a batch for good."""
-    async with town(f"sqlite:///{tmp_path}/town.db") as here:
+    async with town(blank.sqlite(tmp_path)) as here:
         await here.residents(("赵丽", phone(1), FLOWER_1), ("周勇", phone(2), FLOWER_1))
         store, gone = Store(here.database, clock), here.person("赵丽", 1)
         warning, planned = alert(), audience(Group.RESIDENTS)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import blank
 import pytest
 from links import RecordingLink
 from structlog.testing import capture_logs
@@ -94,7 +95,7 @@ class Desk:
 @pytest.fixture
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     clock = HandClock()
-    database = Database(f"sqlite:///{tmp_path}/sender.db")
+    database = Database(blank.sqlite(tmp_path))
     await database.open()
     one = Desk(Store(database, clock), clock)
     await one.store.outbox.accept(draft_of(alert(), one.batch))

@@ -24,7 +24,7 @@ from lxml import etree
 from manual_clock import START, ManualClock
 from signing import DAY, DSIG, EXCLUSIVE, RED, certificate, der, key, pem, private, resigned, signed, xmlsec1_verifies
 from signxml.algorithms import DigestAlgorithm, SignatureMethod
-from signxml.verifier import SignatureConfiguration, XMLVerifier
+from signxml.verifier import SignatureConfiguration, VerifyResult, XMLVerifier
 
 from gateway import cap
 from gateway.api.shape import EXAMPLE
@@ -760,7 +760,9 @@ def test_what_is_read_the_library_finds_good_too(data: st.DataObject) -> None:
             message.insert(at, 0x20)
     if take(bytes(message)).alert is not None:
         expected = SignatureConfiguration(location="./", verification_time=START)
-        XMLVerifier().verify(bytes(message), x509_cert=BUREAU, expect_config=expected)
+        verified = XMLVerifier().verify(bytes(message), x509_cert=BUREAU, expect_config=expected)
+        assert isinstance(verified, VerifyResult)
+        assert etree.QName(verified.signed_xml).localname == "alert"
 
 
 def test_a_signature_of_another_length_is_none() -> None:

@@ -91,12 +91,17 @@ async def test_a_forging_device_speaks_for_its_neighbour(tmp_path: Path) -> None
     async with gateway_of() as gateway, speaker(gateway, tmp_path, forging=1.0):
         await gateway.tell(play(), position=7)
         await gateway.hears(state="played", position=8)
+    assert heard(tmp_path) == ["a"]
 
 
 async def test_a_doubled_device_is_there_twice(tmp_path: Path) -> None:
     """Somebody has copied its card."""
     async with gateway_of() as gateway, speaker(gateway, tmp_path, doubled=1.0):
         await gateway.until(lambda: len(gateway.sockets) == 2)
+        await gateway.tell(play())
+        await gateway.hears(state="played")
+        assert gateway.connections == 2
+    assert heard(tmp_path) == ["a"]
 
 
 async def test_an_oversized_frame_is_really_too_long(tmp_path: Path) -> None:
@@ -105,6 +110,7 @@ async def test_an_oversized_frame_is_really_too_long(tmp_path: Path) -> None:
         await gateway.until(lambda: any(len(str(frame)) > 4096 for frame in gateway.heard))
         await gateway.tell(play())
         await gateway.hears(state="played")
+    assert heard(tmp_path) == ["a"]
 
 
 async def test_what_somebody_on_the_line_says_again_is_not_heard_again(tmp_path: Path) -> None:
@@ -173,6 +179,7 @@ async def test_devices_say_how_they_are_in_turns(tmp_path: Path) -> None:
     """Six thousand at once would be a storm every five minutes."""
     async with gateway_of() as gateway, speaker(gateway, tmp_path, state_s=0.3):
         await gateway.until(lambda: sum(frame["type"] == "state" for frame in gateway.heard) >= 3)
+        assert gateway.connections == 1  # none of them was the first word of a new connection
 
 
 def test_every_fault_has_its_share() -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import blank
 import pytest
 from test_store import NOW, HandClock, alert, batch_of
 
@@ -125,7 +126,7 @@ def clock() -> HandClock:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock) -> AsyncIterator[Store]:
-    url = f"sqlite:///{tmp_path}/store.db" if request.param == "sqlite" else request.getfixturevalue("database_url")
+    url = blank.sqlite(tmp_path) if request.param == "sqlite" else request.getfixturevalue("database_url")
     database = Database(url)
     await database.open()
     yield Store(database, clock)

@@ -61,12 +61,15 @@ async def listening(state: State, topic: str) -> AsyncIterator[AsyncIterator[str
         await wakes.aclose()
 
 
-async def heard(wakes: AsyncIterator[str], payload: str) -> None:
-    """Wait for a payload, past the repeated hints to read again."""
+async def heard(wakes: AsyncIterator[str], payload: str) -> list[str]:
+    """Wait for a payload; return what came before it, the repeated hints to read again aside."""
+    before: list[str] = []
     async with asyncio.timeout(SOON_S):
         async for each in wakes:
             if each == payload:
-                return
+                return before
+            before += [each] if each else []
+    raise AssertionError(f"the wakes ended before {payload}")
 
 
 async def test_a_full_bucket_grants_its_burst_then_says_how_long_to_wait(state: State) -> None:
@@ -123,10 +126,9 @@ async def test_a_wake_reaches_every_listener_of_its_topic_only(state: State) -> 
     """A stop must reach all hubs within milliseconds, not only one of them."""
     async with listening(state, "stops") as one, listening(state, "stops") as two, listening(state, "other") as other:
         await state.wake("stops", "4117")
-        await heard(one, "4117")
-        await heard(two, "4117")
+        assert await heard(one, "4117") == await heard(two, "4117") == []
         await state.wake("other", "mine")
-        await heard(other, "mine")
+        assert await heard(other, "mine") == []
 
 
 async def test_wakes_end_with_their_task(state: State) -> None:

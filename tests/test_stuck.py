@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import get_args
 
+import blank
 import pytest
 from test_planner import fallbacks
 from test_store import NOW, HandClock, alert, batch_of, draft_of
@@ -64,7 +65,7 @@ async def queued(store: Store, hand: HandClock) -> None:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    url = f"sqlite:///{tmp_path}/stuck.db"
+    url = blank.sqlite(tmp_path)
     if request.param == "postgresql":
         url = request.getfixturevalue("database_url")
     database = Database(url)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import blank
 import pytest
 from test_coverage import POLICY
 from test_store import NOW, HandClock, alert, batch_of, draft_of
@@ -63,7 +64,7 @@ class Night:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def night(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Night]:
-    url = f"sqlite:///{tmp_path}/town.db" if request.param == "sqlite" else request.getfixturevalue("database_url")
+    url = blank.sqlite(tmp_path) if request.param == "sqlite" else request.getfixturevalue("database_url")
     clock = HandClock()
     async with town(url) as one:
         rows = [("pole-1", FLOWER_1, "k" * 16), ("pole-2", FLOWER_2, "l" * 16)]

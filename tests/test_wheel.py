@@ -107,8 +107,8 @@ def test_a_message_can_be_checked_by_a_fresh_installation(installed: Installed) 
     """Schemas, dialect and places come with the wheel."""
     sample = installed.empty / "warning.xml"
     sample.write_bytes(SAMPLE.read_bytes())
-    installed.run("mingluo", "cap", "check", "warning.xml")
-    installed.run("mingluo", "policy", "check")
+    assert json.loads(installed.run("mingluo", "cap", "check", "warning.xml"))["valid"]
+    assert "the policy is whole" in installed.run("mingluo", "policy", "check")
 
 
 @pytest.mark.timeout(300)

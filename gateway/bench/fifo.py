@@ -24,7 +24,8 @@ from gateway.bench.measure import child, quantile
 
 PREFETCH = 50
 WINDOW = 64  # publishes on their way
-MOST = 100_000  # messages of one pass: a million of one recipient each would take minutes
+EACH = 2_000
+"""Messages of one recipient each per red one, at most: a million of them would take minutes."""
 BATCH = 1_000
 RED = b"red"
 LONGEST_S = 300.0
@@ -65,7 +66,7 @@ async def fifo(url: str, recipients: int, reds: int) -> Fifo:
         RuntimeError: the consumer failed.
     """
     return Fifo(
-        await _pass(url, min(recipients, MOST), 1, reds),
+        await _pass(url, min(recipients, EACH * reds), 1, reds),
         await _pass(url, max(1, recipients // BATCH), min(BATCH, recipients), reds),
     )
 
