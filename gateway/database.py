@@ -1,11 +1,12 @@
 """One SQL database for store and directory: SQLite in one process, or PostgreSQL for many.
 
 Writes go through one thread with group commit: whatever waits (up to 64 operations) shares one
-transaction and one fsync. Reads have a small pool of threads; in SQLite the loop itself may `look` a few
+transaction and one fsync; while each turn of the loop brings more of them, they are gathered for up to
+4 ms. Reads have a small pool of threads; in SQLite the loop itself may `look` a few
 rows up, which waits for nobody. An operation is a plain function of a `Tx`. It may run twice (a failed
 group is repeated one by one; a lost connection is retried), so it must be idempotent and touch nothing
-but its `Tx`. What many callers ask for at once (claims, settles) is `share`d: one function works off all such
-items of a group, so that PostgreSQL is asked a handful of times per group and not per item.
+but its `Tx`. What many callers ask for at once (accepts, claims, settles) is `share`d: one function works off
+all such items of a group, so that the database is asked a handful of times per group and not per item.
 
 Failures: an operation that raises fails alone. While the database is away (unreachable, failing over,
 its disk full), operations wait; each fails with `StoreDown` when its own patience ends (accepting waits
@@ -44,7 +45,9 @@ Row = tuple[Any, ...]
 
 FEW = 64  # statements whose answers may wait for the next one that is looked at
 GROUP = 64  # operations that may share one transaction
+GATHERING_S = 0.004  # an operation waits at most so long for others to come, and only while they do
 TOGETHER = 64  # rows of one INSERT on SQLite: half the time of one each, more of them gain nothing
+PREPARED = 512  # statements a SQLite connection keeps compiled; one for each number of rows counts as its own
 RECONNECT_S = 0.2
 RUNNING_S = 10.0  # a caller whose patience ends while its operation runs waits for the outcome at most so long
 CLOSING_S = 5.0  # a database that is away when the process ends gets this long to come back
@@ -196,9 +199,7 @@ class Tx:
 
     def insert(self, table: str, types: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> None:
         """Insert a page of rows known to be new; nobody waits. `types` are the columns with PostgreSQL's types."""
-        if self.dialect == "sqlite":
-            self.copy(table, list(types), rows)
-        elif rows:
+        if rows:
             self._insert(table, types, rows, "")
 
     def upsert(
@@ -212,27 +213,26 @@ class Tx:
         """
         if not rows:
             return []
-        names, tail = ", ".join(types), f" ON CONFLICT {conflict}" + (f" RETURNING {returning}" if returning else "")
+        tail = f" ON CONFLICT {conflict}" + (f" RETURNING {returning}" if returning else "")
+        answers = self._insert(table, types, rows, tail)
+        return [row for one in answers for row in one.fetchall()] if returning else []
+
+    def _insert(self, table: str, types: Mapping[str, str], rows: Sequence[Sequence[Any]], tail: str) -> list[Any]:
+        """Write rows in few statements; return their cursors. On PostgreSQL one for all, their columns as arrays."""
+        into = f"INSERT INTO {table} ({', '.join(types)})"
         if self.dialect == "sqlite":
             marks = f"({', '.join('?' * len(types))})"
-            if not returning:
-                self._connection.executemany(f"INSERT INTO {table} ({names}) VALUES {marks}{tail}", rows)
-                return []
-            found: list[Row] = []
-            for start in range(0, len(rows), TOGETHER):
-                some = rows[start : start + TOGETHER]
-                sql = f"INSERT INTO {table} ({names}) VALUES {', '.join([marks] * len(some))}{tail}"
-                found += self._connection.execute(sql, tuple(chain.from_iterable(some))).fetchall()
-            return found
-        done = self._insert(table, types, rows, tail)
-        return cast(list[Row], done.fetchall()) if returning else []
-
-    def _insert(self, table: str, types: Mapping[str, str], rows: Sequence[Sequence[Any]], tail: str) -> Any:
-        """PostgreSQL: one statement for all rows, their columns as arrays."""
+            parts = [rows[start : start + TOGETHER] for start in range(0, len(rows), TOGETHER)]
+            return [
+                self._connection.execute(
+                    f"{into} VALUES {', '.join([marks] * len(part))}{tail}", tuple(chain.from_iterable(part))
+                )
+                for part in parts
+            ]
         arrays = ", ".join(f"%s::{kind}[]" for kind in types.values())
-        sql = f"INSERT INTO {table} ({', '.join(types)}) SELECT * FROM unnest({arrays}){tail}"
         columns = zip(types.values(), zip(*rows, strict=True), strict=True)
-        return self._connection.execute(sql, [_array(kind, column) for kind, column in columns], binary=True)
+        values = [_array(kind, column) for kind, column in columns]
+        return [self._connection.execute(f"{into} SELECT * FROM unnest({arrays}){tail}", values, binary=True)]
 
 
 def _array(kind: str, values: Sequence[Any]) -> Any:
@@ -384,6 +384,8 @@ class Database:
         if self.dialect == "postgresql" and not url.startswith(("postgresql://", "postgres://")):
             raise ConfigError(f"database URL must start with sqlite:/// or postgresql://, not {url.split(':', 1)[0]}:")
         self._queue: queue.SimpleQueue[_Operation[Any] | None] = queue.SimpleQueue()
+        self._gathered: list[_Operation[Any]] = []  # the loop's
+        self._gathered_since = 0.0  # monotonic
         self._writer = threading.Thread(target=self._write_loop, name="database-writer", daemon=True)
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="database-reader")
         self._local = threading.local()
@@ -448,6 +450,7 @@ class Database:
             return
         self._opened = False
         self._closing_until = time.monotonic() + CLOSING_S
+        self._hand_over()
         self._queue.put(None)
         await asyncio.to_thread(self._writer.join)
         self._readers.shutdown(wait=True)
@@ -490,7 +493,7 @@ class Database:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         patience = float("inf") if patience_s is None else patience_s
         queued = _Operation(operation, future, time.monotonic() + patience, order, item)
-        self._queue.put(queued)
+        self._gather(queued)
         if patience_s is None:
             return await future
         try:
@@ -506,6 +509,30 @@ class Database:
             queued.deadline = 0.0
             queued.turn.acquire(blocking=False)
             future.cancel()
+
+    def _gather(self, queued: _Operation[Any]) -> None:
+        """Hold an operation back while more of them come, so that the writer commits them together.
+
+        While many callers are served, each turn of the loop brings some. As soon as one brings none, all go.
+        """
+        self._gathered.append(queued)
+        if len(self._gathered) == 1:
+            self._gathered_since = time.monotonic()
+            asyncio.get_running_loop().call_soon(self._turned, 0)
+
+    def _turned(self, seen: int) -> None:
+        """Look, once per turn of the loop, whether more have come than were `seen` a turn ago."""
+        waited_s = time.monotonic() - self._gathered_since
+        if seen < len(self._gathered) < GROUP and waited_s < GATHERING_S:
+            asyncio.get_running_loop().call_soon(self._turned, len(self._gathered))
+        else:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Give the writer what was gathered."""
+        gathered, self._gathered = self._gathered, []
+        for operation in gathered:
+            self._queue.put(operation)
 
     async def read(self, operation: Callable[[Tx], T], patience_s: float = 10.0) -> T:
         """Run a read-only operation on a reader's connection.
@@ -552,7 +579,9 @@ class Database:
         try:
             if self.dialect == "postgresql":
                 return psycopg.connect("", autocommit=True, **{**CONNECTING, **conninfo_to_dict(self.url)})  # type: ignore[arg-type]  # libpq's parameters, and none of psycopg's own
-            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=busy_s)
+            connection = sqlite3.connect(
+                self.path, isolation_level=None, check_same_thread=False, timeout=busy_s, cached_statements=PREPARED
+            )
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA cache_size=-65536")

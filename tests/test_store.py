@@ -165,7 +165,7 @@ async def test_two_processes_do_not_accept_one_identifier_twice(
     loop = asyncio.get_running_loop()
 
     def slow(tx: Tx) -> str:
-        one = accept(tx, draft_of(alert(), batch_of(alert())))
+        (one,) = accept(tx, [draft_of(alert(), batch_of(alert()))])
         loop.call_soon_threadsafe(entered.set)
         assert released.wait(20)
         return one.result

@@ -5,20 +5,28 @@ Everything a crash may not tear apart is written here together; only after its c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gateway.database import Tx, micros
 from gateway.errors import MingluoError
 from gateway.model import Alert
 from gateway.ports import Accepted, AlertRow, Draft
 from gateway.standing import Event, Standing
 from gateway.store import audit, minute, national, obligation, seal
-from gateway.store.change import note
+from gateway.store.change import note_all
 from gateway.store.codec import LANE_RANK, pack
-from gateway.store.listing import place_alert
+from gateway.store.listing import place_alerts
 from gateway.store.meeting import keep_apart
-from gateway.store.rows import add_batches, decide, stop_alert
+from gateway.store.rows import DECISION, add_batches, stop_alert
 from gateway.store.timer import drop_timer, set_timers
 
 OVER = (Standing.REJECTED, Standing.STOPPED)
+ALERT = {
+    "id": "text", "sender": "text", "identifier": "text", "sent": "bigint", "content_digest": "text", "body": "bytea",
+    "plan": "bytea", "standing": "text", "reason": "text", "issuer": "text", "accepted_at": "bigint",
+    "expires": "bigint", "status": "text", "document": "text", "level": "bigint", "event_code": "text",
+    "likeness": "text",
+}  # fmt: skip
 
 
 class OvertakenError(MingluoError):
@@ -29,40 +37,49 @@ class SealError(MingluoError):
     """The sealed code is unknown or used; undoes the whole transaction."""
 
 
-def accept(tx: Tx, draft: Draft) -> Accepted:
-    """Store a new alert, or say that it is known.
+def accept(tx: Tx, drafts: Sequence[Draft]) -> list[Accepted]:
+    """Store new alerts, or say of each that it is known; all of a group in a few statements.
 
     Raises:
         OvertakenError, RealWarningError, SealError: nothing was stored.
     """
+    added = {row[0] for row in tx.upsert("alert", ALERT, list(map(_row, drafts)), "DO NOTHING", "id")}
+    new: dict[str, Draft] = {}
+    for draft in drafts:
+        if draft.alert.id in added:
+            new.setdefault(draft.alert.id, draft)
+    for alert, draft in new.items():
+        if draft.seal and not seal.use(tx, draft.seal, alert, draft.now):
+            raise SealError(alert)
+        _refer(tx, draft.alert)
+    place_alerts(tx, [(alert, draft.plan) for alert, draft in new.items()])
+    _written(tx, list(new.values()))
+    halts = tuple(scope for (scope,) in tx.all("SELECT scope FROM halt ORDER BY scope")) if new else ()
+    return [
+        Accepted("accepted", draft.alert.id, halts) if new.get(draft.alert.id) is draft else _known(tx, draft)
+        for draft in drafts
+    ]
+
+
+def _row(draft: Draft) -> tuple[object, ...]:
+    """Return the values of `ALERT`."""
     alert = draft.alert
-    added = tx.run(
-        "INSERT INTO alert (id, sender, identifier, sent, content_digest, body, plan, standing, reason, issuer,"
-        " accepted_at, expires, status, document, level, event_code, likeness) VALUES (:id, :sender, :identifier,"
-        " :sent, :digest, :body, :plan, :standing, :reason, :issuer, :now, :expires, :status, :document, :level,"
-        " :event_code, :likeness) ON CONFLICT DO NOTHING",
-        id=alert.id,
-        sender=alert.sender,
-        identifier=alert.identifier,
-        sent=micros(alert.sent),
-        digest=draft.content_digest,
-        body=pack(alert),
-        plan=pack(draft.plan),
-        standing=draft.standing,
-        reason=draft.reason,
-        issuer=draft.issuer,
-        now=micros(draft.now),
-        expires=micros(alert.expires or draft.now),
+    found = {
+        "id": alert.id,
+        "sender": alert.sender,
+        "identifier": alert.identifier,
+        "sent": micros(alert.sent),
+        "content_digest": draft.content_digest,
+        "body": pack(alert),
+        "plan": pack(draft.plan),
+        "standing": draft.standing,
+        "reason": draft.reason,
+        "issuer": draft.issuer,
+        "accepted_at": micros(draft.now),
+        "expires": micros(alert.expires or draft.now),
         **_listed(draft),
-    )
-    if not added:
-        return _known(tx, draft)
-    if draft.seal and not seal.use(tx, draft.seal, alert.id, draft.now):
-        raise SealError(alert.id)
-    _refer(tx, alert)
-    place_alert(tx, alert.id, draft.plan)
-    _written(tx, draft)
-    return Accepted("accepted", alert.id, tuple(scope for (scope,) in tx.all("SELECT scope FROM halt ORDER BY scope")))
+    }
+    return tuple(found[name] for name in ALERT)
 
 
 def move(tx: Tx, was: AlertRow, draft: Draft) -> Accepted:
@@ -99,8 +116,8 @@ def move(tx: Tx, was: AlertRow, draft: Draft) -> Accepted:
     tx.send("DELETE FROM alert_county WHERE alert = :was", was=was.alert.id)
     if "held" not in draft.timers:
         drop_timer(tx, "held", alert.id)
-    place_alert(tx, alert.id, draft.plan)
-    _written(tx, draft)
+    place_alerts(tx, [(alert.id, draft.plan)])
+    _written(tx, [draft], was.revision + 1)
     return Accepted("accepted", alert.id)
 
 
@@ -146,20 +163,30 @@ def _renamed(tx: Tx, was: str, alert: Alert) -> None:
         drop_timer(tx, kind, was)
 
 
-def _written(tx: Tx, draft: Draft) -> None:
-    """Write what goes with a new standing."""
-    alert = draft.alert.id
-    if draft.standing == Standing.ACTIVE:
-        _activate(tx, draft)
-    if draft.decision is not None:
-        decide(tx, alert, draft.decision)
-    if draft.minute is not None:
-        minute.add(tx, alert, draft.minute)
-    set_timers(tx, alert, draft.timers)  # here, so that no crash behind the answer leaves anything waiting in silence
-    obligation.open_(tx, alert, draft.obligations, draft.now)
-    audit.append(tx, draft.records)
-    keep_apart(tx, draft)
-    note(tx, "accepted" if draft.standing == Standing.ACTIVE else draft.standing, alert)
+def _written(tx: Tx, drafts: Sequence[Draft], revision: int = 0) -> None:
+    """Write what goes with a new standing; `revision` is the alert's own, which numbers what has moved it."""
+    for draft in drafts:
+        if draft.standing == Standing.ACTIVE:
+            _activate(tx, draft)
+        if draft.minute is not None:
+            minute.add(tx, draft.alert.id, draft.minute)
+    decided = [(draft.alert.id, draft.decision) for draft in drafts if draft.decision is not None]
+    tx.insert(
+        "decision",
+        DECISION,
+        [(alert, revision, one.standing, one.event, one.actor, micros(one.at), one.reason) for alert, one in decided],
+    )
+    # Here, so that no crash behind the answer leaves anything waiting in silence.
+    set_timers(tx, [(kind, draft.alert.id, due) for draft in drafts for kind, due in draft.timers.items()])
+    for draft in drafts:
+        obligation.open_(tx, draft.alert.id, draft.obligations, draft.now)
+    audit.append(tx, [record for draft in drafts for record in draft.records])
+    for draft in drafts:
+        keep_apart(tx, draft)
+    note_all(
+        tx,
+        [("accepted" if draft.standing == Standing.ACTIVE else draft.standing, draft.alert.id, "") for draft in drafts],
+    )
 
 
 def _activate(tx: Tx, draft: Draft) -> None:

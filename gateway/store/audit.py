@@ -23,6 +23,10 @@ GENESIS = "0" * 64
 LOCK = 4_117_001
 PAGE = 5000
 HEAD = "audit head"
+AUDIT = {
+    "seq": "bigint", "at": "bigint", "actor": "text", "action": "text", "subject": "text", "detail": "text",
+    "hash": "text",
+}  # fmt: skip
 
 
 class Checkpoint(NamedTuple):
@@ -52,18 +56,13 @@ def append(tx: Tx, records: Sequence[Record]) -> None:
         take_turn(tx)
         tx.known[HEAD] = head(tx)
     seq, previous = tx.known[HEAD]
-    rows: list[dict[str, object]] = []
+    rows: list[tuple[object, ...]] = []
     for record in records:
         seq += 1
         fields = (record.actor, record.action, record.subject, record.detail)
         previous = _hash(previous, seq, micros(record.at), fields)
-        names = ("actor", "action", "subject", "detail")
-        rows.append({"seq": seq, "at": micros(record.at), "hash": previous, **dict(zip(names, fields, strict=True))})
-    tx.many(
-        "INSERT INTO audit (seq, at, actor, action, subject, detail, hash)"
-        " VALUES (:seq, :at, :actor, :action, :subject, :detail, :hash)",
-        rows,
-    )
+        rows.append((seq, micros(record.at), *fields, previous))
+    tx.insert("audit", AUDIT, rows)
     tx.send("UPDATE audit_head SET seq = :seq, hash = :hash", seq=seq, hash=previous)
     tx.known[HEAD] = Checkpoint(seq, previous)
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from gateway.database import Tx
 from gateway.model import Change
 
+CHANGE = {"kind": "text", "alert": "text", "subject": "text"}
 VISIBLE = " AND xid < (pg_snapshot_xmin(pg_current_snapshot())::text::bigint)"
 
 
@@ -21,10 +22,7 @@ def note(tx: Tx, kind: str, alert: str, subject: str = "") -> None:
 
 def note_all(tx: Tx, changes: Sequence[tuple[str, str, str]]) -> None:
     """Add changes (kind, alert, subject) inside an operation."""
-    tx.many(
-        "INSERT INTO change (kind, alert, subject) VALUES (:kind, :alert, :subject)",
-        [{"kind": kind, "alert": alert, "subject": subject} for kind, alert, subject in changes],
-    )
+    tx.insert("change", CHANGE, changes)
 
 
 def read(tx: Tx, after: tuple[int, int], limit: int) -> list[Change]:

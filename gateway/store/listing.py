@@ -7,7 +7,7 @@ key itself: alerts that come or end between two pages neither shift nor repeat t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from gateway.store.around import alert_rows
 
 SCAN = 2_000
 COUNTY = 6  # digits
+PLACED = {"alert": "text", "county": "text"}
 NEWEST = (2**62, "")
 
 
@@ -69,13 +70,14 @@ class Listing:
         return await self._database.read(lambda tx: _part(tx, wanted, after, limit, self._scan))
 
 
-def place_alert(tx: Tx, alert: str, plan: Plan) -> None:
-    """Note the counties a plan touches; "" while no place is known."""
-    counties = sorted({target.township[:COUNTY] for target in (*plan.targets, *plan.leaving)}) or [""]
-    tx.many(
-        "INSERT INTO alert_county (alert, county) VALUES (:alert, :county) ON CONFLICT DO NOTHING",
-        [{"alert": alert, "county": county} for county in counties],
-    )
+def place_alerts(tx: Tx, plans: Iterable[tuple[str, Plan]]) -> None:
+    """Note the counties the plan of each alert touches; "" while no place is known."""
+    rows = [(alert, county) for alert, plan in plans for county in _counties(plan)]
+    tx.upsert("alert_county", PLACED, rows, "DO NOTHING")
+
+
+def _counties(plan: Plan) -> list[str]:
+    return sorted({target.township[:COUNTY] for target in (*plan.targets, *plan.leaving)}) or [""]
 
 
 def _part(tx: Tx, wanted: Wanted, after: Key | None, limit: int, scan: int) -> Listed:

@@ -57,7 +57,7 @@ class SqlOutbox:
     async def accept(self, draft: Draft) -> Accepted:
         """Store alert, plan, records, stops and first batches in one transaction; only then may the caller say 202."""
         try:
-            return await self._database.write(lambda tx: acceptance.accept(tx, draft), ACCEPT_PATIENCE_S)
+            return await self._database.share(acceptance.accept, draft, ACCEPT_PATIENCE_S)
         except acceptance.OvertakenError:
             return Accepted("overtaken", draft.alert.id)
         except RealWarningError:

@@ -25,6 +25,10 @@ COMMAND = {
     "alert": "text", "device": "bigint", "batch": "text", "position": "bigint", "want": "text", "finished": "bigint",
     "deadline": "bigint",
 }  # fmt: skip
+DECISION = {
+    "alert": "text", "number": "bigint", "standing": "text", "event": "text", "actor": "text", "at": "bigint",
+    "reason": "text",
+}  # fmt: skip
 ASKED = 1_000  # keys in one query; databases bound the number of parameters
 UNENDED = sorted({Standing.ACTIVE, *OPEN})
 _FOLD = {state: bytes(max(old, state) for old in range(256)) for state in State}  # old state → folded with this one

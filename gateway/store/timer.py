@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from gateway.database import Database, Tx, micros
 from gateway.ports import Clock
 
-SET = (
-    "INSERT INTO timer (kind, name, due) VALUES (:kind, :name, :due)"
-    " ON CONFLICT (kind, name) DO UPDATE SET due = excluded.due"
-)
+TIMER = {"kind": "text", "name": "text", "due": "bigint"}
 DROP = "DELETE FROM timer WHERE kind = :kind AND name = :name"
 HANDLING = timedelta(seconds=30)
 
 
 def set_timer(tx: Tx, kind: str, name: str, due: datetime) -> None:
     """Set or move a timer inside an operation."""
-    set_timers(tx, name, {kind: due})
+    set_timers(tx, [(kind, name, due)])
 
 
-def set_timers(tx: Tx, name: str, timers: Mapping[str, datetime]) -> None:
-    """Set or move timers of one name inside an operation: kind → due."""
-    tx.many(SET, [{"kind": kind, "name": name, "due": micros(due)} for kind, due in timers.items()])
+def set_timers(tx: Tx, timers: Iterable[tuple[str, str, datetime]]) -> None:
+    """Set or move timers (kind, name, due) inside an operation; no two of one kind and name."""
+    rows = [(kind, name, micros(due)) for kind, name, due in timers]
+    tx.upsert("timer", TIMER, rows, "(kind, name) DO UPDATE SET due = excluded.due")
 
 
 def drop_timer(tx: Tx, kind: str, name: str) -> None:
@@ -63,11 +61,11 @@ class SqlTimers:
     async def handled(self, timers: Sequence[tuple[str, str, datetime | None]]) -> None:
         """Note of each (kind, key) when it is due again; None: it is forgotten."""
         done = [{"kind": kind, "name": key} for kind, key, again in timers if again is None]
-        again = [{"kind": kind, "name": key, "due": micros(due)} for kind, key, due in timers if due is not None]
+        again = [(kind, key, due) for kind, key, due in timers if due is not None]
 
         def operation(tx: Tx) -> None:
             tx.many(DROP, done)
-            tx.many(SET, again)
+            set_timers(tx, again)
 
         if timers:
             await self._database.write(operation)
