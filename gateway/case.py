@@ -157,7 +157,8 @@ class Cases:
             around = self._regions.around(targets)
             targets += tuple(one for one in around if not policy.authority(issuer, alert, (one,), now).findings)
         made = plan(alert, route, targets, before, policy, now, enabled, self._regions.difference)
-        made = replace(made, steps=tuple(self._drawn(alert, step) for step in made.steps))
+        if any(step.audience.group is Group.AREA for step in made.steps):
+            made = replace(made, steps=tuple(self._drawn(alert, step) for step in made.steps))
         if not parts:
             return made
         steps = tuple(

@@ -490,25 +490,35 @@ class Database:
     async def _queued(self, operation: Callable[..., Any], item: Any, patience_s: float | None, order: str) -> Any:
         if not self._opened:
             raise StoreDown("the database is closed")
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
         patience = float("inf") if patience_s is None else patience_s
         queued = _Operation(operation, future, time.monotonic() + patience, order, item)
         self._gather(queued)
         if patience_s is None:
             return await future
+        late = None if patience == float("inf") else loop.call_later(patience, self._give_up, queued)
         try:
-            await asyncio.wait([future], timeout=None if patience == float("inf") else patience)
-            if not future.done():
-                if queued.turn.acquire(blocking=False):
-                    raise queued.down()
-                await asyncio.wait([future], timeout=RUNNING_S)
-            if not future.done():
-                raise StoreDown(IN_DOUBT)
-            return future.result()
+            return await future
         finally:  # whoever waits no longer must not be served later
+            if late is not None:
+                late.cancel()
             queued.deadline = 0.0
             queued.turn.acquire(blocking=False)
             future.cancel()
+
+    @staticmethod
+    def _give_up(queued: _Operation[Any]) -> None:
+        """Answer a caller whose patience has ended: at once if its operation has not begun, else when it must have."""
+
+        def tell(error: StoreDown) -> None:
+            if not queued.future.done():
+                queued.future.set_exception(error)
+
+        if queued.turn.acquire(blocking=False):
+            tell(queued.down())
+        else:
+            queued.future.get_loop().call_later(RUNNING_S, tell, StoreDown(IN_DOUBT))
 
     def _gather(self, queued: _Operation[Any]) -> None:
         """Hold an operation back while more of them come, so that the writer commits them together.

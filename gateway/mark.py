@@ -22,6 +22,8 @@ _ALIKE = str.maketrans(
 )
 """Traditional and mistyped Hanzi, and letters of other alphabets that look Latin."""
 _MARK = re.compile(r"模拟演[练习]|演[练习]|测试|试播|dr[i1l]ll|exercise|test")
+_BEGINNINGS = frozenset("模演测试det")
+"""The letters that `_MARK` can begin with: hardly any text begins so, and the others are done with."""
 LONGEST = 16
 """Letters looked at: a long description delays nobody."""
 _SIGNATURE = re.compile(r"^\s*[【〔\[][^】〕\]]*[】〕\]]")
@@ -56,6 +58,9 @@ def _mark_behind_signature(text: str) -> int:
 
 def _mark(text: str) -> int:
     """Return where a mark at the head ends, or 0."""
+    first = next(_letters(text), None)
+    if first is None or first[1] not in _BEGINNINGS:
+        return 0
     letters = list(islice(_letters(text), LONGEST))
     found = _MARK.match("".join(letter for _, letter in letters))
     if not found:

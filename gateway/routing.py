@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from gateway.model import (
     AREA_APPROVAL,
@@ -77,7 +78,8 @@ def plan(
     if alert.status is not Status.DRAFT:
         if not alert.public:
             reasons.append(f"scope: {alert.scope}, so only officials hear it")
-        maker = _Maker(alert, route, policy, now, frozenset(enabled), held, reasons)
+        able = frozenset(enabled if alert.actual else set(enabled).intersection(policy.drill.channels))
+        maker = _Maker(alert, route, policy, now, able, held, reasons)
         drafts = [draft for group in ORDER for draft in maker.group(group, news)]
         if alert.kind is Kind.CANCEL and not previous:
             held.append("cancel: it references no live version; a person must say whom it ends")
@@ -138,6 +140,7 @@ class _Maker:
     policy: Policy
     now: datetime
     enabled: frozenset[str]
+    """Channels that run here, and that such an alert may use."""
     held: list[str]
     reasons: list[str]
 
@@ -189,8 +192,9 @@ class _Maker:
         """Return the targets this group may be served in now."""
         if not self.alert.actual:
             return tuple(t for t in where if t.township.startswith(self.policy.drill.areas))
-        over = {target.township for target in self.route.over_ceiling}
-        where = tuple(target for target in where if target.township not in over)
+        if self.route.over_ceiling:
+            over = {target.township for target in self.route.over_ceiling}
+            where = tuple(target for target in where if target.township not in over)
         if group is Group.AREA:
             # Whoever is in a place is asked for nothing but the place: it must be the alert's own, and certain.
             return tuple(target for target in where if target.certain and not target.coarse)
@@ -202,14 +206,7 @@ class _Maker:
         return tuple(target for target in where if not target.coarse)
 
     def _channels(self, row: PlanRow) -> tuple[tuple[str, str | None], ...]:
-        """Return (channel, fallback) pairs that run here; a fallback takes the place of a channel that does not."""
-        enabled = self.enabled if self.alert.actual else self.enabled.intersection(self.policy.drill.channels)
-        fallback = row.fallback if row.fallback in enabled else None
-        running = [name for name in row.channels if name in enabled]
-        if not running:
-            return ((fallback, None),) if fallback else ()
-        # Behind the last one only: behind each, the fallback would serve the same people twice.
-        return (*((name, None) for name in running[:-1]), (running[-1], fallback))
+        return _running(row.channels, row.fallback, self.enabled)
 
     def _steps(
         self, row: PlanRow, channels: Sequence[tuple[str, str | None]], notice: Notice, where: Targets
@@ -247,6 +244,19 @@ class _Maker:
         return Lane.SERVICE if self.alert.document is Document.SERVICE else Lane.BULK
 
 
+@lru_cache(1024)  # asked of each row several times per alert, and its answer is in its arguments alone
+def _running(
+    channels: tuple[str, ...], fallback: str | None, enabled: frozenset[str]
+) -> tuple[tuple[str, str | None], ...]:
+    """Return (channel, fallback) pairs that run here; a fallback takes the place of a channel that does not."""
+    fallback = fallback if fallback in enabled else None
+    running = [name for name in channels if name in enabled]
+    if not running:
+        return ((fallback, None),) if fallback else ()
+    # Behind the last one only: behind each, the fallback would serve the same people twice.
+    return (*((name, None) for name in running[:-1]), (running[-1], fallback))
+
+
 def emergency(alert: Alert) -> bool:
     """Whether those who opted out hear it too: orange, red and evacuation rest on the emergency basis (D24)."""
     return alert.level >= Level.ORANGE or alert.document is Document.EVACUATION
@@ -267,7 +277,7 @@ def _numbered(drafts: Sequence[_Draft], pools: Collection[str]) -> Iterator[Step
         past = served.setdefault((draft.audience.group, draft.audience.channel, draft.audience.language), [])
         before = tuple(dict.fromkeys(target for notice, target in past if notice is not draft.notice))
         past += [(draft.notice, target) for target in draft.audience.targets]
-        own = replace(draft.audience, before=before)
+        own = replace(draft.audience, before=before) if before else draft.audience
         yield Step(number, own, draft.notice, draft.lane, draft.start, draft.deadline, every_s=draft.every_s)
         of = number
         if own.channel in pools and own.group is not Group.LOUDSPEAKERS:

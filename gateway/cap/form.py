@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from functools import lru_cache
 
 from gateway.cap.finding import Malformed
 from gateway.model import Circle, Point, Reference
@@ -111,6 +112,7 @@ def one_of(words: Iterable[str]) -> Callable[[str], str]:
     return read
 
 
+@lru_cache(1024)  # one message writes the same time in several elements, and so do those of one minute
 def read_time(text: str) -> datetime:
     """Return the time in UTC; the national form with a space passes too (see `national_time`)."""
     parts = _TIME.fullmatch(text)

@@ -206,10 +206,11 @@ class _Walk:
         """Return what the block builds, or None if anything in it is an error."""
         values: dict[str, Any] = {}
         seen: dict[str, int] = {}
-        rows, last, errors, ordered = _ROWS[id(block)], 0, self._findings.errors, True
+        findings, steps = self._findings, self._steps
+        rows, last, errors, ordered = _ROWS[id(block)], 0, findings.errors, True
         self._outside(element, element.text)
         for child in element:
-            if self._findings.full and self._findings.errors:
+            if findings.errors and findings.full:
                 return None
             if (tail := child.tail) and tail.strip(BLANKS):
                 self._outside(child, tail)
@@ -222,22 +223,22 @@ class _Walk:
                 continue
             number, rule = row
             seen[rule.name] = count = seen.get(rule.name, -1) + 1
-            self._steps.append((rule.name, count))
+            steps.append((rule.name, count))
             if number < last and ordered:
                 self._wrong(child, "invalid_sequence", f"{rule.name} stands too late; {_order(block, number)}")
                 ordered = False  # one shift displaces all that follows; the first of them says enough
-            last = max(number, last)
+            last = number if number > last else last
             if child.keys():
                 self.attributes(child)
             if count and rule.times in "1?":
                 self._wrong(child, "duplicate_element", f"{rule.name} may stand only once; remove this one")
             else:
                 self._value(rule, child, values)
-            self._steps.pop()
+            steps.pop()
         for rule in block.rules:
             if rule.times in "1+" and rule.name not in seen:
                 self._wrong(element, "missing_required_element", f"{rule.name} is missing; add it", rule.name)
-        if self._findings.errors > errors:
+        if findings.errors > errors:
             return None
         return block.build(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
 

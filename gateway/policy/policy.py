@@ -71,7 +71,7 @@ class Policy:
         """SHA-256 hex over the canonical content."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
-    @property
+    @cached_property
     def pools(self) -> dict[str, tuple[str, ...]]:
         """Channels of the plan that stand for several: their roads, in order of preference."""
         return {channel.name: channel.roads for channel in self.tables.plan.channel if channel.roads}
