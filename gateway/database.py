@@ -2,7 +2,7 @@
 
 Writes go through one thread with group commit: whatever waits (up to 64 operations) shares one
 transaction and one fsync; while each turn of the loop brings more of them, they are gathered for up to
-4 ms. Reads have a small pool of threads; in SQLite the loop itself may `look` a few
+2 ms. Reads have a small pool of threads; in SQLite the loop itself may `look` a few
 rows up, which waits for nobody. An operation is a plain function of a `Tx`. It may run twice (a failed
 group is repeated one by one; a lost connection is retried), so it must be idempotent and touch nothing
 but its `Tx`. What many callers ask for at once (accepts, claims, settles) is `share`d: one function works off
@@ -45,7 +45,7 @@ Row = tuple[Any, ...]
 
 FEW = 64  # statements whose answers may wait for the next one that is looked at
 GROUP = 64  # operations that may share one transaction
-GATHERING_S = 0.004  # an operation waits at most so long for others to come, and only while they do
+GATHERING_S = 0.002  # an operation waits at most so long for others to come, and only while they do
 TOGETHER = 64  # rows of one INSERT on SQLite: half the time of one each, more of them gain nothing
 PREPARED = 512  # statements a SQLite connection keeps compiled; one for each number of rows counts as its own
 RECONNECT_S = 0.2

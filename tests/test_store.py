@@ -153,6 +153,39 @@ async def test_in_force_is_what_is_active_or_waits_and_has_not_expired(store: St
     assert await store.outbox.in_force(NOW + timedelta(hours=3), 10) == []
 
 
+async def accepted_at_once(store: Store, *drafts: Draft) -> list[str]:
+    """Hand all of them in while the writer is busy, so that it takes them as one group; return what became of each."""
+    released = threading.Event()
+    busy = asyncio.ensure_future(store.database.write(lambda _tx: released.wait(20)))
+    accepting = [asyncio.ensure_future(store.outbox.accept(one)) for one in drafts]
+    asyncio.get_running_loop().call_later(0.1, released.set)
+    assert await busy
+    return [one.result for one in await asyncio.gather(*accepting)]
+
+
+async def test_of_those_taken_in_at_once_each_is_answered_for_itself(store: Store) -> None:
+    """In a storm fifty counties send in one second: no warning may be lost, or sent twice, for being in a group."""
+    one, two = alert(), replace(alert(), identifier="two")
+    other = replace(alert(), sent=NOW + timedelta(seconds=1))
+    drafts = [draft_of(each, batch_of(each)) for each in (one, one, other, two)]
+    drafts[2] = replace(drafts[2], content_digest="other")
+    assert await accepted_at_once(store, *drafts) == ["accepted", "duplicate", "conflict", "accepted"]
+    stored = [await store.outbox.alert(each.id) for each in (one, two)]
+    assert [row.alert if row else None for row in stored] == [one, two]
+    for each in (one, two):
+        assert await store.ledger.counts(each.id) == {("noop", "officials", "queued"): 4}
+    assert await store.audit.verify() == (2, "")
+
+
+async def test_one_that_fails_in_a_group_takes_nobody_with_it(store: Store) -> None:
+    """An update of what has just ended is refused; the warning another county sends in that moment is not."""
+    good, bad = alert(), replace(alert(), identifier="late", kind=Kind.UPDATE)
+    found = await accepted_at_once(store, draft_of(bad, stops={"unknown": "superseded"}), draft_of(good))
+    assert found == ["overtaken", "accepted"]
+    assert await store.outbox.alert(bad.id) is None
+    assert await store.audit.verify() == (1, "")
+
+
 @pytest.mark.parametrize(("digest", "result"), [("d", "duplicate"), ("other", "conflict")])
 async def test_two_processes_do_not_accept_one_identifier_twice(
     database_url: str, hand: HandClock, digest: str, result: str

@@ -23,6 +23,8 @@ GENESIS = "0" * 64
 LOCK = 4_117_001
 PAGE = 5000
 HEAD = "audit head"
+# What was never text is not of the gateway's writing: it has a hash, but not that of the chain.
+_encoded = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=repr).encode
 AUDIT = {
     "seq": "bigint", "at": "bigint", "actor": "text", "action": "text", "subject": "text", "detail": "text",
     "hash": "text",
@@ -37,9 +39,7 @@ class Checkpoint(NamedTuple):
 
 
 def _hash(previous: str, seq: int, at: int, record: Sequence[str]) -> str:
-    # What was never text is not of the gateway's writing: it has a hash, but not that of the chain.
-    body = json.dumps([previous, seq, at, *record], ensure_ascii=False, separators=(",", ":"), default=repr)
-    return hashlib.sha256(body.encode()).hexdigest()
+    return hashlib.sha256(_encoded([previous, seq, at, *record]).encode()).hexdigest()
 
 
 def take_turn(tx: Tx) -> None:
