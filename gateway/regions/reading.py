@@ -25,7 +25,7 @@ _FILLER = re.compile(
 _WHOLE = re.compile(r"全[县区市]")
 _OPEN = re.compile(r"等|周边|附近|一带|部分|大部|邻近|相邻|…|\?")  # ? stands for 除…外
 _EACH = re.compile(r"各(?:乡|镇|街道|办事处)+")
-_TOWN = re.compile(r"[\u4e00-\u9fff]{2}(?:乡|镇|街道|办事处)")
+_TOWN = re.compile(r"[\u4e00-\u9fff]{2}(?:乡(?!村)|(?<!村)镇|街道|办事处)")
 
 
 @dataclass(slots=True)
