@@ -144,7 +144,9 @@ def test_a_township_that_is_not_known_is_never_dropped_in_silence(text: str) -> 
     assert found.unresolved == (text,)
 
 
-@pytest.mark.parametrize("text", ["泌阳县各乡镇", "泌阳县北部乡镇", "泌阳县城区", "贾楼乡北部", "贾楼乡王麻子村", "贾楼乡乡村道路"])
+@pytest.mark.parametrize(
+    "text", ["泌阳县各乡镇", "泌阳县北部乡镇", "泌阳县城区", "贾楼乡北部", "贾楼乡王麻子村", "贾楼乡乡村道路"]
+)
 def test_what_is_warned_as_a_whole_anyway_holds_nothing(text: str) -> None:
     """An alarm for every loose word would be switched off by the third night."""
     assert resolve(text).unresolved == ()
