@@ -39,7 +39,7 @@ from gateway.hub import Hub
 from gateway.installed import load_channels, roads_of
 from gateway.intake import Intake
 from gateway.lifecycle import Lifecycle
-from gateway.link import GatewayLink
+from gateway.link import GatewayLink, Rate
 from gateway.memory import Guard
 from gateway.model import Batch, DeviceEvent, Lane
 from gateway.national import Nationals
@@ -171,13 +171,7 @@ class App:
         keys = Keys.load(settings.keys) if "api" in self.roles else Keys()
         regions = Regions.load(settings.config / "regions", settings.geometry)
         configured, rates = load_channels(settings.channels or settings.config / "channels.toml")
-        database = Database(settings.database())
-        self.guard = Guard(database, settings.data, self.clock)
-        await database.open()
-        self._stack.push_async_callback(database.close)
-        await self.guard.keep()  # a start that fails behind this is no restore to the next one
-        self.store = Store(database, self.clock)
-        await self.store.keep_policy(policy.digest, policy.to_bytes())
+        database = await self._open_store(policy)
         live = await self.store.live_channels()
         allowed = {name: one for name, one in configured.items() if self._allowed(one, live)}
         self.channels = with_pools(allowed, policy.pools)
@@ -191,17 +185,7 @@ class App:
         self.portability = Portability(self.store, directory, roads)
         receipts = Receipts(self.store, directory, self.clock, self._on_device, self.portability.reported)
         self.speech = self._speech()
-        speaks = "hub" in self.roles and any(isinstance(one, Sockets) for one in self.channels.values())
-        alone, now = self.roles == ROLES, self.clock.now()
-        device_keys = keep(settings.device_keys, now, alone=alone) if speaks else DeviceKeys()
-        links = {
-            name: GatewayLink(
-                name, rates, self.state, receipts, self.store.leases, self.store.numbering, directory, self._wake_hubs,
-                lambda payload: device_keys.sign(payload, self.clock.now()),
-                self.speech, partial(composer.message, again=False),
-            )
-            for name in self.channels
-        }  # fmt: skip
+        links = self._links(rates, receipts, directory, composer)
         self.relay = Relay(self.broker, self.store.outbox)
         slices = {name: 0 if isinstance(one, Sockets) else one.slice for name, one in self.channels.items()}
         self.gate = Gate()
@@ -232,6 +216,32 @@ class App:
             state=LocalState() if settings.embedded else self.state,  # one process needs nobody to count with
         )  # fmt: skip
         await self._start(composer, links)
+
+    async def _open_store(self, policy: Policy) -> Database:
+        database = Database(self.settings.database())
+        self.guard = Guard(database, self.settings.data, self.clock)
+        await database.open()
+        self._stack.push_async_callback(database.close)
+        await self.guard.keep()  # a start that fails behind this is no restore to the next one
+        self.store = Store(database, self.clock)
+        await self.store.keep_policy(policy.digest, policy.to_bytes())
+        return database
+
+    def _links(
+        self, rates: Mapping[str, Rate], receipts: Receipts, directory: SqlDirectory, composer: GatewayComposer
+    ) -> dict[str, GatewayLink]:
+        """Make each channel's door to the gateway; who speaks to devices signs what it tells them."""
+        speaks = "hub" in self.roles and any(isinstance(one, Sockets) for one in self.channels.values())
+        alone, now = self.roles == ROLES, self.clock.now()
+        device_keys = keep(self.settings.device_keys, now, alone=alone) if speaks else DeviceKeys()
+        return {
+            name: GatewayLink(
+                name, rates, self.state, receipts, self.store.leases, self.store.numbering, directory, self._wake_hubs,
+                lambda payload: device_keys.sign(payload, self.clock.now()),
+                self.speech, partial(composer.message, again=False),
+            )
+            for name in self.channels
+        }  # fmt: skip
 
     async def _start(self, composer: GatewayComposer, links: Mapping[str, GatewayLink]) -> None:
         """Open channels, then begin to serve and to work."""

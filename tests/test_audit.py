@@ -130,7 +130,7 @@ async def test_a_record_before_the_first_is_found(store: Store) -> None:
 
 async def test_what_is_no_text_is_named_and_breaks_no_walk(tmp_path: Path, clock: ManualClock) -> None:
     """SQLite keeps any bytes in any column; a walk that fails would hide what it was to find."""
-    database = Database(f"sqlite:///{tmp_path}/audit.db")
+    database = Database(blank.sqlite(tmp_path))
     await database.open()
     one = Store(database, clock)
     await one.audit.append(Record(clock.now(), "411726-qxj/post", "accept", "alert", "green"))
