@@ -10,7 +10,7 @@ demo: setup
 	$(BIN)/mingluo demo
 
 test: setup servers lint types
-	$(BIN)/python -m tests.servers -- $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m tests.servers -- $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .
