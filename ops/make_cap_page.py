@@ -28,8 +28,8 @@ message, with the line; the API answers the same findings in its problem documen
 - Any namespace prefix; comments, CDATA, `xsi:schemaLocation` and an enveloped XML signature after the last info.
   Whatever else stands in a message is named, never skipped in silence.
 - Encodings {encodings}.
-  Where the bytes (a byte order mark, Chinese in valid UTF-8) and the declaration disagree beyond doubt, the bytes are
-  believed (`encoding_disagrees`).
+  Where the bytes (a byte order mark, Chinese in valid UTF-8, GB18030 under ISO-8859-1) and the declaration disagree
+  beyond doubt, the bytes are believed (`encoding_disagrees`).
 - Up to {mebibytes} MiB and {points:,} points. A DOCTYPE is refused unread; no entity is resolved, no file or address
   opened.
 - Several infos: one alert in several languages, or for several areas. All must speak of one event, level and document

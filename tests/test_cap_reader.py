@@ -178,6 +178,7 @@ def test_midnight_may_be_written_as_the_end_of_a_day() -> None:
         ("GB2312", "utf-8"),
         ("GB18030", "utf-8-sig"),
         ("ISO-8859-1", "utf-8"),
+        ("ISO-8859-1", "gb18030"),
         ("UTF-8", "utf-16"),
         ("UTF-16BE", "utf-16-le"),
     ],

@@ -58,6 +58,7 @@ _WIDE = ((b"<\0", "utf-16le"), (b"\0<", "utf-16be"))
 _HEAD = 2000  # bytes; the declaration stands in them, in either width
 _DECLARED = re.compile(rb"<\?xml\s[^>]*?\bencoding\s*=\s*[\"']([^\"'>]*)")
 _CHINESE = re.compile("[\u4e00-\u9fff]")
+_HANZI = re.compile(rb"(?:[\xb0-\xf7][\xa1-\xfe]){2}")  # two of GB 2312 in a row; as Latin-1 it spells nothing
 _PAIR = [_NS + rule.name for rule in CODE.rules]
 _REPEATED = repeated()
 # The bytes are UTF-8 by the time they are parsed, whatever the declaration says.
@@ -163,9 +164,12 @@ def _in_bytes(declared: str, data: bytes) -> str:
     """Return the encoding of bytes without mark: the declared one, unless they are UTF-8 beyond doubt.
 
     A declaration that can be read byte by byte is not in UTF-16, whatever it says (.NET writes that by default), and
-    UTF-8 taken for GB18030 or ISO-8859-1 would decode into other characters without an error.
+    UTF-8 taken for GB18030 or ISO-8859-1 would decode into other characters without an error. So would GB18030 taken
+    for ISO-8859-1, in which any bytes are text.
     """
     codec = ENCODINGS.get(declared, "")
+    if codec == "iso-8859-1" and _HANZI.search(data) and not _is_chinese(data, "utf-8"):
+        return "gb18030" if _is_chinese(data, "gb18030") else declared
     misled = codec in ("gb18030", "iso-8859-1") and not data.isascii() and _is_chinese(data, "utf-8")
     return "utf-8" if misled or codec.startswith("utf-16") else declared
 
