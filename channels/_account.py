@@ -40,7 +40,7 @@ class Account:
         self.key = f"{channel}/{self.name}"
         self.wire = wire
         self.sessions: list[Session[Any]] = []
-        self.assembly = Assembly(channel, wire.account.src_id)
+        self.assembly = Assembly(channel, wire.account.src_id, wire.account.extension)
         self.credit = 0.0
         """Of the weighted turns; kept by `_carrier`."""
         self.trouble: ChannelError | None = None

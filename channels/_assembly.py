@@ -47,9 +47,10 @@ class _Unfinished:
 class Assembly:
     """Parts of replies of one account in this process: bounded, by the loop's clock."""
 
-    def __init__(self, channel: str, src_id: str) -> None:
+    def __init__(self, channel: str, src_id: str, extension: int = 0) -> None:
         self._channel = channel
         self._src_id = src_id
+        self._extension = extension
         self._unfinished: dict[tuple[str, Part], _Unfinished] = {}
 
     def add(self, spoken: Spoken, answer: Any, now: float) -> Iterator[Whole]:
@@ -86,7 +87,8 @@ class Assembly:
         return Whole(self._reply(found.first, decoded(found.first.msg_fmt, octets)), found.answers)
 
     def _reply(self, spoken: Spoken, text: str) -> Reply:
-        extension = spoken.dialled.removeprefix(self._src_id) if spoken.dialled.startswith(self._src_id) else ""
+        behind = spoken.dialled.removeprefix(self._src_id) if spoken.dialled.startswith(self._src_id) else ""
+        extension = behind if len(behind) == self._extension else ""  # what a carrier adds of its own names no alert
         return Reply(
             self._channel, self._channel, spoken.reference, national(spoken.number), text, datetime.now(UTC), extension
         )

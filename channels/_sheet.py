@@ -19,7 +19,7 @@ from channels._meaning import Blame, Decision, Meaning
 from channels._sms_text import contents
 from channels._wire import MOBILE, Answer, Sms, national
 from gateway.errors import Ambiguous, ChannelError, Elsewhere, Permanent, Temporary, Throttled, Unusable
-from gateway.model import Message, Receipt, Report, Slice, State
+from gateway.model import Message, Receipt, Report, Slice, State, extension_of
 
 BUSY_S = 1.0
 LONGEST_VALIDITY = timedelta(hours=48)
@@ -138,7 +138,10 @@ class Sheet:
         return layers
 
     def _sms(self, text: str, parts: list[bytes], numbers: tuple[str, ...], indices: Sequence[int]) -> Sms:
-        return Sms(self, text, parts, numbers, indices, self._message.lane, self._validity, self._leave_by)
+        assert self._account is not None
+        own, message = self._account.settings, self._message
+        source = own.src_id + extension_of(message.alert, own.extension)
+        return Sms(self, text, parts, numbers, indices, message.lane, source, self._validity, self._leave_by)
 
     def _put(self, messages: Sequence[Sms]) -> None:
         assert self._account is not None

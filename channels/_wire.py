@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from channels._login import minute
 from channels._meaning import Blame, Decision, Meaning
@@ -34,6 +34,7 @@ COUNTRY = "86"
 MOBILE = re.compile(r"1[0-9]{10}")
 DOUBT = Meaning(Decision.UNKNOWN, Blame.CARRIER, "it may have been sent", "可能已发送")
 MINUTE = timedelta(minutes=1)
+LONGEST_PORT = 20
 LATEST = timedelta(hours=72)  # no report is older; a clock that says so is wrong
 
 _STATES = {
@@ -63,7 +64,9 @@ class AccountSettings(BaseModel):
     port: int = Field(ge=1, le=65535)
     secret: SecretStr
     src_id: str = Field(pattern=r"^[0-9]{1,20}$")
-    """Our port. What a person dials behind it is a reply's extension."""
+    """Our port."""
+    extension: int = Field(0, ge=0, le=6)
+    """Digits behind it that name the alert, so that a reply does; 0: the contract allows none."""
     service_id: str = Field("", max_length=10)
     connections: int = Field(1, ge=1, le=32)
     """As many as the contract allows, over all processes together."""
@@ -78,6 +81,14 @@ class AccountSettings(BaseModel):
     heartbeat_s: float = Field(180.0, gt=0)
     retry_s: float = Field(1.0, gt=0)
     """First wait before a connection is made again; it doubles up to a minute."""
+
+    @model_validator(mode="after")
+    def _port_fits(self) -> Self:
+        if len(self.src_id) + self.extension > LONGEST_PORT:
+            raise ValueError(
+                f"src_id and extension have more than {LONGEST_PORT} digits together; ask for a shorter port"
+            )
+        return self
 
 
 class Numbering(NamedTuple):
@@ -129,7 +140,8 @@ class Sheet(Protocol):
 class Sms:
     """One text to the numbers of one submit: one PDU per part, all over one connection.
 
-    `indices` are the numbers' places in the slice; `until`, by the loop's clock, is when it must have left.
+    `source` is our port with the alert's extension, `indices` are the numbers' places in the slice; `until`, by the
+    loop's clock, is when it must have left.
     """
 
     sheet: Sheet
@@ -138,6 +150,7 @@ class Sms:
     numbers: tuple[str, ...]
     indices: Sequence[int]
     lane: Lane
+    source: str
     validity: str
     until: float
     answers: list[Answer | None] = field(init=False)

@@ -90,7 +90,7 @@ class Cmpp(Wire[int]):
             tp_udhi=total > 1,
             msg_src=self.account.source_addr,
             valid_time=sms.validity,
-            src_id=self.account.src_id,
+            src_id=sms.source,
             dest_terminal_ids=sms.numbers,
             msg_content=content,
         )

@@ -89,7 +89,7 @@ class Sgip(Wire[sgip.Sequence]):
     def submit(self, sms: Sms, part: int, content: bytes) -> Pdu:
         """Submit."""
         return sgip.Submit(
-            sp_number=self.account.src_id,
+            sp_number=sms.source,
             user_numbers=tuple([sgip.COUNTRY + number for number in sms.numbers]),
             corp_id=self.account.corp_id,
             service_type=self.account.service_id,

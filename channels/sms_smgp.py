@@ -76,7 +76,7 @@ class Smgp(Wire[int]):
         return smgp.Submit(
             service_id=self.account.service_id,
             valid_time=sms.validity,
-            src_term_id=self.account.src_id,
+            src_term_id=sms.source,
             dest_term_ids=sms.numbers,
             msg_content=content,
             parameters=smgp.long_text(total, part + 1) if total > 1 else (),

@@ -103,7 +103,7 @@ class Smpp(Wire[int]):
             service_type=self.account.service_id,
             source_addr_ton=self.account.source_ton,
             source_addr_npi=self.account.source_npi,
-            source_addr=self.account.src_id,
+            source_addr=sms.source,
             dest_addr_ton=self._type,
             dest_addr_npi=smpp.ISDN,
             destination_addr=self._country + sms.numbers[0],

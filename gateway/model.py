@@ -536,6 +536,12 @@ class Report:
     """References of a long text's other parts, where `batch` is known: they are the recipient's from now on."""
 
 
+def extension_of(alert: str, digits: int) -> str:
+    """Return the digits behind our port under which a version is sent: a reply to them is an answer to it."""
+    value = int.from_bytes(hashlib.blake2b(alert.encode(), digest_size=8).digest())
+    return f"{value % 10**digits:0{digits}d}" if digits else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A message a person sent back. `address` is the phone number; it is hashed before anything is stored."""
@@ -547,7 +553,7 @@ class Reply:
     text: str
     at: datetime
     extension: str = ""
-    """Digits the person dialled behind our own number."""
+    """Digits the person dialled behind our own number, where they tell which alert is answered: `extension_of`."""
 
 
 @dataclass(frozen=True, slots=True)

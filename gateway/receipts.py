@@ -2,7 +2,8 @@
 
 Called by channels through `link.commit`; returns after the commit, so the provider is answered only then.
 A reply is matched by the hash of its number to the persons it may come from, and by their frozen
-batches to the live alerts they were sent; what cannot be matched to one person is kept for a clerk (D15, D16).
+batches to the live alerts they were sent: to one alone, where it was sent to that one's extension. What cannot be
+matched to one person is kept for a clerk (D15, D16).
 """
 
 from __future__ import annotations
@@ -20,7 +21,19 @@ from typing import Protocol
 from gateway import log, metrics
 from gateway.channel import Event
 from gateway.errors import Refused
-from gateway.model import DeviceEvent, Job, OrderReceipt, Progress, Record, Reply, Report, State, Status, Target
+from gateway.model import (
+    DeviceEvent,
+    Job,
+    OrderReceipt,
+    Progress,
+    Record,
+    Reply,
+    Report,
+    State,
+    Status,
+    Target,
+    extension_of,
+)
 from gateway.ports import Clock, Directory, Place
 from gateway.reply import LONGEST, Meaning, Reading, read
 from gateway.standing import Standing
@@ -165,7 +178,7 @@ class Receipts:
             outcome, waiting = "shared_phone", True
             effect = replace(effect, incident=reading.meaning is Meaning.SUPPORT)
         else:
-            told = tuple(await self._told(people[0], places[people[0]], at))
+            told = _meant(await self._told(people[0], places[people[0]], at), reply.extension)
             effect = await self._effect(reading, [(people[0], told)], effect)
             outcome = f"{_BECAME[reading.meaning]}:{len(told)}" if told or effect.incident else "no_live_alert"
         return Received(
@@ -255,7 +268,7 @@ class Receipts:
         row = await self._store.outbox.alert(alert)
         targets = row.plan.targets if row is not None else ()
         places = await self._people.places_of(person)
-        return tuple(village for township, village in places if village and _meant(targets, township, village))
+        return tuple(village for township, village in places if village and _lies(targets, township, village))
 
 
 def _id(reply: Reply) -> str:
@@ -263,6 +276,12 @@ def _id(reply: Reply) -> str:
     return hashlib.blake2b(f"{reply.account}\0{reply.reference}".encode(errors="replace"), digest_size=10).hexdigest()
 
 
-def _meant(targets: Sequence[Target], township: str, village: str) -> bool:
+def _meant(told: Sequence[str], extension: str) -> tuple[str, ...]:
+    """Return the alerts whose number a reply was sent to; all, where it names none of them (D15)."""
+    named = [one for one in told if extension and extension == extension_of(one, len(extension))]
+    return tuple(named or told)
+
+
+def _lies(targets: Sequence[Target], township: str, village: str) -> bool:
     """Whether a village lies in the area of a plan; a target without villages is its whole township."""
     return any(one.township == township and (not one.villages or village in one.villages) for one in targets)

@@ -73,6 +73,7 @@ numbers the channel serves (`mobile`, `unicom`, `telecom`, `broadcast`); none: a
 | `host`, `port` | –, the protocol's | the gateway |
 | `secret` | – | always `"env:NAME"` |
 | `src_id` | – | our port |
+| `extension` | 0 | digits behind `src_id` that name the alert, as the contract allows: see *Replies* below |
 | `service_id` | `""` | 业务代码, as the carrier wrote it into the contract |
 | `connections` | 1 | of all processes together; with two or more, one is kept for green |
 | `window` | 16 | unanswered submits per connection; of a single connection a quarter is kept for green |
@@ -95,6 +96,12 @@ A slice (99 recipients with CMPP, 100 elsewhere) takes all of its tokens at once
   the first of the officials wait for tokens right behind a bulk slice.
 - `burst` ≥ one slice + `green`. Other lanes take their tokens from above the reserve. A slice that never fits there
   waits for a full bucket and takes the reserve with it, or it would wait for ever: green finds nothing kept.
+
+### Replies
+
+Without an extension all texts come from one number, and an official's "1" confirms every live alert he was told of that
+day. With `extension = 2` each version is sent from a number of its own, `src_id` and two digits made from its id, and a
+"1" sent to it confirms that version and no other. What is sent to digits that name none of them counts as without.
 
 ## China Mobile: CMPP
 

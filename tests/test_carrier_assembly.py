@@ -35,13 +35,15 @@ def add(
 @given(st.permutations(range(3)), st.integers(0, 255))
 def test_parts_in_any_order_become_the_text_and_keep_their_answers(order: list[int], reference: int) -> None:
     """The last part acknowledges them all: none is lost if we die before."""
-    assembly = Assembly("sms_cmpp", "10690001")
+    assembly = Assembly("sms_cmpp", "10690001", 2)
     pieces = contents(TEXT, reference)
     assert len(pieces) == 3
     wholes = [whole for place in order for whole in add(assembly, pieces[place], place)]
     assert [whole.reply.text for whole in wholes] == [TEXT]
     assert sorted(wholes[0].answers) == [0, 1, 2]
     assert wholes[0].reply.extension == "07"
+    (plain,) = add(Assembly("sms_cmpp", "10690001"), contents("1", 0)[0], 0)
+    assert plain.reply.extension == "", "where none was asked for, digits behind the port are the carrier's own"
 
 
 def test_what_stays_incomplete_is_handed_on_as_it_is() -> None:

@@ -13,7 +13,7 @@ from carrier_desk import BULK, PORT, PROTOCOLS, Desk, eventually, numbers, refer
 from links import TEXT, sample_message, sample_slice
 
 from gateway.errors import Permanent, Unusable
-from gateway.model import Lane, Level, State
+from gateway.model import Lane, Level, State, extension_of
 from gateway.simulate.carrier import revise
 
 LONG = "山洪" * 90  # three parts
@@ -388,12 +388,14 @@ async def test_the_rate_is_asked_for_by_account_before_anything_leaves(desk: Des
 async def test_a_reply_is_committed_with_its_number_and_extension(desk: Desk) -> None:
     """1 is "heard and at post": it stops the ladder."""
     await desk.carrier()
-    await desk.open()
-    await desk.send(numbers(1))
-    desk.bench.carrier.reply(numbers(1)[0], "1 收到", PORT + "07")
+    await desk.open(desk.account(extension=2))
+    await desk.send(numbers(1), alert="a1")
+    (source,) = {entry["source"] for entry in desk.bench.entries("submit")}
+    assert source == PORT + extension_of("a1", 2)
+    desk.bench.carrier.reply(numbers(1)[0], "1 收到", source)
     await desk.link.until(lambda: bool(desk.link.replies))
     (reply,) = desk.link.replies
-    assert (reply.address, reply.text, reply.extension) == (numbers(1)[0], "1 收到", "07")
+    assert (reply.address, reply.text, reply.extension) == (numbers(1)[0], "1 收到", extension_of("a1", 2))
     assert reply.reference
     await desk.bench.until("ack", 2)
 

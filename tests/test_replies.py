@@ -16,7 +16,7 @@ from town import FLOWER, FLOWER_1, FLOWER_2, Town, phone, town
 
 from gateway import metrics
 from gateway.errors import Refused
-from gateway.model import Alert, Change, Level, Notice, Receipt, Record, Reply, State, Status, Target
+from gateway.model import Alert, Change, Level, Notice, Receipt, Record, Reply, State, Status, Target, extension_of
 from gateway.ports import Settled
 from gateway.receipts import Receipts
 from gateway.reply import Meaning
@@ -54,11 +54,13 @@ class Office:
         self.clock.advance(60)
         return about
 
-    async def say(self, text: str, number: int = ALONE, reference: str = "", at: datetime | None = None) -> str:
+    async def say(
+        self, text: str, number: int = ALONE, reference: str = "", at: datetime | None = None, extension: str = ""
+    ) -> str:
         """Let a text come in; return what became of it."""
         at = at or self.clock.now()
         self._sent += 1
-        reply = Reply("noop", "noop", reference or f"r{self._sent}", "+86" + phone(number), text, at)
+        reply = Reply("noop", "noop", reference or f"r{self._sent}", "+86" + phone(number), text, at, extension)
         await self.receipts.commit("noop", [reply])
         rows = await self.store.database.read(
             lambda tx: tx.all("SELECT outcome FROM reply WHERE reference = :one", one=reply.reference)
@@ -123,6 +125,19 @@ async def test_one_confirms_exactly_what_was_told_before_it(office: Office) -> N
     assert await office.confirmed(third) == {}
     assert await office.say("收到", at=answered) == "confirmed:2"
     assert await office.changes() == ["confirmed"] * 2
+
+
+async def test_a_reply_to_an_alerts_own_number_confirms_that_one_alone(office: Office) -> None:
+    """A "1" to the rainstorm says nothing of the dam; digits that name no alert of theirs are an ordinary reply."""
+    first, second = await office.tell(alert("a1")), await office.tell(alert("a2"))
+    own = extension_of(first.id, 3)
+    assert own != extension_of(second.id, 3)
+    assert await office.say("1", extension=own) == "confirmed:1"
+    assert office.zhang in await office.confirmed(first)
+    assert await office.confirmed(second) == {}
+    none = next(one for one in ("000", "001", "002") if one not in (own, extension_of(second.id, 3)))
+    assert await office.say("1", extension=none) == "confirmed:2"
+    assert office.zhang in await office.confirmed(second)
 
 
 async def test_the_same_reply_again_changes_nothing_whatever_came_since(office: Office) -> None:
