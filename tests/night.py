@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -52,7 +53,8 @@ AGAIN = "再次提醒"
 TOWNSHIPS = 8
 HAMLET = "411726400"  # a township of one village: its residents fit into a night of SMS
 SEED = 4118
-POLL_S = 0.01
+POLL_S = 0.05
+NUMBERS = count(1)  # two orders within a second are two
 
 
 class Sms(NamedTuple):
@@ -427,7 +429,7 @@ def _message(document: Document, issuer: str, towns: Sequence[str]) -> bytes:
         event_codes=(Code("GB/T 35561", "11B03"),), description="未来3小时将有100毫米以上强降雨", areas=(area,),
         instruction="请立即转移到安置点", expires=now + timedelta(hours=3),
     )  # fmt: skip
-    identifier = f"41172641600000_{now:%Y%m%d%H%M%S}_{document.value}"
+    identifier = f"41172641600000_{now:%Y%m%d%H%M%S}_{document.value}_{next(NUMBERS)}"
     sender = f"{issuer}@mingluo.example"
     alert = Alert(
         sender, identifier, now, Status.ACTUAL, Kind.ALERT, document, "11B03", "暴雨", Level.RED, infos=(info,)

@@ -14,7 +14,7 @@ import wave
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from ipaddress import ip_address
 from itertools import product
 from pathlib import Path
@@ -683,7 +683,8 @@ async def test_orders_are_carried_out_once_and_survive_restarts(tmp_path: Path) 
     horn = Horn()
     async with gateway_of() as gateway:
         async with device(gateway, tmp_path, horn):
-            night = {"from": "00:00", "until": "23:59", "volume": 30}
+            here, hour = datetime.now(timezone(timedelta(hours=8))), timedelta(hours=1)
+            night = {"from": f"{here - hour:%H:%M}", "until": f"{here + hour:%H:%M}", "volume": 30}
             volume = {"volume": 60, "floor": {"orange": 70}, "night": night}
             await gateway.tell(order("volume", "o1", **volume), 0, batch="order")
             assert await gateway.hears(order="o1") == {"type": "receipt", "order": "o1", "state": "done", "code": ""}
