@@ -8,6 +8,13 @@ group is repeated one by one; a lost connection is retried), so it must be idemp
 but its `Tx`. What many callers ask for at once (accepts, claims, settles) is `share`d: one function works off
 all such items of a group, so that the database is asked a handful of times per group and not per item.
 
+Locks, on PostgreSQL, where several processes write: **the turn first, then rows in the order of their keys.** The turn
+(one advisory lock) is what a transaction takes that decides something: it appends to the audit chain, or must not
+happen beside another decision. It is taken before any row, by the whole group, for the operations of a group share its
+locks. Whoever says `decides` has it from the start; where one asks for it after rows may have been locked, the group is
+undone and begun anew with the turn. The one exception is an import, which would keep everybody waiting for its seconds:
+it takes the turn last (`late`), and a collision with it costs a repeat.
+
 Failures: an operation that raises fails alone. While the database is away (unreachable, failing over,
 its disk full), operations wait; each fails with `StoreDown` when its own patience ends (accepting waits
 briefly, settling waits for ever). Who was told "nothing was stored" can rely on it: the caller who gives
@@ -73,6 +80,8 @@ FULL = ("53100", "SQLITE_FULL")
 COLLIDED = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 MAPPED_BYTES = 1 << 30  # of a SQLite file, read without a system call per page
 PARAMETER = re.compile(r"(?<![:\w]):(\*?)([a-z_]+)")
+LOCKS_NOTHING = re.compile(r"\s*SELECT\b(?!.*\bFOR (UPDATE|SHARE)\b)", re.DOTALL)
+TURN = 4_117_001  # key of the advisory lock
 LISTED = re.compile(r"(NOT )?IN :\*([a-z_]+)")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _KINDS: dict[tuple[str, str], list[int]] = {}
@@ -95,6 +104,15 @@ def _for_psycopg(sql: str) -> str:
     return PARAMETER.sub(r"%(\2)s", sql.replace("%", "%%"))
 
 
+@lru_cache(maxsize=1024)
+def _may_lock(sql: str) -> bool:
+    return not LOCKS_NOTHING.match(sql)
+
+
+class TurnError(Exception):
+    """An operation asks for the turn after rows may have been locked: its transaction begins anew with the turn."""
+
+
 class Tx:
     """One transaction. SQL takes `:name` parameters; `IN :*name` takes a sequence.
 
@@ -109,6 +127,8 @@ class Tx:
         self.dialect = dialect
         self.known: dict[str, Any] = {}
         """What an operation has found out for those behind it in the same transaction."""
+        self._in_turn = False
+        self._locks = False  # whether it may have locked rows
 
     @property
     def postgresql(self) -> bool:
@@ -120,6 +140,19 @@ class Tx:
         if self.postgresql:
             self._pipeline = self._sent.enter_context(self._connection.pipeline())
         self._connection.execute("BEGIN" if self.postgresql else "BEGIN IMMEDIATE")
+
+    def take_turn(self, *, late: bool = False) -> None:
+        """Wait until no other process decides anything, up to this one's commit: for what rows cannot keep apart.
+
+        Raises:
+            TurnError: rows may be locked already, and it is not `late`; the writer begins anew.
+        """
+        if not self.postgresql or self._in_turn:
+            return
+        if self._locks and not late:
+            raise TurnError
+        self._execute(f"SELECT pg_advisory_xact_lock({TURN})", {})
+        self._in_turn = True
 
     def commit(self) -> None:
         """Commit, or raise what went wrong with anything that was sent."""
@@ -142,6 +175,7 @@ class Tx:
             sql, values = _arrays(sql, values) if self.postgresql else _expand(sql, values)
         if self.dialect == "sqlite":
             return self._connection.execute(sql, values)
+        self._locks = self._locks or _may_lock(sql)
         return self._connection.execute(_for_psycopg(sql), values, binary=True)  # text would write bytes as hex
 
     def run(self, sql: str, **values: Any) -> int:
@@ -172,6 +206,7 @@ class Tx:
         elif self.dialect == "sqlite":
             self._connection.executemany(sql, rows)
         else:
+            self._locks = True
             with self._connection.cursor() as cursor:
                 cursor.executemany(_for_psycopg(sql), rows)
 
@@ -325,15 +360,18 @@ class _Operation(Generic[T]):
     """One queued write: its function, its future, and when its patience ends (monotonic seconds).
 
     `turn` is taken once: by the writer that begins, or by the caller that gives up. `doubtful`: a COMMIT got no answer.
-    `item` is what a shared function is to work off for this one; None: the function is its own.
+    `decides`: it takes the database's turn, another one. `item` is what a shared function is to work off for this one;
+    None: the function is its own.
     """
 
-    __slots__ = ("answered", "deadline", "doubtful", "future", "item", "order", "run", "turn")
+    __slots__ = ("answered", "deadline", "decides", "doubtful", "future", "item", "order", "run", "turn")
 
     def __init__(
-        self, run: Callable[..., Any], future: asyncio.Future[T], deadline: float, order: str, item: Any = None
-    ) -> None:
+        self, run: Callable[..., Any], future: asyncio.Future[T], deadline: float, order: str, item: Any = None,
+        *, decides: bool = False,
+    ) -> None:  # fmt: skip
         self.run = run
+        self.decides = decides
         self.item = item
         self.future = future
         self.deadline = deadline
@@ -459,7 +497,9 @@ class Database:
         if self._lock_file is not None:
             self._lock_file.close()
 
-    async def write(self, operation: Callable[[Tx], T], patience_s: float | None = None, order: str = "") -> T:
+    async def write(
+        self, operation: Callable[[Tx], T], patience_s: float | None = None, order: str = "", *, decides: bool = False
+    ) -> T:
         """Run an operation in the writer's next group; return after its commit.
 
         Args:
@@ -467,11 +507,12 @@ class Database:
             patience_s: seconds to wait for a commit. None: for ever, and it runs even if the caller is cancelled,
                 as what has happened must be kept. Infinite: for ever, but not for a cancelled caller.
             order: a group runs sorted by it ("" last), so that two processes lock the same rows in the same order.
+            decides: it takes the turn; unsaid, it is found out at the cost of a beginning.
 
         Raises:
             StoreDown: no commit in time; the text says whether it may have been stored.
         """
-        return cast(T, await self._queued(operation, None, patience_s, order))
+        return cast(T, await self._queued(operation, None, patience_s, order, decides=decides))
 
     async def share(
         self,
@@ -479,21 +520,25 @@ class Database:
         item: Item,
         patience_s: float | None = None,
         order: str = "",
+        *,
+        decides: bool = False,
     ) -> T:
         """As `write`, but one call of `operation` works off all of a group's items for it, and answers each in turn.
 
         Raises:
             StoreDown: as `write`.
         """
-        return cast(T, await self._queued(operation, item, patience_s, order))
+        return cast(T, await self._queued(operation, item, patience_s, order, decides=decides))
 
-    async def _queued(self, operation: Callable[..., Any], item: Any, patience_s: float | None, order: str) -> Any:
+    async def _queued(
+        self, operation: Callable[..., Any], item: Any, patience_s: float | None, order: str, *, decides: bool = False
+    ) -> Any:
         if not self._opened:
             raise StoreDown("the database is closed")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         patience = float("inf") if patience_s is None else patience_s
-        queued = _Operation(operation, future, time.monotonic() + patience, order, item)
+        queued = _Operation(operation, future, time.monotonic() + patience, order, item, decides=decides)
         self._gather(queued)
         if patience_s is None:
             return await future
@@ -711,9 +756,21 @@ class Database:
         return operation, None, _discreet(failed)
 
     def _transaction(self, group: list[_Operation[Any]]) -> list[Result]:
+        """Run operations in one transaction, with the turn from its beginning where one of them decides.
+
+        Raises:
+            _Away, _OneFailed: as `_try`.
+        """
+        try:
+            return self._try(group, turn=any(operation.decides for operation in group))
+        except TurnError:
+            return self._try(group, turn=True)
+
+    def _try(self, group: list[_Operation[Any]], *, turn: bool) -> list[Result]:
         """Run operations in one transaction.
 
         Raises:
+            TurnError: one decides, and rows may have been locked before.
             _Away: the database is away; where COMMIT got no answer, the operations are marked doubtful.
             _OneFailed: anything else.
         """
@@ -721,12 +778,16 @@ class Database:
         committing = False
         try:
             tx.begin()
+            if turn:
+                tx.take_turn()
             results = _run(tx, group)
             committing = True
             tx.commit()
         except Exception as error:
             with contextlib.suppress(Exception):  # the first error is the one to report
                 tx.rollback()
+            if isinstance(error, TurnError):
+                raise
             if not _is_away(error):
                 raise _OneFailed(error) from None
             for operation in group:

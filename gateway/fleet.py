@@ -17,7 +17,7 @@ from gateway.model import Record
 from gateway.policy import Policy
 from gateway.policy.table import SpeakerVolume
 from gateway.ports import Clock
-from gateway.store import Store, audit
+from gateway.store import Store
 from gateway.store.order import PATIENCE_S, add, body_of
 
 EVERY_S = 10.0
@@ -66,7 +66,7 @@ class Fleet:
         values["channels"] = self._channels
 
         def operation(tx: Tx) -> None:
-            audit.take_turn(tx)  # or two schedulers would order the same twice
+            tx.take_turn()  # or two schedulers would order the same twice
             devices = sorted(device for (device,) in tx.all(found, step=STEP, **values))
             if not devices:
                 return
@@ -81,7 +81,7 @@ class Fleet:
 
         database = self._store.database
         if await database.read(lambda tx: tx.one(found, step=1, **values)):
-            await database.write(operation, PATIENCE_S)
+            await database.write(operation, PATIENCE_S, decides=True)
 
 
 def values_of(volume: SpeakerVolume) -> dict[str, object]:

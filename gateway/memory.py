@@ -131,7 +131,7 @@ class Guard:
         if row[1] == identity and not self._why(tx, identity, mark, *row[1:]):
             self._known = True
             return
-        audit.take_turn(tx)  # of several processes one notices, and the others find it noticed
+        tx.take_turn()  # of several processes one notices, and the others find it noticed
         known, restored_at = tx.all("SELECT identity, restored_at FROM installation")[0]
         why, now = self._why(tx, identity, mark, known, restored_at), self._clock.now()
         if known == identity and not why:

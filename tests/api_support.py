@@ -79,10 +79,12 @@ class Away(Database):
             raise StoreDown("the database cannot be reached")
         return await super().look(operation, patience_s)
 
-    async def write(self, operation: Callable[[Tx], T], patience_s: float | None = None, order: str = "") -> T:
+    async def write(
+        self, operation: Callable[[Tx], T], patience_s: float | None = None, order: str = "", *, decides: bool = False
+    ) -> T:
         if self.away:
             raise StoreDown("the database cannot be reached")
-        return await super().write(operation, patience_s, order)
+        return await super().write(operation, patience_s, order, decides=decides)
 
 
 class Sms(Channel):

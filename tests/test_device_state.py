@@ -252,8 +252,11 @@ class Counting(Tx):
 class Counted(Database):
     """A database whose writers count."""
 
-    async def write(self, operation: Callable[[Tx], T], patience_s: float | None = None, order: str = "") -> T:
-        return await super().write(lambda tx: operation(Counting(tx._connection, tx.dialect)), patience_s, order)
+    async def write(
+        self, operation: Callable[[Tx], T], patience_s: float | None = None, order: str = "", *, decides: bool = False
+    ) -> T:
+        counted = lambda tx: operation(Counting(tx._connection, tx.dialect))  # noqa: E731  # one line, one use
+        return await super().write(counted, patience_s, order, decides=decides)
 
 
 @pytest.mark.parametrize("kinds", [("online",), ("state",), ("online", "offline")])

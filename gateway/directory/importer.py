@@ -210,7 +210,7 @@ class _Run:
             if self._how.dry or isinstance(result, Refused):
                 tx.run("ROLLBACK TO SAVEPOINT import")
             elif self._how.record is not None:
-                audit.append(tx, [self._how.record(result)])
+                audit.append(tx, [self._how.record(result)], late=True)
         tx.run("RELEASE SAVEPOINT import")
         return result
 

@@ -1,7 +1,7 @@
 """The hash chain of decisions: each record's hash covers the one before it.
 
-One appender: every append runs inside the writer's group (an advisory lock serialises the processes
-on PostgreSQL), so the chain has no forks and costs no fsync of its own.
+One appender: every append runs inside the writer's group, which has its turn before it locks any row (see `database`),
+so the chain has no forks, costs no fsync of its own, and nobody waits in a circle for it.
 
 A chain alone does not show that its last records were cut off. So `audit_head` says where it stands, written in the
 same transaction, and the next record follows the head, not the last record found: a cut stays a gap for ever. Whoever
@@ -20,7 +20,6 @@ from gateway.database import Database, Row, Tx, micros, moment
 from gateway.model import Record
 
 GENESIS = "0" * 64
-LOCK = 4_117_001
 PAGE = 5000
 HEAD = "audit head"
 # What was never text is not of the gateway's writing: it has a hash, but not that of the chain.
@@ -42,18 +41,12 @@ def _hash(previous: str, seq: int, at: int, record: Sequence[str]) -> str:
     return hashlib.sha256(_encoded([previous, seq, at, *record]).encode()).hexdigest()
 
 
-def take_turn(tx: Tx) -> None:
-    """Wait until no other process decides anything, up to this one's commit: for what rows alone cannot keep apart."""
-    if tx.postgresql:
-        tx.send(f"SELECT pg_advisory_xact_lock({LOCK})")
-
-
-def append(tx: Tx, records: Sequence[Record]) -> None:
-    """Append records inside an operation."""
+def append(tx: Tx, records: Sequence[Record], *, late: bool = False) -> None:
+    """Append records inside an operation; `late` as in `Tx.take_turn`."""
     if not records:
         return
-    if HEAD not in tx.known:  # else this transaction has its turn, and nobody else moves the head
-        take_turn(tx)
+    tx.take_turn(late=late)
+    if HEAD not in tx.known:  # else this transaction has moved it, and nobody else does
         tx.known[HEAD] = head(tx)
     seq, previous = tx.known[HEAD]
     rows: list[tuple[object, ...]] = []

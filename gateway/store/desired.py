@@ -16,7 +16,6 @@ from collections.abc import Collection, Iterable, Sequence
 
 from gateway.database import Tx
 from gateway.model import State
-from gateway.store import audit
 
 PLAYS = ("play", "repeat", "once")
 NO_ROUNDS = "want = CASE want WHEN 'repeat' THEN 'play' ELSE want END"
@@ -85,7 +84,7 @@ def hush_confirmed(tx: Tx, alert: str) -> None:
 
     Whoever confirms has its turn at the chain, too: one of both sees what the other has written.
     """
-    audit.take_turn(tx)
+    tx.take_turn()
     hush(tx, alert, confirmed(tx, alert))
 
 

@@ -125,7 +125,7 @@ class SqlDevices:
                 )
             audit.append(tx, records)
 
-        await self._database.write(operation, PATIENCE_S)
+        await self._database.write(operation, PATIENCE_S, decides=bool(records))
 
     async def begin_alone(self) -> None:
         """After the start of the only process there is: nobody is connected yet."""

@@ -107,7 +107,7 @@ class SqlDrills:
             _add(tx, drill)
             audit.append(tx, [record])
 
-        await self._database.write(operation)
+        await self._database.write(operation, decides=True)
 
     async def move(
         self,
@@ -151,7 +151,7 @@ class SqlDrills:
             note(tx, "drill", "", drill)
             return True
 
-        return await self._database.write(operation)
+        return await self._database.write(operation, decides=True)
 
     async def get(self, drill: str) -> Drill | None:
         """One drill."""

@@ -91,7 +91,9 @@ class SqlLedger:
 
     async def confirm(self, alert: str, person: int, villages: Sequence[str], how: str, record: Record) -> bool:
         """A person answered for this version. False if already known."""
-        return await self._database.write(lambda tx: confirm(tx, alert, person, villages, how, record, record.at))
+        return await self._database.write(
+            lambda tx: confirm(tx, alert, person, villages, how, record, record.at), decides=True
+        )
 
     async def changes(self, after: tuple[int, int], limit: int) -> list[Change]:
         """The change feed behind `after`, in order, without gaps."""
@@ -239,7 +241,7 @@ class SqlLedger:
             sealed = tx.counts("UPDATE batch SET sealed = 1 WHERE id = :batch AND sealed = 0", rows)
             audit.append(tx, [record for record, new in zip(records, sealed, strict=True) if new])
 
-        await self._database.write(operation)
+        await self._database.write(operation, decides=True)
 
     async def unmatched(self) -> int:
         """Reports whose submit has not shown up."""

@@ -68,6 +68,6 @@ def bar(tx: Tx, targets: Sequence[Target]) -> None:
     Raises:
         RealWarningError: nothing was stored.
     """
-    audit.take_turn(tx)
+    tx.take_turn()
     if any(row.alert.kind not in ENDS and overlap(row.plan.targets, targets) for row in real_ones(tx)):
         raise RealWarningError(UNDER_REAL)

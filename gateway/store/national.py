@@ -67,7 +67,7 @@ def _holder(tx: Tx, number: str, but: str) -> str:
     """Return the id of another alert that has this number, with or without its sequence."""
     wanted = Number.of(number)
     assert wanted is not None
-    audit.take_turn(tx)
+    tx.take_turn()
     base = "_".join(number.split("_")[:2])
     rows = tx.all(
         "SELECT alert, number FROM national WHERE number IN :*forms",
@@ -94,7 +94,7 @@ class SqlNational:
         """Give an alert its number, and note who found it; `replace` puts right what was wrong."""
 
         def operation(tx: Tx) -> Match:
-            audit.take_turn(tx)
+            tx.take_turn()
             row = tx.one("SELECT number FROM national WHERE alert = :alert", alert=alert)
             if row is None:
                 return Match.NOT_DUE
@@ -115,7 +115,7 @@ class SqlNational:
             note(tx, "national", alert)
             return Match.MATCHED
 
-        return await self._database.write(operation)
+        return await self._database.write(operation, decides=True)
 
     async def sent_between(self, since: datetime, until: datetime) -> list[tuple[AlertRow, Numbered]]:
         """Public actual alerts that went out, sent from `since` to before `until`, oldest first."""

@@ -58,7 +58,7 @@ class SqlObligations:
         """A person has answered; False if it is not open."""
 
         def operation(tx: Tx) -> bool:
-            audit.take_turn(tx)  # or `open_again` in another process would not see that it was just answered
+            tx.take_turn()  # or `open_again` in another process would not see that it was just answered
             if not tx.run(
                 "UPDATE obligation SET answered_at = :at, actor = :actor, answer = :answer, remark = :remark"
                 " WHERE alert = :alert AND kind = :kind AND answered_at IS NULL",
@@ -75,7 +75,7 @@ class SqlObligations:
             note(tx, "obligation", alert, kind)
             return True
 
-        return await self._database.write(operation)
+        return await self._database.write(operation, decides=True)
 
     async def get(self, alert: str, kind: str) -> Obligation | None:
         """One obligation."""

@@ -73,7 +73,7 @@ class SqlOrders:
                 bar(tx)
             add(tx, request, devices, kind, body_of(values), expires, record)
 
-        await self._database.write(operation, PATIENCE_S)
+        await self._database.write(operation, PATIENCE_S, decides=True)
 
     async def wanted(self, devices: Collection[int], channel: str) -> list[Order]:
         """Open orders of these devices, oldest first; none where somebody has halted everything, county or channel."""

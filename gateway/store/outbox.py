@@ -57,7 +57,7 @@ class SqlOutbox:
     async def accept(self, draft: Draft) -> Accepted:
         """Store alert, plan, records, stops and first batches in one transaction; only then may the caller say 202."""
         try:
-            return await self._database.share(acceptance.accept, draft, ACCEPT_PATIENCE_S)
+            return await self._database.share(acceptance.accept, draft, ACCEPT_PATIENCE_S, decides=True)
         except acceptance.OvertakenError:
             return Accepted("overtaken", draft.alert.id)
         except RealWarningError:
@@ -68,7 +68,9 @@ class SqlOutbox:
     async def move(self, was: AlertRow, draft: Draft) -> Accepted:
         """Move a stored alert on, as `accept` stores a new one; an active one gets its plan's further steps."""
         try:
-            return await self._database.write(lambda tx: acceptance.move(tx, was, draft), ACCEPT_PATIENCE_S)
+            return await self._database.write(
+                lambda tx: acceptance.move(tx, was, draft), ACCEPT_PATIENCE_S, decides=True
+            )
         except acceptance.OvertakenError:
             return Accepted("overtaken", draft.alert.id)
         except RealWarningError:
@@ -183,7 +185,8 @@ class SqlOutbox:
                     note(tx, "planned", work.alert, str(work.step))
             return bool(moved)
 
-        return await self._database.write(operation)
+        repeats = any(batch.every_s for batch in batches)  # they are held against confirmations
+        return await self._database.write(operation, decides=repeats)
 
     # --- batches ----------------------------------------------------------------------------------
 
@@ -315,7 +318,7 @@ class SqlOutbox:
                 audit.append(tx, [record])
             return stopped
 
-        return await self._database.write(operation)
+        return await self._database.write(operation, decides=True)
 
     async def halt(self, scope: str, on: bool, record: Record) -> None:
         """Stop or release all claims of a county code, a channel, or everything ("*")."""
@@ -332,7 +335,7 @@ class SqlOutbox:
             audit.append(tx, [record])
             note(tx, "halt", "", scope)
 
-        await self._database.write(operation)
+        await self._database.write(operation, decides=True)
 
     async def halts(self) -> list[str]:
         """Scopes halted now."""

@@ -48,7 +48,7 @@ class SqlRegimes:
         """Start one, with the review it will owe; False if one is in force over this very area."""
 
         def operation(tx: Tx) -> bool:
-            audit.take_turn(tx)  # two who start it at once: the second one sees the first
+            tx.take_turn()  # two who start it at once: the second one sees the first
             if any(one.area == regime.area for one in in_force(tx, regime.started_at)):
                 return False
             tx.run(

@@ -101,7 +101,7 @@ class SqlReplies:
 
     async def keep(self, kept: Sequence[Received], now: datetime) -> list[bool]:
         """Write replies with all they change; False for one that is known, which changes nothing."""
-        return await self._database.write(lambda tx: [_keep(tx, one, now) for one in kept], 5.0)
+        return await self._database.write(lambda tx: [_keep(tx, one, now) for one in kept], 5.0, decides=True)
 
     async def settle(self, reply: str, outcome: str, effect: Effect, people: Sequence[int], record: Record) -> bool:
         """Write what a clerk made of a reply; False if it does not wait any more."""
@@ -121,7 +121,7 @@ class SqlReplies:
             _carry_out(tx, reply, effect, record.actor, record.at)
             return True
 
-        return await self._database.write(operation)
+        return await self._database.write(operation, decides=True)
 
     async def get(self, reply: str) -> Found | None:
         """One reply."""
