@@ -63,6 +63,8 @@ from gateway.speech.speech import Speech
 from gateway.state import FallbackState, LocalState, RedisState, Valkey
 from gateway.store import Store
 from gateway.store.lease import RENEW_S
+from gateway.store.retention import EVERY_S as RETENTION_S
+from gateway.store.retention import Retention
 from gateway.store.silence import EVERY_S, Silence
 from gateway.store.unheard import Unheard
 from gateway.sweeper import POLL_S, Pickup, Sweeper, forever
@@ -284,6 +286,8 @@ class App:
             owned = [name for name, one in self.channels.items() if isinstance(one, Sockets)]
             fleet = Fleet(self.store, lambda: self.core.policy, self.clock, owned)
             self._run("fleet", forever(fleet.work, FLEET_S, self.clock))
+            retention = Retention(self.store.database, self.clock)
+            self._run("retention", forever(retention.work, RETENTION_S, self.clock))
             gauges = self._gauges()
             self._run("speakers", forever(self._show_speakers, SPEAKERS_S, self.clock))
             self._run("gauges", forever(gauges.work, GAUGES_S, self.clock))

@@ -9,7 +9,7 @@ everybody was refused or unreachable and every device offline: not the same as u
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple
 
@@ -43,9 +43,9 @@ class _Tally:
     officials: int = 0
     reached: int = 0
     unreachable: int = 0
-    devices: int = 0
-    played: int = 0
-    answered: int = 0  # devices that said anything at all
+    devices: frozenset[int] = frozenset()  # in service
+    played: set[int] = field(default_factory=set)  # of these, each once: an update may be a batch of its own
+    answered: bool = False  # whether a device said anything at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class CoverageBook:
         return coverage
 
     async def _fold(self, row: AlertRow, codes: Sequence[str], version: _Version) -> Coverage:
-        tallies = {code: _Tally(devices=len(version.devices.get(code, ()))) for code in codes}
+        tallies = {code: _Tally(devices=frozenset(version.devices.get(code, ()))) for code in codes}
         roads: dict[int, list[int]] = {}  # to an official, the states of all of them: a fallback's success counts
         async for batch, states in self._batches(row.alert.id):
             if batch.group is Group.OFFICIALS and batch.notice is not Notice.PARTIAL_ALL_CLEAR:
@@ -171,15 +171,17 @@ def _officials(tallies: dict[str, _Tally], roads: dict[int, list[int]], answerab
 
 
 def _devices(tallies: dict[str, _Tally], batch: Batch, states: bytes) -> None:
-    for village, state in zip(batch.village_of(), states, strict=True):
+    for village, device, state in zip(batch.village_of(), batch.persons, states, strict=True):
         tally = tallies.get(village)
-        if tally is not None:
-            tally.played += state == State.PLAYED
-            tally.answered += state in (State.DELIVERED, State.PLAYED, State.FAILED, State.SUBMITTED)
+        if tally is None:
+            continue
+        if state == State.PLAYED and device in tally.devices:
+            tally.played.add(device)
+        tally.answered |= state in (State.DELIVERED, State.PLAYED, State.FAILED, State.SUBMITTED)
 
 
 def _state(tally: _Tally, share: float) -> VillageState:
-    if tally.devices and tally.played >= max(1.0, share * tally.devices):
+    if tally.devices and len(tally.played) >= max(1.0, share * len(tally.devices)):
         return VillageState.PLAYED
     if tally.reached:
         return VillageState.SMS_ONLY

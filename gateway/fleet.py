@@ -51,6 +51,7 @@ class Fleet:
             StoreDown: the rest is done the next time.
         """
         metrics.speaker_orders.labels("expired").inc(await self._store.orders.expire())
+        await self._store.devices.tell_more()
         rules, now = self._policy().speakers, self._clock.now()
         if rules.clock_skew_s:
             limit, since = rules.clock_skew_s * 1000, micros(now - AGAIN)

@@ -13,7 +13,7 @@ from town import FLOWER, FLOWER_1, Town, phone, places, town
 
 from gateway.coverage import Coverage, CoverageBook
 from gateway.directory.table import Roster
-from gateway.model import Alert, Audience, Group, Kind, Lane, Notice, Plan, Receipt, State, Step, Target
+from gateway.model import Alert, Audience, Group, Kind, Lane, Notice, Plan, Receipt, Report, State, Step, Target
 from gateway.policy import Policy
 from gateway.ports import Settled
 from gateway.store import Store
@@ -98,3 +98,31 @@ async def test_a_new_loudspeaker_counts_at_once(tmp_path: Path) -> None:
         assert await covered(book, store, alert()) is first
         assert (await one.bring(Roster.DEVICES, ("pole-1", FLOWER_1, "k" * 16))).errors == ()
         assert await covered(book, store, alert()) is not first
+
+
+async def test_a_loudspeaker_that_plays_twice_does_not_make_up_for_a_silent_one(tmp_path: Path) -> None:
+    """A batch more, and the same device plays it again: the other end of the village has still heard nothing."""
+    async with town(f"sqlite:///{tmp_path}/town.db") as one:
+        names = ("pole-1", "pole-2", "pole-3", "pole-4")
+        assert (await one.bring(Roster.DEVICES, *((name, FLOWER_1, "k" * 16) for name in names))).errors == ()
+        store = Store(one.database, HandClock())
+        devices = (await one.directory.devices([FLOWER_1]))[FLOWER_1]
+        about = alert()
+        batches = [
+            replace(
+                batch_of(about, size=4, number=number, slice_=0, channel="loudspeaker_ws"), persons=devices,
+                group=Group.LOUDSPEAKERS, township=FLOWER, villages=((FLOWER_1, 4),),
+            )
+            for number in range(2)
+        ]  # fmt: skip
+        step = Step(1, Audience(AREA, Group.LOUDSPEAKERS, "loudspeaker_ws"), Notice.ISSUE, Lane.GREEN, NOW, UNTIL)
+        plan = Plan(about.id, "green", (), AREA, (), (step,))
+        await store.outbox.accept(replace(draft_of(about, *batches), plan=plan))
+        for batch in batches:
+            await store.ledger.commit([Report("loudspeaker_ws", "", State.PLAYED, NOW, "", batch.id, 0)])
+        assert POLICY.played_share == 0.5
+        [village] = (await covered(book_of(one, store), store, about)).villages
+        assert village.state == "gap"
+        await store.ledger.commit([Report("loudspeaker_ws", "", State.PLAYED, NOW, "", batches[1].id, 3)])
+        [village] = (await covered(book_of(one, store), store, about)).villages
+        assert village.state == "played"

@@ -20,7 +20,7 @@ from gateway.database import Database, Row, Tx, micros, moment
 from gateway.model import Condition, DeviceEvent, DeviceState, Record, Report
 from gateway.policy.table import SpeakerRules
 from gateway.ports import Clock
-from gateway.store import audit
+from gateway.store import noted
 from gateway.store.codec import unpack_persons
 
 PATIENCE_S = 5.0
@@ -101,16 +101,17 @@ class SqlDevices:
         self._holder = secrets.token_hex(6)  # this process
 
     async def fold(self, events: Sequence[DeviceEvent]) -> None:
-        """Write what devices said of themselves; replacements and faults enter the audit chain.
+        """Write what devices said of themselves; replacements and faults enter the audit chain, see `noted`.
 
         Raises:
             StoreDown: not written.
         """
         told = _told(events, self._holder)
         gone = _gone(events)
-        records = [
-            Record(one.at, "device", one.kind, str(one.device), one.code) for one in events if one.kind in AUDITED
-        ]
+        done = [
+            (one.device, Record(one.at, noted.ACTOR, one.kind, str(one.device), one.code))
+            for one in events if one.kind in AUDITED
+        ]  # fmt: skip
 
         def operation(tx: Tx) -> None:
             tx.upsert("device_state", STATE, told, FOLDED)
@@ -123,9 +124,19 @@ class SqlDevices:
                     holder=self._holder,
                     before=micros(max(gone.values()) - FOUND_DEAD),
                 )
-            audit.append(tx, records)
+            noted.note(tx, done)
 
-        await self._database.write(operation, PATIENCE_S, decides=bool(records))
+        await self._database.write(operation, PATIENCE_S, decides=bool(done))
+
+    async def tell_more(self) -> None:
+        """Let the audit chain know how often devices did again what it had just been told.
+
+        Raises:
+            StoreDown: told the next time.
+        """
+        now = self._clock.now()
+        while await self._database.write(lambda tx: noted.tell_more(tx, now), PATIENCE_S) == noted.STEP:
+            continue
 
     async def begin_alone(self) -> None:
         """After the start of the only process there is: nobody is connected yet."""

@@ -1,13 +1,15 @@
 """Alarms that villages have sounded by themselves, from the button at the loudspeaker (D13).
 
 Each is kept once, by device and the device's own number of it, however often it is told. The first one of a device
-rings in the duty room until somebody has decided; further ones of the same device meanwhile ring no second bell.
+rings in the duty room until somebody has decided; further ones of the same device meanwhile ring no second bell. What
+a device sounds within a minute of the last one is the same alarm: it is counted in the audit chain, and has no row.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
@@ -15,7 +17,7 @@ from gateway import metrics
 from gateway.database import Database, Row, Tx, micros, moment
 from gateway.model import DeviceEvent, Record
 from gateway.ports import Clock
-from gateway.store import audit
+from gateway.store import noted
 from gateway.store.device import places_below
 from gateway.store.obligation import open_
 
@@ -86,8 +88,19 @@ def _sounded(row: Row) -> Sounded:
     return Sounded(id_, speaker, village, moment(at))
 
 
+def _again(tx: Tx, event: DeviceEvent, now: datetime) -> bool:
+    """Whether the device has sounded another one just before."""
+    sql = "SELECT 1 FROM village_alarm WHERE device = :device AND code <> :code AND at > :before AND at <= :now LIMIT 1"
+    before = micros(now - noted.MINUTE)
+    return tx.one(sql, device=event.device, code=event.code, before=before, now=micros(now)) is not None
+
+
 def _keep(tx: Tx, event: DeviceEvent, now: datetime) -> int:
     """Write one inside an operation; 0 if it is known, or of no device."""
+    record = Record(now, noted.ACTOR, KIND, str(event.device))
+    if _again(tx, event, now):
+        noted.note(tx, [(event.device, record)])
+        return 0
     id_ = hashlib.blake2b(f"{event.device}\0{event.code}".encode(), digest_size=10).hexdigest()
     rings = tx.one(
         "SELECT 1 FROM village_alarm v JOIN obligation o ON o.alert = v.id AND o.kind = :kind"
@@ -104,7 +117,7 @@ def _keep(tx: Tx, event: DeviceEvent, now: datetime) -> int:
         at=micros(event.at),
     )
     if added:
-        audit.append(tx, [Record(now, "device", KIND, id_, str(event.device))])
+        noted.note(tx, [(event.device, replace(record, subject=id_, detail=str(event.device)))])
         if rings is None:
             open_(tx, id_, {KIND: now}, now)
     return added
