@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from gateway import cap
 from gateway.errors import Refused
 from gateway.lineage import Lineage, References, check_drill, likeness, overtaken, repeated, stops
-from gateway.model import Alert, Document, Group, Info, Kind, Notice, Plan, Resolution, Status, Step, Target
+from gateway.model import Alert, Document, Group, Info, Kind, Mute, Notice, Plan, Resolution, Status, Step, Target
 from gateway.policy import Authority, Issuer, Policy, Route, Succession
 from gateway.policy.route import ENDS
 from gateway.policy.table import area_covers
@@ -176,6 +176,14 @@ class Cases:
         return replace(
             step, audience=replace(step.audience, rings=self._regions.clip(alert.areas, step.audience.targets))
         )
+
+    async def mute(self, alert: Alert, plan_: Plan) -> tuple[Mute, ...]:
+        """Return the villages that are to hear it by loudspeaker, and have none that works now."""
+        policy = self._policy()
+        if alert.kind in ENDS or not policy.plan_rows(alert.document, alert.level, Group.LOUDSPEAKERS):
+            return ()
+        found = await self._store.devices.villages(self._regions.expand(plan_.targets), policy.speakers)
+        return tuple(Mute(village, condition) for village, condition in sorted(found.items()) if condition.mute)
 
     async def resolve(self, alert: Alert, issuer: Issuer) -> Resolution:
         """Return the townships a message means; many names or corners are read beside the loop, to delay nobody."""

@@ -236,7 +236,10 @@ class Intake:
         batches: list[Batch] = []
         cursors: dict[int, Cursor] = {}
         if standing is Standing.ACTIVE and (was is None or was.standing != Standing.ACTIVE):
+            plan = replace(plan, mute=await self.cases.mute(alert, plan))  # what is known now is gone tomorrow
             batches, cursors = await self._planner.first(alert, plan)
+        elif was is not None:
+            plan = replace(plan, mute=was.plan.mute)
         timers, owed = self.cases.duties(alert, plan, standing, now)
         if was is not None and was.standing == standing:
             timers.pop("partner", None)  # one of two partners has agreed: the other is not waited for longer (D9)

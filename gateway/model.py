@@ -382,6 +382,15 @@ class Plan:
     """The targets of each info, where infos of one language say different things; see `gateway.telling`."""
     supersedes: tuple[str, ...] = ()
     """Versions that end as it starts; a loudspeaker falls silent for them as it is told the new one."""
+    mute: tuple[Mute, ...] = ()
+    """Villages that were to hear it and had no working loudspeaker as it began: gaps from the first second."""
+
+
+class Mute(NamedTuple):
+    """A village whose best loudspeaker would not sound, and why."""
+
+    village: str
+    condition: Condition
 
 
 @dataclass(frozen=True, slots=True)

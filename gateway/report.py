@@ -130,6 +130,11 @@ class Status(BaseModel):
         [],
         description="Gaps without a working loudspeaker: none in service, all offline, or all faulty; call them first",
     )
+    mute_planned: list[VillageStanding] = Field(
+        [],
+        description="Villages whose loudspeakers did not work as it began, in the condition they were in then: nobody "
+        "waited for them",
+    )
     wanting: list[VillageStanding] = Field(description="Not confirmed though confirmation is wanted: calling goes on")
     away: list[VillageStanding] = Field(
         [], description="Not confirmed; an official has heard but is not at post: the deputy is to be called"
@@ -142,6 +147,7 @@ async def status(core: Sources, row: AlertRow, within: tuple[str, ...] = EVERYWH
     coverage = await core.coverage.of(row)
     villages = [village for village in coverage.villages if village.code.startswith(within)]
     counts = await ledger.counts(alert)
+    planned = dict(row.plan.mute)
     away = {village for one in await core.store.replies.away(alert) for village in one.villages}
     return Status(
         alert=alert,
@@ -167,13 +173,15 @@ async def status(core: Sources, row: AlertRow, within: tuple[str, ...] = EVERYWH
         confirmation_wanted=coverage.confirmation_wanted,
         gaps=[_place(village) for village in coverage.gaps if village.code.startswith(within)],
         mute=[_place(village) for village in coverage.mute if village.code.startswith(within)],
+        mute_planned=[_place(village, planned[village.code]) for village in villages if village.code in planned],
         wanting=[_place(village) for village in coverage.wanting if village.code.startswith(within)],
         away=[_place(one) for one in villages if one.code in away and one.state is not VillageState.CONFIRMED],
     )
 
 
-def _place(village: Village) -> VillageStanding:
-    return VillageStanding(code=village.code, name=village.name, state=village.state, loudspeaker=village.speaker)
+def _place(village: Village, loudspeaker: Condition | None = None) -> VillageStanding:
+    found = village.speaker if loudspeaker is None else loudspeaker
+    return VillageStanding(code=village.code, name=village.name, state=village.state, loudspeaker=found)
 
 
 def _timing(
@@ -213,6 +221,7 @@ def _lines(found: Status) -> Iterator[str]:
     )
     yield from _named("缺口", found.gaps)
     yield from _named("无可用喇叭，先打电话", found.mute)
+    yield from _named("发布时无可用喇叭", found.mute_planned)
     yield from _named("已播出仍未叫应", [place for place in found.wanting if place.state is VillageState.PLAYED])
     yield from _named("责任人不在岗，待叫副手", found.away)
     for count in found.counts:

@@ -125,6 +125,7 @@ def show_status(answer: Answer) -> None:
     )
     _places("gaps: nobody has confirmed, no loudspeaker has played", answer.get("gaps") or ())
     _places("no working loudspeaker there: call these first", answer.get("mute") or ())
+    _places("had no working loudspeaker as it began", answer.get("mute_planned") or ())
     gaps = [place.get("code") for place in answer.get("gaps") or ()]
     wanting = [place for place in answer.get("wanting") or () if place.get("code") not in gaps]
     _places("played, but nobody has confirmed: calling goes on", wanting)

@@ -1,8 +1,8 @@
 """Alarms that villages have sounded by themselves, from the button at the loudspeaker (D13).
 
 Each is kept once, by device and the device's own number of it, however often it is told. The first one of a device
-rings in the duty room until somebody has decided; further ones of the same device meanwhile ring no second bell. What
-a device sounds within a minute of the last one is the same alarm: it is counted in the audit chain, and has no row.
+rings in the duty room until somebody has decided; further ones of the same device meanwhile ring no second bell. While
+it rings, what the device sounds within a minute of its last one is the same alarm: counted in the audit chain, no row.
 """
 
 from __future__ import annotations
@@ -98,16 +98,16 @@ def _again(tx: Tx, event: DeviceEvent, now: datetime) -> bool:
 def _keep(tx: Tx, event: DeviceEvent, now: datetime) -> int:
     """Write one inside an operation; 0 if it is known, or of no device."""
     record = Record(now, noted.ACTOR, KIND, str(event.device))
-    if _again(tx, event, now):
-        noted.note(tx, [(event.device, record)])
-        return 0
-    id_ = hashlib.blake2b(f"{event.device}\0{event.code}".encode(), digest_size=10).hexdigest()
     rings = tx.one(
         "SELECT 1 FROM village_alarm v JOIN obligation o ON o.alert = v.id AND o.kind = :kind"
         " WHERE v.device = :device AND o.answered_at IS NULL",
         kind=KIND,
         device=event.device,
     )
+    if rings is not None and _again(tx, event, now):
+        noted.note(tx, [(event.device, record)])
+        return 0
+    id_ = hashlib.blake2b(f"{event.device}\0{event.code}".encode(), digest_size=10).hexdigest()
     added = tx.run(
         "INSERT INTO village_alarm (id, device, code, village, at)"
         " SELECT :id, id, :code, village, :at FROM device WHERE id = :device ON CONFLICT DO NOTHING",
