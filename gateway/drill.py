@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
 from gateway.errors import Refused
-from gateway.model import DRILL_GROUPS, Alert, Area, Code, Document, Group, Info, Kind, Level, Status
+from gateway.model import DRILL_GROUPS, Alert, Area, Code, Document, Group, Info, Kind, Level, Reference, Status
 from gateway.policy import Issuer
 from gateway.policy.hazard import CHINA
 from gateway.policy.table import Drill as Rules
@@ -25,6 +25,8 @@ LATE = timedelta(minutes=15)
 """After a standstill a drill begins no later than this: people were told an hour, and go home."""
 TOLD_LATE = timedelta(hours=1)
 """And is announced no later than this; else too few would know of it."""
+CALLED_OFF = timedelta(hours=1)
+"""So long it is tried to tell people that a drill is off, and at least until it would have ended."""
 _RULE = re.compile(r"FREQ=(WEEKLY|MONTHLY)(?:;INTERVAL=([1-9]\d?))?;UNTIL=(\d{8})")
 
 
@@ -153,6 +155,20 @@ def announcement(id_: str, plan: Exercise, issuer: Issuer, names: Sequence[str],
     return Alert(
         issuer.sender, f"drill-{id_}-notice", sent, Status.EXERCISE, Kind.ALERT, Document.SERVICE, plan.event_code,
         plan.event, Level.UNKNOWN, (info,), note=f"announces drill {id_}", effective=sent, expires=plan.ends_at,
+    )  # fmt: skip
+
+
+def off_name(id_: str) -> str:
+    """Return the identifier of the message that calls a drill off."""
+    return f"drill-{id_}-off"
+
+
+def call_off(id_: str, plan: Exercise, issuer: Issuer, names: Sequence[str], told: Alert, sent: datetime) -> Alert:
+    """Return what ends an announcement whose drill is not held: those who were told of it hear that it is off."""
+    message = announcement(id_, plan, issuer, names, sent)
+    return replace(
+        message, identifier=off_name(id_), kind=Kind.CANCEL, note=f"calls off drill {id_}",
+        references=(Reference(told.sender, told.identifier, told.sent),), expires=max(plan.ends_at, sent + CALLED_OFF),
     )  # fmt: skip
 
 

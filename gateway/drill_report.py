@@ -19,11 +19,19 @@ from gateway.drill import TESTS
 from gateway.model import Batch, Group, State
 from gateway.ports import AlertRow
 from gateway.regions import Regions
+from gateway.standing import REAL
 from gateway.store import Store
-from gateway.store.drill import Drill
+from gateway.store.drill import Drill, Stage
 
 UNHEARD = frozenset({"implausible", "not_heard"})
 """Codes of a broadcast that was reported as played and cannot have been heard."""
+REFUSED = {
+    "late": "the gateway stood still at its hour and came back too late: people had been told an hour, and go home",
+    "not_approved": "nobody approved it before people had to be told",
+    REAL: "a real orange, red or evacuation covered its area",
+    "person_gone": "who planned or approved it holds that post no more",
+    "no_loudspeakers": "no loudspeaker of its area was in service",
+}
 PAGE = 200
 
 
@@ -66,6 +74,7 @@ class DrillReport(BaseModel):
     kind: str
     stage: str
     reason: str
+    explained: str = Field("", description="The reason in words, where the gateway did not begin it")
     starts_at: datetime
     ended_at: datetime | None
     planner: str
@@ -101,7 +110,8 @@ async def report(core: Sources, drill: Drill, within: tuple[str, ...]) -> DrillR
     )
     total.last_answer_s = max((one.last_answer_s for one in townships if one.last_answer_s is not None), default=None)
     return DrillReport(
-        drill=drill.id, kind=drill.kind, stage=drill.stage, reason=drill.reason, starts_at=drill.starts_at,
+        drill=drill.id, kind=drill.kind, stage=drill.stage, reason=drill.reason,
+        explained=REFUSED.get(drill.reason, "") if drill.stage is Stage.REFUSED else "", starts_at=drill.starts_at,
         ended_at=drill.ended_at, planner=drill.planner, approver=drill.approver, announcement=drill.announcement,
         alert=drill.alert, total=total, townships=townships, villages=villages,
     )  # fmt: skip

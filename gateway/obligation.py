@@ -10,6 +10,7 @@
 | deputy | an official who has heard but is not at post: the deputy is to be called (D15) | done |
 | incident | a reply that needs support or reports danger 险情 (D16) | issue, village_alarm, refer, unfounded |
 | village_alarm | a village that has sounded its own alarm (D13) | issue, refer, noted, unfounded |
+| drill_missed | an approved drill the gateway did not begin (D19): its approver is to know | noted |
 
 From its due time on it rings until somebody has answered, or the alert it belongs to is over. Unanswered ones stand
 in the daily report. A further official who is away opens `deputy` again.
@@ -60,6 +61,7 @@ RULES: Mapping[str, Rule] = {
     "deputy": Rule(WRITERS | {"clerk"}, ("done",), every=AT_ONCE),
     "incident": Rule(WRITERS | {"clerk"}, ("issue", "village_alarm", "refer", "unfounded"), remark=True, every=AT_ONCE),
     "village_alarm": Rule(WRITERS | {"clerk"}, ("issue", "refer", "noted", "unfounded"), remark=True, every=AT_ONCE),
+    "drill_missed": Rule(frozenset({"signer"}), ("noted",)),
 }
 
 
@@ -107,10 +109,12 @@ class Obligations:
             raise Refused(403, "own_alert", "nobody reviews or signs their own; ask a second person")
 
     async def _owner(self, alert: str) -> tuple[str, str]:
-        """Return the issuing body and the writer of what it belongs to: an alert, or an emergency regime."""
+        """Return the issuing body and the writer of what it belongs to: an alert, a drill or an emergency regime."""
         row = await self._store.outbox.alert(alert)
         if row is not None:
             return row.alert.sender, row.issuer
+        if drill := await self._store.drills.get(alert):
+            return drill.issuer, drill.planner
         regime = await self._store.regimes.get(alert)
         if regime is None:
             raise Refused(404, "unknown_obligation", "what it belongs to is not here any more")

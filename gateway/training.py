@@ -2,7 +2,9 @@
 
 Called by the API; the timer `drill` calls `due`. A drill takes the ordinary way of an alert: handed in by who planned
 it, signed by who approved it, with every check of that moment. What may not begin then is refused, never put off: for
-people were told an hour. A real orange, red or evacuation stops it in its own transaction (`gateway.store.meeting`).
+people were told an hour. Its approver is told, by an obligation; whoever was told of a drill hears that it is off, also
+where a person has cancelled it. A real orange, red or evacuation stops it in its own transaction
+(`gateway.store.meeting`), and then nothing else is said.
 
 Each step may be repeated after a crash: the same plan is the same message, and a drill moves on only from the stage it
 was seen at.
@@ -19,7 +21,20 @@ from functools import partial
 from gateway import cap, log, metrics
 from gateway.decision import REASON_CHARS, Decisions
 from gateway.directory.people import SqlDirectory
-from gateway.drill import LATE, TESTS, TOLD_LATE, UNHEARD, DrillKind, Exercise, again, announcement, check, exercise
+from gateway.drill import (
+    LATE,
+    TESTS,
+    TOLD_LATE,
+    UNHEARD,
+    DrillKind,
+    Exercise,
+    again,
+    announcement,
+    call_off,
+    check,
+    exercise,
+    off_name,
+)
 from gateway.errors import Refused
 from gateway.intake import Intake, actor
 from gateway.model import Alert, Record, Target
@@ -30,6 +45,9 @@ from gateway.standing import REAL, Event, Hand, Standing, check_hand
 from gateway.store import Store
 from gateway.store.drill import AHEAD, Drill, Stage, Tests
 from gateway.store.meeting import RealWarningError, bar
+
+CALL_OFF_AGAIN = timedelta(minutes=10)
+OFF = frozenset({Stage.CANCELLED, Stage.REFUSED})
 
 _log = log.get("drill")
 
@@ -114,7 +132,8 @@ class Drills:
         record, why = self._record("drill_cancel", drill, actor(principal)), {"reason": reason[:REASON_CHARS]}
         to = Stage.STOPPED if drill.stage is Stage.RUNNING else Stage.CANCELLED
         at = {Stage.RUNNING} if drill.stage is Stage.RUNNING else AHEAD
-        if drill.stage not in at or not await self._store.drills.move(id_, at, to, record, values=why):
+        told = self._clock.now() if drill.stage is Stage.ANNOUNCED and drill.announcement else None
+        if drill.stage not in at or not await self._store.drills.move(id_, at, to, record, due=told, values=why):
             raise Refused(409, "over", f"this drill is {(await self._known(id_)).stage}")
         await self._silence(drill, principal, reason)
         metrics.drills.labels(drill.kind, Stage.CANCELLED.value).inc()
@@ -132,22 +151,23 @@ class Drills:
         """Handler of the timer `drill`: tell people, then begin. What may not be done now is refused, and why."""
         drill = await self._store.drills.get(id_)
         now = self._clock.now()
+        if drill is not None and drill.stage in OFF:
+            return await self._call_off(drill, now)
         if drill is None or drill.stage not in AHEAD:
             return None
         due = drill.starts_at if drill.stage is Stage.ANNOUNCED else drill.notice_at
         if due > now:
             return due
         if why := _too_late(drill, due, now):
-            await self._refuse(drill, why)
-            return None
+            return await self._refuse(drill, why)
         try:
             if drill.stage is Stage.APPROVED:
                 return await self._announce(drill)
             await self._begin(drill)
         except Refused as error:
-            await self._refuse(drill, error.code)
+            return await self._refuse(drill, error.code)
         except RealWarningError:  # it came while the self-test was made ready
-            await self._refuse(drill, REAL)
+            return await self._refuse(drill, REAL)
         return None
 
     async def _announce(self, drill: Drill) -> datetime:
@@ -162,6 +182,28 @@ class Drills:
             drill.id, {Stage.APPROVED}, Stage.ANNOUNCED, record, due=drill.starts_at, values={"announcement": told}
         )
         return drill.starts_at
+
+    async def _call_off(self, drill: Drill, now: datetime) -> datetime | None:
+        """Tell those who were told of it that it is off; return when to try again where nobody may be told now.
+
+        Where a real warning takes its place nothing is said: "off" is not to be heard beside it.
+        """
+        row = await self._store.outbox.alert(drill.announcement) if drill.announcement else None
+        if row is None or row.standing != Standing.ACTIVE or drill.reason == REAL or now >= drill.ends_at:
+            return None
+        known = await self._store.outbox.find(row.alert.sender, off_name(drill.id))
+        sent = known[0].alert.sent if known else now.replace(microsecond=0)  # said again, it is the same message
+        try:
+            message = call_off(drill.id, _wanted(drill), self._body(drill), self._names(drill), row.alert, sent)
+            if self._policy().drill_hours(message, now):
+                return now + CALL_OFF_AGAIN
+            await self._issue(drill, message)
+        except Refused as error:
+            _log.warning("drill_not_called_off", drill=drill.id, why=error.code)
+            return now + CALL_OFF_AGAIN
+        record = self._record("drill_call_off", drill, "gateway")
+        await self._store.audit.append(record)
+        return None
 
     async def _begin(self, drill: Drill) -> None:
         alert, tests = "", None
@@ -219,12 +261,22 @@ class Drills:
             raise Refused(409, "no_loudspeakers", "no loudspeaker of the area is in service; look at the roster")
         return sorted(device for devices in found.values() for device in devices)
 
-    async def _refuse(self, drill: Drill, code: str) -> None:
+    async def _refuse(self, drill: Drill, code: str) -> datetime | None:
+        """Do not begin it, and let its approver know; return when those who were told of it are to hear that it is off.
+
+        Of a real warning nobody needs to be told.
+        """
         record = self._record("drill_refuse", drill, "gateway", code)
         then = self._next(drill) if drill.approver else None
-        if await self._store.drills.move(drill.id, AHEAD, Stage.REFUSED, record, then=then, values={"reason": code}):
-            metrics.drills.labels(drill.kind, Stage.REFUSED.value).inc()
-            _log.warning("drill_refused", drill=drill.id, why=code)
+        owed = "drill_missed" if drill.approver and code != REAL else ""
+        off = self._clock.now() if drill.announcement else None
+        if not await self._store.drills.move(
+            drill.id, AHEAD, Stage.REFUSED, record, due=off, then=then, values={"reason": code}, owed=owed
+        ):
+            return None
+        metrics.drills.labels(drill.kind, Stage.REFUSED.value).inc()
+        _log.warning("drill_refused", drill=drill.id, why=code)
+        return off
 
     def _next(self, drill: Drill) -> Drill | None:
         """Return the next of a series; the approval counts for it too."""

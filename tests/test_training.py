@@ -19,8 +19,9 @@ from gateway import doctor
 from gateway.api.shape import EXAMPLE
 from gateway.cli.drill import _csv
 from gateway.drill import DrillKind, Exercise, again, check, parse_rule
+from gateway.drill_report import report as drill_report
 from gateway.errors import Refused
-from gateway.model import Batch, Document, Group, Lane, Level, Notice, Record, Report, State, Status
+from gateway.model import Batch, Document, Group, Kind, Lane, Level, Notice, Record, Report, State, Status
 from gateway.policy.hazard import CHINA
 from gateway.store.drill import Drill, Stage
 from gateway.store.rows import add_batches
@@ -219,6 +220,93 @@ async def test_after_a_standstill_a_drill_is_not_begun_late(desk: Desk) -> None:
     await at(desk, drill.notice_at)
     await at(desk, DAY + timedelta(minutes=16))
     assert ((await seen(desk, drill)).stage, (await seen(desk, drill)).reason) == (Stage.REFUSED, "late")
+
+
+async def call_off_of(desk: Desk, drill: Drill) -> list[Any]:
+    """The messages that call a drill off."""
+    told = await desk.core.store.outbox.alert((await seen(desk, drill)).announcement)
+    assert told is not None
+    return await desk.core.store.outbox.find(told.alert.sender, f"drill-{drill.id}-off")
+
+
+async def test_those_who_were_told_of_a_drill_hear_that_it_is_off(desk: Desk) -> None:
+    """Half the village stays at home for it; the mark first, no word of an end of any warning."""
+    drill = await approved(desk)
+    await at(desk, drill.notice_at)
+    desk.clock.advance(3600)
+    await desk.core.drills.cancel(drill.id, person(ISSUER), "汛情紧张")
+    for _ in range(2):  # a crash behind it: the same message once more is none
+        await desk.core.drills.due(drill.id)
+    [off] = await call_off_of(desk, drill)
+    told = await desk.core.store.outbox.alert((await seen(desk, drill)).announcement)
+    assert told is not None
+    assert (off.standing, off.alert.status, off.alert.kind) == ("active", Status.EXERCISE, Kind.CANCEL)
+    assert {one.notice for one in off.plan.steps} == {Notice.ALL_CLEAR}
+    assert {one.audience.group for one in off.plan.steps} == {one.audience.group for one in told.plan.steps}
+    assert (told.standing, told.reason) == ("stopped", "cancelled")
+    text = desk.core.renderer.text(
+        off.alert, notice=Notice.ALL_CLEAR, channel="sms", group=Group.RESIDENTS, places=(JIALOU,), signed=True,
+        limit=134, previous=told.alert,
+    )  # fmt: skip
+    assert text.text == (
+        "【泌阳县气象局】演练：泌阳县气象局取消原定于22日10时至22日10时30分在贾楼乡的预警演练，仅演练，请勿惊慌，"
+        "无需行动。演练"
+    )
+    assert (await seen(desk, drill)).stage is Stage.CANCELLED
+    assert (await audit(desk, drill))[-2:] == ["drill_cancel", "drill_call_off"]
+
+
+async def test_what_was_never_announced_is_called_off_to_nobody(desk: Desk) -> None:
+    """Nobody must wonder which drill that was."""
+    drill = await approved(desk)
+    await desk.core.drills.cancel(drill.id, person(ISSUER), "x")
+    assert await desk.core.drills.due(drill.id) is None
+    assert (await seen(desk, drill)).announcement == ""
+
+
+async def test_a_drill_is_called_off_in_the_morning_where_it_is_cancelled_at_night(desk: Desk) -> None:
+    """No exercise wakes anybody, and an end of one does not either; by its hour everybody knows."""
+    drill = await approved(desk)
+    await at(desk, drill.notice_at)
+    await at(desk, DAY.replace(hour=2))
+    await desk.core.drills.cancel(drill.id, person(ISSUER), "x")
+    await at(desk, DAY.replace(hour=3))
+    assert await call_off_of(desk, drill) == []
+    await at(desk, DAY - timedelta(minutes=30))
+    assert [one.standing for one in await call_off_of(desk, drill)] == ["active"]
+
+
+async def test_the_approver_of_a_drill_that_came_too_late_is_told_and_so_are_the_people(desk: Desk) -> None:
+    """A gateway that stood still at ten must not leave a village waiting, and its approver none the wiser."""
+    drill = await approved(desk)
+    await at(desk, drill.notice_at)
+    await at(desk, DAY + timedelta(minutes=16))
+    missed = await seen(desk, drill)
+    assert (missed.stage, missed.reason) == (Stage.REFUSED, "late")
+    [owed] = await desk.core.store.obligations.of(drill.id)
+    assert (owed.kind, owed.answered_at) == ("drill_missed", None)
+    with pytest.raises(Refused):
+        await desk.core.obligations.answer(drill.id, "drill_missed", person(ISSUER), "noted")
+    await desk.core.obligations.answer(drill.id, "drill_missed", person(SIGNER), "noted")
+    await desk.core.drills.due(drill.id)
+    assert [one.standing for one in await call_off_of(desk, drill)] == ["active"]
+    found = await drill_report(desk.core, missed, ("",))
+    assert found.reason == "late"
+    assert found.explained.startswith("the gateway stood still at its hour")
+
+
+async def test_beside_a_real_warning_no_drill_is_called_off(desk: Desk) -> None:
+    """Half of it is heard in the rain, as the end of the warning; and of the red everybody is told."""
+    drill = await approved(desk)
+    await at(desk, drill.notice_at)
+    await at(desk, DAY - timedelta(minutes=5))
+    now = desk.clock.now()
+    await desk.issue(identifier="real", sent=now.isoformat(), expires=(now + timedelta(hours=2)).isoformat())
+    await at(desk, DAY)
+    assert (await seen(desk, drill)).reason == "real_warning"
+    await desk.core.drills.due(drill.id)
+    assert await call_off_of(desk, drill) == []
+    assert await desk.core.store.obligations.of(drill.id) == []
 
 
 async def test_a_repeated_drill_plans_the_next_one_whatever_came_of_this(desk: Desk) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli import answer as page
+from gateway.cli import owed
 from gateway.cli.client import Gateway, Token, Url
 from gateway.cli.frame import AsJson, print_json, print_table, tell
 
@@ -77,7 +78,7 @@ def incidents(
     rows = [
         [
             one.get("id"), page.clock(one.get("at")), _where(one), one.get("text"), one.get("number"),
-            f"{one['decision']}: {one.get('by')}" if one.get("decision") else " | ".join(one.get("answers") or ()),
+            owed.standing(one),
         ]
         for one in reported
     ]  # fmt: skip
@@ -97,9 +98,7 @@ def decide(
 
     Example: mingluo incident decide 3f6c0a9d21b47e5588aa village_alarm --reason 村级预警已启动
     """
-    body = {"answer": decision, "remark": reason}
-    found = Gateway(url, token).post(f"/v1/obligations/{incident}/incident", body)
-    print_json(found) if json else typer.echo(f"{incident}: {decision}")
+    owed.decide(Gateway(url, token), "incident", incident, decision, reason, json=json)
 
 
 def _where(one: dict[str, Any]) -> str:

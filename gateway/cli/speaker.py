@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli import answer as page
+from gateway.cli import owed
 from gateway.cli.client import Gateway, Token, Url
 from gateway.cli.frame import AsJson, print_json, print_table, tell, wrong_use
 
@@ -242,7 +243,7 @@ def alarms(
     rows = [
         [
             one.get("id"), page.clock(one.get("at"), seconds=True), _where(one), one.get("speaker"),
-            f"{one['decision']}: {one.get('by')}" if one.get("decision") else " | ".join(one.get("answers") or ()),
+            owed.standing(one),
         ]
         for one in found["alarms"]
     ]  # fmt: skip
@@ -262,9 +263,7 @@ def decide(
 
     Example: mingluo speaker decide 2c9d4e6f21c87a5530fd issue --reason 山洪，已发布预警
     """
-    body = {"answer": decision, "remark": reason}
-    found = Gateway(url, token).post(f"/v1/obligations/{alarm}/village_alarm", body)
-    print_json(found) if json else typer.echo(f"{alarm}: {decision}")
+    owed.decide(Gateway(url, token), "village_alarm", alarm, decision, reason, json=json)
 
 
 def devices(

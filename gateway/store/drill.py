@@ -20,6 +20,7 @@ from gateway.ports import Clock
 from gateway.standing import REAL, Standing
 from gateway.store import audit, order
 from gateway.store.change import note
+from gateway.store.obligation import open_
 from gateway.store.timer import drop_timer, set_timer
 
 TIMER = "drill"
@@ -120,11 +121,12 @@ class SqlDrills:
         then: Drill | None = None,
         values: Mapping[str, str] = NOTHING,
         tests: Tests | None = None,
+        owed: str = "",
     ) -> bool:
         """Move one on from a stage it was seen at, with further `values`; False if it is elsewhere by now.
 
         `due` is when its timer rings next. `then` is the next of a series, stored with it. `tests` are orders
-        to devices, under the drill's id; what their `bar` raises undoes everything.
+        to devices, under the drill's id; what their `bar` raises undoes everything. `owed` is the obligation it opens.
         """
         names = "".join(f", {name} = :{name}" for name in values)
 
@@ -146,6 +148,8 @@ class SqlDrills:
                 audit.append(tx, [record])
             else:
                 order.add(tx, drill, tests.devices, "self_test", order.body_of(tests.values), tests.until, record)
+            if owed:
+                open_(tx, drill, {owed: record.at}, record.at)
             if to is Stage.STOPPED:
                 _withdraw(tx, drill, "cancelled", micros(record.at))
             note(tx, "drill", "", drill)
