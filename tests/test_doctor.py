@@ -399,7 +399,7 @@ def test_a_filled_installation_has_no_errors(run: Run, tmp_path: Path) -> None:
     result = run("doctor", "--json")
     found = verdicts_of(result)
     assert result.exit_code == 0, result.stdout
-    assert found["database"] == [("ok", "sqlite, schema 0020")]
+    assert found["database"] == [("ok", "sqlite, schema 0021")]
     assert any("2888 of 2906 villages" in text for severity, text in found["rosters"] if severity == "warning")
     assert ("ok", "38 officials") in found["rosters"]
 
@@ -490,7 +490,7 @@ def test_the_clusters_servers_are_proven(
     assert found["rabbitmq"][0][0] == "warning"
     assert found["database"][0][0] == "error"
     assert run("migrate", **cluster).exit_code == 0
-    assert verdicts_of(run("doctor", "--json", **cluster))["database"] == [("ok", "postgresql, schema 0020")]
+    assert verdicts_of(run("doctor", "--json", **cluster))["database"] == [("ok", "postgresql, schema 0021")]
 
 
 def test_groups_are_the_models(policy: Policy) -> None:

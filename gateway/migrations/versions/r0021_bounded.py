@@ -5,8 +5,8 @@
 
 from alembic import op
 
-revision = "0020"
-down_revision = "0019"
+revision = "0021"
+down_revision = "0020"
 
 STATEMENTS = (
     "CREATE TABLE device_noted (device TEXT NOT NULL, kind TEXT NOT NULL, at BIGINT NOT NULL, more BIGINT NOT NULL,"
