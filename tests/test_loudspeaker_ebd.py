@@ -534,7 +534,8 @@ async def test_a_platform_that_has_forgotten_the_last_round_is_asked_for_the_nex
         await bench.send()
         bench.platform.casts.clear()
         due(bench, bench.progress[-1], rounds(AGAIN_S))
-        await until(lambda: len(bench.log("broadcast")) == 2)
+        await until(lambda: len(bench.log("broadcast")) > 1)
+        assert len(bench.log("broadcast")) == 2
 
 
 @pytest.mark.parametrize("goes_on", [True, False])
