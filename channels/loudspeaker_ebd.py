@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -33,22 +33,14 @@ from aiohttp import web
 from pydantic import Field
 
 from channels._ebd import Ebd
-from channels._ebd_broadcast import Broadcast, judged, named, percent, share_of
+from channels._ebd_broadcast import Broadcast
 from channels._ebd_form import (
-    OTHER,
     TAKEN,
     BasicInfo,
-    Body,
-    BrdLog,
-    BrdState,
-    Check,
     Content,
-    Coverage,
     DataRequest,
     EbdError,
     Ebm,
-    LoggedMessage,
-    LogItem,
     Period,
     RelatedMessage,
     Result,
@@ -58,12 +50,13 @@ from channels._ebd_form import (
     auxiliary,
     moment,
 )
-from channels._ebd_meaning import CANCEL, CODES, ENDS, SEVERITY, Drill, msg_type
+from channels._ebd_meaning import CANCEL, ENDS, SEVERITY, Drill, msg_type
 from channels._ebd_peer import Peer, PeerSettings
+from channels._ebd_told import Told
 from channels._follower import end, follow
-from gateway.channel import Channel, Device, Event, Lease, Link, Route
+from gateway.channel import Channel, Event, Lease, Link, Route
 from gateway.errors import Ambiguous, ChannelError, MingluoError, Permanent, Temporary
-from gateway.model import DeviceEvent, Group, Job, JobState, Message, Progress, Receipt, Report, Slice, State
+from gateway.model import Group, Job, JobState, Message, Progress, Receipt, Report, Slice, State
 
 LARGEST_RECORDING = 3 << 20  # bytes; above nine minutes the platform speaks the text itself
 LATE = timedelta(seconds=30)  # after being asked; then no package can be on its way to the platform any more
@@ -73,8 +66,6 @@ UNKNOWN = "ebd_5"  # how a platform refuses what it has never taken
 BETWEEN = frozenset({JobState.DONE, JobState.STOPPED})
 """States of a broadcast that is still looked after: it waits for its next round, and nothing sounds."""
 NO_EVENT = "00000"  # EventType of what has no code of its own
-WORKING = frozenset({"1", "4", "5"})  # states of a terminal
-"""1 正常, 4 故障恢复, 5 播发中."""
 
 
 class EbdSettings(PeerSettings):
@@ -111,6 +102,7 @@ class LoudspeakerEbd(Channel):
     def __init__(self, settings: EbdSettings) -> None:
         super().__init__(settings)
         self._peer = Peer(settings)
+        self._told = Told(self.name, settings.played_share)
         self.spoken = settings.recordings
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -261,10 +253,10 @@ class LoudspeakerEbd(Channel):
             return  # it will tell in a package of its own
         now = datetime.now(UTC)
         villages = _villages(job, broadcast)
-        events = self._news(broadcast, told.brd_state_code, told.coverage, villages, now, job.progress.batch)
+        events = self._told.news(broadcast, told.brd_state_code, told.coverage, villages, now, job.progress.batch)
         end = ENDS.get(told.brd_state_code)
         if end is not None and broadcast.heard:
-            events += await self._faults(told, villages.values(), now, link)
+            events += await self._told.faults(told, villages.values(), now, link)
         goes_on = end is JobState.DONE and job.rounds is not None
         last = end is not None and not goes_on
         events.append(replace(job.progress, state=end or JobState.RUNNING, at=now, last=last))
@@ -335,47 +327,9 @@ class LoudspeakerEbd(Channel):
             if not asked or error.code != UNKNOWN:
                 raise
             state = JobState.LOST  # it was never taken, and the platform knows of none
-        events = self._news(broadcast, "5", (), _villages(job, broadcast), now, job.progress.batch)
+        events = self._told.news(broadcast, "5", (), _villages(job, broadcast), now, job.progress.batch)
         again = halted and state is JobState.STOPPED
         await link.commit([*events, replace(job.progress, state=state, at=now, last=not again)])
-
-    def _news(
-        self,
-        broadcast: Broadcast,
-        state: BrdState,
-        coverage: Sequence[Coverage],
-        villages: Mapping[int, str],
-        at: datetime,
-        batch: str = "",
-    ) -> list[Event]:
-        """Return what a state says of these villages, by position; without a batch they are told by their references.
-
-        With it they count even where the answer that would have brought the references was lost.
-        """
-        events: list[Event] = []
-        for position, village in villages.items():
-            found = judged(
-                state, share_of(coverage, village), self.settings.played_share, heard=broadcast.heard,
-                any_=bool(coverage),
-            )  # fmt: skip
-            if found is not None and batch:
-                events.append(Report(self.name, "", found[0], at, found[1], batch, position))
-            elif found is not None:
-                events.append(Report(self.name, broadcast.reference(village), found[0], at, found[1]))
-        return events
-
-    async def _faults(self, told: StateResponse, villages: Iterable[str], at: datetime, link: Link) -> list[Event]:
-        """Return a fault for each village whose terminals did not sound: a late failure outranks no delivery."""
-        events: list[Event] = []
-        for village in villages:
-            share = share_of(told.coverage, village)
-            code = CODES[told.brd_state_code]
-            if told.brd_state_code == "3":
-                enough = share is not None and share >= self.settings.played_share
-                code = "" if enough or not told.coverage else "not_covered" if share is None else percent(share)
-            if code and code != CODES["5"] and (device := await _ours(village, link)):
-                events.append(DeviceEvent(device.id, "fault", at, code))
-        return events
 
     # --- what the platform sends ----------------------------------------------------------------------
 
@@ -386,7 +340,8 @@ class LoudspeakerEbd(Channel):
         try:
             told = await self._peer.take(request)
             related = told.id
-            await self._learn(told.body, link)
+            if events := await self._told.pushed(told.body, link):
+                await link.commit(events)
         except EbdError as error:
             result, related = error.result, related or error.id
         except MingluoError:
@@ -395,38 +350,6 @@ class LoudspeakerEbd(Channel):
             return await self._peer.answer(link, result, related)
         except (EbdError, MingluoError):
             raise web.HTTPServiceUnavailable(headers={"Retry-After": "5"}) from None
-
-    async def _learn(self, body: Body, link: Link) -> None:
-        """Commit what a package says.
-
-        Raises:
-            EbdError: nothing here takes such a package.
-            MingluoError: not committed.
-        """
-        if isinstance(body, StateResponse):  # it does not say of what kind it was: the next look does
-            told = LoggedMessage(body.ebm.ebm_id)
-            events = self._logged([LogItem(told, body.brd_state_code, coverage=body.coverage)])
-        elif isinstance(body, BrdLog):
-            events = self._logged(body.ebm_brd_item)
-        elif isinstance(body, TerminalStates):
-            events = await _presence(body, link)
-        elif isinstance(body, Check):
-            events = []
-        else:
-            raise EbdError(OTHER, "type")
-        if events:
-            await link.commit(events)
-
-    def _logged(self, items: Iterable[LogItem]) -> list[Event]:
-        """Return what a log says of the villages it names; of the others the next look at the broadcast tells."""
-        now = datetime.now(UTC)
-        events: list[Event] = []
-        for item in items:
-            kind = item.ebm.msg_basic_info.msg_type if item.ebm.msg_basic_info else ""
-            broadcast = Broadcast(item.ebm.ebm_id, kind, "", "", ())
-            villages = dict(enumerate(named(item.coverage)))
-            events += self._news(broadcast, item.brd_state_code, item.coverage, villages, now)
-        return events
 
     # --- heartbeat and terminals ----------------------------------------------------------------------
 
@@ -464,28 +387,9 @@ class LoudspeakerEbd(Channel):
         request = DataRequest("EBRDTState", Period(day, moment(now), "Full"))
         told = await self._peer.ask(await self._peer.package(link, request))
         if isinstance(told, TerminalStates):
-            await link.commit(await _presence(told, link))
+            await link.commit(await self._told.presence(told, link))
 
 
 def _villages(job: Job, broadcast: Broadcast) -> dict[int, str]:
     """Return the villages of a broadcast by position, without those that were erased."""
     return {at: job.places[at] for at in broadcast.positions if at < len(job.places) and job.places[at]}
-
-
-async def _ours(village: str, link: Link) -> Device | None:
-    """Return the row of a village, if it is on this road: the platform knows nothing of the loudspeakers of others."""
-    device = await link.device(village)
-    return device if device is not None and device.channel == LoudspeakerEbd.name else None
-
-
-async def _presence(told: TerminalStates, link: Link) -> list[Event]:
-    """Return which villages have a working terminal, of those told of."""
-    now = datetime.now(UTC)
-    villages: dict[str, bool] = {}
-    for one in told.ebrdt:
-        villages[one.area] = villages.get(one.area, False) or one.state_code in WORKING
-    events: list[Event] = []
-    for village, works in villages.items():
-        if device := await _ours(village, link):
-            events.append(DeviceEvent(device.id, "online" if works else "offline", now))
-    return events
