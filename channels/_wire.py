@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import re
 from abc import ABC, abstractmethod
-from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -37,6 +37,7 @@ MINUTE = timedelta(minutes=1)
 LONGEST_PORT = 20
 LATEST = timedelta(hours=72)  # no report is older; a clock that says so is wrong
 
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _STATES = {
     Decision.DONE: State.DELIVERED,
     Decision.UNKNOWN: State.UNKNOWN,
@@ -265,16 +266,20 @@ class Wire(ABC, Generic[S]):
 
     def tagged(self, message: str, number: str) -> str:
         """Return the reference of one number of an id that stands for several."""
-        return f"{self.account.name}/{message}{MEMBER}{self._tag(number)}"
+        return f"{self.account.name}/{message}{MEMBER}{self._tags([number])[0]}"
 
     def sent(self, message: str, numbers: Sequence[str]) -> list[Sent]:
         """Return the references of an id that stands for several numbers."""
-        return [Sent(self.reference(message), tuple([self._tag(number) for number in numbers]))]
+        return [Sent(self.reference(message), self._tags(numbers))]
 
-    def _tag(self, number: str) -> str:
-        digest = self._digest.copy()
-        digest.update(number.encode("latin-1", "replace"))
-        return urlsafe_b64encode(digest.digest())[:11].decode()
+    def _tags(self, numbers: Sequence[str]) -> tuple[str, ...]:
+        digests = []
+        for number in numbers:
+            digest = self._digest.copy()
+            digest.update(number.encode("latin-1", "replace"))
+            digests.append(b2a_base64(digest.digest(), newline=False))
+        *tags, _ = b"".join(digests).translate(_URL_SAFE).decode().split("=")  # eight octets end in one "="
+        return tuple(tags)
 
     def report(self, reference: str, meaning: Meaning, code: str, done: str = "") -> Report | None:
         """Return the event for a report; None for an intermediate state."""

@@ -27,6 +27,7 @@ from gateway.model import MEMBER
 STRUCTURE = 1
 SEQUENCES = 1 << 32
 OCTET = 1 << 8
+OCTETS = tuple(f"{value:02x}" for value in range(OCTET))
 VERSIONS = {"2.0": cmpp.V2, "3.0": cmpp.V3}
 NOT_GENUINE = Meaning(Decision.UNUSABLE, Blame.ACCOUNT, "the gateway does not know our secret", "网关认证失败")
 
@@ -107,13 +108,13 @@ class Cmpp(Wire[int]):
 
     def _counted(self, first: int, number: int) -> list[Sent]:
         """Return the references of ids that follow each other: a row for all that differ in the last octet alone."""
-        ids = [f"{cmpp.nth(first, place):016x}" for place in range(number)]
-        until = min(number, OCTET - (first & OCTET - 1))
-        return [
-            Sent(self.reference(some[0][:-2]), tuple([one[-2:] for one in some]))
-            for some in (ids[:until], ids[until:])
-            if some
-        ]
+        octet = first & OCTET - 1
+        until = min(number, OCTET - octet)
+        sent = [Sent(self.reference(f"{first >> 8:014x}"), OCTETS[octet : octet + until])]
+        if until < number:
+            following = cmpp.nth(first, until)
+            sent.append(Sent(self.reference(f"{following >> 8:014x}"), OCTETS[: number - until]))
+        return sent
 
     def hear(self, sequence: int, request: cmpp.Deliver) -> Heard:
         """CMPP_DELIVER: a report or a reply."""
