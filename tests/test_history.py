@@ -316,6 +316,37 @@ async def test_a_report_of_no_recipient_is_left_out(store: Store) -> None:
     assert counts == {("noop", "officials", "delivered"): 1, ("noop", "officials", "queued"): 3}
 
 
+async def test_reports_of_bulk_submits_from_before_an_upgrade_still_match(tmp_path: Path, hand: HandClock) -> None:
+    """A carrier reports for two days: whoever was sent to just before the update is not left as silent."""
+    path, one = tmp_path / "old.db", alert()
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0019")
+        insert = text(
+            "INSERT INTO provider_ref (account, reference, number, batch, position, attempt)"
+            " VALUES (:account, :reference, '', :batch, :position, 1)"
+        )
+        old = [("sms_cmpp", "one/abcd00010000ffff"), ("sms_smgp", "one/0003961126/aZ-_0000000"), ("noop", "one/x/y")]
+        for position, (account, reference) in enumerate(old):
+            row = {"account": account, "reference": reference, "batch": f"{one.id}.1.0", "position": position}
+            connection.execute(insert, row)
+        connection.commit()
+    engine.dispose()
+    database = Database(f"sqlite:///{path}")
+    await database.open()
+    store, batch = Store(database, hand), seated(one, 0, HERE, (100, 101, 102))
+    await accepted(store, one, NOW, batch)
+    new = [("sms_cmpp", "one/abcd00010000ff#ff"), ("sms_smgp", "one/0003961126#aZ-_0000000"), ("noop", "one/x/y")]
+    await store.ledger.commit([Report(account, reference, State.DELIVERED, NOW) for account, reference in new])
+    rows = await database.read(lambda tx: tx.all("SELECT states FROM batch WHERE id = :id", id=batch.id))
+    assert bytes(rows[0][0]) == bytes([State.DELIVERED] * 3)
+    assert await store.ledger.unmatched() == 0
+    await database.close()
+
+
 async def test_an_upgraded_database_keeps_its_facts_and_what_still_waits(tmp_path: Path, hand: HandClock) -> None:
     """What carriers reported before the update stays proven, and a submit that comes after it finds its report."""
     path, one = tmp_path / "old.db", alert()

@@ -67,6 +67,7 @@ def sent(settled: Settled) -> list[Sent]:
     return [
         Sent((settled.account, one.reference), settled.batch, settled.attempt, places[key], one.members)
         for key, one in bulks.items()
+        if len(places[key]) == len(one.members)  # else a fault of the channel: it must not spoil others' row
     ]
 
 
