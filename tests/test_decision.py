@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from gateway.api.shape import EXAMPLE
 from gateway.database import moment
 from gateway.decision import Telephone
 from gateway.errors import Refused
+from gateway.metrics import REGISTRY
 from gateway.model import Group, Notice
 from gateway.policy import Policy, Principal
 
@@ -323,6 +325,18 @@ async def test_a_wrong_code_opens_nothing(desk: Desk, tried: str) -> None:
     """Guessing is refused and rings."""
     headers = {"Break-Glass": tried.encode().decode("latin-1")} if tried else {}
     assert code(await post(desk, "/v1/break-glass", "", EXAMPLE, 403, **headers)) == "unknown_code"
+
+
+async def test_whoever_guesses_codes_is_slowed_down_and_no_officer_is_locked_out(desk: Desk) -> None:
+    """An alarm that anybody can ring all night is switched off; the sealed code opens all the same."""
+    made = await post(desk, "/v1/break-glass/codes", ADMIN, {"issuer": "411726-qxj", "label": "一号"})
+    rung = partial(REGISTRY.get_sample_value, "mingluo_alarms_total", {"kind": "break_glass"})
+    before = rung() or 0.0
+    guessed = {"Break-Glass": "AAAA-BBBB"}
+    answers = [(await desk.call("POST", "/v1/break-glass", "", EXAMPLE, **guessed))[0].status for _ in range(40)]
+    assert answers.count(429) > 20
+    assert (rung() or 0.0) - before == answers.count(403) == 40 - answers.count(429) > 0
+    await post(desk, "/v1/break-glass", "", EXAMPLE | HEAT, 202, **{"Break-Glass": made["code"]})
 
 
 # --- joint warnings ---------------------------------------------------------------------------------

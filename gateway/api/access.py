@@ -42,7 +42,7 @@ async def authenticate(core: Core, request: web.Request, token: str) -> Principa
     """
     principal = core.policy.principal(token, simulation=core.simulation)
     if principal is None:
-        await limit.failed(core, request)
+        await limit.failed(core, limit.peer(request))
         raise Refused(401, "unknown_token", "this token is not known here; ask the administrator for a new one")
     return principal
 

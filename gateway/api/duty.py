@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 from datetime import timedelta
 
+from gateway import log, metrics
+from gateway.api import limit
 from gateway.api.access import areas_of, sees
 from gateway.api.duty_shape import (
     AnswerIn,
@@ -32,6 +34,8 @@ from gateway.store.obligation import ENDS_WITH_ALERT
 
 CODE_ALPHABET = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"  # nothing that is misread by torchlight
 CODE_GROUPS, CODE_LETTERS = 7, 4  # 28 letters of 5 bits
+
+_log = log.get("api")
 
 
 async def obligations(call: Call) -> Answer:
@@ -96,7 +100,14 @@ async def break_glass(call: Call) -> Answer:
     code = call.headers.get("Break-Glass", "")
     if not code:
         raise Refused(403, "unknown_code", "send the sealed code in the header Break-Glass")
-    return await taken(call, await call.core.intake.break_glass(call.data, code, call.received))
+    try:
+        return await taken(call, await call.core.intake.break_glass(call.data, code, call.received))
+    except Refused as error:
+        if error.code == "unknown_code":
+            await limit.failed(call.core, call.peer)  # whoever goes on guessing must not ring all night
+            metrics.alarms.labels("break_glass").inc()
+            _log.critical("break_glass_refused")
+        raise
 
 
 async def new_code(call: Call) -> Answer:

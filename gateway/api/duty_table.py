@@ -119,7 +119,7 @@ DUTY: tuple[Endpoint, ...] = (
     Endpoint(
         "POST", "/v1/break-glass", "breakGlass",
         "Issue one message under a sealed code (header Break-Glass), past every stage. It alarms the leader.",
-        duty.break_glass, {200: Accepted, 202: Accepted}, (403, 409, 422, 503), access="open", body=cap.AlertIn,
+        duty.break_glass, {200: Accepted, 202: Accepted}, (403, 409, 422, 429, 503), access="open", body=cap.AlertIn,
     ),
     Endpoint(
         "GET", "/v1/break-glass/codes", "listSealedCodes", "Sealed codes without the codes: used, and still sealed.",

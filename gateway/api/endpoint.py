@@ -43,7 +43,7 @@ ID = re.compile("[0-9a-f]{20}")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, checked. `received` is the moment its last byte was read."""
+    """One request, checked. `received` is the moment its last byte was read; `peer` is whom failures are counted by."""
 
     core: Core
     principal: Principal
@@ -53,6 +53,7 @@ class Call:
     data: bytes
     received: datetime
     headers: Mapping[str, str]
+    peer: str
 
     def asked(self, model: type[M]) -> M:
         """Return the query as the model the table declares."""
@@ -146,7 +147,8 @@ def serve(core: Core, endpoint: Endpoint) -> Handler:
         data = await _data(endpoint, request)
         received = core.clock.now()
         body = _form(endpoint, data)
-        call = Call(core, principal, request.match_info, query, body, data, received, request.headers)
+        peer = limit.peer(request)
+        call = Call(core, principal, request.match_info, query, body, data, received, request.headers, peer)
         if counted is not None and counted.wait_s:
             await _spare(endpoint, call, counted)
         headers = {} if counted is None else {"RateLimit-Policy": counted.limit.policy}

@@ -78,13 +78,13 @@ async def count(core: Core, method: str, token: str) -> Counted:
     return await _take(core, Limit("reads" if read else "writes", quota), token)
 
 
-async def failed(core: Core, request: web.Request) -> None:
-    """Count a failed authentication.
+async def failed(core: Core, peer: str) -> None:
+    """Count a failed authentication, or a sealed code that opens nothing.
 
     Raises:
         Refused: 429, too many from this peer.
     """
-    counted = await _take(core, Limit("failures", FAILURES_PER_MINUTE), _peer(request))
+    counted = await _take(core, Limit("failures", FAILURES_PER_MINUTE), peer)
     if counted.wait_s:
         raise counted.refusal()
 
@@ -98,9 +98,10 @@ async def _take(core: Core, limit: Limit, who: str) -> Counted:
     return Counted(limit, wait_s)
 
 
-def _peer(request: web.Request) -> str:
-    peer = request.transport.get_extra_info("peername") if request.transport is not None else None
-    if not isinstance(peer, tuple):
+def peer(request: web.Request) -> str:
+    """Return whom failures are counted by."""
+    found = request.transport.get_extra_info("peername") if request.transport is not None else None
+    if not isinstance(found, tuple):
         return ""
-    address = ip_address(str(peer[0]).partition("%")[0])
+    address = ip_address(str(found[0]).partition("%")[0])
     return str(ip_network((address, 64), strict=False)) if address.version == 6 else str(address)
