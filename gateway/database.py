@@ -264,7 +264,8 @@ class Tx:
                 )
                 for part in parts
             ]
-        arrays = ", ".join(f"%s::{kind}[]" for kind in types.values())
+        # Bytes as they are: in an array's literal they would be twice as many, of hexadecimal digits.
+        arrays = ", ".join(f"%{'b' if kind == 'bytea' else 's'}::{kind}[]" for kind in types.values())
         columns = zip(types.values(), zip(*rows, strict=True), strict=True)
         values = [_array(kind, column) for kind, column in columns]
         return [self._connection.execute(f"{into} SELECT * FROM unnest({arrays}){tail}", values, binary=True)]
