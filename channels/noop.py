@@ -30,7 +30,7 @@ class Noop(Channel):
 
     name: ClassVar[str] = "noop"
     slice: ClassVar[int] = 1000
-    concurrency: ClassVar[int] = 4
+    concurrency: ClassVar[int] = 16
     groups: ClassVar[frozenset[Group]] = frozenset(Group)
     Settings = NoopSettings
     settings: NoopSettings

@@ -46,7 +46,7 @@ class GatewayComposer:
         first = homes[positions[0]] if homes else ""
         text, title = self.words(row.alert, row.plan, previous, batch, (), home=first, again=again)
         texts = None
-        if homes or not batch.places.keys().isdisjoint(positions):
+        if homes or (batch.places and not batch.places.keys().isdisjoint(positions)):
             wanted = [(batch.places.get(one, ()), homes[one] if homes else "") for one in positions]
             said = {
                 (places, home): self.words(row.alert, row.plan, previous, batch, places, home=home, again=again)[0]

@@ -29,10 +29,11 @@ import random
 import secrets
 import traceback
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from operator import attrgetter
+from itertools import repeat
+from operator import attrgetter, is_
 from typing import NamedTuple, Protocol, TypeVar
 
 from gateway import log, metrics
@@ -189,21 +190,18 @@ class Sender:
                 for positions, again in parts
             )
         )
-        for (positions, _), outcome in zip(parts, outcomes, strict=True):
-            receipts |= dict(zip(positions, outcome.receipts, strict=True))
-        await self._settle(channel, batch, number, claim.attempt, owner, receipts, outcomes)
+        positions, ordered = _joined(receipts, parts, outcomes)
+        await self._settle(channel, batch, number, claim.attempt, owner, positions, ordered, outcomes)
         return sum(len(positions) for positions, _ in parts)
 
     async def _settle(
         self, channel: Channel, batch: Batch, number: int, attempt: int, owner: str,
-        receipts: dict[int, Receipt], outcomes: Sequence[Outcome],
+        positions: Sequence[int], receipts: Sequence[Receipt], outcomes: Sequence[Outcome],
     ) -> None:  # fmt: skip
-        positions = sorted(receipts)
-        ordered = [receipts[position] for position in positions]
         due = [outcome.retry_at for outcome in outcomes if outcome.retry_at is not None]
         counted = any(outcome.count_attempt for outcome in outcomes)
         settled = Settled(
-            batch.id, number, attempt, owner, positions, ordered, channel.name, self._clock.now(),
+            batch.id, number, attempt, owner, positions, receipts, channel.name, self._clock.now(),
             min(*due, max(batch.deadline, self._clock.now())) if due else None, counted,
         )  # fmt: skip
         kept = await self._ledger.settle(settled)
@@ -211,9 +209,10 @@ class Sender:
             _log.warning("lease_lost", batch=batch.id, slice=number)
         if kept.elsewhere:  # the carrier's report was here before its answer
             await self._refused(channel, [batch.persons[at] for _, at in kept.elsewhere])
-        _count(channel.name, ordered)
-        if any(one.code == GONE for one in distinct(ordered)):
-            here = zip(positions, ordered, strict=True)
+        various = distinct(receipts)
+        _count(channel.name, receipts, various)
+        if any(one.code == GONE for one in various):
+            here = zip(positions, receipts, strict=True)
             await self._gone([batch.persons[at] for at, one in here if one.code == GONE])
 
     async def _send(
@@ -232,8 +231,10 @@ class Sender:
                 batch.id, number, attempt, positions, _at(batch.persons, positions), _at(batch.addresses, positions)
             )
             receipts = await self._call(channel, slice_, message)
-            self._breakers[channel.name].note(distinct(receipts))
-            await self._learn(channel, slice_, receipts)
+            various = distinct(receipts)
+            self._breakers[channel.name].note(various)
+            if any(isinstance(one.error, Elsewhere) for one in various):
+                await self._learn(channel, slice_, receipts)
             if again:
                 sent = sum(receipt.error is None and receipt.state not in NEVER_SENT for receipt in receipts)
                 metrics.possible_duplicates.labels(channel.name).inc(sent)
@@ -243,8 +244,6 @@ class Sender:
 
     async def _learn(self, channel: Channel, slice_: Slice, receipts: Sequence[Receipt]) -> None:
         """Have it kept whose number is another carrier's: before it counts as failed, so that it is known by then."""
-        if not any(isinstance(one.error, Elsewhere) for one in distinct(receipts)):
-            return
         both = zip(slice_.persons, receipts, strict=True)
         await self._refused(channel, [person for person, receipt in both if isinstance(receipt.error, Elsewhere)])
 
@@ -363,13 +362,29 @@ def _at(values: Sequence[T], positions: Sequence[int]) -> Sequence[T]:
     return [values[position] for position in positions]
 
 
-def distinct(receipts: Iterable[Receipt]) -> Collection[Receipt]:
+def _joined(
+    settled: Mapping[int, Receipt], parts: Sequence[tuple[Sequence[int], bool]], outcomes: Sequence[Outcome]
+) -> tuple[Sequence[int], Sequence[Receipt]]:
+    """Return all positions of a slice in order, and the receipt of each."""
+    if len(parts) == 1 and not settled:  # nearly always, and in order as they are
+        return parts[0][0], outcomes[0].receipts
+    receipts = dict(settled)
+    for (positions, _), outcome in zip(parts, outcomes, strict=True):
+        receipts |= dict(zip(positions, outcome.receipts, strict=True))
+    ordered = sorted(receipts)
+    return ordered, [receipts[position] for position in ordered]
+
+
+def distinct(receipts: Sequence[Receipt]) -> Collection[Receipt]:
     """Return each object once: most slices end with one receipt for all, and a thousand of it need no look each."""
+    if receipts and all(map(is_, receipts, repeat(receipts[0]))):
+        return receipts[:1]
     return {id(receipt): receipt for receipt in receipts}.values()
 
 
-def _count(channel: str, receipts: Sequence[Receipt]) -> None:
-    for state, number in Counter(map(_STATE, receipts)).items():
+def _count(channel: str, receipts: Sequence[Receipt], various: Collection[Receipt]) -> None:
+    states = Counter(map(_STATE, receipts)) if len(various) > 1 else {one.state: len(receipts) for one in various}
+    for state, number in states.items():
         metrics.deliveries.labels(channel, state.name.lower()).inc(number)
 
 
