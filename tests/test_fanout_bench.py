@@ -32,7 +32,7 @@ CONTENDERS = {
 }  # fmt: skip
 SIZE = {
     "recipients", "recipients_per_s", "low", "high", "first_s", "planned_s", "cpu_s_per_million",
-    "machine_cpu_s_per_million", "peak_mib",
+    "machine_cpu_s_per_million", "peak_mib", "role_cpu_s_per_million",
 }  # fmt: skip
 
 

@@ -56,6 +56,8 @@ class Size(msgspec.Struct, frozen=True):
     """Of everything that ran meanwhile: RabbitMQ, PostgreSQL and the bench itself as well."""
     peak_mib: dict[str, float]
     """The largest process of each role, the highest over the rounds."""
+    role_cpu_s_per_million: dict[str, float]
+    """What the CPU seconds of our processes are made of, medians; none of a peer."""
 
     @classmethod
     def of(cls, rounds: Sequence[Round]) -> Size:
@@ -73,6 +75,10 @@ class Size(msgspec.Struct, frozen=True):
             Spread.of(one.cpu_s / number * 1e6 for one in rounds),
             Spread.of(one.machine_cpu_s / number * 1e6 for one in rounds),
             {role: round(peak, 1) for role, peak in peaks.items()},
+            {
+                role: Spread.of(one.role_cpu_s[role] / number * 1e6 for one in rounds).median
+                for role in rounds[0].role_cpu_s
+            },
         )
 
     @property
@@ -259,14 +265,18 @@ def _alert(number: str, townships: Sequence[str]) -> bytes:
 async def _alert_to(gateway: Running, data: bytes, recipients: int) -> Round:
     """Send one alert, and wait until everybody is settled."""
     pids = gateway.pids
-    cpu, machine = usage.cpu_s(pids.values()), usage.machine_cpu_s()
+    cpu, machine = _cpu_s(pids), usage.machine_cpu_s()
     posted, started = time.time(), time.perf_counter()
     alert = await gateway.submit(data)
     await gateway.settled(alert, recipients)
     seconds = time.perf_counter() - started
-    cpu, machine = usage.cpu_s(pids.values()) - cpu, usage.machine_cpu_s() - machine
+    used, machine = {role: now - cpu[role] for role, now in _cpu_s(pids).items()}, usage.machine_cpu_s() - machine
     ((first, planned),) = gateway.rows(_MOMENTS, alert=alert)
     return Round(
-        recipients, seconds, first / 1e6 - posted, cpu, machine,
-        {role: usage.peak_mib(pid) for role, pid in pids.items()}, planned / 1e6 - posted,
+        recipients, seconds, first / 1e6 - posted, sum(used.values()), machine,
+        {role: usage.peak_mib(pid) for role, pid in pids.items()}, planned / 1e6 - posted, used,
     )  # fmt: skip
+
+
+def _cpu_s(pids: Mapping[str, int]) -> dict[str, float]:
+    return {role: usage.cpu_s([pid]) for role, pid in pids.items()}

@@ -46,7 +46,7 @@ OFFICIALS = 2_000
 RESIDENTS_SHARE = 50  # a red warning goes to this part of the crowd's number
 PER_VILLAGE = 2  # loudspeakers
 CHANNELS = "[noop]\n[loudspeaker_ws]\nrepeat = 1\n"
-IDLE_AT_ONCE = 13  # idle reds between two drains
+LONGEST_S = 300.0  # of one way to run: on a slow machine fewer reds than wanted must do
 PAUSE_S = (0.5, 0.9)
 """Between two reds: bulk work steps aside for each (`gateway.gate`) and is at full speed again before the next."""
 QUIET_S = 1.0
@@ -63,6 +63,9 @@ TIMES = (
     "SELECT a.accepted_at, MIN(b.submitted_at), MAX(b.settled_at), COALESCE(SUM(b.size), 0) FROM alert a"
     " LEFT JOIN batch b ON b.alert = a.id AND b.audience = :audience WHERE a.id = :alert GROUP BY a.accepted_at"
 )
+
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -130,24 +133,21 @@ class Isolation(msgspec.Struct, frozen=True):
 
 
 async def isolation(
-    recipients: int = 1_000_000,
-    alerts: int = 50,
-    servers: Servers | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    recipients: int = 1_000_000, alerts: int = 50, servers: Servers | None = None, say: Say = lambda _: None
 ) -> Isolation:
     """Measure with child processes, at least `alerts` red ones in each condition; embedded alone without servers.
+
+    One way to run takes `LONGEST_S` and a drain at most, and ends then with the reds it has.
 
     Raises:
         RuntimeError: a child failed, or a warning did not reach everybody.
     """
     size = Size(recipients, min(OFFICIALS, recipients), max(1, recipients // RESIDENTS_SHARE))
-    say("embedded …")
-    embedded, devices = await _mode(None, size, alerts)
+    embedded, devices = await _mode(None, size, alerts, lambda text: say(f"embedded: {text}"))
     cluster = line = None
     if servers:
-        say("cluster …")
-        cluster, _ = await _mode(servers, size, alerts)
-        say("one FIFO queue …")
+        cluster, _ = await _mode(servers, size, alerts, lambda text: say(f"cluster: {text}"))
+        say(f"one FIFO queue: {alerts} reds behind {recipients:,} messages, one by one and by the thousand")
         line = await fifo(servers.amqp, recipients, alerts)
     ratios = {name: _ratios(mode, line) for name, mode in (("embedded", embedded), ("cluster", cluster)) if mode}
     return Isolation(recipients, size.officials, size.residents, devices, embedded, cluster, line, ratios)
@@ -167,13 +167,14 @@ def _share(one: float, other: float) -> float:
     return float(f"{one / other:.3g}")
 
 
-async def _mode(servers: Servers | None, size: Size, alerts: int) -> tuple[Mode, int]:
+async def _mode(servers: Servers | None, size: Size, alerts: int, say: Say) -> tuple[Mode, int]:
     """Measure one way to run; return also the number of loudspeakers."""
     towns = inhabited()
     warned, others = towns[:WARNED], towns[WARNED:]
     crowds = [
         Crowd(size.crowd, others), Crowd(size.residents, warned), Crowd(size.officials, warned, Group.OFFICIALS)
     ]  # fmt: skip
+    say(f"writing {size.crowd + size.residents:,} residents")
     async with installation(servers, crowds) as place:
         devices, number = await _loudspeakers(place, warned)
         async with place.running(lanes=True, log_level="info") as gateway:
@@ -182,7 +183,7 @@ async def _mode(servers: Servers | None, size: Size, alerts: int) -> tuple[Mode,
                 World(stage.hub_url, stage.api_url, str(devices), offline=0.0, failing=0.0, play_s=0.05)
             )
             await connected(stage, number)
-            return await _Bench(gateway, size, warned, others).run(alerts), number
+            return await _Bench(gateway, size, warned, others, say).run(alerts), number
 
 
 async def _loudspeakers(place: Installation, townships: Sequence[str]) -> tuple[Path, int]:
@@ -204,29 +205,35 @@ async def _loudspeakers(place: Installation, townships: Sequence[str]) -> tuple[
 class _Bench:
     """Idle and drain, in turns, in one running installation."""
 
-    def __init__(self, gateway: Running, size: Size, warned: Sequence[str], others: Sequence[str]) -> None:
+    def __init__(
+        self, gateway: Running, size: Size, warned: Sequence[str], others: Sequence[str], say: Say
+    ) -> None:  # fmt: skip
         self._gateway = gateway
         self._size = size
         self._warned = warned
         self._others = others
+        self._say = say
         self._posted = 0
         self._chance = random.Random(1)  # noqa: S311  # a bench repeats itself
 
     async def run(self, alerts: int) -> Mode:
-        """Measure until both conditions have as many reds as wanted."""
+        """Measure until both conditions have as many reds as wanted, or `LONGEST_S` is over."""
         await self._idle()  # loads templates and opens connections
         idle: list[str] = []
         drain: list[str] = []
-        rates = []
-        while len(drain) < alerts:
-            idle += [await self._idle() for _ in range(min(IDLE_AT_ONCE, alerts))]
+        rates: list[float] = []
+        over = time.monotonic() + LONGEST_S
+        while len(drain) < alerts and time.monotonic() < over:
             found, rate = await self._drain()
             drain += found
             rates.append(rate)
-            if not any(drain) and len(rates) == DRAINS:
-                raise RuntimeError(f"{self._size.crowd} messages are through before a red one is: ask for more")
-        while len(idle) < alerts:
-            idle.append(await self._idle())
+            while len(idle) < max(1, len(drain)):
+                idle.append(await self._idle())
+            self._say(f"{len(drain)} of {alerts} reds beside bulk work, which was {rate:,.0f}/s")
+            if not drain and len(rates) == DRAINS:
+                break
+        if not drain:
+            raise RuntimeError(f"{self._size.crowd} messages are through before a red one is: ask for more")
         writes = first_writes(self._gateway.stage)
         return Mode(self._condition(idle, writes), self._condition(drain, writes), Spread.of(rates))
 

@@ -60,6 +60,8 @@ class Round(msgspec.Struct, frozen=True):
     peak_mib: dict[str, float]
     planned_s: float = 0.0
     """Until the whole audience was frozen; 0 where there is no such thing."""
+    role_cpu_s: dict[str, float] = {}
+    """The parts of `cpu_s`; none of a peer."""
 
     @property
     def rate(self) -> float:
