@@ -292,7 +292,7 @@ async def test_a_worker_holds_no_more_than_its_prefetch(
     await broker.open([queue("noop", lane) for lane in Lane])
     await worker.start()
     for lane in Lane:
-        for at in range(40):
+        for at in range(wanted[lane] + 8):
             await broker.publish(queue("noop", lane), pack(replace(frozen, id=f"{lane}.1.{at}", lane=lane)))
     await until(lambda: len(sender.held) >= sum(wanted.values()))
     await asyncio.sleep(0.1)  # long enough for one more to come
