@@ -55,7 +55,7 @@ async def test_a_pickup_starts_no_more_than_the_channel_bears() -> None:
     """A sweep that finds 200 batches must not open 200 times the connections a carrier allows; each goes out once."""
     channel, sender = Noop(NoopSettings()), Busy()
     worker = Worker(LocalBroker(), sender, {"noop": channel})
-    batches = [batch_of(alert(), number=number) for number in range(60)]
+    batches = [batch_of(alert(), number=number) for number in range(200)]
     for _ in range(2):
         for batch in batches:
             worker.direct(pack(replace(batch)))
