@@ -20,8 +20,8 @@ from gateway.ports import Clock
 from gateway.store import Store
 from gateway.store.order import PATIENCE_S, add, body_of
 
-EVERY_S = 10.0
-STEP = 500
+EVERY_S = 2.5
+STEP = 500  # as many as a hub writes meanwhile
 KEPT = timedelta(days=1)  # an order of the policy's
 AGAIN = timedelta(hours=1)
 POLICY = "policy"  # the actor

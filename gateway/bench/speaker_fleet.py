@@ -17,6 +17,7 @@ import resource
 import struct
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import NamedTuple, cast
 
 import orjson
@@ -33,9 +34,8 @@ BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
 KEY = "a2V5LW9mLWEtbG91ZHNwZWFrZXI"
 HELLO = b'{"type":"hello","protocol":2,"firmware":"bench-1","speech":true,"audio":false}'
 STATE = (
-    b'{"type":"state","volume":70,"power":"mains","battery":null,"clock":"2026-07-20T06:00:00+00:00",'
-    b'"faults":[],"playing":null}'
-)
+    b'{"type":"state","volume":70,"power":"mains","battery":null,"clock":"%b","faults":[],"playing":null}'
+)  # fmt: skip
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 RETRY_AFTER = re.compile(rb"(?im)^retry-after: *([0-9]+)")
 
@@ -248,7 +248,8 @@ class Fleet:
         """Say how each device is, evenly, for so long; return how often."""
         until, said = time.monotonic() + seconds, 0
         while time.monotonic() < until:
-            self.devices[said % len(self.devices)].say(STATE)
+            now = datetime.now(UTC).isoformat(timespec="seconds").encode()  # a wrong clock would be ordered to be set
+            self.devices[said % len(self.devices)].say(STATE % now)
             said += 1
             await asyncio.sleep(STATE_S / len(self.devices))
         return said

@@ -39,6 +39,7 @@ CHANNEL = "loudspeaker_ws"
 OPEN = (
     "SELECT (SELECT COUNT(*) FROM device_command WHERE finished = 0)"
     " + (SELECT COUNT(*) FROM device_order WHERE state = 'open')"
+    " + (SELECT COUNT(*) FROM device_state WHERE online = 1 AND volume_policy = '')"
 )
 PATIENCE_S = 120.0
 POLL_S = 0.02
@@ -107,7 +108,7 @@ class Desk:
         )
 
     async def settled(self) -> float:
-        """Wait until no device has an unfinished command or order; return the moment."""
+        """Wait until no device has an unfinished command or order, or is still to be ordered; return the moment."""
         deadline = time.monotonic() + PATIENCE_S
         while (await self._app.store.database.read(lambda tx: tx.all(OPEN)))[0][0]:
             if time.monotonic() > deadline:
@@ -124,6 +125,10 @@ class Desk:
                 raise RuntimeError(f"the hub holds {held} of {devices} loudspeakers")
             await asyncio.sleep(POLL_S)
         return time.monotonic()
+
+    async def cpu(self) -> float:
+        """Return the CPU time this process has used so far, in seconds."""
+        return time.process_time()
 
     async def spent(self, seconds: float) -> float:
         """Return the CPU time of this process over the next so many seconds."""
@@ -150,7 +155,7 @@ async def run(folder: Path, devices: int) -> None:
     async with App(settings) as app:
         collect_seldom()  # as every process of the gateway does
         desk = Desk(app)
-        names = ("port", "play", "settled", "held", "spent", "memory")
+        names = ("port", "play", "settled", "held", "cpu", "spent", "memory")
         await obey({name: getattr(desk, name) for name in names})
 
 

@@ -96,8 +96,9 @@ class SqlOrders:
             return sorted(rows)
 
         rows = await self._database.read(operation)
+        values = {body: json.loads(body) for body in {row[4] for row in rows}}  # a fleet is ordered the same
         return [
-            Order(id_, device, kind, json.loads(body), moment(expires)) for _, id_, device, kind, body, expires in rows
+            Order(id_, device, kind, values[body], moment(expires)) for _, id_, device, kind, body, expires in rows
         ]
 
     async def settle(self, receipts: Sequence[OrderReceipt]) -> None:
