@@ -3,7 +3,8 @@
 A transport derives its channel from `Loudspeakers` and its way of writing to one device from `Connection`; it calls
 `join` when a device has come, `hear` with each frame, `leave` when it has gone. The hub asks `held` and calls
 `command` and `order` with desired state; a device that has said hello wakes the hub, so what is live and unfinished
-reaches it after every reconnect, and nothing older does.
+reaches it after every reconnect, and nothing older does. It does not wait until its presence is durable: that decides
+nothing that is sent.
 
 Ordering: frames to one device leave in the order of `command`; its receipts are committed in the order they came.
 Moment of ack: a receipt is acknowledged to the device only after `link.commit` returned; what waits meanwhile shares
@@ -46,6 +47,7 @@ from gateway.model import DeviceEvent, Group, Message, Order, OrderReceipt, Rece
 BAD_FRAMES_ALLOWED = 2
 TURN_S = 0.2  # of CPU time commands are written in a row, enough for a city; then everything else has a turn
 SUBMITTED = Receipt(State.SUBMITTED)
+GATHER_S = 0.05  # devices that come within it wake the hub once
 AUDIO_WAIT_S = 10.0  # so long a device that cannot speak waits for its audio: a county's texts are made in about five
 ASKED = 4096
 
@@ -84,13 +86,20 @@ class Loudspeakers(Sockets):
         self._ready: dict[int, Connection] = {}
         self._commanded = Commanded()
         self._asked: dict[tuple[str, str], float] = {}  # audio, and since when
-        self._commits = Commits(self._greeted)
+        self._came: set[int] = set()  # ready, and the hub has not asked since
+        self._waking: asyncio.Task[None] | None = None
+        self._commits = Commits()
         self._empty = asyncio.Event()
         self._empty.set()
 
     def held(self) -> Collection[int]:
-        """Ids of the devices that have said hello here."""
-        return frozenset(self._ready)
+        """Ids of the devices that have said hello here: a live view."""
+        return self._ready.keys()
+
+    def arrived(self) -> Collection[int]:
+        """Ids of the devices that have said hello since this was last asked."""
+        came, self._came = self._came, set()
+        return came
 
     async def close(self) -> None:
         """Part from all devices, then finish the commit under way."""
@@ -98,6 +107,8 @@ class Loudspeakers(Sockets):
         for connection in connections:
             await connection.part(GOING_AWAY)
         await self._empty.wait()
+        if self._waking is not None:
+            self._waking.cancel()
         await self._commits.finish()
 
     # -- to the devices ----------------------------------------------------------------------------------------------
@@ -202,7 +213,7 @@ class Loudspeakers(Sockets):
         self._empty.clear()
         if old is not None:
             self._ready.pop(connection.device, None)
-            self._commits.queue(link, Waiting([_event(connection, "replaced")]))
+            self._commits.note(link, Waiting([_event(connection, "replaced")]))
             await old.part(REPLACED)
 
     def leave(self, connection: Connection, link: Link) -> None:
@@ -218,7 +229,7 @@ class Loudspeakers(Sockets):
 
     def tell_offline(self, connection: Connection, link: Link) -> None:
         """Let the next commit tell that a device has gone."""
-        self._commits.queue(link, Waiting([_event(connection, "offline")]))
+        self._commits.note(link, Waiting([_event(connection, "offline")]))
 
     async def hear(self, connection: Connection, frame: bytes, link: Link) -> bool:
         """Act on one frame; False where the transport has to cut the device, for the reason in `connection.code`."""
@@ -250,11 +261,6 @@ class Loudspeakers(Sockets):
         else:
             await self._told(connection, told, link)
 
-    def _greeted(self, connection: Connection) -> None:
-        """Hold a device, unless a newer connection of it has come or it has left meanwhile."""
-        if self._connections.get(connection.device) is connection:
-            self._ready[connection.device] = connection
-
     async def _greet(self, connection: Connection, hello: Hello, link: Link) -> None:
         if hello.protocol != PROTOCOL:
             connection.code = OTHER_PROTOCOL
@@ -263,7 +269,16 @@ class Loudspeakers(Sockets):
             connection.greeted = True
             connection.firmware = hello.firmware
             connection.needs_audio = hello.audio and not hello.speech
-            self._commits.queue(link, Waiting([_event(connection, "online", hello.firmware)], connection, hello=True))
+            self._commits.note(link, Waiting([_event(connection, "online", hello.firmware)], connection))
+            if self._connections.get(connection.device) is connection:  # a newer one may have come
+                self._hold(connection, link)
+
+    def _hold(self, connection: Connection, link: Link) -> None:
+        """Let the hub know that a device is ready, with those that come at the same time."""
+        self._ready[connection.device] = connection
+        self._came.add(connection.device)
+        if self._waking is None or self._waking.done():
+            self._waking = asyncio.create_task(_wake_soon(link))
 
     def _report(self, connection: Connection, told: Condition, link: Link) -> None:
         """Pass on a device's state: of those that come before the next commit, the last."""
@@ -275,7 +290,7 @@ class Loudspeakers(Sockets):
             connection.report[:] = events
             return
         connection.report = events
-        self._commits.queue(link, Waiting(events, connection))
+        self._commits.note(link, Waiting(events, connection))
 
     async def _told(self, connection: Connection, told: Told, link: Link) -> None:
         """Pass on a receipt, if it is this device's to give; what changes nothing is acknowledged at once."""
@@ -293,6 +308,11 @@ class Loudspeakers(Sockets):
             )  # fmt: skip
             ack = {**name, "state": told.state}
             await self._commits.keep(connection, Waiting(events, connection, ack, command), link)
+
+
+async def _wake_soon(link: Link) -> None:
+    await asyncio.sleep(GATHER_S)
+    await link.wake()
 
 
 def _event(connection: Connection, kind: str, code: str = "") -> DeviceEvent:

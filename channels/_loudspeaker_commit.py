@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from channels._loudspeaker_commanded import Command
@@ -16,34 +17,37 @@ from gateway.channel import Event, Link
 from gateway.errors import MingluoError
 
 COMMIT_SIZE = 256
+LINGER_S = 0.5  # what is not acknowledged waits for others: a fleet says all day how it is
 WAITING_PER_DEVICE = 64
 PRESENCE_KEPT = 20_000
 
 
 class Waiting(NamedTuple):
-    """Events to commit, then the ack that is owed to `connection`. `hello`: it has just come."""
+    """Events to commit, then the ack that is owed to `connection`."""
 
     events: list[Event]
     connection: Connection | None = None
     ack: Mapping[str, object] | None = None
     command: Command | None = None
-    hello: bool = False
 
 
 class Commits:
-    """The commits of one channel. `greeted` is told of each device once its hello was on its way to the hub."""
+    """The commits of one channel."""
 
-    def __init__(self, greeted: Callable[[Connection], None]) -> None:
-        self._greeted = greeted
+    def __init__(self) -> None:
         self._waiting: deque[Waiting] = deque()
         self._presence: list[Event] = []
         self._committing: asyncio.Task[None] | None = None
+        self._lingering: asyncio.TimerHandle | None = None
+        self._begin: Callable[[], None] = lambda: None
         self.quiet = asyncio.Event()
         """Set but while commands are being written."""
         self.quiet.set()
 
     async def finish(self) -> None:
-        """Wait for the commit under way."""
+        """Commit what lingers, and wait for the commit under way."""
+        if self._lingering is not None:
+            self._begin()
         if self._committing is not None:
             await asyncio.wait({self._committing})
 
@@ -53,29 +57,31 @@ class Commits:
             await connection.answer("error", code="too_many", **(waiting.ack or {}))
             return
         connection.waiting += 1
-        self.queue(link, waiting)
-
-    def queue(self, link: Link, waiting: Waiting) -> None:
-        """Let the next commit take it. A bug there ends the task, with its traceback; the next frame starts one."""
         self._waiting.append(waiting)
+        self._start(link)
+
+    def note(self, link: Link, waiting: Waiting) -> None:
+        """Let a commit take what nobody waits for, within `LINGER_S`; it keeps its place in the order."""
+        self._waiting.append(waiting)
+        if self._lingering is None:
+            self._begin = partial(self._start, link)
+            self._lingering = asyncio.get_running_loop().call_later(LINGER_S, self._begin)
+
+    def _start(self, link: Link) -> None:
+        """Begin to commit. A bug there ends the task, with its traceback; the next frame starts one."""
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
         if self._committing is None or self._committing.done():
             self._committing = asyncio.create_task(self._commit(link))
 
     async def _commit(self, link: Link) -> None:
-        """Commit what waits, group by group. Devices that said hello become ready after it, whatever came of it."""
+        """Commit what waits, group by group."""
         while self._waiting:
             # The last village's warning goes before the first one's receipt, and the database works beside no writing.
             await self.quiet.wait()
             group = [self._waiting.popleft() for _ in range(min(len(self._waiting), COMMIT_SIZE))]
-            try:
-                await self._save(group, link)
-            finally:
-                # Presence first, then the wake: the hub forgets a device's old connection by its `online`.
-                greeted = [item.connection for item in group if item.connection is not None and item.hello]
-                for connection in greeted:
-                    self._greeted(connection)
-                if greeted:
-                    await link.wake()
+            await self._save(group, link)
 
     async def _save(self, group: list[Waiting], link: Link) -> None:
         """Commit one group, then acknowledge. What is not durable is not acknowledged."""

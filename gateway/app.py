@@ -41,7 +41,7 @@ from gateway.intake import Intake
 from gateway.lifecycle import Lifecycle
 from gateway.link import GatewayLink, Rate
 from gateway.memory import Guard
-from gateway.model import Batch, DeviceEvent, Lane
+from gateway.model import Batch, Lane
 from gateway.national import Nationals
 from gateway.obligation import Obligations
 from gateway.planner import AT_ONCE, LEFT_S, Planner
@@ -185,7 +185,7 @@ class App:
         renderer = Renderer(settings.templates, policy.signatures, regions.name)
         composer = GatewayComposer(self.store.outbox, renderer, lambda: policy, self.channels)
         self.portability = Portability(self.store, directory, roads)
-        receipts = Receipts(self.store, directory, self.clock, self._on_device, self.portability.reported)
+        receipts = Receipts(self.store, directory, self.clock, self.portability.reported)
         self.speech = self._speech()
         links = self._links(rates, receipts, directory, composer)
         self.relay = Relay(self.broker, self.store.outbox)
@@ -435,10 +435,6 @@ class App:
     def _wake_hubs(self) -> None:
         for hub in self.hubs.values():
             hub.wake()
-
-    def _on_device(self, event: DeviceEvent) -> None:
-        for hub in self.hubs.values():
-            hub.on_device(event)
 
     def _listen_to_others(self) -> None:
         self._run("wakes", self._listen())

@@ -268,7 +268,11 @@ class Sockets(Channel):
 
     @abstractmethod
     def held(self) -> Collection[int]:
-        """Ids of the devices connected to this process and ready."""
+        """Ids of the devices connected to this process and ready: a live view."""
+
+    @abstractmethod
+    def arrived(self) -> Collection[int]:
+        """Ids of the devices that became ready on a new connection since this was last asked."""
 
     async def order(self, orders: Sequence[Order], link: Link) -> list[Receipt]:
         """Write orders to held devices: one receipt per order; never waits for a slow device."""

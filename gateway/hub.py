@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from datetime import datetime
 from types import MappingProxyType
@@ -26,7 +26,7 @@ from typing import NamedTuple
 from gateway import log, metrics
 from gateway.channel import Link, Play, Sockets
 from gateway.errors import ChannelError, StoreDown
-from gateway.model import Batch, DeviceEvent, Message, Receipt, Report, State
+from gateway.model import Batch, Message, Receipt, Report, State
 from gateway.order import LOOK_S, Orders
 from gateway.ports import Clock
 from gateway.sender import Composer
@@ -70,8 +70,8 @@ class Hub:
         self._link = link
         self._clock = clock
         self._woken = asyncio.Event()
-        self._written: dict[int, dict[_Written, float]] = {}  # one for each connection that was looked after
-        self._failed: set[int] = set()  # devices some command could not be written to
+        self._written: dict[int, dict[_Written, float]] = {}  # of each device, on its present connection
+        self._new: set[int] = set()  # devices that have come, or some command could not be written to
         self._done: dict[str, float] = {}  # batches that were worked off for all devices held, and when
         self._batches: dict[str, Batch] = {}
         self._messages: dict[str, Message] = {}
@@ -84,11 +84,6 @@ class Hub:
     def wake(self) -> None:
         """Look for commands now."""
         self._woken.set()
-
-    def on_device(self, event: DeviceEvent) -> None:
-        """Forget what was written on a connection that ended."""
-        self._written.pop(event.device, None)
-        self._orders.forget(event.device)
 
     async def run(self) -> None:
         """Work for ever; no warning waits for a look at orders."""
@@ -124,21 +119,26 @@ class Hub:
 
     async def round(self) -> int:
         """Write what is wanted and not yet written; return the number of commands written."""
-        held = frozenset(self._channel.held())
+        held = self._channel.held()
         self._measure(len(held))
+        self._meet()
         if not held:
             return 0
         found = await self._store.commands.open(self._batches.keys())
         self._remember(found)
-        # A connection that ends from here on loses its entry: what is written on the next one is written anew.
-        fresh, failed = held.difference(self._written), self._failed
-        self._written |= {device: {} for device in fresh}
-        self._failed = set()
+        new, self._new = {device for device in self._new if device in held}, set()
         try:
-            return await self._carry_out(found, held, fresh | failed)
+            return await self._carry_out(found, held, new)
         except BaseException:
-            self._failed |= fresh | failed
+            self._new |= new
             raise
+
+    def _meet(self) -> None:
+        """Begin afresh with those who have come: whatever was written on an older connection is written anew."""
+        for device in self._channel.arrived():
+            self._written[device] = {}
+            self._orders.forget(device)
+            self._new.add(device)
 
     def _measure(self, held: int) -> None:
         name = self._channel.name
@@ -157,7 +157,7 @@ class Hub:
         # What is open no longer, for it was halted perhaps, is worked off as a whole when it is open again.
         self._done = {name: self._done[name] for name in found.plays if name in self._done}
 
-    async def _carry_out(self, found: Open, held: Set[int], new: Set[int]) -> int:
+    async def _carry_out(self, found: Open, held: Collection[int], new: Set[int]) -> int:
         """Write plays, then stops and hushes; a stop that a play has made needless is not written beside it."""
         now = self._clock.now().timestamp()
         self._broken = {name: at for name, at in self._broken.items() if now - at < COMPOSE_AGAIN_S}
@@ -175,7 +175,7 @@ class Hub:
         await self._time(first)
         return count
 
-    def _parts(self, plays: Sequence[str], held: Set[int], new: Set[int], now: float) -> Iterator[_Part]:
+    def _parts(self, plays: Sequence[str], held: Collection[int], new: Set[int], now: float) -> Iterator[_Part]:
         """Yield what is to be played: each batch to all once, and again later; in between to those that have come."""
         for name in plays:
             whole = now - self._done.get(name, 0.0) >= RESEND_S
@@ -209,7 +209,9 @@ class Hub:
             if (message := messages[part.batch.id]) is not None
         ]  # fmt: skip
 
-    async def _end(self, ends: Sequence[Wanted], held: Set[int], replaced: Set[tuple[int, str]], now: float) -> int:
+    async def _end(
+        self, ends: Sequence[Wanted], held: Collection[int], replaced: Set[tuple[int, str]], now: float
+    ) -> int:
         """Write stops and hushes."""
         plays = []
         for item in ends:
@@ -236,7 +238,7 @@ class Hub:
             want = STOP if play.stop else HUSH if play.hush else "play"
             if receipt.error is not None:
                 # It is offline or stuck, and its next connection brings the command up again; or it waits for audio.
-                self._failed.add(play.device)
+                self._new.add(play.device)
                 continue
             self._mark(play.device, _Written(play.batch, want), now)
             if want != "play":
@@ -253,9 +255,8 @@ class Hub:
         return played
 
     def _mark(self, device: int, key: _Written, now: float) -> None:
-        """Note what was written, unless the connection has ended meanwhile; what is due again anyway is forgotten."""
-        if (noted := self._written.get(device)) is None:
-            return
+        """Note what was written; what is due again anyway is forgotten."""
+        noted = self._written.setdefault(device, {})
         if len(noted) >= NOTED:
             self._written[device] = noted = {one: at for one, at in noted.items() if now - at < RESEND_S}
         noted[key] = now

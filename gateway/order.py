@@ -33,7 +33,7 @@ class Orders:
         self._looked = 0.0
 
     def forget(self, device: int) -> None:
-        """Forget what was written on a connection that ended."""
+        """Forget what was written to a device: it is on a new connection."""
         self._written.pop(device, None)
 
     async def round(self) -> int:

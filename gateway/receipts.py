@@ -44,7 +44,6 @@ from gateway.store.reply import Answer, Effect, Received
 RECENT = timedelta(hours=24)
 DRILLS = 1024  # alerts remembered
 CLOCKS = timedelta(seconds=5)  # by which a carrier's clock may be behind ours
-CAME_OR_WENT = frozenset({"online", "offline", "replaced"})
 
 _BECAME = {Meaning.HEARD: "confirmed", Meaning.AWAY: "away", Meaning.SUPPORT: "incident"}
 _STATE = attrgetter("state")
@@ -78,13 +77,11 @@ class Receipts:
         store: Store,
         people: People,
         clock: Clock,
-        on_device: Callable[[DeviceEvent], None],
         elsewhere: Callable[[Sequence[Place]], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
         self._people = people
         self._clock = clock
-        self._on_device = on_device
         self._elsewhere = elsewhere
         self._drills: dict[str, bool] = {}  # alert → whether it is an exercise
 
@@ -141,9 +138,6 @@ class Receipts:
         await self._store.devices.fold(events)
         if alarms := [event for event in events if event.kind == "alarm"]:
             await self._store.sounded.keep(alarms)
-        for event in events:
-            if event.kind in CAME_OR_WENT:
-                self._on_device(event)
 
     async def _played(self, reports: Sequence[Report]) -> None:
         """Note that loudspeakers work, and which of them were heard in a drill."""

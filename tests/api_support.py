@@ -238,7 +238,7 @@ async def _core(
         renderer=RENDERER,
         composer=GatewayComposer(store.outbox, RENDERER, policy, channels),
         coverage=CoverageBook(store, directory, regions, policy),
-        receipts=Receipts(store, directory, clock, lambda event: None),
+        receipts=Receipts(store, directory, clock),
         intake=intake,
         decisions=decisions,
         obligations=Obligations(store, policy, clock),

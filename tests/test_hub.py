@@ -28,6 +28,7 @@ class Poles:
 
     def __init__(self, devices: Collection[int]) -> None:
         self.devices = devices
+        self.came = set(devices)
         self.written: list[tuple[int, bool]] = []
         self.hushed: list[int] = []
         self.frames: list[list[tuple[int, str, bool]]] = []
@@ -46,6 +47,10 @@ class Wires(Sockets):
 
     def held(self) -> Collection[int]:
         return self.poles.devices
+
+    def arrived(self) -> Collection[int]:
+        came, self.poles.came = self.poles.came, set()
+        return came
 
     async def command(self, plays: Sequence[Play], link: Link) -> list[Receipt]:
         self.poles.written += [(play.device, play.stop) for play in plays if not play.hush]

@@ -393,9 +393,10 @@ async def stuck_device(village: Village, name: str) -> tuple[asyncio.StreamReade
 @pytest.mark.parametrize("status", list(Status))
 async def test_only_an_actual_warning_sounds_real(status: Status, tmp_path: Path) -> None:
     """Rule 3: a drill that sounds real empties villages for nothing, and the next real one is not believed."""
-    async with serving("horn-1") as village, fleet_of(village, tmp_path):
+    async with serving("horn-1") as village:
         village.want(play(status=status, text="有强降雨"))
-        await village.until(lambda: (State.PLAYED, "played") in village.said())
+        async with fleet_of(village, tmp_path):
+            await village.until(lambda: (State.PLAYED, "played") in village.said())
         async with connected(village, "horn-1") as device:
             await village.channel.command([play(status=status)], village)
             frame = await commanded(device)
@@ -473,6 +474,7 @@ async def test_a_receipt_is_acknowledged_only_after_its_commit() -> None:
         await village.channel.command([Play(BATCH, n, 1000, message) for n in range(20)], village)
         for _ in range(20):
             await heard(device)
+        await village.until(lambda: bool(village.presence()))
         village.gate.clear()
         before = len(village.commits)
         for n in range(20):

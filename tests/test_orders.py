@@ -43,6 +43,9 @@ class Wires(Sockets):
     def held(self) -> Collection[int]:
         return self.devices
 
+    def arrived(self) -> Collection[int]:
+        return ()
+
     async def command(self, plays: Sequence[Play], link: Link) -> list[Receipt]:
         raise AssertionError("an order is no command")
 
@@ -56,7 +59,7 @@ class Office:
 
     def __init__(self, one: Town, store: Store, clock: HandClock, ids: list[int]) -> None:
         self.town, self.store, self.clock, self.ids = one, store, clock, ids
-        self.receipts = Receipts(store, one.directory, clock, lambda event: None)
+        self.receipts = Receipts(store, one.directory, clock)
         self.wires = Wires()
         self.wires.devices = list(ids)
         self.orders = Orders(self.wires, store, RecordingLink(), clock)

@@ -121,7 +121,7 @@ async def test_a_report_teaches_the_carrier_of_the_person_it_is_of(here: Town) -
     await store.outbox.accept(draft_of(alert(), batch))
     roads = Roads({"sms": ("sms_cmpp", "sms_http")}, {"sms_cmpp": {"mobile"}, "sms_http": ()})
     portability = Portability(store, here.directory, roads)
-    receipts = Receipts(store, here.directory, clock, lambda event: None, portability.reported)
+    receipts = Receipts(store, here.directory, clock, portability.reported)
     said = Report("sms_cmpp", "", State.FAILED, NOW, "elsewhere", batch.id, 1, elsewhere=True)
     await receipts.commit("sms_cmpp", [replace(said, position=0, elsewhere=False), said, said])
     assert await here.directory.carriers(people) == {people[1]: ":mobile"}

@@ -24,7 +24,7 @@ class Office:
         self.store = store
         self.clock = clock
         self.person = one.person("张三", 1)
-        self.receipts = Receipts(store, one.directory, clock, lambda event: None)
+        self.receipts = Receipts(store, one.directory, clock)
 
     async def tell(
         self, about: Alert, *, state: State = State.SUBMITTED, notice: Notice = Notice.ISSUE, villages: str = FLOWER_1

@@ -33,7 +33,7 @@ class Office:
 
     def __init__(self, one: Town, store: Store, clock: HandClock) -> None:
         self.town, self.store, self.clock = one, store, clock
-        self.receipts = Receipts(store, one.directory, clock, lambda event: None)
+        self.receipts = Receipts(store, one.directory, clock)
         self.zhang, self.li, self.wang = one.person("张三", ALONE), one.person("李四", TWO), one.person("王五", TWO)
         self._sent = 0
 

@@ -131,6 +131,6 @@ async def test_a_fleet_that_comes_at_once_is_noted_in_groups() -> None:
     names = [f"horn-{number}" for number in range(200)]
     async with serving(*names) as village:
         await held(village, *(Device(1000 + number, village) for number in range(len(names))))
+        await village.until(lambda: len(village.presence()) == len(names))
         assert (len(village.commits), village.wakes) == (1, 1)
-        assert len(village.presence()) == len(names)
         await village.channel.close()

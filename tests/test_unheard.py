@@ -30,7 +30,7 @@ class Night:
 
     def __init__(self, one: Town, store: Store, clock: HandClock, batch: Batch) -> None:
         self.town, self.store, self.clock, self.batch = one, store, clock, batch
-        self.receipts = Receipts(store, one.directory, clock, lambda event: None)
+        self.receipts = Receipts(store, one.directory, clock)
         self.unheard = Unheard(one.database, clock, {"loudspeaker_ws": WAIT_S})
         self.book = CoverageBook(store, one.directory, places(), lambda: POLICY)
 

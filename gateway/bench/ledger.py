@@ -150,7 +150,7 @@ class _Bench:
         self._rounds = rounds
         self._store = Store(database, clock)
         self._directory = SqlDirectory(database, vault, clock)
-        self._receipts = Receipts(self._store, self._directory, clock, lambda event: None)
+        self._receipts = Receipts(self._store, self._directory, clock)
         self._regions = Regions.load(data_folder("config") / "regions")
         self._policy = Policy.load(data_folder("config") / "policy")
         self._targets = tuple(Target(town.code) for town in self._regions.children(COUNTY))

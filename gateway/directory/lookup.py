@@ -13,10 +13,11 @@ from gateway.channel import Device
 from gateway.database import Database, Row, Tx
 
 MANY = 500  # names in one query
+GATHER_S = 0.01
 
 
 class Lookup:
-    """Shares a query among those who wait: while one is under way, the others gather for the next."""
+    """Shares a query among those who wait: whoever asks within `GATHER_S`, or while one is under way."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -37,6 +38,7 @@ class Lookup:
 
     async def _ask(self) -> None:
         while self._waiting:
+            await asyncio.sleep(GATHER_S)
             some, self._waiting = self._waiting[:MANY], self._waiting[MANY:]
             names = sorted({name for name, _ in some})
             try:

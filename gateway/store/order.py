@@ -97,9 +97,7 @@ class SqlOrders:
 
         rows = await self._database.read(operation)
         values = {body: json.loads(body) for body in {row[4] for row in rows}}  # a fleet is ordered the same
-        return [
-            Order(id_, device, kind, values[body], moment(expires)) for _, id_, device, kind, body, expires in rows
-        ]
+        return [Order(id_, device, kind, values[body], moment(expires)) for _, id_, device, kind, body, expires in rows]
 
     async def settle(self, receipts: Sequence[OrderReceipt]) -> None:
         """Write what devices say of their orders; of another device's order, or one that is settled, nothing."""
