@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import ClassVar, NamedTuple
@@ -88,7 +89,11 @@ class Loudspeakers(Sockets):
         self._asked: dict[tuple[str, str], float] = {}  # audio, and since when
         self._came: set[int] = set()  # ready, and the hub has not asked since
         self._waking: asyncio.Task[None] | None = None
-        self._commits = Commits()
+        self._hurries = 0
+        self.quiet = asyncio.Event()
+        """Set but while a warning is on its way."""
+        self.quiet.set()
+        self._commits = Commits(self.quiet)
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -127,16 +132,25 @@ class Loudspeakers(Sockets):
         receipts: list[Receipt] = []
         now, began = asyncio.get_running_loop().time(), time.thread_time()
         self._commanded.forget(now)
-        self._commits.quiet.clear()
-        try:
+        with self.hurry():
             for play in plays:
                 receipts.append(await self._answered(play, heads, now, link))
                 if len(receipts) % self.slice == 0 and time.thread_time() - began > TURN_S:
                     await asyncio.sleep(0)
                     began = time.thread_time()
-        finally:
-            self._commits.quiet.set()
         return receipts
+
+    @contextmanager
+    def hurry(self) -> Iterator[None]:
+        """Commit no receipt and let nobody in meanwhile: database and loop work for the warning alone."""
+        self._hurries += 1
+        self.quiet.clear()
+        try:
+            yield
+        finally:
+            self._hurries -= 1
+            if not self._hurries:
+                self.quiet.set()
 
     async def _answered(self, play: Play, heads: dict[_Key, _Head], now: float, link: Link) -> Receipt:
         try:

@@ -32,17 +32,15 @@ class Waiting(NamedTuple):
 
 
 class Commits:
-    """The commits of one channel."""
+    """The commits of one channel. `quiet` is set but while a warning is on its way."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: asyncio.Event) -> None:
         self._waiting: deque[Waiting] = deque()
         self._presence: list[Event] = []
         self._committing: asyncio.Task[None] | None = None
         self._lingering: asyncio.TimerHandle | None = None
         self._begin: Callable[[], None] = lambda: None
-        self.quiet = asyncio.Event()
-        """Set but while commands are being written."""
-        self.quiet.set()
+        self._quiet = quiet
 
     async def finish(self) -> None:
         """Commit what lingers, and wait for the commit under way."""
@@ -79,7 +77,7 @@ class Commits:
         """Commit what waits, group by group."""
         while self._waiting:
             # The last village's warning goes before the first one's receipt, and the database works beside no writing.
-            await self.quiet.wait()
+            await self._quiet.wait()
             group = [self._waiting.popleft() for _ in range(min(len(self._waiting), COMMIT_SIZE))]
             await self._save(group, link)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import ClassVar, NamedTuple, Protocol
@@ -273,6 +274,10 @@ class Sockets(Channel):
     @abstractmethod
     def arrived(self) -> Collection[int]:
         """Ids of the devices that became ready on a new connection since this was last asked."""
+
+    def hurry(self) -> AbstractContextManager[None]:
+        """While this is entered, a warning is on its way to many: whatever else these devices need waits."""
+        return nullcontext()
 
     async def order(self, orders: Sequence[Order], link: Link) -> list[Receipt]:
         """Write orders to held devices: one receipt per order; never waits for a slow device."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from types import MappingProxyType
 from typing import NamedTuple
@@ -127,8 +127,10 @@ class Hub:
         found = await self._store.commands.open(self._batches.keys())
         self._remember(found)
         new, self._new = {device for device in self._new if device in held}, set()
+        leaves = any(name not in self._done for name in found.plays)
         try:
-            return await self._carry_out(found, held, new)
+            with self._channel.hurry() if leaves else nullcontext():
+                return await self._carry_out(found, held, new)
         except BaseException:
             self._new |= new
             raise

@@ -303,6 +303,7 @@ async def test_a_name_that_is_not_in_the_roster_or_not_of_this_channel_is_droppe
                     await stranger.say(receipt())
                     await stranger.hears("error", code="hello_first")
             assert channel.strangers >= 2
+            await soon(lambda: bool(link.presence()))
             assert {device for device, _ in link.presence()} == {1000}
             assert link.said() == []
 
@@ -462,7 +463,8 @@ async def test_one_process_speaks_and_another_takes_over_when_it_stops() -> None
                 assert other.held() == []
                 await stack.aclose()
                 await held(other, 1000)
-                assert first.presence() == [(1000, "online"), (1000, "offline"), (1000, "online")], "in this order"
+                # In this order.
+                await soon(lambda: first.presence() == [(1000, "online"), (1000, "offline"), (1000, "online")])
                 await other.channel.command([play()], other)
                 await device.hears("command")
 
@@ -478,6 +480,7 @@ async def test_a_process_that_was_frozen_gives_way_and_takes_back_nothing() -> N
                 first.leases["broker"][0].lost.set()
                 await soon(lambda: not first.held())
                 await held(other, 1000)  # it may have been pushed aside once before the first one knew
+                await soon(lambda: bool(first.presence()))
                 assert {kind for _, kind in first.presence()} == {"online"}
                 await other.channel.command([play()], other)
                 await device.hears("command")
