@@ -17,14 +17,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import ClassVar, NamedTuple
 
 from pydantic import Field
 
-from channels._loudspeaker_command import Span, head, order_frame, order_of, payload_of, span_of
+from channels._loudspeaker_command import Span, head, order_frame, order_of, payload_of, span_of, time_of
 from channels._loudspeaker_commanded import ANY, Commanded
 from channels._loudspeaker_commit import Commits, Waiting
 from channels._loudspeaker_connection import BAD_FRAMES, GOING_AWAY, OTHER_PROTOCOL, REPLACED, Connection
@@ -167,7 +167,7 @@ class Loudspeakers(Sockets):
         for order in orders:
             try:
                 connection = self._held(order.device)
-                signed = link.sign(order_of(order, connection.name, datetime.now(UTC)))
+                signed = link.sign(order_of(order, connection.name, datetime.now(UTC), connection.nonce))
                 self._commanded.add_order(order, now)
                 await connection.write(order_frame(signed))
                 receipts.append(SUBMITTED)
@@ -281,9 +281,11 @@ class Loudspeakers(Sockets):
             await connection.answer("error", code="unsupported_protocol", protocol=PROTOCOL)
         elif not connection.greeted:
             connection.greeted = True
-            connection.firmware = hello.firmware
+            connection.firmware, connection.nonce = hello.firmware, hello.nonce
             connection.needs_audio = hello.audio and not hello.speech
             self._commits.note(link, Waiting([_event(connection, "online", hello.firmware)], connection))
+            if hello.nonce:
+                await _tell_time(connection, link)
             if self._connections.get(connection.device) is connection:  # a newer one may have come
                 self._hold(connection, link)
 
@@ -322,6 +324,13 @@ class Loudspeakers(Sockets):
             )  # fmt: skip
             ack = {**name, "state": told.state}
             await self._commits.keep(connection, Waiting(events, connection, ack, command), link)
+
+
+async def _tell_time(connection: Connection, link: Link) -> None:
+    """Tell a device the time: what it has heard already may go on in rounds only once it knows."""
+    signed = link.sign(time_of(connection.name, connection.nonce, datetime.now(UTC)))
+    with suppress(Temporary):  # gone already
+        await connection.write(order_frame(signed))
 
 
 async def _wake_soon(link: Link) -> None:

@@ -9,7 +9,7 @@ devices that share it; which of them it is for, and under which name it reports,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 import msgspec
@@ -23,6 +23,7 @@ HANZI_PER_S = 10.0  # faster nobody speaks, and no speech engine that can be und
 LETTERS_PER_S = 30.0
 SHORTEST_SHARE = 0.8  # of an audio file that has to be heard
 LONGEST_SHARE, LONGEST_MORE_S = 5.0, 120.0  # beyond that a device that says "played" has a broken meter
+TIME_HOLDS = timedelta(minutes=1)
 LevelName = Literal["red", "orange", "yellow", "blue", "unknown"]
 _LEVELS: dict[Level, LevelName] = {
     Level.RED: "red", Level.ORANGE: "orange", Level.YELLOW: "yellow", Level.BLUE: "blue", Level.UNKNOWN: "unknown",
@@ -123,11 +124,22 @@ class ConfigOrder(_Order, tag_field="command", tag="config", frozen=True, kw_onl
 
 
 class ClockOrder(_Order, tag_field="command", tag="clock", frozen=True, kw_only=True):
-    """Set the clock to `now`."""
+    """Set the clock to `now`. `nonce`: of the device's hello, so that none can be held back for another day."""
+
+    nonce: str
+
+
+class TimeCommand(msgspec.Struct, tag_field="command", tag="time", frozen=True):
+    """It is `now`. `nonce` is that of the hello it answers; `to` the device's name."""
+
+    to: str
+    nonce: str
+    now: Moment
+    expires: Moment
 
 
 AnOrder = VolumeOrder | SelfTestOrder | ConfigOrder | ClockOrder
-Payload = PlayCommand | StopCommand | HushCommand | AnOrder
+Payload = PlayCommand | StopCommand | HushCommand | TimeCommand | AnOrder
 _encode = msgspec.json.Encoder().encode
 
 
@@ -163,19 +175,26 @@ def payload_of(play: Play, text: str, audio: Audio | None, now: datetime, repeat
     )
 
 
-def order_of(order: Order, name: str, now: datetime) -> bytes:
-    """Return what is signed of an order to the device of that name.
+def order_of(order: Order, name: str, now: datetime, nonce: str = "") -> bytes:
+    """Return what is signed of an order to the device of that name, whose last hello had this nonce.
 
     Raises:
         Permanent: "bad_order", no device could carry it out.
     """
     own: Mapping[str, object] = {"values": dict(order.values)} if order.kind == "config" else order.values
     shared = {"command": order.kind, "order": order.id, "to": name, "now": _moment(now)}
+    if order.kind == "clock":
+        shared["nonce"] = nonce
     try:
         found = msgspec.convert({**own, **shared, "expires": _moment(order.expires)}, AnOrder)
     except msgspec.ValidationError:
         raise Permanent("bad_order") from None
     return _encode(found)
+
+
+def time_of(name: str, nonce: str, now: datetime) -> bytes:
+    """Return what is signed of the time, for the device of that name that has just said hello."""
+    return _encode(TimeCommand(name, nonce, _moment(now), _moment(now + TIME_HOLDS)))
 
 
 def head(signed: Signed, batch: str) -> bytes:
@@ -185,7 +204,7 @@ def head(signed: Signed, batch: str) -> bytes:
 
 
 def order_frame(signed: Signed) -> bytes:
-    """Return the frame of an order."""
+    """Return the frame of an order, or of the time."""
     return head(signed, ORDER) + b"0}"
 
 

@@ -25,8 +25,8 @@ class Connection(ABC):
     """
 
     __slots__ = (
-        "bad", "clock_skew_s", "code", "device", "firmware", "gone", "greeted", "name", "needs_audio", "report",
-        "waiting",
+        "bad", "clock_skew_s", "code", "device", "firmware", "gone", "greeted", "name", "needs_audio", "nonce",
+        "report", "waiting",
     )  # fmt: skip
 
     def __init__(self, device: int, name: str) -> None:
@@ -34,6 +34,7 @@ class Connection(ABC):
         self.name = name
         self.greeted = False
         self.firmware = ""
+        self.nonce = ""
         self.needs_audio = False
         """It can play a file and not speak a text."""
         self.clock_skew_s = 0.0

@@ -41,12 +41,16 @@ Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 
 
 class Hello(msgspec.Struct, tag_field="type", tag="hello"):
-    """First frame of a connection. `speech`: it can speak a text by itself; `audio`: it can fetch and play a file."""
+    """First frame of a connection. `speech`: it can speak a text by itself; `audio`: it can fetch and play a file.
+
+    `nonce`: random, of this hello alone; a device that names none is not told the time.
+    """
 
     firmware: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._+-]{0,32}$(?!\n)")] = ""
     protocol: int = 1
     speech: bool = False
     audio: bool = False
+    nonce: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9_-]{16,64})?$(?!\n)")] = ""
 
 
 class Told(msgspec.Struct, tag_field="type", tag="receipt"):

@@ -20,6 +20,7 @@ from channels._loudspeaker_command import (
     PlayCommand,
     SelfTestOrder,
     StopCommand,
+    TimeCommand,
     VolumeOrder,
 )
 from channels._loudspeaker_frame import PROTOCOL, Alarm, Condition, Hello, Told
@@ -63,7 +64,7 @@ class Error(msgspec.Struct, tag_field="type", tag="error", omit_defaults=True):
     state: str = ""
 
 
-SIGNED = (PlayCommand, StopCommand, HushCommand, VolumeOrder, SelfTestOrder, ConfigOrder, ClockOrder)
+SIGNED = (PlayCommand, StopCommand, HushCommand, TimeCommand, VolumeOrder, SelfTestOrder, ConfigOrder, ClockOrder)
 TO_DEVICE = (Command, Ack, Error)
 FROM_DEVICE = (Hello, Told, Condition, Alarm)
 NAMES = {"Told": "Receipt", "Condition": "State"}

@@ -69,6 +69,13 @@ def order(command: str, id_: str, **values: Any) -> dict[str, Any]:
     return {"command": command, **named, **moments, **values}
 
 
+def time(**values: Any) -> dict[str, Any]:
+    """Return the payload of an answer to a hello."""
+    now = datetime.now(UTC)
+    moments = {"now": now.isoformat(), "expires": (now + timedelta(minutes=1)).isoformat()}
+    return {"command": "time", "to": NAME, **moments, **values}
+
+
 @dataclass
 class Gateway:
     """One hub. `heard` is what devices said, in order; `acks` whether receipts are acknowledged."""

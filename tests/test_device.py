@@ -29,7 +29,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from device_gateway import KEY, NAME, VILLAGE, Gateway, Signer, b64, gateway_of, order, play
+from device_gateway import KEY, NAME, VILLAGE, Gateway, Signer, b64, gateway_of, order, play, time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -124,7 +124,9 @@ async def test_a_warning_is_spoken_once_and_reported_from_received_to_played(tmp
     horn = Horn()
     async with gateway_of() as gateway, device(gateway, tmp_path, horn):
         hello = await gateway.hears(type="hello")
-        assert hello == {"type": "hello", "protocol": 2, "firmware": "test-1", "speech": True, "audio": True}
+        known = {"type": "hello", "protocol": 2, "firmware": "test-1", "speech": True, "audio": True}
+        assert hello == known | {"nonce": hello["nonce"]}
+        assert len(hello["nonce"]) >= 16
         told = await gateway.tell(play())
         await gateway.say(told)
         played = await gateway.hears(state="played")
@@ -577,6 +579,28 @@ async def test_after_a_power_cut_it_waits_for_the_gateways_time(tmp_path: Path) 
     assert horn.ids() == ["a", "a", "b"]
 
 
+async def test_after_a_power_cut_a_red_warning_goes_on_once_the_gateway_has_said_the_time(tmp_path: Path) -> None:
+    """It was heard already, so nothing else comes of it: without its rounds the village would believe it is over."""
+    horn = Horn()
+    async with gateway_of() as gateway:
+        async with device(gateway, tmp_path, horn):
+            await gateway.tell(play(every_s=1))
+            await gateway.hears(state="played")
+        old = (await gateway.hears(type="hello"))["nonce"]
+        gateway.heard.clear()
+        heard = len(horn.ids())
+        async with device(gateway, tmp_path, horn, boot="boot-2") as program:
+            nonce = (await gateway.hears(type="hello"))["nonce"]
+            for wrong in ({"nonce": old}, {"nonce": nonce, "to": "another"}, {"nonce": ""}):
+                await gateway.tell(time(**wrong), 0, batch="order")
+            await gateway.say({"type": "command", **Signer().sign(play("z")), "batch": "z", "position": 0})
+            await gateway.hears(code="bad_signature", id="z")
+            assert not program.status()["time_known"], "what was said to another connection, or device, is nothing"
+            await gateway.tell(time(nonce=nonce), 0, batch="order")
+            await gateway.until(lambda: any(one.get("playing") == "a" for one in gateway.heard))
+    assert set(horn.ids()[heard:]) == {"a"}
+
+
 async def test_a_memory_that_was_tampered_with_makes_nothing_sound(tmp_path: Path) -> None:
     """Who holds the card out of the box still does not hold the gateway's key."""
     horn = Horn()
@@ -698,8 +722,11 @@ async def test_orders_are_carried_out_once_and_survive_restarts(tmp_path: Path) 
             await gateway.hears(order="o4", state="failed", code="unknown_setting")
             await gateway.tell(order("config", "o5", values={"state_s": True}), 0, batch="order")
             await gateway.hears(order="o5", state="failed", code="bad_setting")
-            await gateway.tell(order("clock", "o6"), 0, batch="order")
+            nonce = (await gateway.hears(type="hello"))["nonce"]
+            await gateway.tell(order("clock", "o6", nonce=nonce), 0, batch="order")
             await gateway.hears(order="o6", state="done")
+            await gateway.tell(order("clock", "o7", nonce="of another connection"), 0, batch="order")
+            await gateway.hears(order="o7", state="failed", code="replayed")
         async with device(gateway, tmp_path, horn):
             await gateway.say(told)
             await gateway.until(lambda: sum(one.get("order") == "o2" for one in gateway.heard) == 3)

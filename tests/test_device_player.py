@@ -11,8 +11,9 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from gateway.device.command import Clock, Hush, Play, SelfTest, Stop, read
+from gateway.device.command import Clock, Hush, Play, SelfTest, Stop, Time, read
 from gateway.device.player import Player
 from gateway.device.record import Memory, Name, Turn
 
@@ -431,6 +432,22 @@ def test_after_a_power_cut_nothing_sounds_before_the_time_is_known(village: Vill
     village.stop("other")
     village.wait(60)
     assert village.ids() == ["a", "b"]
+
+
+def test_the_answer_to_its_hello_lets_a_device_go_on(village: Village) -> None:
+    """Nothing else may come for an hour, and the village would believe that the red warning is over."""
+    village.play("a", valid_s=3600, every_s=300)
+    village.wait(20)
+    village.restart(switched_off_s=600)
+    older, nonce = village.player.greet(), village.player.greet()
+    told = Time(to="horn-1", nonce=older, now=village.at, expires=village.at + timedelta(minutes=1))
+    for wrong in (told, replace(told, to="horn-2", nonce=nonce), replace(told, nonce="")):
+        village.player.told_time(wrong, village.now)
+        village.wait(60)
+    assert village.ids() == ["a"], "what answers another hello may be of yesterday"
+    village.player.told_time(replace(told, nonce=nonce), village.now)
+    village.wait(60)
+    assert village.ids() == ["a", "a"]
 
 
 def test_stops_outlive_power_cuts(village: Village) -> None:

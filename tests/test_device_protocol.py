@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from links import DEVICE_KEY, sample_message
 
-from channels._loudspeaker_command import Span, head, order_frame, order_of, payload_of, span_of
+from channels._loudspeaker_command import Span, head, order_frame, order_of, payload_of, span_of, time_of
 from channels._loudspeaker_frame import NO_FAULT, STATES, Alarm, Condition, Told, events_of, parse, sounded_at, state_of
 from gateway.channel import Play
 from gateway.errors import Permanent
@@ -157,7 +157,8 @@ def test_every_pointer_leads_somewhere_and_both_roads_carry_the_same_frames() ->
         ),
         ("SelfTestOrder", order_of(order("self_test", audible=True), "horn-1", NOW)),
         ("ConfigOrder", order_of(order("config", gain=3, name="东庄"), "horn-1", NOW)),
-        ("ClockOrder", order_of(order("clock"), "horn-1", NOW)),
+        ("ClockOrder", order_of(order("clock"), "horn-1", NOW, "n" * 22)),
+        ("TimeCommand", time_of("horn-1", "n" * 22, NOW)),
     ],
 )
 def test_what_is_signed_fits_its_description(name: str, payload: bytes) -> None:
@@ -173,6 +174,7 @@ def test_what_is_signed_fits_its_description(name: str, payload: bytes) -> None:
     "frame",
     [
         {"type": "hello", "protocol": 2, "firmware": "2.1.0", "speech": True, "audio": False},
+        {"type": "hello", "protocol": 2, "speech": True, "nonce": "q83vEjRWeJCrze8SNFZ4kA"},
         {"type": "receipt", "id": "a", "batch": "a.1.0", "position": 1, "state": "played", "code": "", "heard_s": 41.5},
         {"type": "receipt", "order": "order-1", "state": "done", "code": ""},
         {

@@ -125,6 +125,18 @@ async def test_who_comes_late_has_its_own_time(night: Night) -> None:
     assert await night.states() == [State.UNKNOWN, State.UNKNOWN]
 
 
+async def test_who_comes_and_goes_all_the_time_is_silent_all_the_same(night: Night) -> None:
+    """A loose plug would keep its village without a verdict for as long as it is loose."""
+    await night.take(0, 1)
+    for _ in range(int(WAIT_S / 10) + 1):
+        await night.say(0, "online")
+        night.clock.advance(5)
+        await night.say(0, "offline")
+        night.clock.advance(5)
+    await night.unheard.work()
+    assert (await night.states())[0] == State.UNKNOWN
+
+
 async def test_who_is_busy_has_answered(night: Night) -> None:
     """A live speech of the village committee may last an hour; the loudspeaker works."""
     await night.take(0)

@@ -122,11 +122,19 @@ class Config(Order, frozen=True, tag="config", kw_only=True):
 
 
 class Clock(Order, frozen=True, tag="clock", kw_only=True):
-    """Set the clock to `now`."""
+    """Set the clock to `now`. `nonce`: of this device's last hello."""
+
+    nonce: str = ""
+
+
+class Time(Command, frozen=True, tag="time", kw_only=True):
+    """It is `now`: the answer to the hello with this `nonce`; `to` is the device's name."""
+
+    nonce: str
 
 
 AnyOrder = Volume | SelfTest | Config | Clock
-AnyCommand = Play | Stop | Hush | AnyOrder
+AnyCommand = Play | Stop | Hush | Time | AnyOrder
 _decoder: msgspec.json.Decoder[AnyCommand] = msgspec.json.Decoder(AnyCommand)
 
 

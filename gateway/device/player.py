@@ -16,10 +16,11 @@ it makes `turn` sound and sends what `owed` holds. `now` is always a monotonic c
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gateway.device.command import AnyOrder, Clock, Hush, Key, Play, Stop
+from gateway.device.command import AnyOrder, Clock, Hush, Key, Play, Stop, Time
 from gateway.device.owed import RESEND_S, UNHEARD, Owed
 from gateway.device.reckoning import DAY_S, Reckoning
 from gateway.device.record import Announcement, Done, Memory, Name, Turn
@@ -33,7 +34,7 @@ class Player:
 
     __slots__ = (
         "_boot", "_hushed", "_known", "_order", "_orders", "_under_way", "_void", "_void_drills", "live_speech", "name",
-        "owed", "reckoning", "turn", "village",
+        "nonce", "owed", "reckoning", "turn", "village",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +52,7 @@ class Player:
         self.village = village
         self.turn: Turn | None = None
         self.live_speech = False
+        self.nonce = ""  # of the last hello
         self.owed = Owed(memory.words, resend_s)
         self.reckoning = Reckoning(memory.at, memory.clock if same else now)
         self.reckoning.sure = same and memory.sure
@@ -71,6 +73,17 @@ class Player:
         )  # fmt: skip
 
     # -- what it is told ---------------------------------------------------------------------------------------------
+
+    def greet(self) -> str:
+        """Return the nonce of a new hello; what answers an older one is not believed."""
+        self.nonce = secrets.token_urlsafe(16)
+        return self.nonce
+
+    def told_time(self, told: Time, now: float) -> None:
+        """Take in what time it is, where it was said in answer to the last hello: what was heard already may go on."""
+        if told.to == self.name and self.nonce and told.nonce == self.nonce:
+            self.reckoning.learn(told.now.timestamp(), now, new=True)
+            self.tick(now)
 
     def take(
         self, command: Play | Stop | Hush, name: Name, now: float, signed: tuple[str, str, str] | None = None
@@ -169,6 +182,8 @@ class Player:
             self._say_done(order.order, known, at)
         elif order.order in self._under_way:
             pass  # answered when it is done
+        elif isinstance(order, Clock) and order.nonce != self.nonce:  # held back since another connection
+            self._say_done(order.order, Done("failed", "replayed"), at)
         elif isinstance(order, Clock):  # an id it has not seen: nobody can play an old one back
             self.reckoning.set(order.now.timestamp(), now)
             self._under_way.add(order.order)

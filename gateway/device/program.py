@@ -19,7 +19,7 @@ import msgspec
 import orjson
 
 from gateway.device import box
-from gateway.device.command import AnyOrder, Hush, Play, Stop
+from gateway.device.command import AnyOrder, Hush, Play, Stop, Time
 from gateway.device.disk import Saved
 from gateway.device.horn import Horn
 from gateway.device.parts import Parts
@@ -102,6 +102,7 @@ class Program:
             "firmware": self._parts.firmware,
             "speech": self._parts.studio.speech,
             "audio": True,
+            "nonce": self.player.greet(),
         }
 
     def _welcome(self, connection: Connection) -> None:
@@ -240,6 +241,8 @@ class Program:
         if isinstance(command, Play | Stop | Hush):
             self.player.take(command, (name[0], name[1]), now, signed)
             self._prefetch(command)
+        elif isinstance(command, Time):
+            self.player.told_time(command, now)
         elif self.player.ordered(command, now):
             self._errand(self._carry_out(command))
         self._after()

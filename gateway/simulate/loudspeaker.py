@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import orjson
 from aiohttp import ClientError, ClientSession, WSMsgType, WSServerHandshakeError
 
-from gateway.device.command import AnyOrder, Hush, Play, Stop, Volume
+from gateway.device.command import AnyOrder, Hush, Play, Stop, Time, Volume
 from gateway.device.player import Player
 from gateway.device.record import Turn
 from gateway.device.transport import LONGEST_FRAME, Backoff, Unreached
@@ -110,8 +110,11 @@ class Loudspeaker:
     def _hello(self) -> bytes:
         voiceless = self.character is Character.VOICELESS
         return orjson.dumps(
-            {"type": "hello", "protocol": 2, "firmware": FIRMWARE, "speech": not voiceless, "audio": voiceless}
-        )
+            {
+                "type": "hello", "protocol": 2, "firmware": FIRMWARE, "speech": not voiceless, "audio": voiceless,
+                "nonce": self.player.greet(),
+            }
+        )  # fmt: skip
 
     def _welcome(self, socket: Writable, session: ClientSession, url: str) -> None:
         self._socket = socket
@@ -173,7 +176,9 @@ class Loudspeaker:
             return
         except ValueError:  # a newer gateway may say more than this device knows
             return
-        if not isinstance(command, Play | Stop | Hush):
+        if isinstance(command, Time):
+            self.player.told_time(command, now)
+        elif not isinstance(command, Play | Stop | Hush):
             if self.player.ordered(command, now):
                 self.player.carried_out(command.order, self._carry_out(command), now)
         else:

@@ -25,18 +25,22 @@ from gateway.store.codec import unpack_persons
 
 PATIENCE_S = 5.0
 FOUND_DEAD = timedelta(minutes=2)  # a half-open connection is found to be dead sooner
+BRIEF = timedelta(minutes=1)  # the longest wait of a device that reconnects: such an absence is none
 RANK = {condition: rank for rank, condition in enumerate(Condition)}
 NO_FAULTS = "[]"
 AUDITED = frozenset({"replaced", "fault"})
 STATE = {
     "device": "bigint", "online": "bigint", "holder": "text", "seen_at": "bigint", "since": "bigint",
     "firmware": "text", "volume": "bigint", "power": "text", "battery": "bigint", "skew_ms": "bigint",
-    "faults": "text", "told_at": "bigint",
+    "faults": "text", "told_at": "bigint", "here_since": "bigint",
 }  # fmt: skip
 FOLDED = "(device) DO UPDATE SET " + ", ".join(
     (
         "online = excluded.online, holder = excluded.holder, seen_at = excluded.seen_at",
         "since = CASE WHEN device_state.online = 1 THEN device_state.since ELSE excluded.since END",
+        "here_since = CASE WHEN device_state.online = 1"
+        f" OR device_state.seen_at > excluded.seen_at - {BRIEF // timedelta(microseconds=1)}"
+        " THEN COALESCE(device_state.here_since, excluded.here_since) ELSE excluded.here_since END",
         *(f"{name} = COALESCE(NULLIF(excluded.{name}, ''), device_state.{name})" for name in ("firmware", "power")),
         *(
             f"{name} = COALESCE(excluded.{name}, device_state.{name})"
@@ -213,7 +217,7 @@ def _told(events: Sequence[DeviceEvent], holder: str) -> list[tuple[Any, ...]]:
         if event.kind == "offline":
             continue
         at = micros(event.at)
-        row = rows.setdefault(event.device, [1, holder, at, at, "", None, "", None, None, None, None])
+        row = rows.setdefault(event.device, [1, holder, at, at, "", None, "", None, None, None, None, at])
         row[2] = at
         if event.kind == "online":
             row[4] = event.code or row[4]

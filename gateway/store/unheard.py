@@ -59,12 +59,13 @@ class Unheard:
 def _silent(tx: Tx, channel: str, due: int) -> list[Place]:
     """Return the next devices that have said nothing since they were commanded.
 
-    That was when the first of their batch were, or when they came: nobody notes it of each.
+    That was when the first of their batch were, or when they came: nobody notes it of each. Who comes and goes all the
+    time came when it began to: it was told each time, and had time to answer.
     """
     rows = tx.all(
         "SELECT c.batch, c.position FROM batch b JOIN device_command c ON c.batch = b.id"
         f" LEFT JOIN device_state s ON s.device = c.device WHERE {OPEN} AND b.channel = :channel"
-        " AND b.submitted_at <= :due AND COALESCE(s.since, 0) <= :due AND c.finished = 0 AND c.want IN :*plays"
+        " AND b.submitted_at <= :due AND COALESCE(s.here_since, 0) <= :due AND c.finished = 0 AND c.want IN :*plays"
         " AND SUBSTR(b.states, CAST(c.position + 1 AS INTEGER), 1) = :submitted"
         " AND NOT EXISTS (SELECT 1 FROM fact f WHERE f.batch = c.batch AND f.position = c.position"
         " AND (f.state <> :state OR f.code <> '')) LIMIT :step",
