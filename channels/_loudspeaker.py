@@ -230,6 +230,15 @@ class Loudspeakers(Sockets):
             self._commits.note(link, Waiting([_event(connection, "replaced")]))
             await old.part(REPLACED)
 
+    async def displace(self, devices: Collection[int], link: Link) -> None:
+        """Part from devices that have come to another process since; one that has come here again meanwhile stays."""
+        for device in devices:
+            connection = self._connections.get(device)
+            if connection is not None and connection.noted:
+                self._ready.pop(device, None)
+                self._commits.note(link, Waiting([_event(connection, "replaced")]))
+                await connection.part(REPLACED)
+
     def leave(self, connection: Connection, link: Link) -> None:
         """Forget a connection that has ended."""
         connection.gone = True

@@ -98,6 +98,8 @@ class Commits:
             return
         self._presence = []
         for item in group:
+            if item.connection is not None:
+                item.connection.noted = True
             if item.connection is not None and item.ack is not None:
                 if item.command is not None:
                     item.command.said = str(item.ack["state"])

@@ -26,7 +26,7 @@ class Connection(ABC):
 
     __slots__ = (
         "bad", "clock_skew_s", "code", "device", "firmware", "gone", "greeted", "name", "needs_audio", "nonce",
-        "report", "waiting",
+        "noted", "report", "waiting",
     )  # fmt: skip
 
     def __init__(self, device: int, name: str) -> None:
@@ -35,6 +35,8 @@ class Connection(ABC):
         self.greeted = False
         self.firmware = ""
         self.nonce = ""
+        self.noted = False
+        """Its hello is durable: it is known who holds it."""
         self.needs_audio = False
         """It can play a file and not speak a text."""
         self.clock_skew_s = 0.0

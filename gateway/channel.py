@@ -275,6 +275,9 @@ class Sockets(Channel):
     def arrived(self) -> Collection[int]:
         """Ids of the devices that became ready on a new connection since this was last asked."""
 
+    async def displace(self, devices: Collection[int], link: Link) -> None:
+        """Part from devices that have come to another process since: the last one counts."""
+
     def hurry(self) -> AbstractContextManager[None]:
         """While this is entered, a warning is on its way to many: whatever else these devices need waits."""
         return nullcontext()

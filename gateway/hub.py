@@ -108,8 +108,11 @@ class Hub:
                 continue
 
     async def _order(self) -> None:
+        """Part from those who are another process's now, and carry out orders."""
         while True:
             try:
+                if taken := await self._store.devices.taken():
+                    await self._channel.displace(taken, self._link)
                 await self._orders.round()
             except StoreDown:
                 _log.warning("store_down")

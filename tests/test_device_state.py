@@ -103,6 +103,34 @@ async def test_who_went_from_one_process_and_came_to_another_is_there(fleet: Fle
     assert not (await fleet.one()).online
 
 
+async def test_the_process_a_device_was_taken_from_is_told_once(fleet: Fleet) -> None:
+    """Two boxes with one key at two hubs: both would sound, and the village would look as if it had one."""
+    other = Store(fleet.town.database, fleet.clock)
+    await fleet.say("online")
+    assert await fleet.store.devices.taken() == []
+    await fleet.say("online", by=other)
+    assert await other.devices.taken() == []
+    assert await fleet.store.devices.taken() == [fleet.ids[0]]
+    assert await fleet.store.devices.taken() == []
+    await fleet.say("replaced")
+    await fleet.say("state", state=HEALTHY)
+    assert await other.devices.taken() == [], "what the older connection still says does not take it back"
+    await fleet.say("offline")
+    assert (await fleet.one()).online
+
+
+async def test_a_device_that_has_come_back_is_not_parted_from(fleet: Fleet) -> None:
+    """It was at another hub for a moment; its newest connection is the one that counts."""
+    other = Store(fleet.town.database, fleet.clock)
+    for by in (fleet.store, other, fleet.store):
+        await fleet.say("online", by=by)
+    assert await fleet.store.devices.taken() == []
+    assert await other.devices.taken() == [fleet.ids[0]]
+    await fleet.say("offline")
+    await fleet.say("online", by=other)
+    assert await fleet.store.devices.taken() == [], "it had gone before it came there"
+
+
 async def test_who_speaks_for_a_dead_process_may_say_that_a_device_went(fleet: Fleet) -> None:
     """The process that held a broker's fleet was killed; whoever has taken over hears the farewells."""
     await fleet.say("online", by=Store(fleet.town.database, fleet.clock))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from gateway.database import Database
 from gateway.errors import Temporary
 from gateway.hub import COMPOSE_AGAIN_S, NOTED, RESEND_S, Hub
 from gateway.metrics import REGISTRY
-from gateway.model import Batch, Lane, Level, Message, Notice, Receipt, Record, Report, State, Status
+from gateway.model import Batch, DeviceEvent, Lane, Level, Message, Notice, Receipt, Record, Report, State, Status
 from gateway.store import Store
 
 
@@ -33,6 +34,7 @@ class Poles:
         self.hushed: list[int] = []
         self.frames: list[list[tuple[int, str, bool]]] = []
         self.answer = Receipt(State.SUBMITTED)
+        self.displaced: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
 
 
 class Wires(Sockets):
@@ -51,6 +53,9 @@ class Wires(Sockets):
     def arrived(self) -> Collection[int]:
         came, self.poles.came = self.poles.came, set()
         return came
+
+    async def displace(self, devices: Collection[int], link: Link) -> None:
+        self.poles.displaced.set_result(list(devices))
 
     async def command(self, plays: Sequence[Play], link: Link) -> list[Receipt]:
         self.poles.written += [(play.device, play.stop) for play in plays if not play.hush]
@@ -231,6 +236,19 @@ async def test_a_confirmed_village_is_hushed_once(post: Post) -> None:
     assert await post.hub.round() == 1
     assert await post.hub.round() == 0
     assert post.poles.hushed == [100], "the others have not heard it yet"
+
+
+async def test_a_hub_parts_from_a_device_that_has_come_to_another(post: Post) -> None:
+    """Two boxes with one key at two hubs would both sound for as long as their lines hold."""
+    other = Store(post.store.database, post.clock)
+    for store in (post.store, other):
+        await store.devices.fold([DeviceEvent(100, "online", NOW)])
+    running = asyncio.create_task(post.hub.run())
+    try:
+        assert await asyncio.wait_for(post.poles.displaced, 20) == [100]
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
 
 
 async def test_a_connection_that_lasts_for_years_costs_no_memory(post: Post) -> None:

@@ -406,6 +406,35 @@ async def test_only_an_actual_warning_sounds_real(status: Status, tmp_path: Path
     assert spoken == ["有强降雨" if status is Status.ACTUAL else "演练。有强降雨"]
 
 
+async def test_a_device_that_has_come_to_another_hub_is_parted_from_and_noted() -> None:
+    """The second with the right key wins, whichever hub it comes to; a person is told that there were two."""
+    async with serving("horn-1") as village, connected(village, "horn-1") as device:
+        await village.until(lambda: village.presence() == [(1000, "online")])
+        await village.channel.displace([1000, 1001], village)
+        assert list(village.channel.held()) == []
+        end = await device.receive(timeout=20)
+        assert (end.type, end.data) == (WSMsgType.CLOSE, 4409)
+        await village.until(lambda: (1000, "replaced") in village.presence())
+
+
+async def test_a_device_that_came_here_a_moment_ago_is_not_parted_from() -> None:
+    """It was at another hub before; that nobody has noted yet where it is now must not cost it a minute."""
+    async with serving("horn-1") as village:
+        village.gate.clear()
+        async with connected(village, "horn-1"):
+            await village.channel.displace([1000], village)
+            assert list(village.channel.held()) == [1000]
+
+
+async def test_a_hello_is_answered_with_the_time() -> None:
+    """Behind a power cut nothing else may come for hours, and until something does a red warning stays silent."""
+    async with serving("horn-1") as village, connected(village, "horn-1", hello=False) as device:
+        await device.send_str(hello_of(nonce="q83vEjRWeJCrze8SNFZ4kA"))
+        told = await commanded(device)
+        assert (told["command"], told["to"], told["nonce"]) == ("time", "horn-1", "q83vEjRWeJCrze8SNFZ4kA")
+        assert abs(datetime.fromisoformat(told["now"]) - datetime.now(UTC)) < timedelta(minutes=1)
+
+
 # -- what comes back ---------------------------------------------------------------------------------------------------
 
 

@@ -1,10 +1,11 @@
 """What is known of each loudspeaker: folded from what it says, whoever holds its connection.
 
-A commit of a few hundred events is two statements, however many devices they are of: one upsert for those that said
-something, one update for those that went. A device that went is offline only if the process it left still counts as its
-holder, or nothing was heard of it for a while: it may have come back elsewhere before the old connection was found to
-be dead, and a process may speak for devices that another one held before it died. Presence decides nothing that is
-sent; it decides what a person is told about a village.
+A commit of a few hundred events is three statements at most, however many devices they are of: an upsert for those that
+have come, one for those that said something else, one update for those that went. Who came last holds a device: a
+process that held it before, and still does, is told to part from it (`taken`). A device that went is offline only if
+the process it left still counts as its holder, or nothing was heard of it for a while: it may have come back elsewhere
+before the old connection was found to be dead, and a process may speak for devices that another one held before it
+died. Presence decides nothing that is sent; it decides what a person is told about a village.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ STATE = {
     "firmware": "text", "volume": "bigint", "power": "text", "battery": "bigint", "skew_ms": "bigint",
     "faults": "text", "told_at": "bigint", "here_since": "bigint",
 }  # fmt: skip
-FOLDED = "(device) DO UPDATE SET " + ", ".join(
+_SAID = ", ".join(
     (
-        "online = excluded.online, holder = excluded.holder, seen_at = excluded.seen_at",
+        "online = excluded.online, seen_at = excluded.seen_at",
         "since = CASE WHEN device_state.online = 1 THEN device_state.since ELSE excluded.since END",
         "here_since = CASE WHEN device_state.online = 1"
         f" OR device_state.seen_at > excluded.seen_at - {BRIEF // timedelta(microseconds=1)}"
@@ -47,6 +48,14 @@ FOLDED = "(device) DO UPDATE SET " + ", ".join(
             for name in ("volume", "battery", "skew_ms", "faults", "told_at")
         ),
     )
+)
+CAME = (
+    f"(device) DO UPDATE SET {_SAID}, holder = excluded.holder, taken_from = CASE WHEN device_state.online = 1"
+    " AND device_state.holder <> excluded.holder THEN device_state.holder ELSE '' END"
+)
+SAID = (
+    f"(device) DO UPDATE SET {_SAID},"
+    " holder = CASE WHEN device_state.online = 1 THEN device_state.holder ELSE excluded.holder END"
 )
 PLAYED = {name: STATE[name] for name in ("device", "online", "holder", "seen_at", "since")} | {
     "played_at": "bigint", "drilled_at": "bigint",
@@ -110,7 +119,10 @@ class SqlDevices:
         Raises:
             StoreDown: not written.
         """
+        greeted = frozenset(event.device for event in events if event.kind == "online")
         told = _told(events, self._holder)
+        came = [row for row in told if row[0] in greeted]
+        said = [row for row in told if row[0] not in greeted]
         gone = _gone(events)
         done = [
             (one.device, Record(one.at, noted.ACTOR, one.kind, str(one.device), one.code))
@@ -118,7 +130,9 @@ class SqlDevices:
         ]  # fmt: skip
 
         def operation(tx: Tx) -> None:
-            tx.upsert("device_state", STATE, told, FOLDED)
+            for how, rows in (CAME, came), (SAID, said):
+                if rows:
+                    tx.upsert("device_state", STATE, rows, how)
             if gone:
                 tx.send(
                     "UPDATE device_state SET online = 0, since = :at, seen_at = :at"
@@ -141,6 +155,20 @@ class SqlDevices:
         now = self._clock.now()
         while await self._database.write(lambda tx: noted.tell_more(tx, now), PATIENCE_S) == noted.STEP:
             continue
+
+    async def taken(self) -> list[int]:
+        """Devices that have come to another process since this was last asked, though they were held by this one."""
+
+        def look(tx: Tx) -> list[int]:
+            text = "SELECT device FROM device_state WHERE taken_from = :me AND taken_from <> ''"
+            return [device for (device,) in tx.all(text, me=self._holder)]
+
+        def operation(tx: Tx) -> list[int]:
+            found = look(tx)
+            tx.run("UPDATE device_state SET taken_from = '' WHERE taken_from = :me", me=self._holder)
+            return found
+
+        return await self._database.write(operation, PATIENCE_S) if await self._database.read(look) else []
 
     async def begin_alone(self) -> None:
         """After the start of the only process there is: nobody is connected yet."""
