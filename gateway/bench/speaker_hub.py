@@ -126,10 +126,6 @@ class Desk:
             await asyncio.sleep(POLL_S)
         return time.monotonic()
 
-    async def cpu(self) -> float:
-        """Return the CPU time this process has used so far, in seconds."""
-        return time.process_time()
-
     async def spent(self, seconds: float) -> float:
         """Return the CPU time of this process over the next so many seconds."""
         began = time.process_time()
@@ -155,7 +151,7 @@ async def run(folder: Path, devices: int) -> None:
     async with App(settings) as app:
         collect_seldom()  # as every process of the gateway does
         desk = Desk(app)
-        names = ("port", "play", "settled", "held", "cpu", "spent", "memory")
+        names = ("port", "play", "settled", "held", "spent", "memory")
         await obey({name: getattr(desk, name) for name in names})
 
 

@@ -7,7 +7,8 @@ connected for the whole run. Hub and loop take turns, and begin every other roun
   last device that has the frame; each device answers the hub at once, as real ones do, and nobody answers the loop;
 - the same with a sixth of the fleet, for the growth;
 - a red warning over HTTP, from the request to the last device;
-- heartbeats: CPU time of the hub over a minute in which nothing happens, beyond what it used without a device;
+- heartbeats: CPU time of the hub over a minute in which nothing happens, beyond what it uses with nobody connected and
+  the same warnings in force; every device has its volume policy by then, which each is ordered once in its life;
 - a power cut: everybody reconnects as the protocol says, and a red warning goes out meanwhile.
 """
 
@@ -63,7 +64,7 @@ class Speakers(msgspec.Struct, frozen=True):
     heartbeat_percent: float
     """Of one core."""
     idle_percent: float
-    """What the gateway uses without a device, not in the figure above."""
+    """What the gateway uses with nobody connected, not in the figure above."""
     reconnect_s: float
     storm_red_s: float
     """The longest any device waited for the red warning, from its request or from the device's own connection."""
@@ -105,7 +106,6 @@ class _Bench:
         self._port = await self._hub.ask("port")
         for of, port, answers in (("hub", self._port, True), ("bare", await self._bare.ask("port"), False)):
             await self._fleet.ask("fleet", of=of, port=port, devices=self._devices, answers=answers)
-        idle = await self._hub.ask("spent", seconds=min(IDLE_S, seconds)) / min(IDLE_S, seconds)
         before = [await one.ask("memory") for one in (self._hub, self._bare)]
         small = max(1, self._devices // SHARE)
         few = await self._rounds(small, rounds)
@@ -114,6 +114,7 @@ class _Bench:
         all_ = await self._alternate(self._devices, frame, rounds)
         red_ms = await self._red()
         busy = await self._beat(seconds)
+        idle = await self._cut(min(IDLE_S, seconds))
         storm = await self._storm()
         return result(
             small, few, self._devices, all_, red_ms,
@@ -188,11 +189,15 @@ class _Bench:
         self._say(f"heartbeats: {spent:.2f} CPU s in {seconds:g} s")
         return float(spent) / seconds
 
-    async def _storm(self) -> tuple[float, float, int]:
-        """Cut the power and give it back; return when all were back, the longest wait for a red warning, refusals."""
+    async def _cut(self, seconds: float) -> float:
+        """Cut the power; return the share of a core the gateway needs then."""
         await self._fleet.ask("cut", of="hub")
         await self._hub.ask("held", devices=0)
         await asyncio.sleep(SETTLE_S)
+        return float(await self._hub.ask("spent", seconds=seconds)) / seconds
+
+    async def _storm(self) -> tuple[float, float, int]:
+        """Give the power back; return when all were back, the longest wait for a red warning, refusals."""
         await self._fleet.ask("expect", of="hub", count=self._devices)
         began = await self._fleet.ask("restore", of="hub")
         await self._fleet.ask("opened", of="hub", count=self._devices // MID_STORM)
