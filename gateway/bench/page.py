@@ -124,8 +124,9 @@ devices of both are three processes that stay for the whole run; gateway and loo
 has its batches in the store, and ends with the first and the last device that has the frame. Every device says
 `received` and `playing` after 50 to 400 ms and `played` a moment later, which are committed, then acknowledged; nobody
 answers the bare loop. Memory is the process's own (no mapped file) beyond that without a device, after a play to
-all. Heartbeats are a ping each 30 s and a state each 300 s, as configured, once every device has its volume policy (ordered
-once in its life, and not measured); their CPU time is that beyond the gateway's own, with the same warnings in force. After the power cut every device comes back as the protocol says; the red warning is posted over HTTP once a third
+all. Heartbeats are a ping each 30 s and a state each 300 s, as configured, once every device has its volume policy
+(ordered once in its life, and not measured); their CPU time is that beyond the gateway's own with the same warnings in
+force. After the power cut every device comes back as the protocol says; the red warning is posted over HTTP once a third
 is back, and its wait runs from the request, or from a device's own connection where that came later.
 """,
 }

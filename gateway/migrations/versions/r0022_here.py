@@ -6,8 +6,8 @@ finds in `taken_from` that it is to part from it.
 
 from alembic import op
 
-revision = "0021"
-down_revision = "0020"
+revision = "0022"
+down_revision = "0021"
 
 
 def upgrade() -> None:
