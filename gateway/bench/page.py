@@ -126,8 +126,8 @@ has its batches in the store, and ends with the first and the last device that h
 answers the bare loop. Memory is the process's own (no mapped file) beyond that without a device, after a play to
 all. Heartbeats are a ping each 30 s and a state each 300 s, as configured, once every device has its volume policy
 (ordered once in its life, and not measured); their CPU time is that beyond the gateway's own with the same warnings in
-force. After the power cut every device comes back as the protocol says; the red warning is posted over HTTP once a third
-is back, and its wait runs from the request, or from a device's own connection where that came later.
+force. After the power cut every device comes back as the protocol says; the red warning is posted over HTTP once a
+third is back, and its wait runs from the request, or from a device's own connection where that came later.
 """,
 }
 """What a reader must know before the figures."""
