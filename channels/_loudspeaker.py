@@ -293,17 +293,22 @@ class Loudspeakers(Sockets):
             connection.firmware, connection.nonce = hello.firmware, hello.nonce
             connection.needs_audio = hello.audio and not hello.speech
             self._commits.note(link, Waiting([_event(connection, "online", hello.firmware)], connection))
-            if hello.nonce:
-                await _tell_time(connection, link)
             if self._connections.get(connection.device) is connection:  # a newer one may have come
                 self._hold(connection, link)
+            if hello.nonce:
+                await _tell_time(connection, link)
 
     def _hold(self, connection: Connection, link: Link) -> None:
         """Let the hub know that a device is ready, with those that come at the same time."""
         self._ready[connection.device] = connection
         self._came.add(connection.device)
-        if self._waking is None or self._waking.done():
-            self._waking = asyncio.create_task(_wake_soon(link))
+        if self._waking is None:
+            self._waking = asyncio.create_task(self._wake_soon(link))
+
+    async def _wake_soon(self, link: Link) -> None:
+        await asyncio.sleep(GATHER_S)
+        self._waking = None  # who comes from here on wakes it again
+        await link.wake()
 
     def _report(self, connection: Connection, told: Condition, link: Link) -> None:
         """Pass on a device's state: of those that come before the next commit, the last."""
@@ -340,11 +345,6 @@ async def _tell_time(connection: Connection, link: Link) -> None:
     signed = link.sign(time_of(connection.name, connection.nonce, datetime.now(UTC)))
     with suppress(Temporary):  # gone already
         await connection.write(order_frame(signed))
-
-
-async def _wake_soon(link: Link) -> None:
-    await asyncio.sleep(GATHER_S)
-    await link.wake()
 
 
 def _event(connection: Connection, kind: str, code: str = "") -> DeviceEvent:
