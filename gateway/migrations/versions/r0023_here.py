@@ -6,8 +6,8 @@ finds in `taken_from` that it is to part from it.
 
 from alembic import op
 
-revision = "0022"
-down_revision = "0021"
+revision = "0023"
+down_revision = "0022"
 
 
 def upgrade() -> None:
