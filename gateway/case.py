@@ -106,7 +106,7 @@ class Cases:
         targets, cut = policy.border(issuer, resolution.targets)
         authority = authorised(policy, issuer, alert, targets, now)
         check_drill(alert, targets, around)
-        emergency = self._emergency(around, targets)
+        emergency = self.emergency(around, targets)
         # Under the regime those beside it are told again: they have not left because nobody names them.
         past = self._succession(references.told, targets, named(before) if emergency else before)
         alone = signer or sealed
@@ -227,7 +227,8 @@ class Cases:
         )
 
     @staticmethod
-    def _emergency(around: Around, targets: Sequence[Target]) -> bool:
+    def emergency(around: Around, targets: Sequence[Target]) -> bool:
+        """Whether the emergency regime is in force over all of it."""
         areas = tuple(regime.area for regime in around.regimes)
         return bool(areas and targets) and all(area_covers(areas, target) for target in targets)
 

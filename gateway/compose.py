@@ -40,7 +40,7 @@ class GatewayComposer:
 
     async def message(self, batch: Batch, positions: Sequence[int], *, again: bool) -> Message:
         """Render the message for these positions: one text, or one each where their places or villages hear others."""
-        row = await self._row(batch.alert)
+        row = await self._row(batch)
         previous = await self._before(row)
         homes = self._homes(row, batch)
         first = homes[positions[0]] if homes else ""
@@ -149,12 +149,14 @@ class GatewayComposer:
 
     async def repeatable(self, batch: Batch) -> bool:
         """Whether doubtful recipients are sent once more: red and evacuation only (rule 2)."""
-        alert = (await self._row(batch.alert)).alert
+        alert = (await self._row(batch)).alert
         return repeats(alert.document, alert.level)
 
-    async def _row(self, alert: str) -> AlertRow:
+    async def _row(self, batch: Batch) -> AlertRow:
+        """Return the batch's alert; one whose plan has grown since (countersigned, numbered) is read again."""
+        alert = batch.alert
         row = self._rows.get(alert)
-        if row is None:
+        if row is None or batch.step > len(row.plan.steps):
             row = await self._outbox.alert(alert)
             if row is None:
                 raise LookupError(f"no alert {alert}")

@@ -1,5 +1,7 @@
 """Decisions on a stored alert: review, sign, return, reject, withdraw, authorise by telephone, join, amend, recall.
 
+An active one may also be given the approval number its area request waits for (`number`).
+
 What is possible says `standing`; who may, too. Every decision is one transaction that changes the row only from the
 standing and revision it was taken on, so of two at once one stands and the other hears of it. What goes out here
 is checked anew against what is in force by then, and goes on as from `intake`.
@@ -20,12 +22,13 @@ from gateway.directory.vault import Vault
 from gateway.errors import Refused
 from gateway.intake import Intake, Outcome, actor, detail, refuse
 from gateway.lineage import References, check_drill, likeness, stops
-from gateway.model import Alert, Decision, Kind, Minute, Notice, Partner, Plan, Record, Reference, Status, Target
+from gateway.model import Alert, Decision, Group, Kind, Minute, Notice, Partner, Plan, Record, Reference, Status, Target
 from gateway.policy import Issuer, Policy, Principal, Route
 from gateway.policy.hazard import CHINA
 from gateway.ports import AlertRow, Clock
 from gateway.regions import Regions
-from gateway.routing import complete
+from gateway.regions.target import named
+from gateway.routing import WAITS, complete
 from gateway.standing import DEPUTISED, WRITERS, Event, Hand, Standing, check_hand, since, step, this_round
 from gateway.store import Store
 from gateway.telling import SHORT_TEXT
@@ -169,6 +172,51 @@ class Decisions:
                 409, "too_early", f"the partner has until {ready.astimezone(CHINA):%H:%M}; telephone it meanwhile"
             )
         return await self._onward(row, Event.ALONE, principal, "alone: published under the own name")
+
+    async def number(self, alert: str, principal: Principal, number: str) -> Outcome:
+        """Add the approval number (审批号) an active alert's area request waits for; that request alone goes out.
+
+        The same number again answers the same.
+
+        Raises:
+            Refused: 403 no signer of the issuing body or outside authority, 404, 409 not active, another number, or
+                nothing waits for one, 422 expired.
+        """
+        row = await self._known(alert)
+        await self._check(row, Event.NUMBER, principal)
+        check_times(row.alert, self._clock.now())
+        plan = row.plan
+        if not row.alert.approval:
+            approved = row.alert.approved(number)
+            plan = await self._with_areas(row, approved)
+            await self._move(row, approved, plan, Standing.ACTIVE, Event.NUMBER, principal, note=number, said=number)
+        elif row.alert.approval != number:
+            raise Refused(409, "another_number", "it has another approval number; issue an update to change it")
+        return Outcome("accepted", alert, plan.route, plan.reasons, plan.held, (), Standing.ACTIVE, plan.needs)
+
+    async def _with_areas(self, row: AlertRow, alert: Alert) -> Plan:
+        """Return the plan with the area requests that waited, as authority, regime and channels are now."""
+        now, policy, was = self._clock.now(), self._policy(), row.plan
+        if not any(text.startswith(WAITS) for text in (*was.held, *was.reasons)):
+            raise Refused(409, "not_waiting", "no area request of this alert waits for an approval number")
+        _, before, lowered = await self._followed(row)
+        within = timedelta(minutes=policy.procedure.duplicate.within_min)
+        around = await self._store.outbox.around(alert, "", now, within)
+        kind = was.route
+        if kind == "emergency" and not self._cases.emergency(around, named(was.targets)):
+            kind = "normal"  # the regime is over, and with it the rows that count under it alone
+        route = Route(kind, (), downgrade=lowered, decided=True)
+        whole = self._cases.plan(alert, route, was.targets, before, self._body(row), now, was.parts)
+        areas = tuple(one for one in whole.steps if one.audience.group is Group.AREA)
+        grown = complete(was, replace(whole, steps=areas), self._regions.difference).steps
+        if len(grown) == len(was.steps):
+            over = "the emergency regime is over" if kind != was.route else ""
+            why = "; ".join(
+                filter(None, (over, *(text for text in (*whole.held, *whole.reasons) if Group.AREA in text)))
+            )
+            raise Refused(409, "reaches_nobody", why or "no row of plan.toml lets an area request out now")
+        reasons = (*_without(was.reasons), "area_approval: the number has come, and the area is asked for as well")
+        return replace(was, steps=grown, held=_without(was.held), reasons=reasons)
 
     # --- back -------------------------------------------------------------------------------------
 
@@ -358,6 +406,9 @@ class Decisions:
             raise Refused(409, "drill_hours", closed)
         route = Route(row.plan.route, standing_plan.reasons, downgrade=lowered, decided=True)
         whole = self._cases.plan(alert, route, targets, before, self._body(row), now, row.plan.parts)
+        waits = tuple(text for text in whole.held if text.startswith(WAITS))
+        # One that was held already is acknowledged now: it rings no longer, and the number may still come.
+        known = tuple(text for text in waits if active and text in row.plan.held)
         if not whole.steps:
             raise Refused(
                 409, "reaches_nobody", "; ".join(whole.held) or "its area names no known place; issue it anew"
@@ -365,7 +416,13 @@ class Decisions:
         plan = complete(row.plan, whole, self._regions.difference) if active else whole
         ended = stops(alert.kind, references.live)
         earlier = row.plan.supersedes if active else ()
-        plan = replace(plan, reasons=standing_plan.reasons, held=(), needs=(), supersedes=(*earlier, *sorted(ended)))
+        plan = replace(
+            plan,
+            reasons=(*standing_plan.reasons, *known),
+            held=tuple(text for text in waits if text not in known),
+            needs=(),
+            supersedes=(*earlier, *sorted(ended)),
+        )
         return completed(alert, policy), plan, ended
 
     async def _followed(self, row: AlertRow) -> tuple[References, tuple[Target, ...], bool]:
@@ -392,12 +449,15 @@ class Decisions:
         minute: Minute | None = None,
         reason: str = "",
         note: str = "",
+        said: str = "",
         digest: str = "",
     ) -> None:
+        """Store where it stands now; `said` goes into the audit chain, `note` and `reason` only into its life."""
         now, who = self._clock.now(), actor(principal)
+        kept = detail(plan, alert) + (f"; {said}" if said else "")
         draft = await self._intake.drafted(
             alert, plan, to, now, row.issuer,
-            stops=stops_ or {}, record=Record(now, who, event, alert.id, detail(plan, alert)),
+            stops=stops_ or {}, record=Record(now, who, event, alert.id, kept),
             decision=Decision(row.standing, event, who, now, reason or note), was=row, minute=minute, reason=reason,
         )  # fmt: skip
         if minute is not None and minute.kind == "authorise":
@@ -410,6 +470,11 @@ class Decisions:
         refuse(moved.result)
         if to is Standing.ACTIVE:
             self._intake.announce(alert.id, draft.batches)
+
+
+def _without(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the texts that speak of no approval number."""
+    return tuple(text for text in texts if not text.startswith(WAITS))
 
 
 def joined(alert: Alert, body: Issuer) -> Alert:

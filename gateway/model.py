@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import IntEnum, StrEnum
 from functools import cached_property
@@ -271,6 +271,12 @@ class Alert:
     def approval(self) -> str:
         """Number under which an area request for it was approved (审批号): parameter `area_approval`; "": none."""
         return next(filter(None, (info.parameter(AREA_APPROVAL) for info in self.infos)), "")
+
+    def approved(self, number: str) -> Alert:
+        """Return it with the approval number, as if it had come with it: its all-clear carries it, too."""
+        first, *rest = self.infos
+        first = replace(first, parameters=(*first.parameters, Code(AREA_APPROVAL, number)))
+        return replace(self, infos=(first, *rest))
 
     @property
     def actual(self) -> bool:

@@ -39,6 +39,8 @@ Difference = Callable[[Sequence[Target], Sequence[Target]], Targets]
 ORDER = (Group.OFFICIALS, Group.LOUDSPEAKERS, Group.SUBSCRIBERS, Group.RESIDENTS, Group.AREA)
 OF_EARLIER = frozenset({Notice.ALL_CLEAR, Notice.PARTIAL_ALL_CLEAR, Notice.CORRECTION})
 """They go to whomever an earlier version went to; of places, to no others."""
+WAITS = "approval: "
+"""How every hold of an area request without its number begins."""
 FIRST = frozenset({Group.OFFICIALS, Group.LOUDSPEAKERS})
 
 
@@ -178,8 +180,8 @@ class _Maker:
         """Hold an area request that lacks its number; one that ends an approved one needs no other."""
         if not row.approval or self.alert.approval or notice in OF_EARLIER or not self._channels(row):
             return False
-        what = f"approval: {notice} to the area waits for its approval number"
-        self.held.append(f"{what}; issue an update with the parameter {AREA_APPROVAL}")
+        what = f"{WAITS}{notice} to the area waits for its approval number, the parameter {AREA_APPROVAL}"
+        self.held.append(f"{what}; once it is active, a signer adds it: mingluo area-approval")
         return True
 
     def _further(self, group: Group, rows: Sequence[PlanRow]) -> tuple[tuple[str, str | None], ...]:

@@ -51,6 +51,7 @@ class Event(StrEnum):
     REJECT = "reject"  # by a second person
     WITHDRAW = "withdraw"  # by the writer
     COUNTERSIGN = "countersign"  # the part of an active alert that still waits
+    NUMBER = "area_approval"  # the area request of an active alert gets the approval number (审批号) it waits for
     RECALL = "recall"  # nothing more leaves
     REPLACE = "replace"  # an update, all-clear or correction took its place
     EXPIRE = "expire"  # its time is over
@@ -85,7 +86,7 @@ _TABLE: dict[Standing, dict[Event, Standing | None]] = {
     _S.REVIEW: _DECIDED | {_E.APPROVE: _ON, _E.AUTHORISE: _S.ACTIVE},
     _S.SIGN: _DECIDED | {_E.APPROVE: _ON, _E.AUTHORISE: _S.ACTIVE},
     _S.ACTIVE: {
-        _E.COUNTERSIGN: _S.ACTIVE, _E.AUTHORISE: _S.ACTIVE,
+        _E.COUNTERSIGN: _S.ACTIVE, _E.AUTHORISE: _S.ACTIVE, _E.NUMBER: _S.ACTIVE,
         _E.RECALL: _S.STOPPED, _E.REPLACE: _S.STOPPED, _E.EXPIRE: _S.STOPPED,
     },
     _S.REJECTED: {},
@@ -102,6 +103,7 @@ ROLES: Mapping[tuple[Standing, Event], frozenset[str]] = {
     (_S.REVIEW, _E.APPROVE): frozenset({"reviewer", "signer"}),
     (_S.SIGN, _E.APPROVE): frozenset({"signer"}),
     (_S.ACTIVE, _E.COUNTERSIGN): frozenset({"signer"}),
+    (_S.ACTIVE, _E.NUMBER): frozenset({"signer"}),
 } | {
     (stage, event): frozenset({"reviewer", "signer"}) for stage in STAGES for event in (_E.RETURN, _E.REJECT)
 } | {
@@ -110,8 +112,10 @@ ROLES: Mapping[tuple[Standing, Event], frozenset[str]] = {
 }  # fmt: skip
 """Who may, where it is not every writer of the issuing body."""
 
-OWN = frozenset({Event.AMEND, Event.SUBMIT, Event.WITHDRAW, Event.RELEASE, Event.AUTHORISE, Event.RECALL})
-"""What the writer may do with an alert of their own. A telephone authorisation names the second person (D3)."""
+OWN = frozenset({
+    Event.AMEND, Event.SUBMIT, Event.WITHDRAW, Event.RELEASE, Event.AUTHORISE, Event.NUMBER, Event.RECALL,
+})  # fmt: skip
+"""What the writer may do with an alert of their own: a call (D3) and an approval number stand for somebody else."""
 
 _OURS = frozenset({Event.REPLACE, Event.EXPIRE})  # the gateway does these, nobody asks for them
 

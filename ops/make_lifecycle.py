@@ -31,6 +31,7 @@ EVENTS = {
     Event.REJECT: "ended by a second person",
     Event.WITHDRAW: "taken back by the writer",
     Event.COUNTERSIGN: "the part of an active alert that waited goes out as well",
+    Event.NUMBER: "the approval number (审批号) came: the area request that waited for it goes out",
     Event.RECALL: "nothing more leaves",
     Event.REPLACE: "an update, all-clear, correction or (for a drill) a real warning takes its place",
     Event.EXPIRE: "its time is over",

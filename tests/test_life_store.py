@@ -15,7 +15,7 @@ from test_store import NOW, HandClock, alert, batch_of, draft_of
 
 from gateway.database import Database
 from gateway.lineage import likeness
-from gateway.model import Decision, Document, Group, Level, Minute, Record, Reference, Status, Target
+from gateway.model import Decision, Document, Group, Info, Level, Minute, Record, Reference, Status, Target
 from gateway.ports import AlertRow, Draft
 from gateway.standing import Event, Standing
 from gateway.store import Store
@@ -157,6 +157,29 @@ async def test_the_duty_room_stops_ringing_in_the_very_transaction_of_the_decisi
     was = await row_of(store, draft.alert.id)
     await store.outbox.move(was, replace(draft, standing=Standing.ACTIVE, timers={}))
     assert ("held", draft.alert.id) not in await timers(store)
+
+
+async def test_of_two_numbers_at_once_one_stands_and_its_area_is_asked_for_once(store: Store) -> None:
+    """A step added twice would ring forty thousand telephones twice; one set back would tell officials anew."""
+    one = draft_of(replace(alert(), infos=(Info("暴雨"),)))
+    await store.outbox.accept(one)
+    was = await row_of(store, one.alert.id)
+    area = replace(one.plan.steps[0].audience, group=Group.AREA, channel="sms_area")
+    grown = replace(one.plan, steps=(*one.plan.steps, replace(one.plan.steps[0], number=2, audience=area)))
+
+    def numbered(text: str) -> Draft:
+        decision = Decision("active", Event.NUMBER, "a", NOW, text)
+        return replace(one, alert=one.alert.approved(text), plan=grown, batches=[], cursors={}, decision=decision)
+
+    steps = "SELECT number, finished, sequence FROM step WHERE alert = :alert ORDER BY number"
+    before = await store.database.read(lambda tx: tx.all(steps, alert=one.alert.id))
+    results = await asyncio.gather(*(store.outbox.move(was, numbered(text)) for text in ("1", "2")))
+    assert sorted(one.result for one in results) == ["accepted", "conflict"]
+    after = await store.database.read(lambda tx: tx.all(steps, alert=one.alert.id))
+    assert after == [*before, (2, 0, 0)]
+    row = await row_of(store, one.alert.id)
+    life = await store.outbox.decisions(one.alert.id)
+    assert [row.alert.approval] == [step.reason for step in life if step.event == Event.NUMBER]
 
 
 async def test_an_amended_draft_keeps_its_life_under_its_new_id(store: Store) -> None:

@@ -174,6 +174,7 @@ def good(operation: str, desk: Desk) -> Ask:
         "authoriseAlert": Ask(CLERK, CALL, held=True),
         "joinAlert": Ask(PARTNER, {}, needs="joint"),
         "publishAlone": Ask(SIGNER, needs="joint"),
+        "addAreaApproval": Ask(SIGNER, {"number": "2026-1"}, needs="numbered"),
         "noteConsultation": Ask(ISSUER, CONSULTATION),
         "listMinutes": Ask(SIGNER),
         "answerObligation": Ask(SIGNER, {"answer": "endorsed"}),
@@ -252,6 +253,10 @@ async def joint(desk: Desk) -> str:
     return alert
 
 
+async def numbered(desk: Desk) -> str:
+    return str((await desk.issue(parameters={"area_approval": ["2026-1"]}))["id"])
+
+
 async def regime(desk: Desk) -> str:
     _, content = await desk.call("POST", "/v1/emergency", COMMAND_SIGNER, EMERGENCY)
     return str(content["id"])
@@ -276,7 +281,8 @@ async def ready(desk: Desk, endpoint: Endpoint) -> str:
     if "{id}" not in endpoint.path:
         return NOBODY
     makers = {
-        "draft": draft, "repetition": repetition, "joint": joint, "regime": regime, "reply": reply, "drill": drill,
+        "draft": draft, "repetition": repetition, "joint": joint, "numbered": numbered, "regime": regime,
+        "reply": reply, "drill": drill,
     }  # fmt: skip
     if make := makers.get(good(endpoint.operation, desk).needs):
         return await make(desk)
@@ -352,6 +358,12 @@ async def unproven_renewal(desk: Desk, endpoint: Endpoint) -> int:
 
 async def too_early(desk: Desk, endpoint: Endpoint) -> int:
     return await send(desk, endpoint, str((await desk.issue(**JOINT))["id"]))
+
+
+async def numbered_too_late(desk: Desk, endpoint: Endpoint) -> int:
+    alert = await numbered(desk)
+    desk.clock.advance(4 * 3600)
+    return await send(desk, endpoint, alert)
 
 
 async def wrong_answer(desk: Desk, endpoint: Endpoint) -> int:
@@ -447,6 +459,8 @@ SPECIAL: dict[tuple[str, int], Callable[[Desk, Endpoint], Awaitable[int]]] = {
     ("joinAlert", 409): repeated,
     ("joinAlert", 422): unproven_join,
     ("publishAlone", 409): too_early,
+    ("addAreaApproval", 409): nothing_waits,
+    ("addAreaApproval", 422): numbered_too_late,
     ("answerObligation", 409): repeated,
     ("answerObligation", 422): wrong_answer,
     ("settleReply", 409): repeated,

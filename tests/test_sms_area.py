@@ -22,7 +22,8 @@ from gateway.app import App, SystemClock
 from gateway.database import Tx
 from gateway.directory.importer import Importer
 from gateway.directory.table import Roster
-from gateway.errors import ChannelError, Permanent, Temporary, Unusable
+from gateway.errors import ChannelError, Permanent, Refused, Temporary, Unusable
+from gateway.intake import Outcome
 from gateway.model import (
     AREA_APPROVAL,
     Alert,
@@ -44,6 +45,8 @@ from gateway.report import printable, status
 from gateway.settings import Settings
 from gateway.simulate.log import Log, read
 from gateway.simulate.sms_area import AreaPlatform, AreaScenario
+from gateway.standing import Event
+from gateway.store.regime import Regime
 
 CONFIG = Path(__file__).parent.parent / "config"
 PLACES = ["411726101", "411726102"]
@@ -421,6 +424,120 @@ async def test_without_its_approval_number_it_is_held_and_the_rest_goes_out(
         found = await shown(one, issued.alert)
         assert any(text.startswith("approval: ") and AREA_APPROVAL in text for text in found.held)
         assert jobs(platform) == []
+
+
+async def number(one: Desk, alert: str, text: str = "2026-1", who: str = "signer") -> Outcome:
+    """Add an approval number to an alert."""
+    return await one.core.decisions.number(alert, one.who(who), text)
+
+
+async def test_a_number_that_comes_later_lets_the_area_request_out_alone(
+    tmp_path: Path, platform: AreaPlatform, clock: Later
+) -> None:
+    """It is given by telephone minutes later: nobody is told twice for it, and the carrier asks for it by name."""
+    async with desk(tmp_path, platform, clock) as one:
+        issued = await one.issue(one.alert([FLOWER]))
+        await one.settled(issued.alert, 1)
+        before = await shown(one, issued.alert)
+        assert any("area-approval" in text for text in before.held)
+        found = await number(one, issued.alert)
+        assert (found.result, found.held) == ("accepted", ())
+        await until(lambda: len(jobs(platform)) == 1)
+        assert [(job["areas"], job["approval"]) for job in jobs(platform)] == [([FLOWER], "2026-1")]
+        row = await one.core.store.outbox.alert(issued.alert)
+        assert row is not None
+        assert sum(step.audience.group is Group.AREA for step in row.plan.steps) == 1
+        again = await number(one, issued.alert)
+        assert again == found
+        with pytest.raises(Refused) as refused:
+            await number(one, issued.alert, "2026-2")
+        assert (refused.value.status, refused.value.code) == (409, "another_number")
+        await until(lambda: one.core.store.outbox.planned(issued.alert, len(row.plan.steps)))
+        assert len(jobs(platform)) == 1
+        told = [count for count in (await shown(one, issued.alert)).counts if count.group == "officials"]
+        assert told == [count for count in before.counts if count.group == "officials"]
+        chain = [record for _, record, _ in await one.core.store.audit.records(0, 500)]
+        (record,) = [record for record in chain if record.action == Event.NUMBER]
+        assert record.detail.endswith("; 2026-1")
+        life = await one.core.store.outbox.decisions(issued.alert)
+        assert [(step.event, step.reason) for step in life if step.event == Event.NUMBER] == [(Event.NUMBER, "2026-1")]
+
+
+async def test_only_its_own_signers_add_a_number_and_only_while_it_is_in_force(
+    tmp_path: Path, platform: AreaPlatform, clock: Later
+) -> None:
+    """Forty thousand telephones ring for a number: not on a colleague's word, and not for a warning that is over."""
+    async with desk(tmp_path, platform, clock) as one:
+        issued = await one.issue(one.alert([FLOWER]))
+        for who in ("issuer", "reviewer"):
+            with pytest.raises(Refused, match="takes one of: signer"):
+                await number(one, issued.alert, who=who)
+        with pytest.raises(Refused, match="issuing body"):
+            await one.core.decisions.number(issued.alert, one.who("signer", "411726-fzb"), "2026-1")
+        clock.ahead = timedelta(days=2)
+        with pytest.raises(Refused) as refused:
+            await number(one, issued.alert)
+        assert refused.value.code in ("expired", "not_possible")
+        clock.ahead = timedelta()
+        other = await one.issue(one.alert([WATER]))
+        assert await one.core.decisions.recall(other.alert, one.who("issuer"), "mistaken")
+        with pytest.raises(Refused) as refused:
+            await number(one, other.alert)
+        assert (refused.value.status, refused.value.code) == (409, "not_possible")
+        assert jobs(platform) == []
+
+
+async def test_a_hold_that_was_acknowledged_still_takes_its_number(
+    tmp_path: Path, platform: AreaPlatform, clock: Later
+) -> None:
+    """The duty room silences the alarm while the office looks for its stamp."""
+    async with desk(tmp_path, platform, clock) as one:
+        issued = await one.issue(one.alert([FLOWER]))
+        seen = await one.core.decisions.approve(issued.alert, one.who("signer"))
+        assert seen.held == ()
+        await number(one, issued.alert)
+        await until(lambda: len(jobs(platform)) == 1)
+
+
+async def test_a_number_nobody_waits_for_sends_nothing(tmp_path: Path, platform: AreaPlatform, clock: Later) -> None:
+    """As shipped the row counts under the emergency regime alone, and a number does not start one."""
+
+    def shipped(_: str) -> str:
+        return (CONFIG / "policy" / "plan.toml").read_text(encoding="utf8")
+
+    async with desk(tmp_path, platform, clock, edit=shipped) as one:
+        issued = await one.issue(one.alert([FLOWER]))
+        with pytest.raises(Refused) as refused:
+            await number(one, issued.alert)
+        assert (refused.value.status, refused.value.code) == (409, "not_waiting")
+        assert jobs(platform) == []
+
+
+@pytest.mark.parametrize("over", [False, True])
+async def test_under_the_emergency_regime_a_number_counts_while_it_lasts(
+    tmp_path: Path, platform: AreaPlatform, clock: Later, over: bool
+) -> None:
+    """D8 is checked anew: what the regime allowed at noon is not allowed by a number that comes after its end."""
+
+    def shipped(_: str) -> str:
+        return (CONFIG / "policy" / "plan.toml").read_text(encoding="utf8")
+
+    async with desk(tmp_path, platform, clock, edit=shipped) as one:
+        regime = Regime("r1", "411726", "411726-fzb", "a", "b", clock.now(), clock.now() + timedelta(hours=1))
+        started = Record(clock.now(), "a", "emergency_start", "411726")
+        assert await one.core.store.regimes.start(regime, started, regime.until)
+        issued = await one.issue(one.alert([FLOWER]))
+        assert issued.route == "emergency"
+        if over:
+            clock.ahead = timedelta(hours=1, minutes=1)
+            with pytest.raises(Refused) as refused:
+                await number(one, issued.alert)
+            assert refused.value.code == "reaches_nobody"
+            assert "regime is over" in refused.value.detail
+            assert jobs(platform) == []
+        else:
+            await number(one, issued.alert)
+            await until(lambda: [job["areas"] for job in jobs(platform)] == [[FLOWER]])
 
 
 async def test_an_all_clear_goes_where_the_warning_went_and_nowhere_else(

@@ -54,8 +54,8 @@ EXPECTED: dict[Standing, dict[Event, str]] = {
         Event.EXPIRE: "stopped",
     },
     Standing.ACTIVE: {
-        Event.COUNTERSIGN: "active", Event.AUTHORISE: "active", Event.RECALL: "stopped", Event.REPLACE: "stopped",
-        Event.EXPIRE: "stopped",
+        Event.COUNTERSIGN: "active", Event.AUTHORISE: "active", Event.NUMBER: "active", Event.RECALL: "stopped",
+        Event.REPLACE: "stopped", Event.EXPIRE: "stopped",
     },
     Standing.REJECTED: {},
     Standing.STOPPED: {},

@@ -6,6 +6,7 @@ import json
 
 from gateway.api.access import sees
 from gateway.api.duty_shape import (
+    ApprovalIn,
     ConsultationIn,
     DecisionOut,
     Decisions,
@@ -65,6 +66,12 @@ async def join(call: Call) -> Answer:
     spoken = form.call.call() if form.call else None
     outcome = await call.core.decisions.join(row.alert.id, call.principal, spoken, form.partner)
     return 200, await told(call, outcome)
+
+
+async def number(call: Call) -> Answer:
+    """Add the approval number an area request waits for."""
+    row, form = await call.row(), call.form(ApprovalIn)
+    return 200, await told(call, await call.core.decisions.number(row.alert.id, call.principal, form.number))
 
 
 async def return_(call: Call) -> Answer:

@@ -40,6 +40,14 @@ class JoinIn(Form):
     call: TelephoneIn | None = None
 
 
+class ApprovalIn(Form):
+    """The number under which an area request was approved (审批号), as the approving office gave it."""
+
+    number: Annotated[
+        str, StringConstraints(strip_whitespace=True, max_length=64, pattern=r"^[\w〔〕（）【】\[\]().\-/ ]+$")
+    ]
+
+
 class ConsultationIn(Form):
     """A consultation 会商: who, when, what was concluded; kept encrypted."""
 

@@ -6,6 +6,7 @@ from gateway import cap
 from gateway.api import decisions, duty
 from gateway.api.duty_shape import (
     AnswerIn,
+    ApprovalIn,
     ConsultationIn,
     Decisions,
     EmergencyIn,
@@ -74,6 +75,13 @@ DUTY: tuple[Endpoint, ...] = (
         "POST", "/v1/alerts/{id}/alone", "publishAlone",
         "Publish a joint warning under your own name, once the partner has been waited for.",
         decisions.alone, {200: Accepted}, (404, 409), roles=frozenset({"signer"}), conditional=True,
+    ),
+    Endpoint(
+        "POST", "/v1/alerts/{id}/area-approval", "addAreaApproval",
+        "Add the approval number (审批号) that the area request of an active alert waits for: that request alone goes "
+        "out. The same number again answers the same; another one is refused.",
+        decisions.number, {200: Accepted}, (404, 409, 422), roles=frozenset({"signer"}), body=ApprovalIn,
+        conditional=True,
     ),
     Endpoint(
         "GET", "/v1/alerts/{id}/decisions", "listDecisions", "The life of an alert: who decided what, and when.",

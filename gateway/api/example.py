@@ -178,6 +178,7 @@ EXAMPLES: dict[type[BaseModel], Any] = {
     # --- decisions and the duty room
     duty.TelephoneIn: _CALL,
     duty.JoinIn: {"partner": "411726-slj", "call": _CALL},
+    duty.ApprovalIn: {"number": "豫应急〔2026〕15号"},
     duty.ConsultationIn: {
         "at": "2026-07-20T13:40:00+08:00", "participants": ["气象台值班员", "水利局值班员"], "conclusion": "联合发布",
     },

@@ -125,6 +125,22 @@ def alone(alert: Id, url: Url = "", token: Token = "", json: AsJson = False) -> 
     _outcome(Gateway(url, token).post(alert_path(alert, "alone")), json)
 
 
+def area_approval(
+    alert: Id,
+    number: Annotated[str, typer.Argument(metavar="NUMBER", help="The number (审批号), as the office gave it.")],
+    url: Url = "",
+    token: Token = "",
+    json: AsJson = False,
+) -> None:
+    """Add the approval number (审批号) an active alert's area request waits for: that request alone goes out.
+
+    A signer of the issuing body does it. The same number again changes nothing; another one is refused.
+
+    Example: mingluo area-approval 3f6c0a9d21b47e5588aa 豫应急〔2026〕15号
+    """
+    _outcome(Gateway(url, token).post(alert_path(alert, "area-approval"), {"number": number}), json)
+
+
 def consult(
     alert: Id,
     participant: Annotated[list[str], typer.Option(help="Who took part; once for each.")],
@@ -196,4 +212,5 @@ def add(app: typer.Typer) -> None:
     """Add the commands."""
     for command in (draft, amend, submit, withdraw, release, authorise, join, alone, consult, life):
         app.command(rich_help_panel="Decisions, through the API")(command)
+    app.command("area-approval", rich_help_panel="Decisions, through the API")(area_approval)
     app.command("return", rich_help_panel="Decisions, through the API")(return_)
