@@ -199,7 +199,7 @@ class HttpSettings(Settings):
         return f"{own}/{urlsafe_b64encode(tag).decode().rstrip('=')}"
 
     def national(self, number: str) -> str:
-        """Return a number as the roster keeps it, whichever way the provider writes it."""
+        """Return a mainland number without its country, whichever way the provider writes it."""
         bare = number.strip().removeprefix(self.prefix)
         return bare if MAINLAND.fullmatch(bare) else bare.removeprefix("+").removeprefix("86")
 

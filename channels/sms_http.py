@@ -91,8 +91,10 @@ class SmsHttp(Channel):
     async def send(self, slice_: Slice, message: Message, link: Link) -> list[Receipt]:
         """Send one request for each run of numbers with one text."""
         receipts: list[Receipt] = [_failed(Permanent("bad_address"))] * len(slice_)
-        good = [index for index, number in enumerate(slice_.addresses) if MAINLAND.fullmatch(number)]
-        work = iter(self._parts(good, slice_.addresses, message))
+        # Addresses are E.164. Another country keeps its sign: +1 and ten digits look like a number of ours without it.
+        numbers = [address.removeprefix("+86") for address in slice_.addresses]
+        good = [index for index, number in enumerate(numbers) if MAINLAND.fullmatch(number)]
+        work = iter(self._parts(good, numbers, message))
         refused: list[ChannelError] = []
 
         async def worker() -> None:
@@ -102,7 +104,7 @@ class SmsHttp(Channel):
                 elif datetime.now(UTC) >= message.expires:
                     found = [Receipt(State.EXPIRED)] * len(part)
                 else:
-                    found = await self._part(slice_, part, message)
+                    found = await self._part(slice_, part, numbers, message)
                 refused.extend(one.error for one in found if isinstance(one.error, Unusable))
                 for index, receipt in zip(part, found, strict=True):
                     receipts[index] = receipt
@@ -112,21 +114,21 @@ class SmsHttp(Channel):
                 group.create_task(worker())
         return receipts
 
-    def _parts(self, indices: Sequence[int], addresses: Sequence[str], message: Message) -> list[list[int]]:
+    def _parts(self, indices: Sequence[int], numbers: Sequence[str], message: Message) -> list[list[int]]:
         """Return indices that may share a request: of one text, and no more than the provider takes."""
         most = self.settings.numbers
         requests: dict[tuple[str, int], list[int]] = {}
         seen: Counter[tuple[str, str]] = Counter()
         for index in indices:
             # Of two who share a telephone each is told, and each has a report of their own: never in one request.
-            own = message.text_at(index), addresses[index]
+            own = message.text_at(index), numbers[index]
             requests.setdefault((own[0], seen[own]), []).append(index)
             seen[own] += 1
         return [run[start : start + most] for run in requests.values() for start in range(0, len(run), most)]
 
-    async def _part(self, slice_: Slice, part: Sequence[int], message: Message) -> list[Receipt]:
+    async def _part(self, slice_: Slice, part: Sequence[int], every: Sequence[str], message: Message) -> list[Receipt]:
         """Send one request; split it where one of its numbers may have spoilt it for the others."""
-        numbers = [slice_.addresses[index] for index in part]
+        numbers = [every[index] for index in part]
         reference = f"{slice_.batch}-{slice_.positions[part[0]]}-{slice_.attempt}-{len(part)}"
         try:
             answer = await self._submit(numbers, message.text_at(part[0]), reference)
@@ -137,7 +139,7 @@ class SmsHttp(Channel):
             return found
         half = len(part) // 2
         first, second = await asyncio.gather(
-            self._part(slice_, part[:half], message), self._part(slice_, part[half:], message)
+            self._part(slice_, part[:half], every, message), self._part(slice_, part[half:], every, message)
         )
         return first + second
 

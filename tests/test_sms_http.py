@@ -24,6 +24,7 @@ from test_pipeline import until
 
 from channels._http_table import HttpSettings, digest
 from channels.sms_http import SmsHttp
+from gateway.directory.vault import normal_phone
 from gateway.errors import Ambiguous, ChannelError, Elsewhere, Permanent, Temporary, Throttled, Unusable
 from gateway.model import Receipt, Reply, Report, State
 from gateway.simulate.log import Log, read
@@ -114,7 +115,7 @@ async def contract_case() -> AsyncIterator[Case]:
     with TemporaryDirectory() as directory:
         async with running(Path(directory)) as bench:
             yield Case(
-                bench.channel.settings, NUMBERS, refused=["not a number", "+8610000000001"], secrets=[SECRET],
+                bench.channel.settings, NUMBERS, refused=["not a number", "+12025550123"], secrets=[SECRET],
                 received=lambda: bench.provider.received,
             )  # fmt: skip
 
@@ -137,6 +138,15 @@ async def test_one_text_to_many_is_one_request_and_every_report_finds_its_person
     assert len({one.reference for one in receipts}) == len(NUMBERS)
     assert len({entry["ref"] for entry in bench.log("submit")}) == 1
     assert [entry["text"] for entry in bench.log("submit")] == [TEXT] * len(NUMBERS)
+
+
+async def test_a_number_as_the_roster_keeps_it_is_sent_as_the_provider_knows_it(bench: Bench) -> None:
+    """The roster keeps E.164: refused as no number, a whole county would hear nothing."""
+    receipts = await bench.send([normal_phone(number) for number in NUMBERS])
+    assert {(one.state, one.error) for one in receipts} == {(State.SUBMITTED, None)}
+    assert sorted(entry["numbers"][0] for entry in bench.log("submit")) == NUMBERS
+    await until(lambda: len(bench.reports) == len(NUMBERS))
+    assert {one.reference for one in bench.reports} == {one.reference for one in receipts}
 
 
 async def test_where_texts_differ_each_text_has_its_request(bench: Bench) -> None:
