@@ -141,6 +141,13 @@ def test_planned_channels_that_are_off_are_named(policy: Policy) -> None:
     assert not [verdict for verdict in verdicts if "noop" in verdict.text + verdict.fix]
 
 
+def test_what_to_switch_on_are_channels_and_no_pool(policy: Policy) -> None:
+    """A pool is no table of channels.toml: whoever wrote [sms] would start nothing."""
+    verdicts = doctor.channels(policy, PLANNED | {"sms_cmpp"}, {"loudspeaker_ws": Fake()}, facts())
+    (fix,) = (verdict.fix for verdict in verdicts if verdict.text == "no enabled channel serves officials")
+    assert fix.startswith("switch on in channels.toml: sms_cmpp or sms_twilio (")
+
+
 def test_a_pool_says_whose_numbers_have_no_road(policy: Policy) -> None:
     """A county must not learn in a flood that nobody serves its telecom numbers."""
 

@@ -612,6 +612,7 @@ def test_a_place_named_like_a_formula_stays_a_name() -> None:
     line = {"code": "411726", "name": "=cmd()", "codes": {"-x": 1}}
     (row,) = list(csv.reader(_csv({"total": line}).splitlines()))[1:]
     assert (row[1], row[7]) == ("'=cmd()", "'-x×1")
+    assert row[2:4] == ["", ""], "an empty cell stays empty"
 
 
 def test_doctor_names_the_counties_that_do_not_drill() -> None:

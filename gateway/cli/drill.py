@@ -13,6 +13,7 @@ import typer
 from gateway.cli import answer as page
 from gateway.cli.client import Gateway, Token, Url
 from gateway.cli.frame import AsJson, print_json, print_table, tell
+from gateway.directory.export import neutral
 
 PANEL = "Drills, through the API"
 BOM = "\ufeff"
@@ -146,7 +147,7 @@ def _csv(found: dict[str, Any]) -> str:
     text = io.StringIO()
     rows = csv.writer(text)
     rows.writerow(COLUMNS)
-    rows.writerows([f"'{cell}" if str(cell)[:1] in "=+-@" else cell for cell in line] for line in _lines(found))
+    rows.writerows([neutral(str(cell)) for cell in line] for line in _lines(found))
     return text.getvalue()
 
 

@@ -37,7 +37,13 @@ def channels(
             severity: Severity = "error" if group is Group.OFFICIALS else "warning"
             yield Verdict(
                 "channels", severity, f"no enabled channel serves {group}",
-                _enable(sorted(name for name, groups in planned.items() if group in groups and name != NOBODY)),
+                _enable([
+                    road
+                    for name in sorted(planned)
+                    if group in planned[name] and name != NOBODY
+                    for road in rules.roads(name)
+                    if road in installed
+                ]),
             )  # fmt: skip
     yield from _pools(rules, installed, enabled)
     yield from _unserved(facts.devices if facts else {}, enabled)
