@@ -90,7 +90,8 @@ What an account allows stands in `[rates]` under `"channel/account"`, and is sha
 "sms_cmpp/county" = {{ per_s = 300, burst = 300, green = 100 }}
 ```
 
-A slice (99 recipients with CMPP, 100 elsewhere) takes all of its tokens at once, whatever `bulk` says. Hence two rules:
+A slice (99 recipients with CMPP, 100 elsewhere) takes all of its tokens at once, whatever `bulk` says. Hence two rules
+(`mingluo doctor` checks them):
 
 - `green` (the reserve) ≥ one slice. What other lanes leave of the bucket is the reserve; with less than a slice in it
   the first of the officials wait for tokens right behind a bulk slice.

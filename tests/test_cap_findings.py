@@ -321,6 +321,26 @@ def test_one_mistake_in_json_is_refused_by_the_same_code(
     assert errors == [(code, element, None)]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "element"),
+    [
+        ('"level": "red"', '"level": "blue", "level": "red"', "level"),
+        ('"level": "red"', '"level": "red", "lev\\u0065l": "red"', "level"),
+        ('[{"description": "', '[{"description": "全市", "description": "', "areas[0].description"),
+        ('"level": "red"', '"level": "red", "parameters": {"a": ["1"], "a": ["2"]}', "parameters.a"),
+        ('"level": "red"', '"level": "red", "infos": [{"event": "a", "event": "b"}], "infos": []', "event infos"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(old: str, new: str, element: str) -> None:
+    """One reader warns of blue and another of red: which one was meant only its sender can say."""
+    text = json.dumps(JSON, ensure_ascii=False)
+    assert old in text
+    alert, findings = from_json(text.replace(old, new, 1).encode())
+    assert alert is None
+    found = [(f.code, f.element) for f in findings if f.severity == "error"]
+    assert found == [("duplicate_key", one) for one in element.split()]
+
+
 def test_bytes_that_are_no_json_are_named() -> None:
     """A cut-off body is the commonest mistake of all."""
     assert [f.code for f in from_json(b'{"sender": "by')[1]] == ["not_json"]
@@ -357,7 +377,9 @@ def test_every_code_is_listed_and_every_listed_code_fires_alone() -> None:
     left = {code for code in FINDINGS if not code.startswith("signature_")}  # test_signature has those
     national = {"not_public", "identifier_disagrees", "title_disagrees"}
     national |= {"not_carried", "national_identifier", "odd_title"}
-    assert left - fired == {"too_large", "not_json"} | national  # tested on their own, and in test_national
+    assert (
+        left - fired == {"too_large", "not_json", "duplicate_key"} | national
+    )  # tested on their own, and in test_national
     assert fired <= set(FINDINGS)
 
 

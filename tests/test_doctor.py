@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 import shutil
 import sqlite3
 import sys
@@ -25,6 +26,7 @@ from gateway.cli import app
 from gateway.device_key import DeviceKeys, create
 from gateway.doctor import Facts, Verdict
 from gateway.gauge import show_certificates
+from gateway.link import Rate
 from gateway.metrics import REGISTRY
 from gateway.model import ROSTERS, Condition, Message, Receipt, Slice
 from gateway.policy import Policy
@@ -183,6 +185,22 @@ def test_a_channel_s_certificate_is_warned_of_before_it_ends(days: int, severity
     assert bool(verdict.fix) is (severity != "ok")
     show_certificates({"loudspeaker_ebd": Signed()}, now)
     assert REGISTRY.get_sample_value("mingluo_certificate_days", {"channel": "loudspeaker_ebd"}) == days
+
+
+@pytest.mark.parametrize(
+    ("burst", "green", "said"),
+    [(300, 20, "green = 20"), (60, 50, "burst = 60"), (100, 50, ""), (40, 0, "green = 0")],
+)  # fmt: skip
+def test_a_reserve_that_a_bulk_slice_uses_up_is_named(burst: int, green: int, said: str) -> None:
+    """The officials of the next red warning wait for tokens behind residents, and nobody saw it in the table."""
+    rates = {"sms_cmpp/county": Rate(300, burst, green), "sms_off/county": Rate(1, 1, 0)}
+    verdicts = list(doctor.reserves({"sms_cmpp": Fake()}, rates))
+    assert [text.split(" is less")[0] for text in bad(verdicts, "warning")] == (
+        [f"sms_cmpp/county: {said}"] if said else []
+    )
+    for fix in (verdict.fix for verdict in verdicts):
+        mended = {name: int(value) for name, value in re.findall(r"(green|burst) = (\d+)", fix)}
+        assert not list(doctor.reserves({"sms_cmpp": Fake()}, {"sms_cmpp/county": Rate(300, **mended)}))
 
 
 def test_two_shares_that_count_as_played_are_named(policy: Policy) -> None:

@@ -8,7 +8,9 @@ The API takes JSON beside XML and shows alerts in it. A finding's element is the
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -47,6 +49,7 @@ def from_json(data: bytes) -> tuple[Alert | None, list[Finding]]:
     except ValidationError as error:
         _explain(error, findings)
         return None, findings.found
+    _refuse_twice(data, findings)
     findings.locate = lambda path: (_json_path(path, flat=not message.infos), None)
     infos = _infos(message, findings)
     if findings.errors:
@@ -64,6 +67,37 @@ def _explain(error: ValidationError, findings: Findings) -> None:
         else:
             code = _CODES_BY_TYPE.get(item["type"], "invalid_value")
             findings.put(code, place, f"{FINDINGS[code]}: {item['msg']}; correct it as the schema AlertIn says")
+
+
+def _refuse_twice(data: bytes, findings: Findings) -> None:
+    """Refuse keys that stand twice in one object: pydantic takes the last one, silently, and others the first.
+
+    `data` has been read as an alert, so it is JSON, and shallow.
+    """
+    doubled: list[tuple[dict[str, Any], str]] = []
+
+    def made(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        one = dict(pairs)
+        if len(one) != len(pairs):
+            doubled.extend((one, name) for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+        return one
+
+    text = data.removeprefix(codecs.BOM_UTF8).decode()
+    whole = json.loads(text, object_pairs_hook=made, parse_int=str, parse_float=str)  # numbers are none of its business
+    paths = {id(one): path for one, path in _objects(whole, "")} if doubled else {}
+    for one, name in doubled:
+        place = f"{paths.get(id(one), '')}.{name}".removeprefix(".")
+        findings.put("duplicate_key", (place, None), f"{name} stands more than once in one object; write it once")
+
+
+def _objects(value: Any, path: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield every object in a JSON value with its path."""
+    if isinstance(value, dict):
+        yield value, path
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for step, one in inner:
+        place = f"{path}[{step}]" if isinstance(value, list) else f"{path}.{step}".removeprefix(".")
+        yield from _objects(one, place)
 
 
 def _json_path(path: Path, flat: bool) -> str:

@@ -26,6 +26,7 @@ ERRORS: dict[str, str] = {
     # Structure
     "missing_required_element": "a required element is absent or empty",
     "duplicate_element": "an element stands twice where one is allowed",
+    "duplicate_key": "a key stands twice in one object of the JSON, and readers differ on which one counts",
     "invalid_sequence": "an element stands in the wrong place",
     "unsupported_element": "the element is not known here",
     "stray_text": "text stands between elements, where nobody would read it",

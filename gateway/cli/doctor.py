@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gateway.channel import Channel
     from gateway.database import Database
     from gateway.doctor import Facts, Verdict
+    from gateway.link import Rate
     from gateway.model import Condition
     from gateway.policy import Policy
     from gateway.regions import Regions
@@ -78,6 +79,7 @@ def examine(settings: Settings) -> Iterator[Verdict]:
         yield Verdict("regions", "error", _said(error), "mend the tables under config/regions")
     installed: Collection[str] | None = None
     enabled: Mapping[str, Channel] = {}
+    rates: Mapping[str, Rate] = {}
     try:
         installed = channel_classes()
     except ConfigError as error:
@@ -87,7 +89,7 @@ def examine(settings: Settings) -> Iterator[Verdict]:
     except ConfigError as error:
         yield from (Verdict("policy", "error", line, "then: mingluo policy check") for line in str(error).splitlines())
     try:
-        enabled = load_channels(settings) if installed is not None else {}
+        enabled, rates = load_channels(settings) if installed is not None else ({}, {})
     except (ConfigError, OSError) as error:
         yield Verdict("channels", "error", _said(error), "mend channels.toml")
     facts, found = asyncio.run(_database(settings, places, rules))
@@ -96,6 +98,7 @@ def examine(settings: Settings) -> Iterator[Verdict]:
         yield from judge.policy(rules, places, installed)
     if rules and installed is not None:
         yield from judge.channels(rules, installed, enabled, facts)
+        yield from judge.reserves(enabled, rates)
         yield from judge.channel_certificates(enabled, Now().now())
         try:
             roads_of(settings.config, rules, enabled)

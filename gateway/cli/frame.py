@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from gateway.channel import Channel
+    from gateway.link import Rate
     from gateway.settings import Settings
 
 NO = 1
@@ -141,8 +142,8 @@ def load_settings(**given: object) -> Settings:
     return settings
 
 
-def load_channels(settings: Settings) -> dict[str, Channel]:
-    """Build the enabled channels of `channels.toml`; none is opened.
+def load_channels(settings: Settings) -> tuple[dict[str, Channel], dict[str, Rate]]:
+    """Build the enabled channels of `channels.toml`; none is opened. Return them, and what their accounts allow.
 
     Raises:
         ConfigError: naming the table, the key and what is wrong.
@@ -156,7 +157,7 @@ def load_channels(settings: Settings) -> dict[str, Channel]:
 
     path = settings.channels or settings.config / "channels.toml"
     try:
-        return load(path)[0]
+        return load(path)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path.name}: not valid TOML: {error}; mend that line") from None
     except ValidationError as error:

@@ -7,11 +7,11 @@ person's look. Nothing here opens, changes or sends anything, and no verdict hol
 
 from gateway.doctor.installation import certificates, channel_certificates, device_keys, policy, regions, settings
 from gateway.doctor.readiness import drills, rosters, safety
-from gateway.doctor.road import channels
+from gateway.doctor.road import channels, reserves
 from gateway.doctor.verdict import Facts, Severity, Verdict, nothing
 from gateway.doctor.wording import templates
 
 __all__ = [
     "Facts", "Severity", "Verdict", "certificates", "channel_certificates", "channels", "device_keys", "drills",
-    "nothing", "policy", "regions", "rosters", "safety", "settings", "templates",
+    "nothing", "policy", "regions", "reserves", "rosters", "safety", "settings", "templates",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from gateway.carrier import CARRIERS, HOST
 from gateway.channel import Channel
 from gateway.doctor.verdict import Facts, Severity, Verdict
+from gateway.link import Rate
 from gateway.model import ROSTERS, Group
 from gateway.policy import Policy
 from gateway.settings import on_loopback
@@ -51,6 +52,27 @@ def channels(
         yield _standing(name, channel, facts)
         yield from _cross_border(name, channel)
         yield from _played_share(name, channel, rules)
+
+
+def reserves(enabled: Mapping[str, Channel], rates: Mapping[str, Rate]) -> Iterator[Verdict]:
+    """Check that no slice of another lane can use up what an account keeps for the green one; see docs/carriers.md."""
+    for account, rate in sorted(rates.items()):
+        channel = enabled.get(account.partition("/")[0])
+        if channel is None:
+            continue
+        least = max(rate.green, channel.slice)
+        if rate.green < channel.slice:
+            why = f"green = {rate.green} is less than a slice ({channel.slice}): officials wait behind a bulk slice"
+        elif rate.burst < channel.slice + rate.green:
+            why = (
+                f"burst = {rate.burst} is less than a slice ({channel.slice}) and green: bulk takes the reserve with it"
+            )
+        else:
+            continue
+        yield Verdict(
+            "channels", "warning", f"{account}: {why}",
+            f"in [rates] of channels.toml: green = {least}, burst = {max(rate.burst, channel.slice + least)} or more",
+        )  # fmt: skip
 
 
 def _pools(rules: Policy, installed: Collection[str], enabled: Mapping[str, Channel]) -> Iterator[Verdict]:
