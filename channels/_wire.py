@@ -50,7 +50,12 @@ _STATES = {
 
 
 def national(number: str) -> str:
-    """Return a mainland mobile number as the roster keeps it, whatever a carrier writes before it."""
+    """Return a mainland mobile number without its country, whatever a roster or carrier writes before it.
+
+    Another country's keeps its sign: +1 and ten digits would be a stranger's number here.
+    """
+    if number.startswith("+") and not number[1:].removeprefix("00").startswith(COUNTRY):
+        return number
     bare = number.lstrip("+").removeprefix("0086")
     return bare[2:] if len(bare) == 13 and bare.startswith(COUNTRY) else bare
 

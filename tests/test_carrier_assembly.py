@@ -105,6 +105,11 @@ def test_a_number_is_the_same_however_a_gateway_writes_it(written: str) -> None:
     assert national(written) == "10000000001"
 
 
+def test_another_countrys_number_never_becomes_one_of_ours() -> None:
+    """+1 202 555 0123 without its sign is a telephone of somebody in China, who would be told of another's flood."""
+    assert national("+12025550123") == "+12025550123"
+
+
 COMMON = {"name": "one", "host": "127.0.0.1", "secret": "s3cret", "src_id": "1069"}
 CMPP = Cmpp("sms_cmpp", CmppAccount.model_validate(COMMON | {"source_addr": "901234", "bulk_ids": "one"}))
 SGIP = Sgip(

@@ -29,7 +29,7 @@ async def case_of(protocol: str) -> AsyncIterator[Case]:
         yield Case(
             desk.settings(),
             numbers(3),
-            refused=["not a number", "03961234567"],
+            refused=["not a number", "03961234567", "+12025550123"],
             secrets=[SECRET],
             received=lambda: desk.bench.carrier.received,
         )
