@@ -201,7 +201,7 @@ async def test_what_is_kept_holds_no_person_and_goes_after_a_day(desk: Desk, tmp
     await desk.call("POST", f"/v1/alerts/{alert}/confirmations", CLERK, body, **{KEY: f"call-{person}"})
 
     def rows() -> list[Any]:
-        with sqlite3.connect(tmp_path / "api.db") as connection:
+        with sqlite3.connect(tmp_path / "mingluo.db") as connection:
             return connection.execute("SELECT * FROM idempotency").fetchall()
 
     assert len(rows()) == 1
@@ -218,7 +218,7 @@ async def test_of_a_number_in_a_body_no_digest_is_kept_that_could_be_tried_out(d
         body = {"phone": PHONES[1], "on": False}
         response, _ = await desk.call("POST", "/v1/people/opt-out", CLERK, body, **{KEY: given})
         assert response.status == 200
-    with sqlite3.connect(tmp_path / "api.db") as connection:
+    with sqlite3.connect(tmp_path / "mingluo.db") as connection:
         digests = [one for (one,) in connection.execute("SELECT digest FROM idempotency")]
     assert len(set(digests)) == len(digests) == 2
 
