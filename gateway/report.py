@@ -102,6 +102,15 @@ class VillageStanding(BaseModel):
     loudspeaker: Condition = Field(Condition.WORKING, description="Of its best one; none, offline and faulty are mute")
 
 
+class Later(BaseModel):
+    """What a group hears later than the others: after officials, or in the morning after the quiet hours."""
+
+    group: str
+    channel: str
+    notice: str
+    at: datetime
+
+
 class Status(BaseModel):
     """Where an alert stands: what was sent, and which villages are reached."""
 
@@ -122,6 +131,7 @@ class Status(BaseModel):
     expires: datetime | None
     counts: list[Count]
     timings: list[Timing]
+    later: list[Later] = Field([], description="Steps of the plan that begin after its acceptance, also those past")
     areas: list[AreaReach] = Field([], description="Area requests; their telephones are never added to recipients")
     villages: dict[VillageState, int] = Field(description="Villages by state; never to be added into one percentage")
     confirmation_wanted: bool
@@ -168,6 +178,11 @@ async def status(core: Sources, row: AlertRow, within: tuple[str, ...] = EVERYWH
             if group != Group.AREA
         ],
         timings=[_timing(row, *found) for found in sorted(await ledger.timings(alert), key=lambda one: one[:2])],
+        later=[
+            Later(group=step.audience.group, channel=step.audience.channel, notice=step.notice, at=step.start)
+            for step in row.plan.steps
+            if step.fallback_of is None and step.start > row.accepted_at
+        ],
         areas=[AreaReach.of(one) for one in await core.store.progress.reach(alert)],
         villages={state: sum(village.state is state for village in villages) for state in VillageState},
         confirmation_wanted=coverage.confirmation_wanted,
@@ -216,6 +231,8 @@ def _lines(found: Status) -> Iterator[str]:
         yield f"国突编号  {'待匹配' if found.national_number == 'pending' else found.national_number}"
     yield f"受理 {_clock(found.accepted_at)}  有效至 {_clock(found.expires)}  通道 {found.route}"
     yield from (f"待人处理  {text}" for text in found.held)
+    for step in found.later:
+        yield f"{_GROUPS.get(step.group, step.group)}  {step.channel}  {step.notice}  自 {_clock(step.at)} 起"
     yield f"行政村共 {total} 个: " + "，".join(
         f"{_VILLAGES[state]} {number}" for state, number in found.villages.items()
     )

@@ -709,6 +709,36 @@ async def test_status_says_first_which_warning_and_how_many_villages_are_open(
     assert (await ask(run, gateway, "status", "a1")).stdout.splitlines()[0] == f"大风 orange: {first}"
 
 
+async def test_status_does_not_hide_behind_loudspeakers_that_no_official_was_reached(
+    run: Run, gateway: Gateway
+) -> None:
+    """Every village has played, and the forty who are to lead people out know nothing: that is the first line."""
+    failed = {"group": "officials", "channel": "sms_http", "state": "failed", "recipients": 38}
+    told = {"alert": "a1", "event": "暴雨", "level": "red", "standing": "active", "villages": {"played": 2}}
+    gateway.answer = (200, told | {"counts": [failed]}, {})
+    assert "NO OFFICIAL REACHED" in (await ask(run, gateway, "status", "a1")).stdout.splitlines()[0]
+    gateway.answer = (200, told | {"counts": [failed, failed | {"state": "submitted", "recipients": 1}]}, {})
+    assert "NO OFFICIAL" not in (await ask(run, gateway, "status", "a1")).stdout
+
+
+async def test_status_says_what_waits_for_the_morning_and_calls_no_all_clear_a_failure(
+    run: Run, gateway: Gateway
+) -> None:
+    """At night the all-clear leaves loudspeakers asleep (D14); a duty officer must not read that villages were lost."""
+    morning = datetime.now(UTC) + timedelta(hours=4)
+    step = {"group": "loudspeakers", "channel": "loudspeaker", "notice": "all_clear", "at": morning.isoformat()}
+    past = step | {"group": "residents", "at": "2026-07-20T06:00:00Z"}
+    gateway.answer = (200, {
+        "alert": "a1", "event": "暴雨", "level": "red", "kind": "Cancel", "standing": "active", "villages": {"gap": 2},
+        "confirmation_wanted": False, "later": [step, past],
+    }, {})  # fmt: skip
+    lines = (await ask(run, gateway, "status", "a1")).stdout.splitlines()
+    assert "2 of 2 villages not told yet" in lines[0]
+    assert [line for line in lines if "waits until" in line] == [
+        f"loudspeakers (loudspeaker): all_clear waits until {answer.clock(morning.isoformat())}"
+    ]
+
+
 @pytest.mark.parametrize(
     ("standing", "first", "next_"),
     [("review", "reviewed and signed", "A reviewer"), ("sign", "signed", "A signer")],

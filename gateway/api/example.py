@@ -143,6 +143,7 @@ EXAMPLES: dict[type[BaseModel], Any] = {
         "villages": {"confirmed": 29, "played": 1, "sms_only": 0, "silent": 0, "gap": 1},
         "confirmation_wanted": True, "gaps": [_GAP], "wanting": [_GAP],
         "away": [_GAP], "mute": [_GAP], "mute_planned": [_GAP],
+        "later": [{"group": "loudspeakers", "channel": "loudspeaker", "notice": "all_clear", "at": EXPIRES}],
     },
     shape.DeliveriesPage: {
         "deliveries": [{

@@ -123,6 +123,11 @@ def show_status(answer: Answer) -> None:
             for one in answer.get("timings") or ()
         ),
     )
+    for step in answer.get("later") or ():
+        if ahead(step.get("at")):
+            typer.echo(
+                f"{step.get('group')} ({step.get('channel')}): {step.get('notice')} waits until {clock(step['at'])}"
+            )
     _places("gaps: nobody has confirmed, no loudspeaker has played", answer.get("gaps") or ())
     _places("no working loudspeaker there: call these first", answer.get("mute") or ())
     _places("had no working loudspeaker as it began", answer.get("mute_planned") or ())
@@ -183,9 +188,18 @@ def _headline(answer: Answer) -> str:
     if standing == "active" and (total := sum(villages.values())):
         missing = total - villages.get("confirmed", 0) - villages.get("played", 0)
         counts = f"{villages.get('confirmed', 0)} confirmed, {villages.get('played', 0)} played"
-        said += f", {missing} of {total} villages NOT REACHED" if missing else f", all {total} villages reached"
+        # Nobody confirms an all-clear: whoever has not heard it yet is in no danger by that.
+        open_ = "NOT REACHED" if answer.get("confirmation_wanted", True) else "not told yet"
+        said += f", {missing} of {total} villages {open_}" if missing else f", all {total} villages reached"
         said += f" ({counts})" + ("; calling goes on" if answer.get("wanting") else "")
+        said += "; NO OFFICIAL REACHED: mingluo doctor, mingluo stuck" if _no_official(answer) else ""
     return f"{about(answer) or answer.get('alert', '')}: {said}"
+
+
+def _no_official(answer: Answer) -> bool:
+    """Whether it has failed for all officials; a loudspeaker's success must not hide that."""
+    states = {one.get("state") for one in answer.get("counts") or () if one.get("group") == "officials"}
+    return bool(states) and states <= {"failed", "skipped", "expired"}
 
 
 def show_deliveries(answer: Answer) -> None:
@@ -240,6 +254,11 @@ def local(value: Any) -> str:
     except ValueError:
         return "" if value is None else str(value)
     return at.astimezone(CHINA).isoformat(" ", "seconds") if at.tzinfo else str(value)
+
+
+def ahead(value: Any) -> bool:
+    """Whether a moment is still to come."""
+    return datetime.fromisoformat(str(value)) > datetime.now(CHINA)
 
 
 def clock(value: Any, *, seconds: bool = False) -> str:
