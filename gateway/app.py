@@ -185,10 +185,10 @@ class App:
         renderer = Renderer(settings.templates, policy.signatures, regions.name)
         composer = GatewayComposer(self.store.outbox, renderer, lambda: policy, self.channels)
         self.portability = Portability(self.store, directory, roads)
-        receipts = Receipts(self.store, directory, self.clock, self.portability.reported)
+        self.relay = Relay(self.broker, self.store.outbox)
+        receipts = Receipts(self.store, directory, self.clock, self.portability.reported, roads, self.relay.offer)
         self.speech = self._speech()
         links = self._links(rates, receipts, directory, composer)
-        self.relay = Relay(self.broker, self.store.outbox)
         slices = {name: 0 if isinstance(one, Sockets) else one.slice for name, one in self.channels.items()}
         self.gate = Gate()
         self.planner = Planner(

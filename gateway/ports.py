@@ -89,6 +89,14 @@ class Page(NamedTuple):
             yield Recipient(person, address, village, self.places.get(position, ()))
 
 
+class Deputy(NamedTuple):
+    """Who stands in for an official: the id, the number, and what is known of its carrier (`gateway.carrier.Known`)."""
+
+    person: int
+    address: str
+    carrier: str
+
+
 class Directory(Protocol):
     """People, devices and subscribers. Addresses leave it decrypted, and only in pages."""
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from itertools import compress
+from itertools import chain, compress
 from operator import attrgetter
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from gateway import log, metrics
 from gateway.channel import Event
 from gateway.errors import Refused
 from gateway.model import (
+    Batch,
     DeviceEvent,
     Job,
     OrderReceipt,
@@ -34,8 +35,9 @@ from gateway.model import (
     Target,
     extension_of,
 )
-from gateway.ports import Clock, Directory, Place
+from gateway.ports import Clock, Deputy, Directory, Place
 from gateway.reply import LONGEST, Meaning, Reading, read
+from gateway.road import NO_ROADS, Roads
 from gateway.standing import Standing
 from gateway.store import Store
 from gateway.store.device import alert_of, played_of
@@ -59,6 +61,9 @@ class People(Directory, Protocol):
     async def places_of(self, person: int) -> list[tuple[str, str]]:
         """(township, village) of an official's places; village "" for a township post."""
 
+    async def deputy_of(self, person: int) -> Deputy | None:
+        """The official who stands in for this one, if the roster names one."""
+
     async def ever_of(self, person: int) -> tuple[list[tuple[str, str]], bytes]:
         """(township, village) of every place a person has or had, and the hash of its number."""
 
@@ -70,7 +75,16 @@ class People(Directory, Protocol):
 
 
 class Receipts:
-    """Takes the events of all channels. `elsewhere` learns which places (batch, position) have another carrier."""
+    """Takes the events of all channels.
+
+    Args:
+        store: where they go.
+        people: whose they are.
+        clock: now.
+        elsewhere: learns which places (batch, position) have another carrier.
+        roads: the pools, by which a deputy's message goes.
+        offer: publishes messages to deputies; what it is not given, the sweeper finds.
+    """
 
     def __init__(
         self,
@@ -78,11 +92,15 @@ class Receipts:
         people: People,
         clock: Clock,
         elsewhere: Callable[[Sequence[Place]], Awaitable[None]] | None = None,
+        roads: Roads = NO_ROADS,
+        offer: Callable[[Sequence[Batch]], None] = lambda batches: None,
     ) -> None:
         self._store = store
         self._people = people
         self._clock = clock
         self._elsewhere = elsewhere
+        self._roads = roads
+        self._offer = offer
         self._drills: dict[str, bool] = {}  # alert → whether it is an exercise
 
     async def commit(self, channel: str, events: Sequence[Event]) -> None:
@@ -119,6 +137,12 @@ class Receipts:
         new = await self._store.replies.keep(kept, self._clock.now()) if kept else []
         for one in compress(kept, new):
             metrics.replies.labels(one.meaning).inc()
+        await self._publish([one.effect for one in compress(kept, new)])
+
+    async def _publish(self, effects: Sequence[Effect]) -> None:
+        """Publish the messages to deputies that were written: not those of an alert that had ended by then."""
+        if meant := [one.message.id for effect in effects for one in effect.away if one.message is not None]:
+            self._offer(await self._store.ledger.frozen(meant))
 
     async def jobs(self, channel: str, each_s: float) -> list[Job]:
         """Take the requests for places of a channel that are to be looked at now.
@@ -209,8 +233,9 @@ class Receipts:
         at: datetime,
         standings: Collection[str] = (Standing.ACTIVE,),
     ) -> list[str]:
-        """Return the alerts this official was told of in the day before the answer."""
-        return await self._store.ledger.sent_to(person, places, at - RECENT, at + CLOCKS, standings)
+        """Return the alerts this official was told of in the day before the answer, also in another's stead."""
+        stead = [(one.township, one.village) for one in await self._store.replies.in_stead(person)]
+        return await self._store.ledger.sent_to(person, [*places, *stead], at - RECENT, at + CLOCKS, standings)
 
     async def _effect(self, reading: Reading, told: Sequence[tuple[int, Sequence[str]]], effect: Effect) -> Effect:
         """Return what a reading changes for people and the alerts each was told of."""
@@ -220,8 +245,44 @@ class Receipts:
         return replace(
             effect,
             confirmed=answers if reading.confirms else (),
-            away=answers if reading.meaning is Meaning.AWAY else (),
+            away=await self._with_deputies(answers) if reading.meaning is Meaning.AWAY else (),
             incident=reading.meaning is Meaning.SUPPORT,
+        )
+
+    async def _with_deputies(self, answers: Sequence[Answer]) -> tuple[Answer, ...]:
+        return tuple([one._replace(message=await self._to_deputy(one)) for one in answers])
+
+    async def _to_deputy(self, answer: Answer) -> Batch | None:
+        """Return what the deputy of somebody who is away is told: the same message, by the same road.
+
+        None where nobody is known, it was said before, or the plan tells the deputy itself: an official of the area
+        (rule 6).
+        """
+        if await self._store.replies.is_away(answer.alert, answer.person):
+            return None
+        deputy, row = await self._people.deputy_of(answer.person), await self._store.outbox.alert(answer.alert)
+        if deputy is None or row is None or not row.alert.actual:
+            return None
+        own = await self._people.places_of(deputy.person)
+        if any(_covers(row.plan.targets, *place) for place in own):
+            return None
+        told = await self._store.ledger.told_in(
+            answer.alert, answer.person, await self._people.places_of(answer.person)
+        )
+        if told is None:
+            return None
+        at = told.persons.index(answer.person)
+        village = list(told.village_of())[at]
+        pool = next((one.audience.channel for one in row.plan.steps if one.number == told.step), told.channel)
+        pooled = self._roads.of(pool)
+        return replace(
+            told,
+            id=f"{told.alert}.{told.step}.deputy-{answer.person}",
+            channel=(self._roads.road(pool, deputy.address, deputy.carrier) or pool) if pooled else told.channel,
+            persons=(deputy.person,),
+            addresses=(deputy.address,),
+            villages=((village, 1),),
+            places={0: told.places[at]} if at in told.places else {},
         )
 
     async def settle(self, id_: str, meaning: Meaning, people: Sequence[int], actor: str) -> None:
@@ -249,6 +310,7 @@ class Receipts:
         named = list(dict.fromkeys(people)) or found.people
         if not await self._store.replies.settle(id_, f"settled:{meaning}", effect, named, record):
             raise Refused(409, "settled", "somebody has settled this reply already")
+        await self._publish([effect])
 
     async def confirm(self, alert: str, person: int, how: str, actor: str) -> bool:
         """Write one confirmation, for this version: for its villages the official answers for now. False if known."""
@@ -258,11 +320,13 @@ class Receipts:
         return await self._store.ledger.confirm(alert, person, villages, how, record)
 
     async def _villages(self, alert: str, person: int) -> tuple[str, ...]:
-        """Return the villages of an alert's plan that a person answers for now."""
+        """Return the villages of an alert's plan that a person answers for now, also as somebody's deputy."""
         row = await self._store.outbox.alert(alert)
         targets = row.plan.targets if row is not None else ()
         places = await self._people.places_of(person)
-        return tuple(village for township, village in places if village and _lies(targets, township, village))
+        own = [village for township, village in places if village and _lies(targets, township, village)]
+        stead = [one.villages for one in await self._store.replies.in_stead(person) if one.alert == alert]
+        return tuple(dict.fromkeys([*own, *chain.from_iterable(stead)]))
 
 
 def _id(reply: Reply) -> str:
@@ -274,6 +338,11 @@ def _meant(told: Sequence[str], extension: str) -> tuple[str, ...]:
     """Return the alerts whose number a reply was sent to; all, where it names none of them (D15)."""
     named = [one for one in told if extension and extension == extension_of(one, len(extension))]
     return tuple(named or told)
+
+
+def _covers(targets: Sequence[Target], township: str, village: str) -> bool:
+    """Whether a plan tells an official of a place: of the village, or of the township any of it lies in."""
+    return _lies(targets, township, village) if village else any(one.township == township for one in targets)
 
 
 def _lies(targets: Sequence[Target], township: str, village: str) -> bool:

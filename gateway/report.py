@@ -149,6 +149,7 @@ class Status(BaseModel):
     away: list[VillageStanding] = Field(
         [], description="Not confirmed; an official has heard but is not at post: the deputy is to be called"
     )
+    deputised: list[VillageStanding] = Field([], description="Of `away`, those whose deputy was sent the warning")
 
 
 async def status(core: Sources, row: AlertRow, within: tuple[str, ...] = EVERYWHERE) -> Status:
@@ -158,7 +159,10 @@ async def status(core: Sources, row: AlertRow, within: tuple[str, ...] = EVERYWH
     villages = [village for village in coverage.villages if village.code.startswith(within)]
     counts = await ledger.counts(alert)
     planned = dict(row.plan.mute)
-    away = {village for one in await core.store.replies.away(alert) for village in one.villages}
+    absent = await core.store.replies.away(alert)
+    away = {village for one in absent for village in one.villages}
+    deputised = {village for one in absent if one.deputy for village in one.villages}
+    unconfirmed = [one for one in villages if one.state is not VillageState.CONFIRMED]
     return Status(
         alert=alert,
         event=row.alert.event,
@@ -190,7 +194,8 @@ async def status(core: Sources, row: AlertRow, within: tuple[str, ...] = EVERYWH
         mute=[_place(village) for village in coverage.mute if village.code.startswith(within)],
         mute_planned=[_place(village, planned[village.code]) for village in villages if village.code in planned],
         wanting=[_place(village) for village in coverage.wanting if village.code.startswith(within)],
-        away=[_place(one) for one in villages if one.code in away and one.state is not VillageState.CONFIRMED],
+        away=[_place(one) for one in unconfirmed if one.code in away],
+        deputised=[_place(one) for one in unconfirmed if one.code in deputised],
     )
 
 
@@ -240,7 +245,9 @@ def _lines(found: Status) -> Iterator[str]:
     yield from _named("无可用喇叭，先打电话", found.mute)
     yield from _named("发布时无可用喇叭", found.mute_planned)
     yield from _named("已播出仍未叫应", [place for place in found.wanting if place.state is VillageState.PLAYED])
-    yield from _named("责任人不在岗，待叫副手", found.away)
+    told = {place.code for place in found.deputised}
+    yield from _named("责任人不在岗，待叫副手", [place for place in found.away if place.code not in told])
+    yield from _named("责任人不在岗，已通知副手", found.deputised)
     for count in found.counts:
         yield (
             f"{_GROUPS.get(count.group, count.group)}  {count.channel}  "

@@ -142,7 +142,7 @@ EXAMPLES: dict[type[BaseModel], Any] = {
         "counts": [{"channel": "sms_twilio", "group": "officials", "state": "delivered", "recipients": 4}],
         "villages": {"confirmed": 29, "played": 1, "sms_only": 0, "silent": 0, "gap": 1},
         "confirmation_wanted": True, "gaps": [_GAP], "wanting": [_GAP],
-        "away": [_GAP], "mute": [_GAP], "mute_planned": [_GAP],
+        "away": [_GAP], "deputised": [_GAP], "mute": [_GAP], "mute_planned": [_GAP],
         "later": [{"group": "loudspeakers", "channel": "loudspeaker", "notice": "all_clear", "at": EXPIRES}],
     },
     shape.DeliveriesPage: {

@@ -134,7 +134,10 @@ def show_status(answer: Answer) -> None:
     gaps = [place.get("code") for place in answer.get("gaps") or ()]
     wanting = [place for place in answer.get("wanting") or () if place.get("code") not in gaps]
     _places("played, but nobody has confirmed: calling goes on", wanting)
-    _places("heard, but not at post: call the deputy", answer.get("away") or ())
+    told = [place.get("code") for place in answer.get("deputised") or ()]
+    away = [place for place in answer.get("away") or () if place.get("code") not in told]
+    _places("heard, but not at post: call the deputy", away)
+    _places("heard, but not at post: the deputy was told", answer.get("deputised") or ())
 
 
 WAITS_FOR = {

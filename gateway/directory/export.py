@@ -23,7 +23,7 @@ BOM = "\ufeff"
 PAGE = 5_000
 FORMULA = ("=", "+", "-", "@", "'", "\t", "\r")
 EXPORTED = {
-    Roster.OFFICIALS: ("name", "phone", "township", "village", "role", "rank", "carrier"),
+    Roster.OFFICIALS: ("name", "phone", "township", "village", "role", "rank", "deputy", "carrier"),
     Roster.RESIDENTS: ("name", "phone", "village", "basis", "needs_helper", "carrier"),
     Roster.SUBSCRIBERS: ("name", "subscription", "area", "language"),
     Roster.DEVICES: ("name", "village", "key_hash", "channel"),
@@ -59,7 +59,8 @@ def _page(tx: Tx, *, kind: Roster, county: str, after: _Place) -> tuple[list[Row
     columns = (
         "village, village, id, '', name, key_hash, channel FROM device WHERE standing = 'service'"
         if kind is Roster.DEVICES
-        else "p.township, p.village, p.person, p.role, r.secret, r.basis, r.needs_helper, r.language, r.carrier"
+        else "p.township, p.village, p.person, p.role, r.secret, r.basis, r.needs_helper, r.language, r.carrier,"
+        " (SELECT d.secret FROM person d WHERE d.phone_hash = r.deputy AND d.standing = 'active' ORDER BY d.id LIMIT 1)"
         " FROM place p"
         " JOIN person r ON r.id = p.person WHERE p.audience = :audience AND p.until IS NULL AND r.standing = 'active'"
     )
@@ -82,12 +83,14 @@ def _cells(kind: Roster, vault: Vault, rows: Iterable[Row]) -> Iterator[tuple[st
         return
     found = list(rows)
     secrets = vault.open_all([row[4] for row in found])
-    for (township, village, _, role, _, basis, helper, language, known), sealed in zip(found, secrets, strict=True):
+    for row, sealed in zip(found, secrets, strict=True):
+        township, village, _, role, _, basis, helper, language, known, deputy = row
         secret = decode_secret(sealed)
         if kind is Roster.OFFICIALS:
             duty, _, rank = role.partition(":")
             place = code(township), code(village)
-            yield secret.name, phone(secret.address), *place, ROLES[duty][0], rank or "1", _network(known)
+            stands_in = phone(decode_secret(vault.open(deputy)).address) if deputy else ""
+            yield secret.name, phone(secret.address), *place, ROLES[duty][0], rank or "1", stands_in, _network(known)
         elif kind is Roster.RESIDENTS:
             yield (
                 secret.name,

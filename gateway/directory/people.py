@@ -24,7 +24,7 @@ from gateway.directory.lookup import Lookup
 from gateway.directory.right import Rights
 from gateway.directory.vault import Vault, decode_secret
 from gateway.model import ROSTERS, Audience, Group, Target
-from gateway.ports import Clock, Page
+from gateway.ports import Clock, Deputy, Page
 
 Cursor = tuple[str, str, int]
 ORDER = (Group.OFFICIALS.value, Group.RESIDENTS.value, Group.SUBSCRIBERS.value)
@@ -228,6 +228,23 @@ class SqlDirectory:
         )
         return [(township, village) for township, village in rows]
 
+    async def deputy_of(self, person: int) -> Deputy | None:
+        """The one official at the number the roster names for whoever stands in for this one; None if there is none."""
+
+        def operation(tx: Tx) -> list[Row]:
+            return tx.all(
+                "SELECT d.id, d.secret, d.carrier FROM person r JOIN person d ON d.phone_hash = r.deputy"
+                " WHERE r.id = :person AND d.id <> r.id AND d.standing = 'active' AND EXISTS (SELECT 1 FROM place p"
+                " WHERE p.person = d.id AND p.audience = 'officials' AND p.until IS NULL)",
+                person=person,
+            )
+
+        found = await self._database.read(operation)
+        if len(found) != 1:  # of two at one number nobody knows who would answer
+            return None
+        ((one, sealed_, carrier),) = found
+        return Deputy(one, decode_secret(self._vault.open(sealed_)).address, carrier)
+
     async def ever_at(self, address: str) -> tuple[int, ...]:
         """Persons known by this phone number, those too who have left."""
         rows = await self._database.read(
@@ -238,11 +255,12 @@ class SqlDirectory:
         return tuple(row[0] for row in rows)
 
     async def ever_of(self, person: int) -> tuple[list[tuple[str, str]], bytes]:
-        """(township, village) of every place a person has or had, and the hash of its number (b"" once erased)."""
+        """(township, village) of every place a person has, had or was told for, and the hash of its number, or b""."""
 
         def operation(tx: Tx) -> tuple[list[tuple[str, str]], bytes]:
             places = tx.all(
-                "SELECT DISTINCT township, village FROM place WHERE person = :person ORDER BY township, village",
+                "SELECT township, village FROM place WHERE person = :person UNION SELECT township, village FROM away"
+                " WHERE deputy = :person ORDER BY township, village",
                 person=person,
             )
             row = tx.one("SELECT phone_hash FROM person WHERE id = :person", person=person)

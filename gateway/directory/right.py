@@ -169,13 +169,18 @@ def _erase(tx: Tx, *, person: int, record: Record) -> int:
     row = tx.one("SELECT phone_hash, standing FROM person WHERE id = :id", id=person)
     if row is None:
         return 0
-    places = tx.all("SELECT DISTINCT township, village FROM place WHERE person = :id", id=person)
+    # A deputy's message stands under a place of whom it stood in for.
+    places = tx.all(
+        "SELECT township, village FROM place WHERE person = :id"
+        " UNION SELECT township, village FROM away WHERE deputy = :id",
+        id=person,
+    )
     batches = erase_frozen(tx, person, [(township, village) for township, village in places], at)
     forget(tx, sorted({township for township, _ in places}))
     if row[1] != "erased":
         tx.run(
             "UPDATE person SET secret = :nothing, phone_hash = :nothing, needs_helper = 0, basis = '', several = 0,"
-            " carrier = '', standing = 'erased', updated_at = :at WHERE id = :id",
+            " carrier = '', deputy = NULL, standing = 'erased', updated_at = :at WHERE id = :id",
             nothing=b"",
             at=at,
             id=person,
@@ -183,5 +188,6 @@ def _erase(tx: Tx, *, person: int, record: Record) -> int:
         tx.run("UPDATE place SET until = :at WHERE person = :id AND until IS NULL", at=at, id=person)
         if tx.one("SELECT 1 FROM person WHERE phone_hash = :hash", hash=bytes(row[0])) is None:
             forget_replies(tx, bytes(row[0]))
+            tx.run("UPDATE person SET deputy = NULL, updated_at = :at WHERE deputy = :hash", at=at, hash=bytes(row[0]))
         audit.append(tx, [record])
     return batches

@@ -60,7 +60,8 @@ class Place(NamedTuple):
 class PersonRow(NamedTuple):
     """A row of officials, residents or subscribers, with nothing in clear: it may wait in a file.
 
-    `address_hash` is the keyed hash, `sealed` name and address. `carrier` is None where the table has no such column.
+    `address_hash` is the keyed hash, `sealed` name and address. `carrier` is None where the table has no such column,
+    and so is `deputy`, the keyed hash of the deputy's number (b"": none).
     """
 
     sheet: int
@@ -74,6 +75,7 @@ class PersonRow(NamedTuple):
     basis: str
     places: tuple[Place, ...]
     carrier: str | None = None
+    deputy: bytes | None = None
 
 
 class DeviceRow(NamedTuple):
@@ -137,7 +139,17 @@ class Reading:
         if duty == "village_head" and not village:
             raise Wrong("village", "is missing; this role answers for one village")
         place = Place(township, village, duty if rank == "1" else f"{duty}:{rank}", duty)
-        return self._person(sheet, row, cells, place, "duty", 0)
+        person = self._person(sheet, row, cells, place, "duty", 0)
+        return person._replace(deputy=self._deputy(cells["deputy"], person)) if "deputy" in cells else person
+
+    def _deputy(self, cell: str, person: PersonRow) -> bytes:
+        """Return the keyed hash of a deputy's number; b"" for none."""
+        if not cell:
+            return b""
+        found = self._vault.phone_hash(_number("deputy", cell))
+        if found == person.address_hash:
+            raise Wrong("deputy", "is the number of the official; name somebody else's, or nobody's")
+        return found
 
     def _resident(self, sheet: int, row: int, cells: Mapping[str, str]) -> PersonRow:
         basis = _word("basis", cells["basis"], BASES)
@@ -151,12 +163,7 @@ class Reading:
         name = _person_name(cells["name"])
         if not cells["phone"]:
             raise Wrong("phone", "is missing")
-        try:
-            phone = normal_phone(cells["phone"])
-        except ValueError as error:
-            raise Wrong("phone", str(error)) from None
-        if phone.endswith(ROUNDED):
-            raise Wrong("phone", "ends in eight zeros: a spreadsheet has rounded it; format the column as text")
+        phone = _number("phone", cells["phone"])
         phone_hash = self._vault.phone_hash(phone)
         return PersonRow(
             sheet,
@@ -259,6 +266,21 @@ def _subscription(text: str) -> tuple[str, str]:
     if not re.match(r"https?://[^/]", subscription.endpoint):
         raise Wrong("subscription", "its endpoint is not an https:// address")
     return subscription.endpoint, msgspec.json.encode(subscription).decode()
+
+
+def _number(column: str, cell: str) -> str:
+    """Return a telephone number in E.164.
+
+    Raises:
+        Wrong: it is none, or has lost digits.
+    """
+    try:
+        phone = normal_phone(cell)
+    except ValueError as error:
+        raise Wrong(column, str(error)) from None
+    if phone.endswith(ROUNDED):
+        raise Wrong(column, "ends in eight zeros: a spreadsheet has rounded it; format the column as text")
+    return phone
 
 
 def _person_name(text: str) -> str:

@@ -14,6 +14,7 @@ workbook is read; one with lines but without a header is an error, so that no vi
 | officials | township | 乡镇代码 | 9-digit code; may stay empty where the village is given |
 | | role | 职务, 角色, 责任 | required; a word of `row.ROLES` |
 | | rank | 序位, 排序 | 1 (first called; default) to 99 |
+| | deputy | 副手手机, 副手, 副责任人手机 | may stay empty; another official's number, told where this one is away |
 | residents | basis | 依据, 登记依据 | required: opted_in 本人登记, village_list 村级名册 |
 | | needs_helper | 需帮助, 需要帮助 | yes/no, 是/否, 1/0; default no |
 | subscribers | subscription | 订阅 | required; the browser's PushSubscription as JSON |
@@ -74,6 +75,7 @@ COLUMNS: dict[Roster, dict[str, tuple[str, ...]]] = {
         "village": _VILLAGE,
         "role": ("职务", "角色", "责任"),
         "rank": ("序位", "排序"),
+        "deputy": ("副手手机", "副手", "副手手机号", "副责任人手机"),
         "carrier": _CARRIER,
     },
     Roster.RESIDENTS: {

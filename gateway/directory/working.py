@@ -53,6 +53,7 @@ class _Person(NamedTuple):
     several: int
     standing: str
     carrier: str
+    deputy: bytes | None
 
 
 PERSON = _Person._fields
@@ -97,13 +98,16 @@ class People:
             scope: given, the rows are all of the person's places there, and others end.
         """
         row = rows[-1]
-        if len(rows) > 1:  # of several rows one that names the carrier counts
-            row = row._replace(carrier=next((one.carrier for one in reversed(rows) if one.carrier), row.carrier))
+        if len(rows) > 1:  # of several rows one that names the carrier counts, and one that names the deputy
+            row = row._replace(
+                carrier=next((one.carrier for one in reversed(rows) if one.carrier), row.carrier),
+                deputy=next((one.deputy for one in reversed(rows) if one.deputy), row.deputy),
+            )
         person = self._people.get(row.id)
         if person is None:
             self._people[row.id] = _Person(
                 self._group, row.sealed, row.address_hash, row.language, row.county, row.needs_helper, row.basis, 0,
-                ACTIVE, row.carrier or "",
+                ACTIVE, row.carrier or "", row.deputy or None,
             )  # fmt: skip
             self._stand(row.id, rows)
             return ADDED
@@ -152,6 +156,8 @@ class People:
         if row.carrier is not None and Known.read(person.carrier).own != row.carrier:
             # Who has changed the list knows better than what carriers said before.
             person = person._replace(carrier=row.carrier)
+        if row.deputy is not None and (person.deputy or b"") != row.deputy:
+            person = person._replace(deputy=row.deputy or None)
         if not person.secret:  # erased once, and let in again
             person = person._replace(secret=row.sealed, phone_hash=row.address_hash, basis=row.basis)
         if self._group == RESIDENTS and (person.needs_helper, person.basis) != (row.needs_helper, row.basis):

@@ -204,6 +204,30 @@ class SqlLedger:
 
         return await self._database.read(operation) if places else []
 
+    async def told_in(self, alert: str, person: int, places: Sequence[tuple[str, str]]) -> Batch | None:
+        """Return the last batch in which an official with these places was told of an alert."""
+        keys = [person_key(village, person) for _, village in places]
+
+        def operation(tx: Tx) -> Batch | None:
+            rows = tx.all(
+                "SELECT b.states, o.body FROM batch b JOIN outbox o ON o.batch = b.id WHERE b.alert = :alert"
+                " AND b.submitted_at IS NOT NULL AND b.audience = 'officials' AND b.township IN :*townships"
+                " AND b.notice <> :leaving AND b.first_key <= :last AND b.last_key >= :first"
+                " ORDER BY b.submitted_at DESC, b.id DESC",
+                alert=alert,
+                townships=sorted({township for township, _ in places}),
+                leaving=Notice.PARTIAL_ALL_CLEAR.value,
+                first=min(keys),
+                last=max(keys),
+            )
+            for states, packed in rows:
+                persons = unpack_persons(packed)
+                if person in persons and states[persons.index(person)] in TOLD:
+                    return unpack_batch(packed)
+            return None
+
+        return await self._database.read(operation) if places else None
+
     async def unsealed(self, limit: int) -> list[tuple[str, bytes, bytes]]:
         """Settled batches without a digest in the audit chain: (id, packed batch, states)."""
         rows = await self._database.read(

@@ -38,14 +38,39 @@ def open_(tx: Tx, alert: str, owed: Mapping[str, datetime], now: datetime) -> No
         note(tx, "obligation", alert, kind)
 
 
-def open_again(tx: Tx, alert: str, kind: str, now: datetime) -> None:
-    """Open one that is due now, though it was answered before: there is more to do. The chain keeps who answered."""
+def open_again(tx: Tx, alert: str, kind: str, now: datetime, due: datetime | None = None) -> None:
+    """Open one (due now, unless said), though it was answered before: there is more to do.
+
+    The chain keeps who answered. One that is open is due no later than this.
+    """
     tx.run(
         "DELETE FROM obligation WHERE alert = :alert AND kind = :kind AND answered_at IS NOT NULL",
         alert=alert,
         kind=kind,
     )
-    open_(tx, alert, {kind: now}, now)
+    due = due or now
+    if tx.run(
+        "UPDATE obligation SET due = :due WHERE alert = :alert AND kind = :kind AND due > :due",
+        alert=alert,
+        kind=kind,
+        due=micros(due),
+    ):
+        set_timer(tx, TIMER, timer_name(alert, kind), due)
+    open_(tx, alert, {kind: due}, now)
+
+
+def settle(tx: Tx, alert: str, kind: str, record: Record) -> None:
+    """Note inside an operation that what is owed has come about by itself; the chain has what did it."""
+    if tx.run(
+        "UPDATE obligation SET answered_at = :at, actor = :actor, answer = 'done', remark = ''"
+        " WHERE alert = :alert AND kind = :kind AND answered_at IS NULL",
+        at=micros(record.at),
+        actor=record.actor,
+        alert=alert,
+        kind=kind,
+    ):
+        drop_timer(tx, TIMER, timer_name(alert, kind))
+        note(tx, "obligation", alert, kind)
 
 
 class SqlObligations:

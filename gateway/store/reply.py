@@ -9,22 +9,51 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from gateway.database import Database, Row, Tx, micros, moment
-from gateway.model import Record, Reply
+from gateway.model import Batch, Record, Reply
 from gateway.store import audit, change, desired
-from gateway.store.obligation import open_, open_again
+from gateway.store.obligation import open_, open_again, settle
+from gateway.store.rows import add_batches
 
 COLUMNS = "id, channel, at, meaning, outcome, secret, people, places, alerts, waiting, incident"
 
 
+DEPUTY_ANSWERS = timedelta(minutes=5)  # then the duty room calls the deputy
+AWAY = (
+    "SELECT a.person, a.villages, a.deputy FROM away a WHERE a.alert = :alert AND NOT EXISTS (SELECT 1 FROM"
+    " confirmation c WHERE c.alert = a.alert AND c.person IN (a.person, a.deputy)) ORDER BY a.at, a.person"
+)
+
+
 class Answer(NamedTuple):
-    """A person's answer to one alert, for the villages of its plan that the person answers for."""
+    """A person's answer to one alert, for the villages of its plan that the person answers for.
+
+    `message`: of somebody away, what the deputy is to be told.
+    """
 
     alert: str
     person: int
+    villages: tuple[str, ...]
+    message: Batch | None = None
+
+
+class Away(NamedTuple):
+    """An official who is not at post, and the deputy who was told in their stead (0: nobody)."""
+
+    person: int
+    villages: tuple[str, ...]
+    deputy: int
+
+
+class Stead(NamedTuple):
+    """What a deputy was told in somebody's stead: of which alert, under which place, and for which villages."""
+
+    alert: str
+    township: str
+    village: str
     villages: tuple[str, ...]
 
 
@@ -139,16 +168,25 @@ class SqlReplies:
         )
         return await self._rows(tail, since=micros(since), limit=limit)
 
-    async def away(self, alert: str) -> list[Answer]:
-        """Officials who have heard of an alert but are not at post, and have not confirmed it either."""
+    async def away(self, alert: str) -> list[Away]:
+        """Officials who have heard of an alert but are not at post; neither they nor their deputy has confirmed it."""
+        rows = await self._database.read(lambda tx: tx.all(AWAY, alert=alert))
+        return [Away(person, tuple(json.loads(villages)), deputy) for person, villages, deputy in rows]
+
+    async def is_away(self, alert: str, person: int) -> bool:
+        """Whether an official has said of an alert, sometime, not to be at post."""
+        sql = "SELECT 1 FROM away WHERE alert = :alert AND person = :person"
+        return await self._database.read(lambda tx: tx.one(sql, alert=alert, person=person)) is not None
+
+    async def in_stead(self, deputy: int) -> list[Stead]:
+        """What an official was told as somebody's deputy."""
         rows = await self._database.read(
             lambda tx: tx.all(
-                "SELECT a.person, a.villages FROM away a WHERE a.alert = :alert AND NOT EXISTS (SELECT 1 FROM"
-                " confirmation c WHERE c.alert = a.alert AND c.person = a.person) ORDER BY a.at, a.person",
-                alert=alert,
+                "SELECT alert, township, village, villages FROM away WHERE deputy = :deputy ORDER BY alert",
+                deputy=deputy,
             )
         )
-        return [Answer(alert, person, tuple(json.loads(villages))) for person, villages in rows]
+        return [Stead(alert, township, village, tuple(json.loads(own))) for alert, township, village, own in rows]
 
     async def _rows(self, tail: str, **values: object) -> list[Found]:
         rows = await self._database.read(lambda tx: tx.all(f"SELECT {COLUMNS} FROM reply {tail}", **values))
@@ -217,11 +255,17 @@ def confirm(tx: Tx, alert: str, person: int, villages: Sequence[str], how: str, 
         audit.append(tx, [record])
         change.note(tx, "confirmed", alert, str(person))
         desired.hush(tx, alert, villages)  # its loudspeakers repeat a red warning no longer (D13)
+        stood_in = tx.one("SELECT 1 FROM away WHERE alert = :alert AND deputy = :person", alert=alert, person=person)
+        if stood_in and not tx.all(AWAY, alert=alert):
+            settle(tx, alert, "deputy", record)
     return bool(added)
 
 
 def _away(tx: Tx, one: Answer, effect: Effect, actor: str, now: datetime) -> None:
-    """Note who is not at post, and let it ring until somebody has called the deputy. No village is confirmed by it."""
+    """Note who is not at post, tell the deputy, and let it ring until somebody has called that one.
+
+    It rings at once where no deputy is told. No village is confirmed by it.
+    """
     if tx.run(
         "INSERT INTO away (alert, person, at, villages, how) VALUES (:alert, :person, :at, :villages, :how)"
         " ON CONFLICT DO NOTHING",
@@ -233,4 +277,25 @@ def _away(tx: Tx, one: Answer, effect: Effect, actor: str, now: datetime) -> Non
     ):
         audit.append(tx, [Record(now, actor, "away", one.alert, effect.how)])
         change.note(tx, "away", one.alert, str(one.person))
-        open_again(tx, one.alert, "deputy", now)
+        told = one.message is not None and _told(tx, one, one.message, actor, now)
+        open_again(tx, one.alert, "deputy", now, now + DEPUTY_ANSWERS if told else now)
+
+
+def _told(tx: Tx, one: Answer, message: Batch, actor: str, now: datetime) -> bool:
+    """Write the deputy's message; False where the alert is over or the deputy has it in another's stead (rule 6)."""
+    (deputy,) = message.persons
+    live = tx.one("SELECT 1 FROM alert WHERE id = :alert AND standing = 'active'", alert=one.alert)
+    if not live or tx.one("SELECT 1 FROM away WHERE alert = :alert AND deputy = :one", alert=one.alert, one=deputy):
+        return False
+    tx.run(
+        "UPDATE away SET deputy = :deputy, township = :township, village = :village"
+        " WHERE alert = :alert AND person = :person",
+        deputy=deputy,
+        township=message.township,
+        village=message.villages[0][0],
+        alert=one.alert,
+        person=one.person,
+    )
+    add_batches(tx, [message], now)
+    audit.append(tx, [Record(now, actor, "deputy", one.alert, f"person:{deputy}")])
+    return True
