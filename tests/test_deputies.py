@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import blank
 import pytest
+from manual_clock import ManualClock
+from test_pipeline import OFFICIALS, desk
 from test_replies import DUTY, Office
 from test_right import rights
 from test_store import HandClock, alert
@@ -17,15 +19,16 @@ from town import FLOWER, FLOWER_1, FLOWER_2, WATER_1, Town, phone, table, town
 
 from gateway.carrier import Carriers
 from gateway.directory.export import export
-from gateway.directory.importer import How, Imported
+from gateway.directory.importer import How, Imported, Importer
 from gateway.directory.table import Roster
 from gateway.model import Alert, Batch, Lane, Receipt, Record, State, Status
 from gateway.ports import Settled
 from gateway.receipts import Receipts
 from gateway.reply import Meaning
+from gateway.report import status
 from gateway.road import Roads
 from gateway.store import Store
-from gateway.store.reply import DEPUTY_ANSWERS
+from gateway.store.reply import DEPUTY_ANSWERS, Received
 
 HEADER = ("name", "phone", "village", "role", "deputy")
 SUN = 4
@@ -153,16 +156,18 @@ async def test_nobody_is_told_of_what_is_over_or_a_drill(office: Office) -> None
     assert len(await office.store.replies.away(drill.id)) == 1
 
 
-async def test_a_recall_between_the_reading_and_the_writing_of_a_reply_tells_nobody(office: Office) -> None:
+async def test_a_recall_between_the_reading_and_the_writing_of_a_reply_tells_nobody(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The message was made from a warning in force; the transaction that writes it sees that it is over."""
     about = await office.tell()
     keep = office.store.replies.keep
 
-    async def recalled(*args: object) -> list[bool]:
+    async def recalled(kept: Sequence[Received], now: datetime) -> list[bool]:
         await office.store.outbox.stop(about.id, "recalled", Record(office.clock.now(), "a", "stop", about.id))
-        return await keep(*args)  # type: ignore[arg-type]
+        return await keep(kept, now)
 
-    office.store.replies.keep = recalled  # type: ignore[method-assign]
+    monkeypatch.setattr(office.store.replies, "keep", recalled)
     await office.say("2")
     assert await messages(office, about) == []
 
@@ -235,3 +240,35 @@ async def test_a_deputy_that_cannot_be_one_is_an_error_of_the_row(office: Office
     """Found on the flood night, it is found too late; the message never quotes the number."""
     (error,) = (await bring(office.town, ("张三", phone(1), FLOWER_1, "村支书", cell))).errors
     assert (error.column, cell in error.message) == ("deputy", False)
+
+
+async def test_the_deputy_hears_the_officials_words_at_once_and_the_end_of_the_warning(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    """Through the whole gateway: the same text leaves, and who was sent to a village is told it is over."""
+    async with desk(tmp_path, clock, residents=()) as one:
+        away, deputy = OFFICIALS[0], OFFICIALS[1]
+        header = ("name", "phone", "village", "role", "deputy")
+        rows = table(Roster.OFFICIALS, (*away[:4], deputy[1]), header=header)
+        importer = Importer(one.core.store.database, one.core.vault, one.core.regions, clock)
+        assert (await importer.read(rows, Roster.OFFICIALS)).failed == 0
+        issued = await one.issue(one.alert([FLOWER]))
+        await one.settled(issued.alert, 1)
+        assert await one.reply(away[1], "2", "r-1") == "away:1"
+        await one.settled(issued.alert, 2)
+        assert set(one.told(issued.alert)) == one.people(away, deputy)
+        texts = {
+            (await one.core.composer.message(batch, [0], again=False)).text
+            for batch, _ in await one.core.store.ledger.batches(issued.alert)
+        }
+        assert len(texts) == 1
+        row = await one.core.store.outbox.alert(issued.alert)
+        assert row is not None
+        assert [place.code for place in (await status(one.core, row)).deputised] == [away[2]]
+        assert await one.reply(deputy[1], "1", "r-2") == "confirmed:1"
+        told = await status(one.core, row)
+        assert (told.villages["confirmed"], told.away, told.deputised) == (1, [], [])
+        cancel = await one.core.decisions.cancel(issued.alert, one.who("issuer"), "")
+        await one.core.decisions.approve(cancel.alert, one.who("signer"))
+        await one.settled(cancel.alert, 2)
+        assert set(one.told(cancel.alert)) == one.people(away, deputy)
