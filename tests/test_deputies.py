@@ -21,7 +21,7 @@ from gateway.carrier import Carriers
 from gateway.directory.export import export
 from gateway.directory.importer import How, Imported, Importer
 from gateway.directory.table import Roster
-from gateway.model import Alert, Batch, Lane, Receipt, Record, State, Status
+from gateway.model import Alert, Batch, Lane, Receipt, Record, State, Status, VillageState
 from gateway.ports import Settled
 from gateway.receipts import Receipts
 from gateway.reply import Meaning
@@ -267,7 +267,7 @@ async def test_the_deputy_hears_the_officials_words_at_once_and_the_end_of_the_w
         assert [place.code for place in (await status(one.core, row)).deputised] == [away[2]]
         assert await one.reply(deputy[1], "1", "r-2") == "confirmed:1"
         told = await status(one.core, row)
-        assert (told.villages["confirmed"], told.away, told.deputised) == (1, [], [])
+        assert (told.villages[VillageState.CONFIRMED], told.away, told.deputised) == (1, [], [])
         cancel = await one.core.decisions.cancel(issued.alert, one.who("issuer"), "")
         await one.core.decisions.approve(cancel.alert, one.who("signer"))
         await one.settled(cancel.alert, 2)
