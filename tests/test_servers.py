@@ -69,9 +69,9 @@ def test_a_frozen_redis_holds_the_connection_and_answers_after_the_thaw() -> Non
         server.kill()
 
 
-def test_the_fixtures_reach_the_shared_servers(amqp_url: str, redis_url: str, database_url: str) -> None:
+def test_the_fixtures_reach_the_shared_servers(amqp_url: str, redis_url: str, empty_database_url: str) -> None:
     """Each test has a database of its own; broker and Redis are shared under a prefix."""
     assert amqp_url.startswith("amqp")
     assert Client.from_url(redis_url).ping()
-    with psycopg.connect(database_url) as connection:
+    with psycopg.connect(empty_database_url) as connection:
         assert connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)

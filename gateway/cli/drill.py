@@ -13,7 +13,6 @@ import typer
 from gateway.cli import answer as page
 from gateway.cli.client import Gateway, Token, Url
 from gateway.cli.frame import AsJson, print_json, print_table, tell
-from gateway.directory.export import neutral
 
 PANEL = "Drills, through the API"
 BOM = "\ufeff"
@@ -144,6 +143,8 @@ def report(
 
 def _csv(found: dict[str, Any]) -> str:
     """Return the ledger as CSV; a cell that a spreadsheet would take for a formula is quoted as text."""
+    from gateway.directory.export import neutral
+
     text = io.StringIO()
     rows = csv.writer(text)
     rows.writerow(COLUMNS)
