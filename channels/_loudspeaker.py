@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import ClassVar, NamedTuple
@@ -40,6 +40,7 @@ from channels._loudspeaker_frame import (
     sounded_at,
     state_of,
 )
+from channels._loudspeaker_hurry import Hurry
 from gateway.channel import Event, Link, Play, Sockets
 from gateway.channel import Settings as ChannelSettings
 from gateway.errors import ChannelError, Temporary
@@ -89,11 +90,8 @@ class Loudspeakers(Sockets):
         self._asked: dict[tuple[str, str], float] = {}  # audio, and since when
         self._came: set[int] = set()  # ready, and the hub has not asked since
         self._waking: asyncio.Task[None] | None = None
-        self._hurries = 0
-        self.quiet = asyncio.Event()
-        """Set but while a warning is on its way."""
-        self.quiet.set()
-        self._commits = Commits(self.quiet)
+        self._hurry = Hurry()
+        self._commits = Commits(self._hurry)
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -140,17 +138,9 @@ class Loudspeakers(Sockets):
                     began = time.thread_time()
         return receipts
 
-    @contextmanager
-    def hurry(self) -> Iterator[None]:
+    def hurry(self) -> AbstractContextManager[None]:
         """Commit no receipt and let nobody in meanwhile: database and loop work for the warning alone."""
-        self._hurries += 1
-        self.quiet.clear()
-        try:
-            yield
-        finally:
-            self._hurries -= 1
-            if not self._hurries:
-                self.quiet.set()
+        return self._hurry.entered()
 
     async def _answered(self, play: Play, heads: dict[_Key, _Head], now: float, link: Link) -> Receipt:
         try:

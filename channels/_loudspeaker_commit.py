@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from channels._loudspeaker_commanded import Command
 from channels._loudspeaker_connection import Connection
+from channels._loudspeaker_hurry import Hurry
 from gateway.channel import Event, Link
 from gateway.errors import MingluoError
 
@@ -32,15 +33,15 @@ class Waiting(NamedTuple):
 
 
 class Commits:
-    """The commits of one channel. `quiet` is set but while a warning is on its way."""
+    """The commits of one channel. They wait while a warning is on its way."""
 
-    def __init__(self, quiet: asyncio.Event) -> None:
+    def __init__(self, hurry: Hurry) -> None:
         self._waiting: deque[Waiting] = deque()
         self._presence: list[Event] = []
         self._committing: asyncio.Task[None] | None = None
         self._lingering: asyncio.TimerHandle | None = None
         self._begin: Callable[[], None] = lambda: None
-        self._quiet = quiet
+        self._hurry = hurry
 
     async def finish(self) -> None:
         """Commit what lingers, and wait for the commit under way."""
@@ -77,7 +78,7 @@ class Commits:
         """Commit what waits, group by group."""
         while self._waiting:
             # The last village's warning goes before the first one's receipt, and the database works beside no writing.
-            await self._quiet.wait()
+            await self._hurry.over()
             group = [self._waiting.popleft() for _ in range(min(len(self._waiting), COMMIT_SIZE))]
             await self._save(group, link)
 

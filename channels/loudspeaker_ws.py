@@ -130,7 +130,7 @@ class LoudspeakerWs(Loudspeakers):
             if wait_s := self._admission.ask(asyncio.get_running_loop().time()):
                 raise web.HTTPServiceUnavailable(headers={"Retry-After": str(wait_s)})
             with self._admission:
-                await self.quiet.wait()
+                await self._hurry.over()
                 device = await _authenticated(request, link)
                 stream = await self._upgraded(request)
             if request.transport is not None:  # None: left during the upgrade
