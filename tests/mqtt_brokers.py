@@ -10,9 +10,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import ClassVar
 
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from servers import RabbitMQ, Server, _ask, _find, free_port
 
 from gateway.directory.password import mosquitto_line, rabbitmq_definitions
@@ -25,7 +32,7 @@ REFUSED = bytes.fromhex("200200")  # and why: 4 (RabbitMQ) or 5 (Mosquitto)
 
 
 class Mosquitto(Server):
-    """Mosquitto with the shipped configuration, on loopback and without TLS."""
+    """Mosquitto with the shipped configuration, on loopback: a listener without TLS, and one with a private CA's."""
 
     name = "mosquitto"
     variable = ""
@@ -34,6 +41,17 @@ class Mosquitto(Server):
         super().__init__()
         self._users = users
         self._acl = acl or (RULES / "acl").read_text()
+        self.tls_port = free_port()
+
+    @property
+    def tls_url(self) -> str:
+        """URL of the listener with TLS; its certificate is of `ca` and names 127.0.0.1."""
+        return f"mqtts://127.0.0.1:{self.tls_port}"
+
+    @property
+    def ca(self) -> Path:
+        """The authority's certificate, of this broker alone."""
+        return self.folder / "ca.crt"
 
     @property
     def url(self) -> str:
@@ -46,7 +64,11 @@ class Mosquitto(Server):
         (self.folder / "passwords").write_text("\n".join([*lines, ""]))
         (self.folder / "acl").write_text(self._acl)
         rules = (RULES / "mosquitto.conf").read_text().splitlines()
-        own = [f"listener {self.port} 127.0.0.1", "password_file passwords", "acl_file acl"]
+        _certify(self.folder)
+        own = [
+            f"listener {self.tls_port} 127.0.0.1", "cafile ca.crt", "certfile server.crt", "keyfile server.key",
+            f"listener {self.port} 127.0.0.1", "password_file passwords", "acl_file acl",
+        ]  # fmt: skip
         kept = [line for line in rules if line.partition(" ")[0] not in PLACES]
         (self.folder / "mosquitto.conf").write_text("\n".join([*own, *kept, ""]))
         return [_find("mosquitto"), "-c", "mosquitto.conf"]
@@ -54,6 +76,25 @@ class Mosquitto(Server):
     def answers(self) -> bool:
         """Whether it refuses a client without a name."""
         return _ask(self.port, CONNECT, REFUSED)
+
+
+def _certify(folder: Path) -> None:
+    """Write a certificate for 127.0.0.1, which is its own authority."""
+    if (folder / "ca.crt").exists():
+        return
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "broker of a test")])
+    made = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, SHA256())
+    )  # fmt: skip
+    (folder / "server.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    for file in ("server.crt", "ca.crt"):
+        (folder / file).write_bytes(made.public_bytes(Encoding.PEM))
 
 
 class RabbitMqtt(RabbitMQ):

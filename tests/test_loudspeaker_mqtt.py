@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 
 import orjson
 import pytest
-from aiomqtt import Client, MqttError, Will
+from aiomqtt import Client, MqttError, ProtocolVersion, Will
 from links import DEVICE_KEY, Case
 from mqtt_brokers import Mosquitto, RabbitMqtt
 from mqtt_speaker import LeasedLink
@@ -37,6 +38,7 @@ from gateway.device.mqtt import Mqtt
 from gateway.device.parts import Parts
 from gateway.device.program import Program
 from gateway.device.studio import Studio
+from gateway.device.transport import Unreached
 from gateway.device.trust import Trust
 from gateway.doctor import Facts
 from gateway.errors import ConfigError
@@ -149,14 +151,17 @@ class Pole:
 
 
 @asynccontextmanager
-async def pole(url: str, name: str = "horn-1", hello: bool = True, key: str = "") -> AsyncIterator[Pole]:
+async def pole(
+    url: str, name: str = "horn-1", hello: bool = True, key: str = "", version: ProtocolVersion = ProtocolVersion.V311
+) -> AsyncIterator[Pole]:
     """Connect one device; at the end its line breaks, and the broker speaks its last will."""
     place = urlsplit(url)
     assert place.hostname is not None
     presence = f"mingluo/d/{name}/presence"
     client = Client(
         place.hostname, place.port or 1883, username=name, password=key or key_of(name), identifier=name,
-        clean_session=True, timeout=2.0, will=Will(presence, b"offline", 1, retain=True),
+        clean_session=None if version is ProtocolVersion.V5 else True, protocol=version, timeout=2.0,
+        will=Will(presence, b"offline", 1, retain=True),
     )  # fmt: skip
     await client.__aenter__()
     device = Pole(name, client, hello=hello_of() if hello else "")
@@ -209,10 +214,11 @@ async def program_of(folder: Path, transport: Mqtt) -> AsyncIterator[tuple[Horn,
 # -- the way of a command ----------------------------------------------------------------------------------------------
 
 
-async def test_a_warning_goes_out_and_its_receipts_come_back() -> None:
-    """The whole way: hello, a signed command, a receipt that is durable before it is acknowledged."""
+@pytest.mark.parametrize("version", [ProtocolVersion.V311, ProtocolVersion.V5])
+async def test_a_warning_goes_out_and_its_receipts_come_back(version: ProtocolVersion) -> None:
+    """The whole way: hello, a signed command, a receipt that is durable before it is acknowledged; by either MQTT."""
     with mosquitto() as broker:
-        async with county(broker.url) as link, pole(broker.url) as device:
+        async with county(broker.url) as link, pole(broker.url, version=version) as device:
             await held(link, 1000)
             receipts = await link.channel.command([play()], link)
             assert [one.state for one in receipts] == [State.SUBMITTED]
@@ -561,6 +567,26 @@ async def test_the_device_program_plays_what_comes_by_mqtt(tmp_path: Path) -> No
             await link.round()
             await link.until(lambda: all((State.PLAYED, "played") in link.said(n) for n in (1, 2)))
             assert horn.ids() == ["a" * 20, "b" * 20]
+
+
+async def test_gateway_and_device_reach_a_broker_by_tls_and_only_the_one_they_trust(tmp_path: Path) -> None:
+    """Names, keys and warnings cross the county's network: unread, and to nobody who merely answers at the address."""
+    with mosquitto() as broker:
+        async with AsyncExitStack() as stack:
+            link = await stack.enter_async_context(county(broker.tls_url, ca=str(broker.ca), repeat=1))
+            stranger = await stack.enter_async_context(county(broker.tls_url))
+            tls = ssl.create_default_context(cafile=broker.ca)
+            transport = Mqtt(broker.tls_url, "horn-1", key_of("horn-1"), tls)
+            horn, _ = await stack.enter_async_context(program_of(tmp_path, transport))
+            await held(link, 1000)
+            link.want(play(text="涨水，快走"))
+            await link.round()
+            await link.until(lambda: (State.PLAYED, "played") in link.said(0))
+            assert horn.ids() == [play().message.alert]
+            assert not stranger.channel.up()
+        with pytest.raises(Unreached):
+            async with Mqtt(broker.tls_url, "horn-1", key_of("horn-1")).connect():
+                pass
 
 
 async def test_the_simulated_fleet_lives_behind_a_broker_too(tmp_path: Path) -> None:
