@@ -119,6 +119,17 @@ async def test_the_process_a_device_was_taken_from_is_told_once(fleet: Fleet) ->
     assert (await fleet.one()).online
 
 
+async def test_the_last_hello_holds_a_device_whichever_hub_commits_first(fleet: Fleet) -> None:
+    """Hellos are committed within half a second, in any order; the older line would otherwise win for good."""
+    other = Store(fleet.town.database, fleet.clock)
+    fleet.clock.advance(0.3)
+    await fleet.say("online", by=other)
+    fleet.clock.advance(-0.3)
+    await fleet.say("online")
+    assert await other.devices.taken() == []
+    assert await fleet.store.devices.taken() == [fleet.ids[0]]
+
+
 async def test_a_device_that_has_come_back_is_not_parted_from(fleet: Fleet) -> None:
     """It was at another hub for a moment; its newest connection is the one that counts."""
     other = Store(fleet.town.database, fleet.clock)

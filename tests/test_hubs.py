@@ -7,17 +7,21 @@ knows of no hub whether it lives, and goes on to the next where nobody answers.
 from __future__ import annotations
 
 import asyncio
+import csv
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
 
+import psycopg
 import pytest
-from aiohttp import ClientError
+from aiohttp import ClientError, ClientSession, ClientWebSocketResponse
 from night import Night, NightStage
 from servers import RabbitMQ, Redis
+from test_loudspeaker_ws import hello_of
 
+from channels._loudspeaker_connection import REPLACED
 from gateway.demo.stage import Servers, free_port
 from gateway.simulate.log import read
 from gateway.simulate.speaker import Options
@@ -132,12 +136,13 @@ class Fleet(Night):
 
 
 @asynccontextmanager
-async def hubs(folder: Path, servers: Servers) -> AsyncIterator[Fleet]:
+async def hubs(folder: Path, servers: Servers, offline: float = 0.0) -> AsyncIterator[Fleet]:
     """Run a cluster with three hubs, and its loudspeakers."""
     stage = Hubs(folder, servers)
     balancer = Balancer(list(stage.hub_ports.values()))
     await balancer.start(stage.hub_port)
-    fleet = Fleet(stage, residents=200, options=Options(play_s=PLAY_S, resend_s=1, backoff_s=0.2, backoff_max_s=1))
+    options = Options(offline=offline, play_s=PLAY_S, resend_s=1, backoff_s=0.2, backoff_max_s=1)
+    fleet = Fleet(stage, residents=200, options=options)
     try:
         await fleet.begin()
         yield fleet
@@ -217,6 +222,46 @@ async def test_a_hub_that_freezes_delays_its_own_loudspeakers_and_nobody_elses(
             frozen.send_signal(signal.SIGCONT)
         await everybody_once(fleet, alert, fleet.towns)
         await played(fleet, alert, len(fleet.devices(fleet.towns)))
+
+
+async def test_a_device_that_comes_at_a_second_hub_is_that_ones_alone_and_the_audit_knows(
+    tmp_path: Path, servers: Servers
+) -> None:
+    """A copied key, or a line that died unseen: the last one with the right key speaks for the village."""
+    async with hubs(tmp_path, servers, offline=0.1) as fleet, ClientSession() as session:
+        rows = csv.DictReader((fleet.roster / "devices.csv").read_text("utf-8-sig").splitlines())
+        row = next(row for row in rows if fleet.options.character(row["name"]) == "offline")
+        headers = {"Authorization": f"Bearer {row['key']}"}
+
+        async def come(hub: str) -> ClientWebSocketResponse:
+            socket = await session.ws_connect(
+                f"{fleet.stage.url(hub)}/v1/devices/{row['name']}/ws", headers=headers, autoping=True
+            )
+            await socket.send_str(hello_of())
+            return socket
+
+        before = await fleet.held()
+        first = await come("hub")
+        await fleet.until(lambda: holds(fleet, "hub", before["hub"] + 1), 10, "the first hub to hold it")
+        second = await come("hub 2")
+        async with asyncio.timeout(10):
+            while not first.closed:
+                await first.receive()
+        assert first.close_code == REPLACED
+        await fleet.until(lambda: holds(fleet, "hub 2", before["hub 2"] + 1), 10, "the second hub to hold it")
+        await fleet.until(lambda: holds(fleet, "hub", before["hub"]), 10, "the first hub to let go")
+        await fleet.warn([row["village"][:9]])
+        async with asyncio.timeout(20):
+            while (await second.receive_json()).get("type") != "command":
+                pass
+        with psycopg.connect(servers.database) as database:
+            audited = database.execute("SELECT count(*) FROM audit WHERE action = 'replaced'").fetchone()
+        assert audited == (1,)
+
+
+async def holds(fleet: Fleet, hub: str, number: int) -> bool:
+    """Whether a hub holds so many."""
+    return (await fleet.held())[hub] == number
 
 
 async def test_loudspeakers_of_all_hubs_play_while_redis_and_rabbitmq_are_away(

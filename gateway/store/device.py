@@ -49,9 +49,14 @@ _SAID = ", ".join(
         ),
     )
 )
+_ELSEWHERE = "device_state.online = 1 AND device_state.holder <> excluded.holder"
+_LATER = (
+    "device_state.seen_at > excluded.seen_at"  # hubs commit in any order: the last hello counts, not the last commit
+)
 CAME = (
-    f"(device) DO UPDATE SET {_SAID}, holder = excluded.holder, taken_from = CASE WHEN device_state.online = 1"
-    " AND device_state.holder <> excluded.holder THEN device_state.holder ELSE '' END"
+    f"(device) DO UPDATE SET {_SAID}, holder = CASE WHEN {_ELSEWHERE} AND {_LATER} THEN device_state.holder"
+    f" ELSE excluded.holder END, taken_from = CASE WHEN NOT ({_ELSEWHERE}) THEN ''"
+    f" WHEN {_LATER} THEN excluded.holder ELSE device_state.holder END"
 )
 SAID = (
     f"(device) DO UPDATE SET {_SAID},"
