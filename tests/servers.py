@@ -28,6 +28,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from types import FrameType
 from typing import ClassVar, Self
@@ -41,14 +42,22 @@ POLL_S = 0.02
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+PARTS, PORTS = 24, 500
+_turn = count(secrets.randbelow(PORTS))  # hypothesis seeds `random` alike in every process
+
+
 class ServerError(Exception):
     """A server that is not installed, does not start or does not stop; holds the end of its log."""
 
 
 def free_port() -> int:
-    """Return a loopback port nobody listens on."""
+    """Return a loopback port nobody listens on: one after the other, each process in a part of its own.
+
+    Between this and the moment a server listens, no other process must find the same one free.
+    """
+    first = 20_000 + os.getpid() % PARTS * PORTS
     while True:
-        port = 20_000 + secrets.randbelow(12_000)  # hypothesis seeds `random` alike in every process
+        port = first + next(_turn) % PORTS
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
