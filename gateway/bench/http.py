@@ -134,8 +134,8 @@ class _Link:
         return False
 
     async def message(self, batch: Batch, positions: Sequence[int]) -> Message:
-        """Nobody asks."""
-        raise NotImplementedError
+        """Refuse: nothing is repeated here."""
+        raise RuntimeError("a bench repeats nothing")
 
     async def number(self, sequence: str, key: str = "") -> Number:
         """Count nothing."""
