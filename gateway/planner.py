@@ -49,6 +49,8 @@ PLANS = 1024  # plans kept in memory
 LOOK = timedelta(seconds=5)  # between two looks at whom a fallback is to serve
 LOOKED = "~"  # in place of a township: the cursor of a fallback that goes on looking
 
+ALONE: Mapping[int, int] = {}  # a step that no other step's batches bear on
+
 Cursor = tuple[str, str, int] | None
 
 
@@ -246,7 +248,8 @@ class Planner:
             pages += await self._departed(work.alert, step)
         else:
             self._read_ahead(work, step, after)
-        return await self._write(work, step, self._roads.parts(step.audience.channel, pages), after)
+        await self._write(work, step, self._roads.parts(step.audience.channel, pages), after)
+        return True
 
     async def _next(self, work: StepWork, step: Step) -> Pages:
         """Return the step's next pages: those read ahead, unless too old or not what comes next."""
@@ -277,19 +280,23 @@ class Planner:
             for at, (channel, page) in enumerate(filled, sequence)
         ]
 
-    async def _write(self, work: StepWork, step: Step, parts: Iterable[Part], after: Cursor) -> bool:
+    async def _write(
+        self, work: StepWork, step: Step, parts: Iterable[Part], after: Cursor, beside: Mapping[int, int] = ALONE
+    ) -> bool:
         batches = self._cut(work.alert, step, work.sequence, parts)
-        if await self._outbox.add_page(work, batches, after):
+        written = await self._outbox.add_page(work, batches, after, beside)
+        if written:
             self._relay.offer(batches)
             if not all(batch.slice for batch in batches):
                 self._on_commands()
-        return True
+        return written
 
     async def _stand_in(self, work: StepWork, step: Step) -> bool:
         """Serve whom the step this one stands in for has failed to reach so far; look again until nothing can change.
 
         Failures come late, by report: the step stays open while anybody of the first one is still on the way, or not
-        even planned. What waits there for a carrier that is down is given up and served here.
+        even planned. What waits there for a carrier that is down is given up and served here. What another step that
+        stands in for it has served since this one looked, by another planner or not, makes it look again.
         """
         now = self._clock.now()
         own = work.alert, work.step
@@ -298,6 +305,8 @@ class Planner:
         self._look[own] = now + LOOK
         assert step.fallback_of is not None
         steps = self._plans[work.alert].steps
+        family = [one.number for one in steps if one.fallback_of == step.fallback_of and one is not step]
+        beside = await self._outbox.sequences(work.alert, family) if family else ALONE  # before anything is looked at
         pool = next(one.audience.channel for one in steps if one.number == step.fallback_of)
         down = {outage.channel for outage in await self._outbox.outages()}
         same = pool == step.audience.channel and bool(self._roads.of(pool))
@@ -314,10 +323,11 @@ class Planner:
         over = step.deadline <= now or (planned and not found.on_the_way)
         if not over and not any(part.page.persons for part in parts):
             return False
-        if over:
+        written = await self._write(work, step, parts, None if over else (LOOKED, "", work.sequence), beside)
+        if over or not written:
             self._look.pop(own, None)
             self._seen.pop(own, None)
-        return await self._write(work, step, parts, None if over else (LOOKED, "", work.sequence))
+        return True
 
     async def _failed_more(self, own: tuple[str, int], step: Step, *, planned: bool) -> bool:
         """Whether a pool has failed more people than at the last two looks, or none are on the way any longer.

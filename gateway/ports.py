@@ -357,10 +357,20 @@ class Outbox(Protocol):
     async def work(self, limit: int, skip: int = 0, lanes: Collection[Lane] = tuple(Lane)) -> list[StepWork]:
         """Steps of active plans that are due and not exhausted, most urgent lane first."""
 
-    async def add_page(self, work: StepWork, batches: Sequence[Batch], after: tuple[str, str, int] | None) -> bool:
+    async def sequences(self, alert: str, steps: Collection[int]) -> dict[int, int]:
+        """Batches that stand in each of some steps."""
+
+    async def add_page(
+        self,
+        work: StepWork,
+        batches: Sequence[Batch],
+        after: tuple[str, str, int] | None,
+        beside: Mapping[int, int] = MappingProxyType({}),
+    ) -> bool:
         """Write a page's batches and the cursor in one transaction; `after` None: the step is exhausted.
 
-        False if the alert is no longer active or another planner wrote this page.
+        `beside`: other steps whose batches decided whom the page serves, as `sequences` told before they were looked
+        at. False if another planner wrote this page, or more stands beside it by now.
         """
 
     async def ready(

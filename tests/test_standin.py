@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import blank
+import psycopg
 import pytest
 from test_store import NOW, HandClock, alert, batch_of
 
@@ -14,8 +19,8 @@ from gateway.broker import LocalBroker
 from gateway.carrier import Carriers, Known
 from gateway.database import Database
 from gateway.model import Audience, Group, Kind, Lane, Notice, Plan, Receipt, Reference, Report, State, Step, Target
-from gateway.planner import Planner
-from gateway.ports import Draft, Outage, Page, Settled
+from gateway.planner import LOOKED, Planner
+from gateway.ports import Draft, Outage, Page, Settled, StepWork
 from gateway.relay import Relay
 from gateway.road import Roads
 from gateway.store import Store
@@ -226,6 +231,86 @@ async def test_what_waits_for_a_road_that_is_down_goes_by_one_for_any_number(sto
     told = await night.told()
     assert told[1] == told[3] == ["1 sms_cmpp", "2 sms_http"]
     assert told[5] == ["1 sms_http"]
+
+
+@pytest.mark.parametrize("late", [2, 3])
+async def test_of_two_planners_that_see_an_outage_begin_or_end_one_serves_a_person(
+    store: Store, clock: HandClock, monkeypatch: pytest.MonkeyPatch, late: int
+) -> None:
+    """The one thinks the road is down and takes the next, the other thinks it is up again and takes the fallback."""
+    night = Night(store, clock, {**SERVES, "sms_http": set()})
+    await night.begin()
+    since = clock.now()
+    clock.advance(60)
+    outage = Outage("sms_cmpp", since, clock.now() + timedelta(minutes=1), "unusable")
+    await store.outbox.note_outage("sms_cmpp", outage)
+    while await store.outbox.give_up(night.alert.id, 1):
+        continue
+    add_page, views = store.outbox.add_page, {2: [outage], 3: []}
+    seen: list[int] = []
+
+    async def outages() -> list[Outage]:
+        return views[seen[-1]]
+
+    async def overtaken(work: StepWork, *page: Any) -> bool:
+        """The other step's planner looks, writes and is done between this one's look and its write."""
+        seen.append(5 - late)
+        monkeypatch.setattr(store.outbox, "add_page", add_page)
+        await turn(5 - late)
+        return await add_page(work, *page)
+
+    async def turn(number: int) -> None:
+        planner = night.another()
+        found = next(one for one in await store.outbox.work(10) if one.step == number)
+        assert await planner._turn(found)
+
+    monkeypatch.setattr(store.outbox, "outages", outages)
+    monkeypatch.setattr(store.outbox, "add_page", overtaken)
+    seen.append(late)
+    await turn(late)
+    assert seen == [late, 5 - late]
+    again = {2: "2 sms_http", 3: "3 noop"}[5 - late]
+    told = await night.told()
+    assert told[1] == told[3] == ["1 sms_cmpp", again]
+
+
+async def test_two_steps_that_stand_in_for_one_are_written_one_after_the_other(
+    database_url: str, clock: HandClock
+) -> None:
+    """Two processes whose writes meet: each has looked before the other wrote, and only the first is taken."""
+    async with AsyncExitStack() as stack:
+        stores = []
+        for _ in range(2):
+            database = Database(database_url)
+            await database.open()
+            stack.push_async_callback(database.close)
+            stores.append(Store(database, clock))
+        night = Night(stores[0], clock)
+        await night.begin()
+        work = {one.step: one for one in await stores[0].outbox.work(10)}
+        pages = {step: replace(batch_of(night.alert), id=f"{night.alert.id}.{step}.0", step=step) for step in (2, 3)}
+        holder = await stack.enter_async_context(await psycopg.AsyncConnection.connect(database_url))
+        watch = await stack.enter_async_context(await psycopg.AsyncConnection.connect(database_url, autocommit=True))
+        await holder.execute("SELECT 1 FROM step WHERE alert = %s FOR UPDATE", [night.alert.id])
+        writes = [
+            asyncio.create_task(store.outbox.add_page(work[step], [pages[step]], (LOOKED, "", 0), {5 - step: 0}))
+            for store, step in zip(stores, (2, 3), strict=True)
+        ]
+        async with asyncio.timeout(20):
+            await until_waiting(watch, 2)
+        await holder.rollback()
+        assert sorted(await asyncio.gather(*writes)) == [False, True]
+        assert len([batch for batch, _ in await stores[0].ledger.batches(night.alert.id) if batch.step > 1]) == 1
+
+
+async def until_waiting(watch: psycopg.AsyncConnection, number: int) -> None:
+    """Return once so many connections wait for a row."""
+    sql = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    while True:
+        row = await (await watch.execute(sql)).fetchone()
+        if row is not None and row[0] == number:
+            return
+        await asyncio.sleep(0.01)
 
 
 async def test_an_end_goes_to_who_has_left_by_the_road_of_the_number(store: Store, clock: HandClock) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import zip_longest
+from types import MappingProxyType
 
 from gateway.database import Database, Row, Tx, micros, moment
 from gateway.model import Alert, Batch, Claim, Decision, Lane, Record
@@ -43,6 +44,11 @@ WITH RECURSIVE waiting (alert) AS (
   SELECT ({_FIRST} AND b.alert > waiting.alert {_HOP}) FROM waiting WHERE waiting.alert IS NOT NULL)
 SELECT alert FROM waiting WHERE alert IS NOT NULL"""
 ACCEPT_PATIENCE_S = 2.0  # accepting answers 503 rather than wait longer for a database that is away
+
+
+def _sequences(tx: Tx, alert: str, steps: Collection[int], lock: str = "") -> dict[int, int]:
+    sql = f"SELECT number, sequence FROM step WHERE alert = :alert AND number IN :*steps ORDER BY number{lock}"
+    return dict(tx.all(sql, alert=alert, steps=steps))
 
 
 class SqlOutbox:
@@ -155,14 +161,30 @@ class SqlOutbox:
         )
         return [StepWork(r[0], r[1], (r[2], r[3], r[4]) if r[2] else None, r[5], LANES[r[6]]) for r in rows]
 
-    async def add_page(self, work: StepWork, batches: Sequence[Batch], after: tuple[str, str, int] | None) -> bool:
+    async def sequences(self, alert: str, steps: Collection[int]) -> dict[int, int]:
+        """Batches that stand in each of some steps."""
+        return await self._database.look(lambda tx: _sequences(tx, alert, steps))
+
+    async def add_page(
+        self,
+        work: StepWork,
+        batches: Sequence[Batch],
+        after: tuple[str, str, int] | None,
+        beside: Mapping[int, int] = MappingProxyType({}),
+    ) -> bool:
         """Write a page's batches and the cursor in one transaction; `after` None: the step is exhausted.
 
-        False if the alert is no longer active or another planner wrote this page.
+        `beside`: other steps whose batches decided whom the page serves, as `sequences` told before they were looked
+        at. False if another planner wrote this page, or more stands beside it by now.
         """
         now = self._clock.now()
 
         def operation(tx: Tx) -> bool:
+            if beside:  # both steps are locked, so that of two that look at each other's batches one sees the other's
+                lock = " FOR UPDATE" if tx.postgresql else ""
+                standing = _sequences(tx, work.alert, [*beside, work.step], lock)
+                if any(standing.get(step) != sequence for step, sequence in beside.items()):
+                    return False
             township, village, person = after or ("", "", 0)
             moved = tx.run(
                 "UPDATE step SET finished = :finished, sequence = sequence + :added,"
