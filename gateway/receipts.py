@@ -319,6 +319,15 @@ class Receipts:
         record = Record(self._clock.now(), actor, "confirm", alert, how.split(": ", 1)[0])
         return await self._store.ledger.confirm(alert, person, villages, how, record)
 
+    async def confirm_village(self, alert: str, village: str, how: str, actor: str) -> bool:
+        """Write that somebody answerable for a village answered a clerk, on the roster or not. False if known.
+
+        Who it was is not asked at night: the clerk's name stands for it, and the village's code stands in the person's
+        place, negative as no person's id is.
+        """
+        record = Record(self._clock.now(), actor, "confirm", alert, f"{how.split(': ', 1)[0]} {village}")
+        return await self._store.ledger.confirm(alert, -int(village), (village,), how, record)
+
     async def _villages(self, alert: str, person: int) -> tuple[str, ...]:
         """Return the villages of an alert's plan that a person answers for now, also as somebody's deputy."""
         row = await self._store.outbox.alert(alert)

@@ -457,6 +457,38 @@ async def test_a_clerk_confirms_a_village_once_and_stands_in_the_chain(desk: Des
     await refusal(desk, 403, "POST", path, VIEWER, body)
 
 
+async def test_a_village_without_any_channel_is_confirmed_by_telephone(desk: Desk) -> None:
+    """No carrier serves the county yet, or nobody of it is on a list: the duty officer called, and it heard."""
+    alert = (await desk.issue(areas=ELSEWHERE))["id"]
+    _, sent = await desk.call("GET", f"/v1/alerts/{alert}/deliveries?group=officials", CLERK)
+    assert sent["deliveries"] == []
+    village = desk.core.regions.villages("411726001")[0].code
+    path, body = f"/v1/alerts/{alert}/confirmations", {"village": village, "how": "phone", "note": "已到岗"}
+    results = [(await desk.call("POST", path, CLERK, body))[1]["result"] for _ in range(2)]
+    assert results == ["confirmed", "known"]
+    _, found = await desk.call("GET", f"/v1/alerts/{alert}/status", VIEWER)
+    assert found["villages"]["confirmed"] == 1
+    assert village not in [one["code"] for one in found["gaps"] + found["wanting"]]
+    _, listed = await desk.call("GET", path, VIEWER)
+    assert [(one["person"], one["villages"], one["how"]) for one in listed["confirmations"]] == [
+        ("", [village], "phone: 已到岗")
+    ]
+    _, chain = await desk.call("GET", "/v1/audit", ADMIN)
+    assert [one["detail"] for one in chain["records"] if one["action"] == "confirm"] == [f"phone {village}"]
+
+
+async def test_only_a_village_of_the_alert_is_confirmed(desk: Desk) -> None:
+    """A digit mistyped at night must not take another village off the list, nor one of a neighbour's."""
+    alert = (await desk.issue(areas=ELSEWHERE))["id"]
+    path = f"/v1/alerts/{alert}/confirmations"
+    for code in ("411726209200", "999999999999"):
+        problem = await refusal(desk, 422, "POST", path, CLERK, {"village": code, "how": "phone"})
+        assert code in problem["detail"]
+    both = {"person": str(desk.people[0]), "village": "411726001001", "how": "phone"}
+    for body in (both, {"how": "phone"}, {"village": "411726001", "how": "phone"}):
+        await refusal(desk, 400, "POST", path, CLERK, body)
+
+
 async def test_deliveries_page_by_batch_and_meet_each_recipient_once(desk: Desk) -> None:
     """A page that skips or repeats people would hide who was not reached."""
     alert = (await desk.issue())["id"]

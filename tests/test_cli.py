@@ -542,6 +542,8 @@ HEARD = {
         (("recall", "a1", "--reason", "wrong"), "POST", "/v1/alerts/a1/recall", {"reason": "wrong"}),
         (("confirm", "a1", "--person", "4611686018427387903"), "POST", "/v1/alerts/a1/confirmations",
          {"person": "4611686018427387903", "how": "phone", "note": ""}),
+        (("confirm", "a1", "--village", "411726204200", "--how", "visit"), "POST", "/v1/alerts/a1/confirmations",
+         {"village": "411726204200", "how": "visit", "note": ""}),
         (("submit", "a1"), "POST", "/v1/alerts/a1/submit", {}),
         (("return", "a1", "--reason", "wrong"), "POST", "/v1/alerts/a1/return", {"reason": "wrong"}),
         (("withdraw", "a1", "--reason", "wrong"), "POST", "/v1/alerts/a1/withdraw", {"reason": "wrong"}),
@@ -921,6 +923,14 @@ async def test_a_refusal_with_one_finding_is_said_once(run: Run, gateway: Gatewa
     text = "area: 遂平县 lies outside"
     gateway.answer = (403, {"detail": text, "errors": [{"code": "area", "message": text}]}, {})
     assert (await ask(run, gateway, "approve", "a1")).stderr.splitlines() == [f"mingluo: {text}"]
+
+
+@pytest.mark.parametrize("who", [(), ("--person", "7", "--village", "411726204200")])
+def test_a_confirmation_names_a_person_or_a_village(run: Run, who: tuple[str, ...]) -> None:
+    """Of neither nothing would be known, and of both nobody could say which of them the clerk meant."""
+    result = run("confirm", "a1", *who, MINGLUO_TOKEN="t")
+    assert result.exit_code == 2
+    assert "--village CODE" in result.stderr
 
 
 async def test_deliveries_show_the_ids_confirm_takes(run: Run, gateway: Gateway) -> None:

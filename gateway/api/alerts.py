@@ -202,23 +202,29 @@ async def confirmations(call: Call) -> Answer:
     within = sees(call.core, call.principal, row)
     found = await call.core.store.ledger.confirmations(row.alert.id)
     shown = [
-        Confirmation(person=str(person), villages=[one for one in villages if one.startswith(within)], how=how,
-                     at=moment(at))
+        Confirmation(person=str(person) if person > 0 else "", how=how, at=moment(at),
+                     villages=[one for one in villages if one.startswith(within)])
         for person, villages, how, at in found
     ]  # fmt: skip
     return 200, Confirmations(confirmations=[one for one in shown if one.villages or within == EVERYWHERE])
 
 
 async def confirm(call: Call) -> Answer:
-    """Write down that an official answered a clerk."""
-    row, form = await call.row(), call.form(ConfirmationIn)
+    """Write down that an official, or somebody answerable for a village, answered a clerk."""
+    row, form, receipts = await call.row(), call.form(ConfirmationIn), call.core.receipts
     if row.standing not in ("active", "stopped"):
         raise Refused(409, "not_issued", "this alert has not been issued, so nobody can confirm it")
-    person, within = int(form.person), sees(call.core, call.principal, row)
-    concerned = set(call.core.regions.expand(row.plan.targets))
-    places = await call.core.directory.places_of(person)
-    if not any(village in concerned and village.startswith(within) for _, village in places):
-        raise Refused(422, "not_answerable", "this person answers for no village of the alert in your area")
-    how = f"{form.how}: {form.note}" if form.note else form.how
-    new = await call.core.receipts.confirm(row.alert.id, person, how, actor(call.principal))
+    within = sees(call.core, call.principal, row)
+    concerned = {one for one in call.core.regions.expand(row.plan.targets) if one.startswith(within)}
+    how, by = f"{form.how}: {form.note}" if form.note else form.how, actor(call.principal)
+    if form.village is not None:
+        if form.village not in concerned:
+            raise Refused(422, "not_answerable", f"{form.village} is no village of the alert in your area")
+        new = await receipts.confirm_village(row.alert.id, form.village, how, by)
+    else:
+        person = int(form.person or "")
+        places = await call.core.directory.places_of(person)
+        if concerned.isdisjoint(village for _, village in places):
+            raise Refused(422, "not_answerable", "this person answers for no village of the alert in your area")
+        new = await receipts.confirm(row.alert.id, person, how, by)
     return 200, Confirmed(result="confirmed" if new else "known")

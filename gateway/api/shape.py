@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from gateway import cap
@@ -135,11 +135,22 @@ class NoteIn(Form):
 
 
 class ConfirmationIn(Form):
-    """An official answered a clerk. `person` is `recipient` of a delivery to officials."""
+    """Somebody answered a clerk: an official by id, or, whoever it was, a person answerable for a village."""
 
-    person: str = Field(pattern=r"^[0-9]{1,18}$|^[0-8][0-9]{18}$")
+    person: str | SkipJsonSchema[None] = Field(
+        None, pattern=r"^[0-9]{1,18}$|^[0-8][0-9]{18}$", description="`recipient` of a delivery to officials"
+    )
+    village: str | SkipJsonSchema[None] = Field(
+        None, pattern=r"^[0-9]{12}$", description="Instead of `person`: the code of the village; see the status"
+    )
     how: Literal["phone", "visit", "radio"]
     note: Remark = ""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.person is None) == (self.village is None):
+            raise ValueError("say who answered: either person, or the village somebody answered for")
+        return self
 
 
 class HaltIn(Form):
@@ -313,7 +324,7 @@ class DeliveriesPage(BaseModel):
 class Confirmation(BaseModel):
     """A person who answered for this version, and for which villages."""
 
-    person: str
+    person: str = Field(description="Empty where a clerk confirmed the village itself")
     villages: list[str]
     how: str
     at: datetime
@@ -326,7 +337,7 @@ class Confirmations(BaseModel):
 
 
 class Confirmed(BaseModel):
-    """Result of a confirmation: confirmed, or known (this person had confirmed before)."""
+    """Result of a confirmation: confirmed, or known (this person or village had been confirmed before)."""
 
     result: Literal["confirmed", "known"]
 

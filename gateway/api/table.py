@@ -138,7 +138,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         "POST", "/v1/alerts/{id}/confirmations", "confirmAlert",
-        "Write down that an official answered you by phone, at the door or by radio (叫应).",
+        "Write down that an official, or somebody answerable for a village, answered you by phone, at the door or by "
+        "radio (叫应). A village can be confirmed whether or not anything was sent to its officials.",
         alerts.confirm, {200: Confirmed}, (404, 409, 422), roles=CLERKS, body=ConfirmationIn,
     ),
     Endpoint(

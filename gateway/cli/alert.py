@@ -128,19 +128,29 @@ def recall(alert: Id, reason: Reason, url: Url = "", token: Token = "", json: As
 
 def confirm(
     alert: Id,
-    person: Annotated[int, typer.Option(metavar="P", min=0, help="The official: `recipient` of: mingluo deliveries.")],
+    person: Annotated[
+        int | None, typer.Option(metavar="P", min=0, help="The official: `recipient` of: mingluo deliveries.")
+    ] = None,
+    village: Annotated[
+        str, typer.Option(metavar="CODE", help="Or the village somebody answered for, as: mingluo status ID names it.")
+    ] = "",
     how: Annotated[How, typer.Option(help="How the official answered.")] = How.PHONE,
     note: Annotated[str, typer.Option(help="A remark, kept with the confirmation; no names, no numbers.")] = "",
     url: Url = "",
     token: Token = "",
     json: AsJson = False,
 ) -> None:
-    """Note that an official has answered for an alert (叫应).
+    """Note that an official, or somebody answerable for a village, has answered for an alert (叫应).
 
-    Example: mingluo confirm 3f6c0a9d21b47e5588aa --person 77120931 --how phone
+    A village can be confirmed whatever the channels are: nothing need have been sent to its officials.
+
+    Example: mingluo confirm 3f6c0a9d21b47e5588aa --village 411726204200 --how phone
     """
+    if (person is None) == (not village):
+        wrong_use("say who answered: --village CODE, as mingluo status names it, or --person P (mingluo deliveries)")
     # As text: an id has more bits than a number keeps in JSON.
-    body = {"person": str(person), "how": how.value, "note": note}
+    who = {"village": village} if village else {"person": str(person)}
+    body = {**who, "how": how.value, "note": note}
     _show(Gateway(url, token).post(alert_path(alert, "confirmations"), body), page.show_confirmed, json)
 
 

@@ -82,7 +82,7 @@ def show_standing(answer: Answer) -> None:
 def show_confirmed(answer: Answer) -> None:
     """Show whether a confirmation was new."""
     known = answer.get("result") == "known"
-    typer.echo("this person had confirmed before" if known else "confirmed")
+    typer.echo("confirmed before" if known else "confirmed")
 
 
 def show_alerts(answer: Answer) -> None:
