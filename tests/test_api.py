@@ -489,6 +489,20 @@ async def test_only_a_village_of_the_alert_is_confirmed(desk: Desk) -> None:
         await refusal(desk, 400, "POST", path, CLERK, body)
 
 
+async def test_a_township_post_confirms_no_village_and_is_told_what_does(desk: Desk) -> None:
+    """The township hall answered, so the clerk still has every village to call: the refusal says how to go on."""
+    alert, person = (await desk.issue())["id"], 7
+    row = (JIALOU, "officials", "", person, "township_duty", 0, None)
+    columns = ("township", "audience", "village", "person", "role", "since", "until")
+    await desk.database.write(lambda tx: tx.copy("place", columns, [row]))
+    path = f"/v1/alerts/{alert}/confirmations"
+    problem = await refusal(desk, 422, "POST", path, CLERK, {"person": str(person), "how": "phone"})
+    assert f"a post of the township {JIALOU}" in problem["detail"]
+    assert "confirm the village itself by its code" in problem["detail"]
+    stranger = await refusal(desk, 422, "POST", path, CLERK, {"person": "8", "how": "phone"})
+    assert "township" not in stranger["detail"]
+
+
 async def test_deliveries_page_by_batch_and_meet_each_recipient_once(desk: Desk) -> None:
     """A page that skips or repeats people would hide who was not reached."""
     alert = (await desk.issue())["id"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gateway.api.access import areas_of, sees, touches
 from gateway.api.endpoint import Answer, Call
 from gateway.api.shape import (
@@ -225,6 +227,21 @@ async def confirm(call: Call) -> Answer:
         person = int(form.person or "")
         places = await call.core.directory.places_of(person)
         if concerned.isdisjoint(village for _, village in places):
-            raise Refused(422, "not_answerable", "this person answers for no village of the alert in your area")
+            raise Refused(422, "not_answerable", _why_not(places, row, within))
         new = await receipts.confirm(row.alert.id, person, how, by)
     return 200, Confirmed(result="confirmed" if new else "known")
+
+
+def _why_not(places: Sequence[tuple[str, str]], row: AlertRow, within: tuple[str, ...]) -> str:
+    """Say why a person confirms no village of an alert, and what does."""
+    townships = {target.township for target in row.plan.targets}
+    posts = [one for one, village in places if not village and one in townships and one.startswith(within)]
+    if posts:
+        return (
+            f"this official has a post of the township {posts[0]} and answers for none of its villages: a township's "
+            "post does not stand for them. Call each village, and confirm the village itself by its code"
+        )
+    return (
+        "this person answers for no village of the alert in your area: give the recipient of a delivery to officials, "
+        "or confirm the village itself by its code"
+    )
