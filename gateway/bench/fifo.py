@@ -24,7 +24,7 @@ from gateway.bench.measure import child, quantile
 
 PREFETCH = 50
 WINDOW = 64  # publishes on their way
-EACH = 2_000
+EACH = 10_000
 """Messages of one recipient each per red one, at most: a million of them would take minutes."""
 BATCH = 1_000
 RED = b"red"

@@ -117,7 +117,7 @@ The cluster has a worker for green and urgent and one for bulk and service, and 
 
 One FIFO queue is a plain aio-pika layout on a durable quorum queue, consumed with a prefetch of 50 by a process that
 claims, sends and keeps nothing, where a red warning is one message: once with a message per recipient, as task queues
-work, behind at most 100,000 of them, and once with a message per thousand. Reds are published evenly over its drain.
+work, behind at most 500,000 of them, and once with a message per thousand. Reds are published evenly over its drain.
 """,
     "speakers": """One embedded gateway, a bare aiohttp loop that writes the same frame to as many sockets, and the
 devices of both are three processes that stay for the whole run; gateway and loop take turns. A play begins when the hub
