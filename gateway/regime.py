@@ -19,7 +19,7 @@ from gateway.intake import actor
 from gateway.model import Minute, Record
 from gateway.policy import Issuer, Policy, Principal
 from gateway.ports import Clock
-from gateway.regions import Regions
+from gateway.regions import LISTED, Regions
 from gateway.regions.region import plain
 from gateway.store import Store
 from gateway.store.regime import Regime
@@ -50,7 +50,8 @@ class Regimes:
         issuer = self._entitled(principal, call)
         place, area = self._regions.get(area), plain(area)  # 411700 is 4117: what its places' codes begin with
         if place is None or plain(place.code) != area or place.kind not in ("county", "city"):
-            raise Refused(422, "unknown_area", "name the county by its 6-digit code, or the city by its 4 digits")
+            why = f"{area} is none: name the county by its 6-digit code, or the city by its 4 digits; {LISTED}"
+            raise Refused(422, "unknown_area", why)
         if not area.startswith(issuer.areas):
             raise Refused(403, "outside_authority", f"{issuer.name} may start it inside {', '.join(issuer.areas)}")
         now, emergency = self._clock.now(), self._policy().procedure.emergency

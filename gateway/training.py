@@ -83,6 +83,8 @@ class Drills:
         """
         now, rules = self._clock.now(), self._policy().drill
         check(wanted, rules, now)
+        if unknown := self._regions.unknown(wanted.areas):
+            raise Refused(422, "unknown_area", unknown)
         issuer = self._intake.issuer_of(principal)
         id_ = secrets.token_hex(10)
         lead = timedelta() if wanted.kind in UNHEARD else timedelta(hours=rules.notice_h)

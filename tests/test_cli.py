@@ -237,7 +237,7 @@ def test_policy_explain_answers_without_a_message(run: Run) -> None:
     [
         ((), "name a FILE, or --hazard"),
         (("--hazard", "11B03"), "--area: name a county"),
-        (("--hazard", "11B03", "--area", "999"), "--area 999: no place has that code"),
+        (("--hazard", "11B03", "--area", "999"), "--area: no place has the code 999; the codes of all"),
         (("--hazard", "11B03", "--area", "411726", "--level", "4"), "--level 4: use one of unknown, blue"),
         (("--hazard", "11B03", "--area", "411726", "--document", "advice"), "--document advice: use one of warning"),
         (("--hazard", "11B03", "--area", "411726", "--at", "tonight"), "--at tonight: not a time; write it as"),
@@ -931,6 +931,12 @@ def test_a_confirmation_names_a_person_or_a_village(run: Run, who: tuple[str, ..
     result = run("confirm", "a1", *who, MINGLUO_TOKEN="t")
     assert result.exit_code == 2
     assert "--village CODE" in result.stderr
+
+
+def test_a_township_is_no_village(run: Run) -> None:
+    """Nine digits are a township, which nobody answers for as a whole: said before anything is sent."""
+    result = run("confirm", "a1", "--village", "411726204", MINGLUO_TOKEN="t")
+    assert (result.exit_code, "12 digits" in result.stderr) == (2, True)
 
 
 async def test_deliveries_show_the_ids_confirm_takes(run: Run, gateway: Gateway) -> None:

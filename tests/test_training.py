@@ -136,6 +136,17 @@ async def test_nobody_approves_their_own_and_no_other_body_does(desk: Desk, toke
     assert (await seen(desk, drill)).stage is Stage.PLANNED
 
 
+async def test_a_drill_names_the_codes_nobody_knows(desk: Desk) -> None:
+    """One digit wrong of four: whoever plans it sees which, and where the right ones are, and nothing is planned."""
+    with pytest.raises(Refused) as caught:
+        await planned(desk, areas=(JIALOU, "411726999", "411726998001"))
+    assert caught.value.code == "unknown_area"
+    assert "411726999, 411726998001; " in caught.value.detail
+    assert "config/regions" in caught.value.detail
+    assert JIALOU not in caught.value.detail
+    assert await desk.core.store.drills.all(10) == []
+
+
 async def test_what_nobody_approved_in_time_is_not_held(desk: Desk) -> None:
     """No signature, no drill; and nobody is told of one."""
     drill = await planned(desk)

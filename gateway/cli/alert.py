@@ -17,6 +17,7 @@ from gateway.cli.frame import AsJson, print_json, wrong_use
 from gateway.cli.preview import show_preview
 
 PREFIX = 2  # digits
+VILLAGE = 12  # digits
 PAGE = 200  # alerts the gateway lists at once
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="CAP 1.2 XML, its JSON form, or the national dialect.")]
@@ -148,6 +149,8 @@ def confirm(
     """
     if (person is None) == (not village):
         wrong_use("say who answered: --village CODE, as mingluo status names it, or --person P (mingluo deliveries)")
+    if village and not (len(village) == VILLAGE and village.isdecimal() and village.isascii()):
+        wrong_use(f"--village {village}: write the 12 digits of the village, as mingluo status names it")
     # As text: an id has more bits than a number keeps in JSON.
     who = {"village": village} if village else {"person": str(person)}
     body = {**who, "how": how.value, "note": note}

@@ -122,8 +122,9 @@ def resolve(
     alert, regions = read_alert(file), load_regions(geometry)
     if not regions.under(within):
         from gateway.errors import ConfigError
+        from gateway.regions import LISTED
 
-        raise ConfigError(f"--within {within}: no place has a code that begins so; use for example 4117 or 411726")
+        raise ConfigError(f"--within {within}: no place has a code that begins so; {LISTED}")
     resolution = regions.resolve(alert.areas, [within])
     if json:
         targets = [{**asdict(target), "name": regions.path_name(target.township)} for target in resolution.targets]
@@ -315,12 +316,13 @@ def sample(
 
     from gateway import cap
     from gateway.model import Document, Level
+    from gateway.regions import LISTED
 
     regions = load_regions(None)
     known = {one.code: one.name for one in regions.under(SAMPLE_COUNTY)}
     codes = township or list(SAMPLE_TOWNSHIPS)
     if wrong := [code for code in codes if code not in known]:
-        wrong_use(f"--township {wrong[0]}: not a township of {regions.name(SAMPLE_COUNTY)}; for example 411726204")
+        wrong_use(f"--township {', '.join(wrong)}: not a township of {regions.name(SAMPLE_COUNTY)}; {LISTED}")
     named = "、".join(known[code] for code in codes)
     found = find_hazard(load_policy(None), hazard, "--hazard ")
     colour = choice("--level", level, {one.name.lower(): one for one in Level if one is not Level.UNKNOWN})

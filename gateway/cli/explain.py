@@ -113,7 +113,7 @@ def _targets(regions: Regions, areas: list[str] | None) -> tuple[Target, ...]:
         elif townships := regions.under(area):
             found += [Target(one.code) for one in townships]
         else:
-            wrong_use(f"--area {area}: no place has that code; use for example 411726 or 411726209")
+            wrong_use(f"--area: {regions.unknown([area])}")
     return regions.difference((), found)
 
 

@@ -242,12 +242,12 @@ def sample_roster(
     """
     from gateway.directory.roster import write_sample
     from gateway.errors import ConfigError
-    from gateway.regions import Regions
+    from gateway.regions import LISTED, Regions
 
     regions = Regions.load(load_settings().config / "regions")
     townships = [one.code for one in regions.under(within)]
     if not townships:
-        raise ConfigError(f"--within {within}: no township has a code that begins so; use for example 411726")
+        raise ConfigError(f"--within {within}: no township has a code that begins so; {LISTED}")
     sample = write_sample(out, regions, residents, seed, townships=townships)
     for path in sample:
         if path is not None:

@@ -8,6 +8,6 @@ CAP 1.2 for area, polygon, circle and geocode.
 """
 
 from gateway.regions.region import Region
-from gateway.regions.tree import Regions
+from gateway.regions.tree import LISTED, Regions
 
-__all__ = ["Region", "Regions"]
+__all__ = ["LISTED", "Region", "Regions"]

@@ -20,6 +20,8 @@ from gateway.regions.reading import Reader
 from gateway.regions.region import Region, plain
 from gateway.regions.target import NEIGHBOUR, merge
 
+LISTED = "the codes of all places stand with their names in config/regions/*.csv"
+"""Where whoever gave a code that does not exist finds those that do."""
 MOST_DRAWN = 2_000  # corners; beyond them townships are asked for as a whole, for cutting them would delay others
 
 
@@ -64,6 +66,11 @@ class Regions:
     def get(self, code: str) -> Region | None:
         """Return the place of that code, None if there is none."""
         return self.places.get(plain(code))
+
+    def unknown(self, codes: Iterable[str]) -> str:
+        """Say which of the codes no place has, and where codes are found; "" where all are known."""
+        unknown = [code for code in codes if self.get(code) is None]
+        return f"no place has the code {', '.join(unknown)}; {LISTED}" if unknown else ""
 
     def children(self, code: str) -> list[Region]:
         """Return the places directly below, in code order; none for an unknown code."""
