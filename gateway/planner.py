@@ -18,6 +18,7 @@ process takes over those that are still open after `LEFT_S`.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -61,6 +62,14 @@ class Pages(NamedTuple):
     after: Cursor
 
 
+class _Seen(NamedTuple):
+    """How many a pool has failed, by state; which of its roads were down then; and whether it may fail more."""
+
+    missed: tuple[int, ...]
+    down: tuple[str, ...]
+    waits: bool
+
+
 class _Ahead(NamedTuple):
     """A read under way: since when, behind which cursor, and what it will return."""
 
@@ -68,6 +77,8 @@ class _Ahead(NamedTuple):
     behind: Cursor
     reading: asyncio.Task[Pages]
 
+
+NOTHING = _Seen((0,) * len(MISSED), (), waits=True)
 
 _log = log.get("planner")
 
@@ -150,7 +161,7 @@ class Planner:
         self._woken = asyncio.Event()
         self._plans: dict[str, Plan] = {}
         self._look: dict[tuple[str, int], datetime] = {}
-        self._seen: dict[tuple[str, int], tuple[int, int]] = {}  # failures of a pool at its last two looks
+        self._seen: dict[tuple[str, int], tuple[_Seen, _Seen]] = {}  # at the last two looks
         self._ahead: dict[tuple[str, int], _Ahead] = {}
         self._left: set[str] = set()  # alerts whose green steps are under way where they were accepted
         relay.when_room(self.wake)
@@ -303,48 +314,57 @@ class Planner:
         if self._look.get(own, now) > now and step.deadline > now:
             return False
         self._look[own] = now + LOOK
-        assert step.fallback_of is not None
         steps = self._plans[work.alert].steps
-        family = [one.number for one in steps if one.fallback_of == step.fallback_of and one is not step]
-        beside = await self._outbox.sequences(work.alert, family) if family else ALONE  # before anything is looked at
-        pool = next(one.audience.channel for one in steps if one.number == step.fallback_of)
-        down = {outage.channel for outage in await self._outbox.outages()}
+        family = [one for one in steps if one.fallback_of == step.fallback_of and one is not step]
+        # Before anything is looked at: what more stands there since is told by `add_page`; what has ended stays so.
+        beside = await self._outbox.sequences(work.alert, [one.number for one in family]) if family else ALONE
+        ended = [one.number for one in family if await self._outbox.planned(work.alert, one.number)]
+        base = next(one for one in steps if one.number == step.fallback_of)
+        pool = base.audience.channel
+        down = frozenset(outage.channel for outage in await self._outbox.outages())
         same = pool == step.audience.channel and bool(self._roads.of(pool))
         if down and (not same or self._roads.spare(pool, down)):
-            while await self._outbox.give_up(work.alert, step.fallback_of):
-                continue  # in parts, so that claims come in between
-        planned = await self._outbox.planned(work.alert, step.fallback_of)
-        if same and not await self._failed_more(own, step, planned=planned):
+            await self._give_up(work.alert, [one for one in (base, step, *family) if one.audience.channel == pool])
+        planned = await self._outbox.planned(work.alert, base.number)
+        seen = await self._failed(work.alert, step, down, planned=planned) if same else NOTHING
+        last = self._seen.get(own, (NOTHING, NOTHING))
+        if same and last == (seen, seen) and step.deadline > now:
             return False
-        found = StandIn(step, steps, self._roads)
+        found = StandIn(step, steps, self._roads, ended)
         async for batch, states in self._frozen(work.alert, step.audience.group):
             found.add(batch, states)
         parts = found.parts(await self._known(found.missed), down)
         over = step.deadline <= now or (planned and not found.on_the_way)
-        if not over and not any(part.page.persons for part in parts):
-            return False
-        written = await self._write(work, step, parts, None if over else (LOOKED, "", work.sequence), beside)
-        if over or not written:
-            self._look.pop(own, None)
-            self._seen.pop(own, None)
-        return True
+        serves = any(part.page.persons for part in parts)
+        if over or serves:
+            written = await self._write(work, step, parts, None if over else (LOOKED, "", work.sequence), beside)
+            if over or not written:
+                self._look.pop(own, None)
+                self._seen.pop(own, None)
+                return True
+        self._seen[own] = seen, last[0]
+        return serves
 
-    async def _failed_more(self, own: tuple[str, int], step: Step, *, planned: bool) -> bool:
-        """Whether a pool has failed more people than at the last two looks, or none are on the way any longer.
+    async def _give_up(self, alert: str, steps: Iterable[Step]) -> None:
+        """Leave nobody to a carrier that is down, neither of a step nor of those that stand in for it."""
+        for step in steps:
+            while await self._outbox.give_up(alert, step.number):
+                continue  # in parts, so that claims come in between
+
+    async def _failed(self, alert: str, step: Step, down: Collection[str], *, planned: bool) -> _Seen:
+        """Return what decides whom a step serves on its own pool: where it has not changed for two looks, none is due.
 
         Two, for what a carrier said of a number is known a moment after the failure itself.
         """
-        totals = await self._ledger.counts(own[0])
-        mine = [
-            (State[state.upper()], number)
-            for (channel, group, state), number in totals.items()
-            if group == step.audience.group.value and self._roads.same(step.audience.channel, channel)
-        ]
-        missed = sum(number for state, number in mine if state in MISSED)
-        seen = self._seen.get(own, (0, 0))
-        self._seen[own] = (missed, seen[0])
-        waits = not planned or any(state in ON_THE_WAY for state, number in mine if number)
-        return seen != (missed, missed) or not waits or step.deadline <= self._clock.now()
+        states = Counter[State]()
+        for (channel, group, state), number in (await self._ledger.counts(alert)).items():
+            if group == step.audience.group.value and self._roads.same(step.audience.channel, channel):
+                states[State[state.upper()]] += number
+        missed = tuple(states[state] for state in sorted(MISSED))
+        roads = self._roads.of(step.audience.channel) if any(missed) else ()
+        return _Seen(
+            missed, tuple(road for road in roads if road in down), not planned or any(map(states.get, ON_THE_WAY))
+        )
 
     async def _known(self, people: Collection[int]) -> dict[int, str]:
         return await self._directory.carriers(sorted(people)) if people else {}

@@ -98,9 +98,10 @@ def complete(first: Plan, whole: Plan, region_difference: Difference) -> Plan:
         key = _key(step)
         served = tuple(target for done in first.steps if _key(done) == key for target in done.audience.targets)
         rest = region_difference(served, step.audience.targets) if served else step.audience.targets
-        if rest:
+        # Where the step it stands in for adds nobody, it would not stand in but tell everybody.
+        if rest and (step.fallback_of is None or step.fallback_of in renumbered):
             renumbered[step.number] = len(steps) + 1
-            stands_in = renumbered.get(step.fallback_of) if step.fallback_of is not None else None
+            stands_in = renumbered[step.fallback_of] if step.fallback_of is not None else None
             # Who has a place in both parts was told with the first one (rule 6).
             before = tuple(dict.fromkeys((*served, *step.audience.before)))
             audience = replace(step.audience, targets=rest, before=before)

@@ -2,9 +2,12 @@
 
 Pure; the planner shows it the frozen batches of the alert and asks. Two steps may stand in for one on a pool
 (`gateway.road`): the first on the same pool serves, by another of its roads, whose carrier has said that the number is
-another's, and whose road was down; the second, the fallback, everybody for whom no road is left. Nobody is served
-again of whom it is not certain that nothing reached them: a failed text, never one whose outcome is unknown, goes by
-another road.
+another's, and by any, whose road was down; the second, the fallback, everybody for whom no road is left. Nobody is
+served again of whom it is not certain that nothing reached them: a failed text, never one whose outcome is unknown,
+goes by another road.
+
+Nobody falls between the two: the first goes on while a road that is down would serve somebody, and once it has ended
+the fallback leaves nobody to it.
 """
 
 from __future__ import annotations
@@ -34,9 +37,10 @@ class StandIn:
         step: the one that stands in.
         steps: all of the plan.
         roads: the pools.
+        ended: those of the steps that serve nobody any more.
     """
 
-    def __init__(self, step: Step, steps: Sequence[Step], roads: Roads) -> None:
+    def __init__(self, step: Step, steps: Sequence[Step], roads: Roads, ended: Collection[int] = ()) -> None:
         self._step = step
         self._base = next(one for one in steps if one.number == step.fallback_of)
         self._roads = roads
@@ -45,6 +49,7 @@ class StandIn:
         pooled = bool(roads.of(self._pool))
         self._own = {number for number, channel in family.items() if pooled and channel == self._pool}
         self._others = family.keys() - self._own
+        self._goes_on = not self._own <= set(ended)  # whoever has a road left is served by it
         self._missed: list[tuple[Batch, dict[int, int]]] = []
         self._again: dict[int, list[Stop]] = {}
         self._served: set[int] = set()
@@ -89,32 +94,35 @@ class StandIn:
         self, batch: Batch, missed: Mapping[int, int], known: Mapping[int, str], down: Collection[str]
     ) -> list[Part]:
         addresses = dict(zip(batch.persons, batch.addresses, strict=True))
+        own = self._step.number in self._own
         ways: dict[int, str] = {}
         for person, state in missed.items():
             been = [Stop(batch.channel, state), *self._again.get(person, ())]
             if person in self._served or any(stop.state not in MISSED for stop in been):
                 continue
-            ways[person] = self._road(addresses[person], known.get(person, ""), been, down)
-        if self._step.number in self._own:
+            about = addresses[person], known.get(person, ""), been
+            ways[person] = self._road(*about, down)
+            # By a road that is left they may be failed, too; one that is down may come back.
+            self._waiting = self._waiting or bool(ways[person] or (own and down and self._road(*about, ())))
+        if own:
             page = only(page_of(batch), {person for person, road in ways.items() if road})
-            self._waiting = self._waiting or bool(page.persons)  # that road may fail them, too
             return list(self._roads.sorted(self._pool, page, [ways[person] for person in page.persons]))
         # Those for whom a road is left are the pool's own; it has not come to them.
-        self._waiting = self._waiting or any(ways.values())
         page = only(page_of(batch), {person for person, road in ways.items() if not road})
         return [Part(self._step.audience.channel, page)]
 
     def _road(self, address: str, known: str, been: Sequence[Stop], down: Collection[str]) -> str:
         """Return the road that is left for a person; "" if none, or if something may have reached them."""
-        if not self._own or not address:
+        if not self._goes_on or not address:
             return ""
         refused = Known.read(known).refused
-        spent: set[str] = set()
+        shut, spent = set(down), set[str]()
         for stop in been:
+            if stop.state == State.SKIPPED:  # nobody has tried that road: it will do if it is up again
+                continue
             carriers = self._roads.carriers(stop.channel)
-            elsewhere = stop.state == State.FAILED and not carriers.isdisjoint(refused)
-            unsent = stop.state == State.SKIPPED and (stop.channel == self._pool or stop.channel in down)
-            if not (elsewhere or unsent):
+            if stop.state != State.FAILED or carriers.isdisjoint(refused):
                 return ""
-            spent |= carriers if elsewhere else set()
-        return self._roads.road(self._pool, address, known, {*(stop.channel for stop in been), *down}, spent)
+            shut.add(stop.channel)
+            spent |= carriers
+        return self._roads.road(self._pool, address, known, shut, spent)

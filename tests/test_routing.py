@@ -284,6 +284,14 @@ def test_what_a_countersign_adds_to_a_pool_stands_in_for_its_own_part() -> None:
     assert [(step.audience.targets, step.fallback_of) for step in added] == [((B,), None), ((B,), added[0].number)]
 
 
+def test_a_fallback_that_runs_only_since_the_first_part_left_tells_nobody_of_it_again() -> None:
+    """The countersign comes after a channel was switched on: it stands in for what is new, and is no second warning."""
+    first = made(warning(), GREEN, enabled=frozenset({"sms"}))
+    whole = made(warning(), NORMAL, enabled=frozenset({"sms", "sms_twilio"}))
+    assert any(step.audience.channel == "sms_twilio" for step in whole.steps)
+    assert complete(first, whole, difference).steps == first.steps
+
+
 def test_a_draft_reaches_nobody() -> None:
     """A draft is paper."""
     assert made(warning(status=Status.DRAFT), Route("drill", held=("draft: ...",))).steps == ()

@@ -89,6 +89,13 @@ class Night:
         roads = Roads({"sms": order}, self.serves, TABLE)
         return Planner(self.store, self.town, relay, slices, self.clock, roads=roads)  # type: ignore[arg-type]  # four of its methods are asked for
 
+    def delay(self, number: int, by_s: float) -> None:
+        """Let a step begin later."""
+        later = [
+            replace(one, start=one.start + timedelta(seconds=by_s * (one.number == number))) for one in self.plan.steps
+        ]
+        self.plan = replace(self.plan, steps=tuple(later))
+
     async def begin(self) -> None:
         """Accept the alert, its first batches with it."""
         batches, cursors = await self.planner.first(self.alert, self.plan)
@@ -237,7 +244,7 @@ async def test_what_waits_for_a_road_that_is_down_goes_by_one_for_any_number(sto
 async def test_of_two_planners_that_see_an_outage_begin_or_end_one_serves_a_person(
     store: Store, clock: HandClock, monkeypatch: pytest.MonkeyPatch, late: int
 ) -> None:
-    """The one thinks the road is down and takes the next, the other thinks it is up again and takes the fallback."""
+    """The one thinks the next road is up and takes it, the other thinks it is down, too, and takes the fallback."""
     night = Night(store, clock, {**SERVES, "sms_http": set()})
     await night.begin()
     since = clock.now()
@@ -246,7 +253,7 @@ async def test_of_two_planners_that_see_an_outage_begin_or_end_one_serves_a_pers
     await store.outbox.note_outage("sms_cmpp", outage)
     while await store.outbox.give_up(night.alert.id, 1):
         continue
-    add_page, views = store.outbox.add_page, {2: [outage], 3: []}
+    add_page, views = store.outbox.add_page, {2: [outage], 3: [outage, outage._replace(channel="sms_http")]}
     seen: list[int] = []
 
     async def outages() -> list[Outage]:
@@ -377,3 +384,87 @@ class Speakers(Night):
         slices = {"loudspeaker": 2, "loudspeaker_ebd": 2, "loudspeaker_ws": 0}
         relay = Relay(LocalBroker(), store.outbox)
         self.planner = Planner(store, self.town, relay, slices, clock, roads=roads)  # type: ignore[arg-type]  # four of its methods are asked for
+
+
+async def test_whom_no_road_was_left_for_is_served_though_one_comes_back_later(store: Store, clock: HandClock) -> None:
+    """Their carriers were away, and came back before the fallback's turn: somebody must still tell them."""
+    night = Night(store, clock)
+    night.delay(3, 300)
+    await night.begin()
+    night.town.refuse(1, "mobile")
+    for channel in ("sms_sgip", "sms_smgp"):
+        await store.outbox.note_outage(channel, Outage(channel, clock.now(), clock.now() + timedelta(hours=1), "away"))
+    await night.settle(p1=State.FAILED)
+    for _ in range(3):
+        await night.look()
+    for channel in ("sms_sgip", "sms_smgp"):
+        await store.outbox.note_outage(channel, None)
+    clock.advance(300)
+    for _ in range(3):
+        await night.look()
+        await night.settle()
+    assert len((await night.told())[1]) == 2
+
+
+async def test_whom_no_road_is_left_for_waits_for_one_where_there_is_no_fallback(
+    store: Store, clock: HandClock
+) -> None:
+    """A number was carried over to a carrier that is away for a minute: its person is told when it is back."""
+    night = Night(store, clock, fallback=False)
+    await night.begin()
+    night.town.refuse(1, "mobile")
+    for channel in ("sms_sgip", "sms_smgp"):
+        await store.outbox.note_outage(channel, Outage(channel, clock.now(), clock.now() + timedelta(hours=1), "away"))
+    await night.settle(p1=State.FAILED)
+    for _ in range(3):
+        await night.look()
+    await store.outbox.note_outage("sms_sgip", None)
+    await store.outbox.note_outage("sms_smgp", None)
+    await night.look()
+    assert (await night.told())[1] == ["1 sms_cmpp", "2 sms_sgip"]
+
+
+async def test_what_was_given_up_is_sent_though_its_road_is_back(store: Store, clock: HandClock) -> None:
+    """The planner died after it had given up, and the line is up again: nobody else sends what was given up."""
+    night = Night(store, clock, {**SERVES, "sms_http": set()}, fallback=False)
+    await night.begin()
+    since = clock.now()
+    clock.advance(60)
+    await store.outbox.note_outage("sms_cmpp", Outage("sms_cmpp", since, clock.now(), "unusable"))
+    while await store.outbox.give_up(night.alert.id, 1):
+        continue
+    await store.outbox.note_outage("sms_cmpp", None)
+    await night.look(night.another())
+    told = await night.told()
+    assert told[1] == told[3] == ["1 sms_cmpp", "2 sms_cmpp"]
+
+
+async def test_what_waits_on_the_next_road_goes_on_when_that_one_is_down(store: Store, clock: HandClock) -> None:
+    """A number was carried over to a carrier that is away: its person is not left to wait for it alone."""
+    night = Night(store, clock)
+    await night.begin()
+    night.town.refuse(1, "mobile")
+    await night.settle(p1=State.FAILED)
+    await night.look()
+    assert (await night.told())[1] == ["1 sms_cmpp", "2 sms_sgip"]
+    since = clock.now()
+    for _ in range(4):
+        for channel in ("sms_sgip", "sms_smgp"):
+            await store.outbox.note_outage(channel, Outage(channel, since, clock.now() + timedelta(hours=1), "away"))
+        await night.look()
+    assert (await night.told())[1] == ["1 sms_cmpp", "2 sms_sgip", "3 noop"]
+
+
+async def test_the_fallback_leaves_nobody_to_a_step_that_has_ended(store: Store, clock: HandClock) -> None:
+    """That a number is elsewhere was learned late, from another warning: then the fallback is all that is left."""
+    night = Night(store, clock)
+    night.delay(3, 300)
+    await night.begin()
+    await night.settle(p1=State.FAILED)
+    for _ in range(3):
+        await night.look()
+    assert [work.step for work in await store.outbox.work(10)] == []
+    night.town.refuse(1, "mobile")
+    clock.advance(300)
+    await night.look()
+    assert (await night.told())[1] == ["1 sms_cmpp", "3 noop"]
