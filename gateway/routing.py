@@ -161,7 +161,9 @@ class _Maker:
         rows = tuple(row for row in rows if any(self._applies(row, notice) for notice, _ in news))
         if not rows or not news:
             return
-        if not any(self._channels(row) for row in rows):
+        # What the regime alone adds is not missed where no regime is: an end tells those it had told, if anybody.
+        due = self.route.kind == "emergency" or any(not row.emergency for row in rows)
+        if due and not any(self._channels(row) for row in rows):
             self.reasons.append(f"channel: none of the channels for {group} is enabled")
         for notice, where in news:
             for row in rows:

@@ -426,3 +426,11 @@ def test_what_the_regime_asked_for_is_ended_without_it() -> None:
     """The all-clear needs neither the regime nor a new number; the planner sends it where the warning went."""
     (step,) = of(made(warning(kind=Kind.CANCEL), targets=(), previous=(A,), enabled=WITH_AREA), Group.AREA)
     assert step.notice is Notice.ALL_CLEAR
+
+
+@pytest.mark.parametrize("kind", [Kind.CANCEL, Kind.CORRECTION])
+def test_an_end_misses_no_area_request_where_none_could_be_made(kind: Kind) -> None:
+    """A warning about a channel that was never wanted teaches the duty room to read over the one that counts."""
+    missing = "channel: none of the channels for area is enabled"
+    assert missing not in made(warning(kind=kind), targets=(), previous=(A,)).reasons
+    assert missing in made(warning(infos=APPROVED), Route("emergency")).reasons
