@@ -755,6 +755,16 @@ async def test_what_is_held_names_whom_it_waits_for(
     assert f"{next_}: mingluo approve a1" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["correct", "preview"])
+async def test_what_holds_a_warning_is_said_once(run: Run, gateway: Gateway, command: str) -> None:
+    """The same sentence as a reason and as a hold reads as two things to be dealt with."""
+    hold, other = "correction: it waits for a signer", "issuer: not pre-authorised"
+    gateway.answer = (200, PREVIEW | {"result": "held", "reasons": [other, hold], "held": [hold]}, {})
+    shown = (await ask(run, gateway, command, MESSAGES / "red_rainstorm.xml" if command == "preview" else "a1")).stdout
+    assert (shown.count(hold), shown.count(other)) == (1, 1)
+    assert f"held: {hold}" in shown
+
+
 def test_an_id_is_never_folded(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """It is there to be copied into the next command, on a terminal of 80 columns as well."""
     alert = {

@@ -33,7 +33,7 @@ def show_outcome(answer: Answer) -> None:
     typer.echo(meaning.get(result, result))
     _warn(answer)
     _fields(answer, ("id", "route"))
-    _lines("because", answer.get("reasons"))
+    _lines("because", reasons(answer))
     _lines("held", answer.get("held"))
     if alert := answer.get("id"):
         tell(_next(answer, result, str(alert)))
@@ -50,6 +50,12 @@ WHO = {
     "suppressed": ("If it must be said again", "release"), "partner": ("The partner", "join"),
     "review": ("A reviewer", "approve"), "sign": ("A signer", "approve"),
 }  # fmt: skip
+
+
+def reasons(answer: Answer) -> list[str]:
+    """Return why it goes this way; what holds it is said as such, and once."""
+    held = answer.get("held") or ()
+    return [str(reason) for reason in answer.get("reasons") or () if reason not in held]
 
 
 def _waits(answer: Answer) -> str:

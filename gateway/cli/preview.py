@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from gateway.cli.answer import CHINA, GROUPS, SHOWN, caveat, release
+from gateway.cli.answer import CHINA, GROUPS, SHOWN, caveat, reasons, release
 
 if TYPE_CHECKING:
     from rich.padding import Padding
@@ -118,7 +118,7 @@ def _what(answer: Answer) -> Iterator[Any]:
 
 def _route(answer: Answer) -> Iterator[Any]:
     yield _styled((str(answer.get("route", "")), "bold"))
-    yield from (f"because {reason}" for reason in answer.get("reasons") or ())
+    yield from (f"because {reason}" for reason in reasons(answer))
     yield from (_styled(("held: ", "bold yellow"), str(text)) for text in answer.get("held") or ())
     if names := answer.get("deciders"):
         yield _styled(("decides: ", "bold"), "、".join(names), "; nobody approves their own")

@@ -101,7 +101,7 @@ class Explanation:
         """Yield whether and which way it goes, and why."""
         yield from (f"refused: {finding}" for finding in self.refused)
         yield f"route: {self.route}"
-        yield from (f"because {reason}" for reason in self.reasons)
+        yield from (f"because {reason}" for reason in self.reasons if reason not in self.held)
         yield from (f"held: {text}" for text in self.held)
         yield from (f"alarm: {text}" for text in self.alarms)
         yield from (f"needs {stage}" for stage in self.stages)
