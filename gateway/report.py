@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from gateway.coverage import CoverageBook, Village
 from gateway.database import moment
 from gateway.model import Condition, Group, VillageState
+from gateway.naming import once
 from gateway.policy.hazard import CHINA
 from gateway.ports import AlertRow
 from gateway.store import Store
@@ -23,6 +24,14 @@ from gateway.store.progress import Reach
 EVERYWHERE = ("",)
 
 _VILLAGES = {"confirmed": "叫应", "played": "已播出", "sms_only": "仅短信", "silent": "失联", "gap": "缺口"}
+_LISTS = {
+    "gaps": "缺口", "wanting": "已播出仍未叫应", "mute_planned": "发布时无可用喇叭",
+    "deputised": "责任人不在岗，已通知副手", "away": "责任人不在岗，待叫副手",
+}  # fmt: skip
+_MARKS = {
+    "mute": "无可用喇叭，先打电话", "mute_planned": "发布时无可用喇叭",
+    "deputised": "不在岗，已通知副手", "away": "不在岗，待叫副手",
+}  # fmt: skip
 _GROUPS = {
     "officials": "责任人", "loudspeakers": "大喇叭", "residents": "居民", "subscribers": "订阅者", "area": "区域",
 }  # fmt: skip
@@ -241,13 +250,7 @@ def _lines(found: Status) -> Iterator[str]:
     yield f"行政村共 {total} 个: " + "，".join(
         f"{_VILLAGES[state]} {number}" for state, number in found.villages.items()
     )
-    yield from _named("缺口", found.gaps)
-    yield from _named("无可用喇叭，先打电话", found.mute)
-    yield from _named("发布时无可用喇叭", found.mute_planned)
-    yield from _named("已播出仍未叫应", [place for place in found.wanting if place.state is VillageState.PLAYED])
-    told = {place.code for place in found.deputised}
-    yield from _named("责任人不在岗，待叫副手", [place for place in found.away if place.code not in told])
-    yield from _named("责任人不在岗，已通知副手", found.deputised)
+    yield from _named(found)
     for count in found.counts:
         yield (
             f"{_GROUPS.get(count.group, count.group)}  {count.channel}  "
@@ -265,10 +268,15 @@ def _lines(found: Status) -> Iterator[str]:
         )
 
 
-def _named(title: str, places: list[VillageStanding]) -> Iterator[str]:
-    if places:
-        yield f"{title} {len(places)} 个村:"
-        yield from (f"  {place.name} ({_VILLAGES[place.state]})" for place in places)
+def _named(found: Status) -> Iterator[str]:
+    """Yield each village once, with what is known of it."""
+    listed: dict[str, list[VillageStanding]] = {name: getattr(found, name) for name in {**_LISTS, **_MARKS}}
+    places = {one.code: one for some in listed.values() for one in some}
+    for name, villages in once({name: [one.code for one in some] for name, some in listed.items()}):
+        yield f"{_LISTS[name]} {len(villages)} 个村:"
+        for code, marks in villages:
+            said = "；".join([_VILLAGES[places[code].state], *map(_MARKS.__getitem__, marks)])
+            yield f"  {places[code].name} ({said})"
 
 
 def _clock(at: datetime | None) -> str:

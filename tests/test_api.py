@@ -572,7 +572,8 @@ async def test_the_printed_report_names_gaps_and_gives_the_denominator(desk: Des
     found = await status(desk.core, row)
     page = printable(found)
     assert f"行政村共 {sum(found.villages.values())} 个: 叫应 0，已播出 0，仅短信 2" in page
-    assert "泌阳县贾楼乡凤凰台村" in page
+    assert page.count("泌阳县贾楼乡凤凰台村") == 1
+    assert "  泌阳县贾楼乡凤凰台村 (缺口；无可用喇叭，先打电话)" in page.splitlines()
     assert "首条 1.00 秒" in page
     assert "%" not in page
 

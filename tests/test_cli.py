@@ -723,6 +723,26 @@ async def test_status_does_not_hide_behind_loudspeakers_that_no_official_was_rea
     assert "NO OFFICIAL" not in (await ask(run, gateway, "status", "a1")).stdout
 
 
+async def test_status_names_each_village_once_with_all_that_is_known_of_it(run: Run, gateway: Gateway) -> None:
+    """Whoever reads the list down the telephone calls nobody twice, and those no loudspeaker reaches first."""
+    one, two, three = ({"code": f"41172620420{n}", "name": f"村{n}", "state": "gap"} for n in (1, 2, 3))
+    four = {"code": "411726204204", "name": "村4", "state": "played"}
+    gateway.answer = (200, {
+        "alert": "a1", "standing": "active", "villages": {"gap": 3, "played": 1}, "gaps": [one, two, three],
+        "mute": [two], "mute_planned": [two, three, four], "wanting": [one, two, three, four], "away": [one, two],
+        "deputised": [one],
+    }, {})  # fmt: skip
+    lines = (await ask(run, gateway, "status", "a1")).stdout.splitlines()
+    assert [line for line in lines if line.startswith("  4117") or line.endswith("):")] == [
+        "gaps: nobody has confirmed, no loudspeaker has played (3):",
+        "  411726204202 村2 (gap; no working loudspeaker: call first; not at post: call the deputy)",
+        "  411726204201 村1 (gap; not at post, the deputy was told)",
+        "  411726204203 村3 (gap; no working loudspeaker as it began)",
+        "played, but nobody has confirmed: calling goes on (1):",
+        "  411726204204 村4 (played; no working loudspeaker as it began)",
+    ]
+
+
 async def test_status_says_what_waits_for_the_morning_and_calls_no_all_clear_a_failure(
     run: Run, gateway: Gateway
 ) -> None:

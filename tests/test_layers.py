@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 # units of its own row, as long as no circle closes. A new module is added to the lowest row that fits.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "model"),
-    ("settings", "metrics", "log", "ports", "channel", "regions", "telling", "rotation", "mark"),
+    ("settings", "metrics", "log", "ports", "channel", "regions", "telling", "rotation", "mark", "naming"),
     ("carrier", "standing", "gate", "reply"),
     ("cap", "policy", "routing", "render", "pool", "road", "signer", "device_key", "speech"),
     ("database", "migrations"),

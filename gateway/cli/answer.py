@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from gateway.cli.frame import complain, print_table, tell
+from gateway.naming import once
 
 CHINA = timezone(timedelta(hours=8))
 MOMENTS = frozenset({"accepted_at", "expires", "sent", "start", "at"})
@@ -134,16 +135,7 @@ def show_status(answer: Answer) -> None:
             typer.echo(
                 f"{step.get('group')} ({step.get('channel')}): {step.get('notice')} waits until {clock(step['at'])}"
             )
-    _places("gaps: nobody has confirmed, no loudspeaker has played", answer.get("gaps") or ())
-    _places("no working loudspeaker there: call these first", answer.get("mute") or ())
-    _places("had no working loudspeaker as it began", answer.get("mute_planned") or ())
-    gaps = [place.get("code") for place in answer.get("gaps") or ()]
-    wanting = [place for place in answer.get("wanting") or () if place.get("code") not in gaps]
-    _places("played, but nobody has confirmed: calling goes on", wanting)
-    told = [place.get("code") for place in answer.get("deputised") or ()]
-    away = [place for place in answer.get("away") or () if place.get("code") not in told]
-    _places("heard, but not at post: call the deputy", away)
-    _places("heard, but not at post: the deputy was told", answer.get("deputised") or ())
+    _villages(answer)
 
 
 WAITS_FOR = {
@@ -292,11 +284,27 @@ def _table(columns: Sequence[str], rows: Iterable[Answer], title: str | None = N
         print_table([name.replace("_", " ") for name in columns], cells, title)
 
 
-def _places(title: str, places: Sequence[Answer]) -> None:
-    if not places:
-        return
-    typer.echo(f"{title} ({len(places)}):")
-    for place in places[:SHOWN]:
-        typer.echo(f"  {place.get('code', '')} {place.get('name', '')} ({place.get('state', '')})")
-    if len(places) > SHOWN:
-        typer.echo(f"  … and {len(places) - SHOWN} more; --json names all")
+LISTS = {
+    "gaps": "gaps: nobody has confirmed, no loudspeaker has played",
+    "wanting": "played, but nobody has confirmed: calling goes on",
+    "deputised": "heard, but not at post: the deputy was told",
+    "away": "heard, but not at post: call the deputy",
+    "mute_planned": "had no working loudspeaker as it began",
+}
+MARKS = {
+    "mute": "no working loudspeaker: call first", "mute_planned": "no working loudspeaker as it began",
+    "deputised": "not at post, the deputy was told", "away": "not at post: call the deputy",
+}  # fmt: skip
+
+
+def _villages(answer: Answer) -> None:
+    """Name each village once, with what is known of it."""
+    listed = {name: answer.get(name) or () for name in {**LISTS, **MARKS}}
+    places = {str(one.get("code", "")): one for some in listed.values() for one in some}
+    for name, villages in once({name: [str(one.get("code", "")) for one in some] for name, some in listed.items()}):
+        typer.echo(f"{LISTS[name]} ({len(villages)}):")
+        for code, marks in villages[:SHOWN]:
+            said = "; ".join([str(places[code].get("state", "")), *map(MARKS.__getitem__, marks)])
+            typer.echo(f"  {code} {places[code].get('name', '')} ({said})")
+        if len(villages) > SHOWN:
+            typer.echo(f"  … and {len(villages) - SHOWN} more; --json names all")
