@@ -80,6 +80,22 @@ def test_every_command_says_what_it_does_with_an_example(run: Run, words: tuple[
     assert "Example: mingluo" in " ".join(result.output.split()) or "Commands:" in result.output
 
 
+def parameters() -> list[tuple[str, Any]]:
+    """Every option and argument of every command, with the words that name the command."""
+    found = []
+    for words in commands():
+        command: Any = get_command(app)
+        for word in words:
+            command = command.commands[word]
+        found += [(" ".join((*words, one.opts[0])), one) for one in command.params]
+    return found
+
+
+def test_every_option_and_argument_says_what_it_is() -> None:
+    """Whoever tries a simulation for the first time cannot know what a share of `broken` breaks."""
+    assert [name for name, one in parameters() if not (getattr(one, "help", None) or "").strip()] == []
+
+
 def test_the_command_line_starts_without_heavy_modules() -> None:
     """`mingluo --help` answers at once; each command imports what it needs when it runs."""
     heavy = ["aiohttp", "pydantic", "sqlalchemy", "shapely", "twilio", "lxml", "cryptography", "numpy"]

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,10 +21,19 @@ from gateway.cli.frame import load_settings, tell
 SENDER = "+15005550006"
 """The number a sample configuration sends from."""
 
-Share = typer.Option(min=0.0, max=1.0)
 LogFile = Annotated[Path, typer.Option("--log", metavar="FILE", help="What really arrived, one JSON line each.")]
 Port = Annotated[int, typer.Option(min=0, max=65_535, help="TCP port on this machine; 0 takes a free one.")]
 Seed = Annotated[int, typer.Option(help="Faults repeat themselves with the same seed.")]
+
+
+def _share(help_: str) -> Any:
+    """Return an option that is a share, 0 to 1."""
+    return typer.Option(metavar="SHARE", min=0.0, max=1.0, help=help_)
+
+
+Throttled = Annotated[float, _share("Requests refused as too many.")]
+Broken = Annotated[float, _share("Requests answered 500.")]
+Dropped = Annotated[float, _share("Requests that are taken, and the line is cut before the answer.")]
 
 
 def _until_told(start: Callable[[], Awaitable[object]], stop: Callable[[], Awaitable[object]]) -> None:
@@ -48,11 +57,11 @@ def sms(
     port: Port = 8091,
     log: LogFile = Path("sms.jsonl"),
     replies_to: Annotated[str, typer.Option(metavar="URL", help="The gateway's webhook for answers.")] = "",
-    answering: Annotated[float, Share] = 0.0,
-    unreachable: Annotated[float, Share] = 0.0,
-    throttled: Annotated[float, Share] = 0.0,
-    broken: Annotated[float, Share] = 0.0,
-    dropped: Annotated[float, Share] = 0.0,
+    answering: Annotated[float, _share("Numbers that answer 1.")] = 0.0,
+    unreachable: Annotated[float, _share("Numbers that are off, or out of reach.")] = 0.0,
+    throttled: Throttled = 0.0,
+    broken: Broken = 0.0,
+    dropped: Dropped = 0.0,
     latency: Annotated[float, typer.Option(metavar="S", min=0.0, help="Seconds before each answer.")] = 0.0,
     seed: Seed = 0,
 ) -> None:
@@ -158,12 +167,12 @@ def sms_http(
     log: LogFile = Path("sms-http.jsonl"),
     callback: Annotated[str, typer.Option(metavar="URL", help="Where reports and replies go; none: polled.")] = "",
     signature: Annotated[list[str] | None, typer.Option(help="A registered 【signature】; may be repeated.")] = None,
-    answering: Annotated[float, Share] = 0.0,
-    failing: Annotated[float, Share] = 0.0,
-    lost: Annotated[float, Share] = 0.0,
-    throttled: Annotated[float, Share] = 0.0,
-    broken: Annotated[float, Share] = 0.0,
-    dropped: Annotated[float, Share] = 0.0,
+    answering: Annotated[float, _share("Numbers that answer 1.")] = 0.0,
+    failing: Annotated[float, _share("Numbers that are reported as not delivered.")] = 0.0,
+    lost: Annotated[float, _share("Numbers that are never reported on.")] = 0.0,
+    throttled: Throttled = 0.0,
+    broken: Broken = 0.0,
+    dropped: Dropped = 0.0,
     seed: Seed = 0,
 ) -> None:
     """Run an SMS provider with a JSON API; shares are 0 to 1. Ctrl-C ends it.
@@ -220,7 +229,7 @@ def ebd(
     ] = "",
     within: Annotated[str, typer.Option(metavar="CODE", help="Area codes it serves begin with this.")] = "4117",
     play_s: Annotated[float, typer.Option(metavar="S", min=0.0, help="Seconds one announcement sounds.")] = 5.0,
-    coverage: Annotated[float, Share] = 1.0,
+    coverage: Annotated[float, _share("Terminals of each village that sound.")] = 1.0,
     dead: Annotated[list[str] | None, typer.Option(help="A village without a working terminal; repeated.")] = None,
     rejects: Annotated[str, typer.Option(metavar="CODE", help="ResultCode of every broadcast: 2 to 5.")] = "",
     failing: Annotated[bool, typer.Option("--failing", help="Broadcasts are taken, and fail.")] = False,
@@ -263,10 +272,10 @@ def push(
     area: Annotated[
         str, typer.Option(metavar="CODE", help="County, township or village they subscribe to.")
     ] = "411726",
-    gone: Annotated[float, Share] = 0.0,
-    throttled: Annotated[float, Share] = 0.0,
-    broken: Annotated[float, Share] = 0.0,
-    dropped: Annotated[float, Share] = 0.0,
+    gone: Annotated[float, _share("Subscriptions that have ended: 410 from then on.")] = 0.0,
+    throttled: Throttled = 0.0,
+    broken: Broken = 0.0,
+    dropped: Dropped = 0.0,
     seed: Seed = 0,
 ) -> None:
     """Run a push service with browsers behind it; shares of faults are 0 to 1. Ctrl-C ends it.
@@ -298,9 +307,9 @@ def speakers(
         str, typer.Option("--url", envvar="MINGLUO_URL", help="The gateway, a hub, or mqtt://BROKER.")
     ] = DEFAULT_URL,
     log: LogFile = Path("speakers.jsonl"),
-    offline: Annotated[float, Share] = 0.0,
-    failing: Annotated[float, Share] = 0.0,
-    silent: Annotated[float, Share] = 0.0,
+    offline: Annotated[float, _share("Loudspeakers that never connect.")] = 0.0,
+    failing: Annotated[float, _share("Loudspeakers with a broken amplifier, which say so.")] = 0.0,
+    silent: Annotated[float, _share("Loudspeakers that say received, and never play.")] = 0.0,
     play_s: Annotated[float, typer.Option(metavar="S", min=0.0, help="Seconds one announcement sounds.")] = 5.0,
     pin: Annotated[
         list[str] | None,
