@@ -18,7 +18,7 @@ from channels._assembly import Assembly
 from channels._health import Health
 from channels._session import OTHERS, Session, refusal
 from channels._wire import Numbering, Sms, Wire
-from gateway.channel import Lease, Link
+from gateway.channel import Event, Lease, Link
 from gateway.errors import ChannelError, MingluoError, Temporary, Unusable
 from gateway.model import Lane
 
@@ -55,6 +55,8 @@ class Account:
         self._refused_until = 0.0
         self._keepers: list[asyncio.Task[None]] = []
         self._closing = False
+        self._link: Link | None = None
+        self._untold: list[Event] = []
 
     # -- what `_carrier` asks ------------------------------------------------------------------------------------------
 
@@ -136,10 +138,22 @@ class Account:
         if not already:
             self._loop.call_later(wait_s, self.pump)
 
+    def untold(self, facts: Sequence[Event]) -> None:
+        """Give facts that a connection could not commit before it ended to another one, now or when there is one."""
+        self._untold += facts
+        self._tell()
+
+    def _tell(self) -> None:
+        session = next((one for one in self.sessions if one.ready), None)
+        if session is not None and self._untold:
+            facts, self._untold = self._untold, []
+            session.tell(facts)
+
     # -- connections ---------------------------------------------------------------------------------------------------
 
     def open(self, link: Link) -> None:
         """Begin to keep the connections."""
+        self._link = link
         self._keepers = [asyncio.create_task(self._keep(link)) for _ in range(self.settings.connections)]
 
     async def close(self) -> None:
@@ -151,6 +165,9 @@ class Account:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
         self._fail_waiting(Temporary("closing"))
+        if self._untold and self._link is not None:
+            with suppress(MingluoError):  # as if the answers had not come: whom they are about stays doubtful
+                await self._link.commit(self._untold)
 
     async def _keep(self, link: Link) -> None:
         """Keep one connection for ever; waits grow while it does not last."""
@@ -247,6 +264,7 @@ class Account:
             self.trouble, self._refused_until = None, 0.0
             self.sessions.append(session)
             self._changed()
+            self._tell()
             self.pump()
             return True
         finally:

@@ -2,7 +2,8 @@
 
 `_session` logs in over one and submits; `_listener` is called by the carrier. All PDUs of one turn of the loop leave
 in one write. What was told meanwhile shares the next commit. On failure to commit: nothing is acknowledged, and the
-connection ends, so that the carrier tells it again, to whoever connects. Octets that are no frames end it, too.
+connection ends, so that the carrier tells it again, to whoever connects. Facts that no carrier would tell again (an
+answer that came late) are kept, and outlive the connection. Octets that are no frames end it, too.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ class Conversation(asyncio.Protocol, Generic[S]):
             self.send(sequence, wire.farewell_answer)
             self.loop.call_later(FAREWELL_S, self.drop, "logged_out")
         elif kind is type(wire.farewell_answer):
-            self.drop("left")
+            self.drop("left" if self._parting else "logged_out")
         else:
             self.receive(sequence, pdu)
 
@@ -157,6 +158,7 @@ class Conversation(asyncio.Protocol, Generic[S]):
         if self._timer is not None:
             self._timer.cancel()
         self.lost()
+        self._keep([])
 
     def send(self, sequence: S, pdu: Pdu) -> None:
         """Write a PDU at the end of this turn of the loop."""
@@ -189,7 +191,7 @@ class Conversation(asyncio.Protocol, Generic[S]):
         self._timer = self.loop.call_later(self._tick_s, self._tick)
         now = self.loop.time()
         self._wholes.extend(self._assembly.due(now))
-        if self._wholes:
+        if self._wholes or self._facts:
             self._news.set()
         self.tick(now)
 
@@ -204,6 +206,16 @@ class Conversation(asyncio.Protocol, Generic[S]):
         """Let the next commit take facts nobody waits for."""
         self._facts.extend(facts)
         self._news.set()
+
+    def untold(self, facts: Sequence[Event]) -> None:
+        """Take facts that could not be committed here."""
+
+    def _keep(self, facts: list[Event]) -> None:
+        """Commit facts once more, or hand them on if the connection is gone."""
+        self._facts = facts + self._facts
+        if self.ended.is_set() and self._facts:
+            kept, self._facts = self._facts, []
+            self.untold(kept)
 
     async def serve(self) -> None:
         """Commit what is told, then acknowledge it, until the connection ends."""
@@ -223,7 +235,8 @@ class Conversation(asyncio.Protocol, Generic[S]):
             self._news.set()
         wholes, self._wholes = self._wholes, []
         now = self.loop.time()
-        events, self._facts = self._facts, []
+        facts, self._facts = self._facts, []
+        events = list(facts)
         told: list[Told] = []
         for sequence, request in requests:
             answer, report, spoken = self.wire.hear(sequence, request)
@@ -240,7 +253,11 @@ class Conversation(asyncio.Protocol, Generic[S]):
         if events:
             try:
                 await self.link.commit(events)
+            except asyncio.CancelledError:
+                self._keep(facts)
+                raise
             except MingluoError:
+                self._keep(facts)
                 for one in told:
                     one.conversation.drop("not_committed")
                 return
@@ -259,7 +276,7 @@ class Conversation(asyncio.Protocol, Generic[S]):
             async with asyncio.timeout(within_s):
                 await self.answered()
         if not self.ended.is_set():
-            self.goodbye()
+            self.part()
             try:
                 async with asyncio.timeout(FAREWELL_S):
                     await self.ended.wait()
@@ -268,6 +285,11 @@ class Conversation(asyncio.Protocol, Generic[S]):
 
     async def answered(self) -> None:
         """Wait until what we asked is answered."""
+
+    def part(self) -> None:
+        """Ask for the end of the connection."""
+        self._parting = True
+        self.goodbye()
 
     def goodbye(self) -> None:
         """Send the request that ends the connection."""

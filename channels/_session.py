@@ -23,7 +23,7 @@ from channels._meaning import Blame, Decision, Meaning
 from channels._pdu import Pdu
 from channels._sms_text import contents
 from channels._wire import DOUBT, Answer, Numbering, Sms, Wire
-from gateway.channel import Link
+from gateway.channel import Event, Link
 from gateway.errors import ChannelError, Temporary, Unusable
 from gateway.model import Lane
 
@@ -57,6 +57,9 @@ class Work(Protocol):
 
     def throttled(self) -> None:
         """The carrier asked for patience."""
+
+    def untold(self, facts: Sequence[Event]) -> None:
+        """Take facts that a connection could not commit before it ended."""
 
 
 class Flight(NamedTuple):
@@ -241,8 +244,12 @@ class Session(Conversation[S]):
     def _leave_idle(self, now: float) -> None:
         if not self._window and not self._requests and now - max(self._used, self.heard) > self.wire.idle_s:
             self.leaving = True
-            self.goodbye()
+            self.part()
             self.loop.call_later(1.0, self.drop, "left")
+
+    def untold(self, facts: Sequence[Event]) -> None:
+        """Let another connection of the account commit them."""
+        self._work.untold(facts)
 
     def goodbye(self) -> None:
         """Send the request that ends the connection."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -297,3 +298,26 @@ async def test_a_bug_in_the_gateway_ends_one_connection_and_is_seen(tmp_path: Pa
     await desk.matched(receipts)
     assert [type(one["exception"]) for one in seen] == [ZeroDivisionError]
     await desk.stop()
+
+
+async def test_a_carrier_that_bids_farewell_unasked_is_not_called_again_at_once(tmp_path: Path) -> None:
+    """A carrier locks an account that logs in a thousand times a second."""
+    logins: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readexactly(39)  # CMPP_CONNECT
+        logins.append(request)
+        writer.write(struct.pack("!IIII17s", 33, 0x80000001, 1, 0, b"") + struct.pack("!III", 12, 0x80000002, 7))
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    desk = Desk(tmp_path, "cmpp30")
+    await desk.carrier()
+    port = server.sockets[0].getsockname()[1]
+    await desk.open(desk.account(port=port, check_answer=False, retry_s=5.0))
+    await eventually(lambda: bool(logins))
+    await asyncio.sleep(0.3)
+    assert len(logins) == 1
+    await desk.stop()
+    server.close()

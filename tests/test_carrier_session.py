@@ -13,7 +13,7 @@ from carrier_desk import BULK, PORT, PROTOCOLS, Desk, eventually, numbers, refer
 from links import TEXT, sample_message, sample_slice
 
 from gateway.errors import Permanent, Unusable
-from gateway.model import Lane, Level, State, extension_of
+from gateway.model import Lane, Level, Report, State, extension_of
 from gateway.simulate.carrier import revise
 
 LONG = "山洪" * 90  # three parts
@@ -292,6 +292,37 @@ async def test_a_refused_login_is_a_matter_for_a_person(desk: Desk) -> None:
     assert [type(receipt.error) for receipt in receipts] == [Unusable] * 2
     assert not channel.up()
     assert "wrong" not in repr(receipts)
+
+
+@pytest.mark.parametrize("desk", [one for one in PROTOCOLS if one != "sgip"], indirect=True)  # it needs no answer
+async def test_an_answer_that_came_too_late_outlives_an_outage_of_the_store(desk: Desk) -> None:
+    """The carrier does not answer a submit twice: without it the report finds nobody."""
+    await desk.carrier(answer_after_s=0.3, reports="never")
+    await desk.open(desk.account(answer_s=0.1, heartbeat_s=0.05))
+    desk.link.down = True
+    await desk.send(numbers(2))
+    await desk.link.until(lambda: desk.link.failed > 1)
+    desk.link.down = False
+    await desk.link.until(lambda: len(desk.link.reports) == 2)
+
+
+@pytest.mark.parametrize("ends", ["drop", "close"])
+async def test_an_answer_that_came_too_late_outlives_its_connection(desk: Desk, ends: str) -> None:
+    """The carrier answers what it owes and hangs up: what it said is committed by whoever connects next, or leaves."""
+    await desk.carrier()
+    channel = await desk.open()
+    await desk.send(numbers(1))
+    await desk.connected(channel)
+    (session,) = channel.accounts[0].sessions
+    late = Report(channel.name, "one/late", State.SUBMITTED, datetime.now(UTC), batch="b", position=1, attempt=1)
+    session.tell([late])
+    session.drop("connection_lost")
+    if ends == "close":
+        await channel.close()
+    else:
+        await eventually(lambda: session not in channel.accounts[0].sessions)
+        await desk.send(numbers(1, 1))  # SGIP connects when there is something to say
+    await desk.link.until(lambda: late in desk.link.events)
 
 
 # -- commit before the acknowledgement ---------------------------------------------------------------------------------
