@@ -276,6 +276,19 @@ async def test_a_lapsed_lease_comes_back_as_doubtful_and_a_second_one_as_lost(st
     assert (third.pending, third.doubtful, third.lost) == ((), (), (0, 1))
 
 
+async def test_a_claim_whose_commit_had_no_answer_for_longer_than_its_lease_doubts_nobody(
+    store: Store, hand: HandClock
+) -> None:
+    """The database fails over for a minute: what is repeated then has sent nothing, and a village is not given up."""
+    batch = await opened(store)
+    for _ in range(2):
+        claim = await store.outbox.claim(batch.id, 0, "me", 20)
+        assert (claim.attempt, claim.pending, claim.doubtful) == (1, (0, 1), ())
+        hand.advance(60)
+    dead = await store.outbox.claim(batch.id, 0, "you", 20)
+    assert (dead.pending, dead.doubtful) == ((), (0, 1))
+
+
 async def test_a_settle_after_the_lease_was_lost_keeps_its_facts_but_not_the_slice(
     store: Store, hand: HandClock
 ) -> None:

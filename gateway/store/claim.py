@@ -151,7 +151,8 @@ def _standing_claim(tx: Tx, batch: str, slice_: int, positions: tuple[int, ...],
         return Claim(ClaimResult.HELD, until=moment(lease_until))
     if lease_until == 0 and retry_at > at:
         return Claim(ClaimResult.WAITING, attempt, fresh, doubtful, until=moment(retry_at))
-    if 0 < lease_until <= at:  # whoever held it may have sent what it had
+    # Our own is what a commit without an answer has left: we wait for it, and have sent nothing.
+    if 0 < lease_until <= at and holder != owner:  # whoever held it may have sent what it had
         return Claim(ClaimResult.GRANTED, attempt + 1, (), fresh, doubtful + lost)
     return Claim(ClaimResult.GRANTED, attempt, fresh, doubtful, lost)
 
