@@ -364,6 +364,23 @@ def test_wrong_rows_are_named_without_their_values_and_the_others_imported(run: 
     assert actions == ["import", "import"]
 
 
+def test_notes_of_an_import_are_counted_and_all_of_them_kept_in_the_file(run: Run, tmp_path: Path) -> None:
+    """A screen of the same sentence hides the one row that is wrong; whoever wants each row has the file."""
+    table, errors = tmp_path / "officials.csv", tmp_path / "notes.csv"
+    rows = [f"样例{n},1001234{n // 2:04d},411726204200,村支书" for n in range(60)]  # each number has two names
+    rows.append("样例0,10012340000,411726204201,村支书")
+    table.write_text("\n".join(["姓名,手机,村代码,职务", *rows, ""]), encoding="utf8")
+    result = run("import", "officials", table, "--errors", errors)
+    assert result.exit_code == 0
+    shared = [line.split() for line in result.stdout.splitlines() if "another name has this number" in line]
+    assert [(line[0], line[-6:]) for line in shared] == [("61", ["2,", "3,", "4,", "5,", "6", "…"])]
+    several = [line.split() for line in result.stdout.splitlines() if "several places" in line]
+    assert [(line[0], line[-2:]) for line in several] == [("2", ["2,", "62"])]
+    assert f"every row by itself: {errors}" in result.stderr
+    assert len(errors.read_text(encoding="utf-8-sig").splitlines()) == 1 + 61 + 2
+    assert "--errors FILE" in run("import", "officials", table).stderr
+
+
 def test_neither_the_list_is_overwritten_by_its_errors_nor_half_of_one_left_behind(run: Run, tmp_path: Path) -> None:
     """The clerk's only copy of the list is the list; and half an export brought in again would remove the others."""
     table, out = tmp_path / "officials.csv", tmp_path / "out.csv"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import getpass
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from gateway.store import Store
 
 SHOWN = 20  # row errors on the terminal
+FEW = 5  # rows named of those with the same note
 OWNER_ONLY = 0o600
 UNAUDITED = frozenset({"unchanged", "several", "shared"})
 
@@ -81,7 +83,7 @@ def import_(
     regions = Regions.load(settings.config / "regions")
     vault = vault_of(settings)
 
-    async def work(_store: Store, database: Database) -> list[Imported]:
+    async def work(_store: Store, database: Database) -> list[tuple[Imported, Counter[str]]]:
         importer = Importer(database, vault, regions, Now())
         with _findings(errors) as note:
             return [
@@ -91,14 +93,14 @@ def import_(
 
     advice = "stop it, import, and start it again (a cluster's database can be imported into while it runs)"
     results = with_store(settings, advice, work)
-    for path, result in zip(files, results, strict=True):
-        _show(path, result, as_json=json)
-    if any(result.errors for result in results):
+    for path, (result, notes) in zip(files, results, strict=True):
+        _show(path, result, notes, errors, as_json=json)
+    if any(result.errors for result, _ in results):
         raise typer.Exit(NO)
 
 
-async def _one(importer: Importer, path: Path, kind: Kind, how: How) -> Imported:
-    """Import one table, with a progress bar where somebody looks."""
+async def _one(importer: Importer, path: Path, kind: Kind, how: How) -> tuple[Imported, Counter[str]]:
+    """Import one table, with a progress bar where somebody looks; return also how many rows have each note."""
     from gateway.directory.table import Roster
     from gateway.model import Record
 
@@ -107,8 +109,15 @@ async def _one(importer: Importer, path: Path, kind: Kind, how: How) -> Imported
         full = f"full list of {how.within or 'the counties it lists'}: " if how.replace else ""
         return Record(datetime.now(UTC), f"console/{getpass.getuser()}", "import", kind.value, full + counts)
 
+    notes: Counter[str] = Counter()
+
+    def found(sort: str, finding: RowError) -> None:
+        notes.update([finding.message] if sort == "note" else [])
+        how.found(sort, finding)
+
     with _bar(path.name) as progress, path.open("rb") as file:
-        return await importer.read(file, Roster(kind.value), replace(how, progress=progress, record=record))
+        asked = replace(how, progress=progress, record=record, found=found)
+        return await importer.read(file, Roster(kind.value), asked), notes
 
 
 @contextmanager
@@ -160,7 +169,7 @@ def _numbers(result: Imported) -> dict[str, int]:
     return {name: getattr(result, name) for name in names}
 
 
-def _show(path: Path, result: Imported, *, as_json: bool) -> None:
+def _show(path: Path, result: Imported, notes: Counter[str], errors: Path | None, *, as_json: bool) -> None:
     numbers = _numbers(result)
     if as_json:
         found = {name: [one._asdict() for one in getattr(result, name)] for name in ("errors", "notes")}
@@ -172,12 +181,20 @@ def _show(path: Path, result: Imported, *, as_json: bool) -> None:
         tell("a dry run: nothing was changed")
     if result.ignored:
         tell(f"columns left out: {', '.join(result.ignored)}")
-    for title, findings in (("what to mend", result.errors), ("what to look at", result.notes)):
-        if findings:
-            shown = [(one.sheet or "", one.row, one.column, one.message) for one in findings[:SHOWN]]
-            print_table(("sheet", "row", "column", title), shown)
-        if len(findings) > SHOWN:
-            tell("… and more: --errors FILE writes them all")
+    if result.errors:
+        shown = [(one.sheet or "", one.row, one.column, one.message) for one in result.errors[:SHOWN]]
+        print_table(("sheet", "row", "column", "what to mend"), shown)
+    if notes:
+        rows = [(number, message, _first(result.notes, message)) for message, number in notes.most_common()]
+        print_table(("rows", "what to look at", "the first of them"), rows)
+    if notes or len(result.errors) > SHOWN:
+        tell(f"every row by itself: {errors}" if errors else "every row by itself: --errors FILE writes them there")
+
+
+def _first(notes: Sequence[RowError], message: str) -> str:
+    """Name the first rows with a note."""
+    found = [f"{one.row}" + (f" (sheet {one.sheet})" if one.sheet else "") for one in notes if one.message == message]
+    return ", ".join(found[:FEW]) + (" …" if len(found) > FEW else "")
 
 
 def export(

@@ -284,7 +284,7 @@ class _Run:
         if one in self._several:
             yield RowError(row, "", "has several places or roles, in this list or another", sheet)
         if one in self._sharing:
-            text = f"{self._sharing[one]} names have this number: one person written twice, or do they share it?"
+            text = "another name has this number: one person written twice, or do they share it?"
             yield RowError(row, "phone", text, sheet)
 
 
