@@ -34,7 +34,7 @@ _TIMES = (
     "2026-02-30T16:00:00+08:00", "2026-07-20T24:00:01+08:00", "2026-07-20T16:00:60+08:00", "2026-07-20T16:60:00+08:00",
     "2026-07-20T16:00:00+14:01", "2026-07-20T16:00:00+08:60", "0001-01-01T00:00:00+08:00", "2026-07-20T16:00:00 +08:00",
 )  # fmt: skip
-_NO_NAMES = ("a b", "a,b", "a<b", "a&b", "a\u3000b")
+_NO_NAMES = ("a b", "a,b", "a<b", "a&b", "a\u3000b", "a\u200bb", "a\u202eb")
 _WORDS = ("actual", "RED", "Alert,", "None None")
 WRONG: Mapping[str, tuple[str, Sequence[str]]] = {
     "identifier": ("invalid_identifier", _NO_NAMES),

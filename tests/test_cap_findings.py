@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway.cap import FINDINGS, Finding, finding, from_json, read
+from gateway.cap import FINDINGS, Finding, finding, form, from_json, read
+from gateway.cap.finding import Malformed
 
 DATA = Path(__file__).parent / "data" / "cap"
 RED = (DATA / "red_rainstorm.xml").read_text(encoding="utf-8")
@@ -253,6 +254,10 @@ JSON_ERRORS: list[tuple[str, str, Callable[[dict[str, Any]], Any]]] = [
     ("invalid_identifier", "identifier", _set(identifier="a\u0001b")),
     ("invalid_identifier", "identifier", _set(identifier="a\ufffeb")),
     ("invalid_identifier", "identifier", _set(identifier="a" * 256)),
+    ("invalid_identifier", "identifier", _set(identifier="a\ufeff")),
+    ("invalid_sender", "sender", _set(sender="bypq\u2066@mingluo.example")),
+    ("invalid_sender", "references[0].sender", _set(
+        kind="Update", references=[{"sender": "a\u200d", "identifier": "b", "sent": "2026-07-20T06:00:00Z"}])),
     ("invalid_sender", "references[0].sender", _set(
         kind="Update", references=[{"sender": "a\uffff", "identifier": "b", "sent": "2026-07-20T06:00:00Z"}])),
     ("invalid_web", "web", _set(web="https://mingluo.example/\u0001")),
@@ -396,3 +401,15 @@ def test_warnings_never_crowd_out_the_error_that_refuses() -> None:
     assert alert is None
     assert findings[-1].code == "digit_level"
     assert len(findings) == 51
+
+
+@pytest.mark.parametrize("code", [0x7F, 0x9B, 0xAD, 0x061C, 0x200B, 0x200F, 0x202E, 0x2060, 0x2069, 0xFEFF, 0xE0041])
+@pytest.mark.parametrize("read", [form.read_identifier, form.read_sender, form.read_references])
+def test_no_name_holds_a_character_nobody_sees(read: Callable[[str], object], code: int) -> None:
+    """Two warnings that look the same on the screen and are two: who cancels the one leaves the other in force."""
+    hidden = f"4117{chr(code)}26"
+    text = f"bypq@mingluo.example,{hidden},2026-07-20T14:30:00+08:00" if read is form.read_references else hidden
+    with pytest.raises(Malformed) as caught:
+        read(text)
+    assert f"U+{code:04X}" in caught.value.message
+    assert chr(code) not in caught.value.message

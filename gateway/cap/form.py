@@ -25,7 +25,13 @@ _YEARS = range(1970, 2200)  # outside, somebody's clock or key slipped; inside, 
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 NAME_CHARS = 255
 """Of an identifier or a sender. CAP sets no limit, but both are looked up by, and an index has one."""
-_NAME = re.compile(rf"[^\s\x00-\x1f\ufffe\uffff,<&]{{1,{NAME_CHARS}}}")
+# Zero width, or turning the text around them: two names would look the same, and one like another (UTR 36, UAX 9).
+_HIDDEN = (
+    r"\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    r"\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff"
+)
+_NAME = re.compile(rf"[^\s\x00-\x1f\ufffe\uffff,<&{_HIDDEN}]{{1,{NAME_CHARS}}}")
+_SEEN_BY_NOBODY = re.compile(f"[{_HIDDEN}]")
 _LANGUAGE = re.compile(r"[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8})*")
 _MIME = re.compile(r"[\w.+-]+/[\w.+-]+(\s*;[^\x00-\x1f\ufffe\uffff]*)?", re.ASCII)
 _CHAR = (
@@ -76,9 +82,20 @@ def _matching(pattern: re.Pattern[str], code: str, advice: str) -> Callable[[str
     return read
 
 
-_NO_BLANKS = f"write it without blanks, commas, < and &, at most {NAME_CHARS} characters"
-read_identifier = _matching(_NAME, "invalid_identifier", _NO_BLANKS)
-read_sender = _matching(_NAME, "invalid_sender", f"{_NO_BLANKS}, such as name@office.example")
+def _name(code: str, example: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if _NAME.fullmatch(text):
+            return text
+        advice = f"write it without blanks, commas, < and &, at most {NAME_CHARS} characters{example}"
+        if hidden := _SEEN_BY_NOBODY.search(text):
+            advice = f"U+{ord(hidden[0]):04X} is a character nobody sees; remove it"
+        raise Malformed(code, f"{text[:60]!r}: {advice}")
+
+    return read
+
+
+read_identifier = _name("invalid_identifier", "")
+read_sender = _name("invalid_sender", ", such as name@office.example")
 read_language = _matching(_LANGUAGE, "invalid_language", "write a language code such as zh-CN or en")
 read_mime_type = _matching(_MIME, "invalid_mime_type", "write type/subtype, such as image/png")
 read_web = _matching(_WEB, "invalid_web", "write a full address that begins with https:// or http://")
