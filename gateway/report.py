@@ -128,6 +128,7 @@ class Status(BaseModel):
     level: str
     kind: str
     status: str
+    scope: str = Field("Public", description="CAP scope: Public, or Restricted: officials alone hear it")
     standing: str = Field(description="active, stopped, rejected, or the stage it waits at")
     reason: str = Field(description="Why it was stopped or rejected")
     route: str
@@ -178,6 +179,7 @@ async def status(core: Sources, row: AlertRow, within: tuple[str, ...] = EVERYWH
         level=row.alert.level.name.lower(),
         kind=row.alert.kind,
         status=row.alert.status,
+        scope=row.alert.scope,
         standing=row.standing,
         reason=row.reason,
         route=row.plan.route,
@@ -239,7 +241,7 @@ def printable(status_: Status) -> str:
 
 def _lines(found: Status) -> Iterator[str]:
     total = sum(found.villages.values())
-    yield f"预警 {found.alert}  {found.event} {found.level} {found.kind} {found.status}"
+    yield f"预警 {found.alert}  {found.event} {found.level} {found.kind} {found.status} {found.scope}"
     yield f"状态 {found.standing} {found.reason}".rstrip()
     if found.national_number is not None:
         yield f"国突编号  {'待匹配' if found.national_number == 'pending' else found.national_number}"

@@ -547,6 +547,16 @@ async def test_the_list_pages_newest_first_and_filters_by_standing(desk: Desk) -
     assert [one["id"] for one in waiting["alerts"]] == [held]
 
 
+async def test_the_list_and_the_status_say_whom_a_warning_is_for(desk: Desk) -> None:
+    """A restricted one is not read out to everybody: the list shows it as the message itself does."""
+    public = (await desk.issue())["id"]
+    own = (await desk.issue(identifier="r", scope="Restricted", restriction="责任人", areas=ELSEWHERE))["id"]
+    _, page = await desk.call("GET", "/v1/alerts", VIEWER)
+    assert {one["id"]: one["scope"] for one in page["alerts"]} == {public: "Public", own: "Restricted"}
+    _, found = await desk.call("GET", f"/v1/alerts/{own}/status", VIEWER)
+    assert found["scope"] == "Restricted"
+
+
 async def test_no_answer_holds_an_address_or_a_name_of_a_recipient(desk: Desk) -> None:
     """What never leaves cannot leak: neither numbers nor names of villagers are in any answer."""
     alert = (await desk.issue())["id"]

@@ -831,6 +831,20 @@ def test_an_id_is_never_folded(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert "07-20 13:58" in row
 
 
+@pytest.mark.parametrize(
+    ("status", "scope", "what"),
+    [("Actual", "Public", "暴雨 red"), ("Exercise", "Public", "暴雨 red EXERCISE"), ("Test", "", "暴雨 red TEST"),
+     ("Actual", "Restricted", "暴雨 red RESTRICTED"), ("Actual", "Private", "暴雨 red PRIVATE")],
+)  # fmt: skip
+def test_a_list_tells_what_is_not_for_everybody_or_not_real(
+    capsys: pytest.CaptureFixture[str], status: str, scope: str, what: str
+) -> None:
+    """Who reads a red one off the list and telephones it on must see that it is a drill, or for officials alone."""
+    answer.show_alerts({"alerts": [{"id": "a1", "event": "暴雨", "level": "red", "status": status, "scope": scope}]})
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("a1")]
+    assert row.strip().endswith(what)
+
+
 def test_a_list_says_first_what_is_halted(capsys: pytest.CaptureFixture[str]) -> None:
     """A list of active warnings looks as if they were on their way."""
     answer.show_alerts({"alerts": [], "halts": ["411726"]})

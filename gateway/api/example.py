@@ -48,9 +48,9 @@ _LISTED: dict[str, Any] = {
 }  # fmt: skip
 _LINE: dict[str, Any] = {
     "id": ALERT, "sender": "411726-qxj@mingluo.example", "identifier": "41172641600000_20260720135800",
-    "sent": "2026-07-20T05:58:00Z", "status": "Actual", "kind": "Alert", "document": "warning", "event": "暴雨",
-    "level": "red", "expires": EXPIRES, "standing": "active", "reason": "", "by": "411726-qxj/泌阳预报员",
-    "accepted_at": AT, "links": LINKS, "national_number": NUMBER,
+    "sent": "2026-07-20T05:58:00Z", "status": "Actual", "scope": "Public", "kind": "Alert", "document": "warning",
+    "event": "暴雨", "level": "red", "expires": EXPIRES, "standing": "active", "reason": "",
+    "by": "411726-qxj/泌阳预报员", "accepted_at": AT, "links": LINKS, "national_number": NUMBER,
 }  # fmt: skip
 _COUNT: dict[str, Any] = {
     "step": 1, "township": "411726204", "group": "officials", "channel": "sms_twilio", "language": "zh",
@@ -137,8 +137,8 @@ EXAMPLES: dict[type[BaseModel], Any] = {
     shape.Standing: {"id": ALERT, "standing": "rejected", "reason": "区域有误"},
     Status: {
         "alert": ALERT, "event": "暴雨", "level": "red", "kind": "Alert", "status": "Actual",
-        "standing": "active", "reason": "", "route": "green", "held": [], "halts": [], "national_number": NUMBER,
-        "accepted_at": AT, "expires": EXPIRES, "timings": [_TIMING],
+        "scope": "Public", "standing": "active", "reason": "", "route": "green", "held": [], "halts": [],
+        "national_number": NUMBER, "accepted_at": AT, "expires": EXPIRES, "timings": [_TIMING],
         "counts": [{"channel": "sms_twilio", "group": "officials", "state": "delivered", "recipients": 4}],
         "villages": {"confirmed": 29, "played": 1, "sms_only": 0, "silent": 0, "gap": 1},
         "confirmation_wanted": True, "gaps": [_GAP], "wanting": [_GAP],

@@ -219,6 +219,7 @@ class AlertLine(BaseModel):
     identifier: str
     sent: datetime
     status: str
+    scope: str = Field(description="CAP scope: Public, Restricted (officials alone hear it) or Private")
     kind: str
     document: str
     event: str
@@ -235,7 +236,7 @@ class AlertLine(BaseModel):
     def fields_of(cls, row: AlertRow) -> dict[str, Any]:
         """Return the values of a line."""
         alert = row.alert
-        same = ("id", "sender", "identifier", "sent", "status", "kind", "document", "event", "expires")
+        same = ("id", "sender", "identifier", "sent", "status", "scope", "kind", "document", "event", "expires")
         return {name: getattr(alert, name) for name in same} | {
             "level": alert.level.name.lower(),
             "standing": row.standing,

@@ -165,10 +165,11 @@ def show_stuck(answer: Answer) -> None:
 
 
 def about(answer: Answer) -> str:
-    """Say in a few words which message it is: hazard and level; what is no plain, actual alert is named."""
+    """Say in a few words which message it is: hazard and level; what is no plain, actual, public alert is named."""
     words = [str(answer.get("event") or ""), str(answer.get("level") or "")]
     words += [str(answer["kind"])] if answer.get("kind") not in (None, "", "Alert") else []
     words += [str(answer["status"]).upper()] if answer.get("status") not in (None, "", "Actual") else []
+    words += [str(answer["scope"]).upper()] if answer.get("scope") not in (None, "", "Public") else []
     return " ".join(word for word in words if word)
 
 
