@@ -5,7 +5,7 @@ Called by `sender` and `hub` after the claim. Alerts are read from the store onc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from gateway import log, metrics
 from gateway.channel import Channel
@@ -160,11 +160,16 @@ class GatewayComposer:
             row = await self._outbox.alert(alert)
             if row is None:
                 raise LookupError(f"no alert {alert}")
+            self.know([row])
+        return row
+
+    def know(self, rows: Iterable[AlertRow]) -> None:
+        """Take alerts as they have just been read."""
+        for row in rows:
             if len(self._rows) >= KEEP:
                 self._rows.clear()
                 self._previous.clear()
-            self._rows[alert] = row
-        return row
+            self._rows[row.alert.id] = row
 
     async def _before(self, row: AlertRow) -> Alert | None:
         """The version this one updates, ends or corrects."""

@@ -189,9 +189,17 @@ class Tx:
         """Execute; nobody waits for the answer."""
         self._execute(sql, values)
 
+    def ask(self, sql: str, **values: Any) -> Callable[[], list[Row]]:
+        """Execute; return what waits for all rows: asked one behind the other, many questions are one wait."""
+        cursor = self._execute(sql, values)
+        if self._pipeline is not None:
+            return lambda: cast(list[Row], cursor.fetchall())
+        rows = cast(list[Row], cursor.fetchall())  # as they stand now
+        return lambda: rows
+
     def all(self, sql: str, **values: Any) -> list[Row]:
         """Execute; return all rows."""
-        return cast(list[Row], self._execute(sql, values).fetchall())
+        return self.ask(sql, **values)()
 
     def one(self, sql: str, **values: Any) -> Row | None:
         """Execute; return the first row or None."""

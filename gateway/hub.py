@@ -155,6 +155,7 @@ class Hub:
 
     def _remember(self, found: Open) -> None:
         self._batches |= found.batches
+        self._composer.know(found.alerts)
         if len(self._batches) > KEEP:
             still = {*found.plays, *(item.batch for item in found.ends)}
             self._batches = {name: batch for name, batch in self._batches.items() if name in still}

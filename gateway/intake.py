@@ -13,6 +13,7 @@ here: `planner` → `relay` → `sender` → `receipts`; where it waits for a pe
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, replace
@@ -234,8 +235,10 @@ class Intake:
         batches: list[Batch] = []
         cursors: dict[int, Cursor] = {}
         if standing is Standing.ACTIVE and (was is None or was.standing != Standing.ACTIVE):
-            plan = replace(plan, mute=await self.cases.mute(alert, plan))  # what is known now is gone tomorrow
-            batches, cursors = await self._planner.first(alert, plan)
+            mute, (batches, cursors) = await asyncio.gather(
+                self.cases.mute(alert, plan), self._planner.first(alert, plan)
+            )
+            plan = replace(plan, mute=mute)  # what is known now is gone tomorrow
         elif was is not None:
             plan = replace(plan, mute=was.plan.mute)
         timers, owed = self.cases.duties(alert, plan, standing, now)

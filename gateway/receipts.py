@@ -40,7 +40,8 @@ from gateway.reply import LONGEST, Meaning, Reading, read
 from gateway.road import NO_ROADS, Roads
 from gateway.standing import Standing
 from gateway.store import Store
-from gateway.store.device import alert_of, played_of
+from gateway.store.codec import alert_of
+from gateway.store.device import played_of
 from gateway.store.reply import Answer, Effect, Received
 
 RECENT = timedelta(hours=24)

@@ -29,7 +29,7 @@ import random
 import secrets
 import traceback
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import repeat
@@ -52,7 +52,7 @@ from gateway.errors import (
 )
 from gateway.gate import Gate
 from gateway.model import NEVER_SENT, Batch, ClaimResult, Document, Lane, Level, Message, Receipt, Slice, State
-from gateway.ports import Clock, Ledger, Outbox, Settled
+from gateway.ports import AlertRow, Clock, Ledger, Outbox, Settled
 from gateway.rotation import Turnstile
 
 ATTEMPTS = 5
@@ -70,6 +70,9 @@ class Composer(Protocol):
 
     async def message(self, batch: Batch, positions: Sequence[int], *, again: bool) -> Message:
         """Render the message for these positions."""
+
+    def know(self, rows: Iterable[AlertRow]) -> None:
+        """Take alerts as they have just been read; whoever asks for their batches need not wait for them."""
 
     async def repeatable(self, batch: Batch) -> bool:
         """Whether doubtful recipients are sent once more: red and evacuation only (rule 2)."""

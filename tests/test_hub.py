@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from gateway.errors import Temporary
 from gateway.hub import COMPOSE_AGAIN_S, NOTED, RESEND_S, Hub
 from gateway.metrics import REGISTRY
 from gateway.model import Batch, DeviceEvent, Lane, Level, Message, Notice, Receipt, Record, Report, State, Status
+from gateway.ports import AlertRow
 from gateway.store import Store
 
 
@@ -82,6 +83,9 @@ class Words:
             batch.alert, Notice.ISSUE, Status.ACTUAL, Level.RED, Lane.GREEN, "zh", "", "words", batch.deadline,
             supersedes=self.supersedes.get(batch.alert, ()), every_s=batch.every_s,
         )  # fmt: skip
+
+    def know(self, rows: Iterable[AlertRow]) -> None:
+        """It asks for no alert."""
 
     async def repeatable(self, batch: Batch) -> bool:
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from gateway.database import Database
 from gateway.errors import Ambiguous, ChannelError, Permanent, Temporary, Throttled, Unusable
 from gateway.metrics import REGISTRY
 from gateway.model import Batch, ClaimResult, Lane, Level, Message, Notice, Receipt, Record, Slice, State, Status
+from gateway.ports import AlertRow
 from gateway.sender import ATTEMPTS, LEASE_MARGIN_S, Sender, Stopping
 from gateway.store import Store
 
@@ -59,6 +60,9 @@ class Words:
             batch.alert, Notice.ISSUE, Status.ACTUAL, Level.RED, Lane.GREEN, "zh", "", "words", batch.deadline,
             again=again,
         )  # fmt: skip
+
+    def know(self, rows: Iterable[AlertRow]) -> None:
+        """It asks for no alert."""
 
     async def repeatable(self, batch: Batch) -> bool:
         return self.red

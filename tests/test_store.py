@@ -49,7 +49,6 @@ from gateway.store.acceptance import accept
 from gateway.store.command import STALE_S, Open
 from gateway.store.desired import PLAYS
 from gateway.store.reply import Effect, Received
-from gateway.store.rows import add_batches
 
 NOW = datetime(2026, 7, 20, 6, 30, tzinfo=UTC)
 
@@ -725,7 +724,7 @@ async def test_what_is_open_costs_one_row_for_each_batch_however_large_the_fleet
     batch = await opened(store, slice_=0, channel="loudspeaker_ws")
     found = await store.commands.open()
     assert (found.plays, found.ends, found.batches) == ([batch.id], [], {batch.id: batch})
-    assert await store.commands.open({batch.id}) == Open([batch.id], [], {})
+    assert await store.commands.open({batch.id}) == Open([batch.id], [], {}, [])
 
 
 async def test_nobody_is_told_for_ever_to_stop_what_has_long_expired(store: Store, hand: HandClock) -> None:
@@ -907,13 +906,21 @@ async def test_what_expires_ends_by_itself_between_two_rounds(store: Store) -> N
     assert await commanded(store, batch) == [(1, "stop"), (2, "stop"), (3, "stop")]
 
 
+async def page(store: Store, batch: Batch) -> None:
+    """Plan one batch more."""
+    work = StepWork(batch.alert, batch.step, None, 1, Lane.GREEN)
+    open_ = "UPDATE step SET finished = 0, sequence = 1, township = '', village = '', person = 0 WHERE number = :step"
+    await store.database.write(lambda tx: tx.run(open_, step=batch.step))
+    assert await store.outbox.add_page(work, [batch], None)
+
+
 async def test_a_confirmation_beside_the_page_of_devices_hushes_them(database_url: str, hand: HandClock) -> None:
     """Two processes, one moment: neither sees the other's rows, and the red warning would repeat for hours."""
     confirming, planning = Database(database_url), Database(database_url)
     await confirming.open()
     await planning.open()
     first = await repeating(Store(planning, hand))
-    second = replace(first, id=f"{first.alert}.2.0", step=2)
+    second = replace(first, id=f"{first.alert}.1.1")
     begun, end = threading.Event(), threading.Event()
 
     def confirmation(tx: Tx) -> None:
@@ -926,7 +933,7 @@ async def test_a_confirmation_beside_the_page_of_devices_hushes_them(database_ur
     await planning.write(lambda tx: tx.run("DELETE FROM device_command"))
     answered = asyncio.create_task(confirming.write(confirmation))
     await asyncio.to_thread(begun.wait, 10)
-    planned = asyncio.create_task(planning.write(lambda tx: add_batches(tx, [second], NOW)))
+    planned = asyncio.create_task(page(Store(planning, hand), second))
     await asyncio.wait([planned], timeout=0.5)
     end.set()
     await asyncio.gather(answered, planned)
@@ -941,7 +948,7 @@ async def test_a_village_that_confirmed_before_its_loudspeakers_were_planned_hea
     first = await repeating(store)
     await confirmed(store, first)
     second = replace(first, id=f"{first.alert}.1.1")
-    await store.database.write(lambda tx: add_batches(tx, [second], NOW))
+    await page(store, second)
     await store.commands.take({second.id: [0, 1, 2, 3]})
     await reported(store, second, 0, State.PLAYED)
     hushed = [one.position for one in (await store.commands.open()).ends if one.batch == second.id]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from gateway import log
 from gateway.api.endpoint import Answer, Call
 from gateway.api.shape import Accepted
@@ -9,6 +11,8 @@ from gateway.errors import StoreDown
 from gateway.intake import Outcome
 from gateway.preview import Finding, concerning, halts, reach, text_findings
 from gateway.standing import Standing
+
+LEAVES_S = 0.001  # what was accepted is on its way before anything is looked at, which keeps the loop for milliseconds
 
 _log = log.get("api")
 
@@ -24,6 +28,7 @@ async def told(call: Call, outcome: Outcome) -> Accepted:
     Texts are looked at once they leave, when they are rendered anyway; of what waits, whoever decides sees them.
     """
     core = call.core
+    await asyncio.sleep(LEAVES_S)
     try:
         alert, plan = outcome.stored or (None, None)
         if alert is None or plan is None:

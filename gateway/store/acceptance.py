@@ -15,6 +15,7 @@ from gateway.standing import Event, Standing
 from gateway.store import audit, minute, national, obligation, seal
 from gateway.store.change import note_all
 from gateway.store.codec import LANE_RANK, pack
+from gateway.store.desired import hush_confirmed
 from gateway.store.listing import place_alerts
 from gateway.store.meeting import keep_apart
 from gateway.store.rows import DECISION, add_batches, stop_alert
@@ -44,6 +45,7 @@ def accept(tx: Tx, drafts: Sequence[Draft]) -> list[Accepted]:
         OvertakenError, RealWarningError, SealError: nothing was stored.
     """
     added = {row[0] for row in tx.upsert("alert", ALERT, list(map(_row, drafts)), "DO NOTHING", "id")}
+    halts = tx.ask("SELECT scope FROM halt ORDER BY scope")
     new: dict[str, Draft] = {}
     for draft in drafts:
         if draft.alert.id in added:
@@ -54,9 +56,9 @@ def accept(tx: Tx, drafts: Sequence[Draft]) -> list[Accepted]:
         _refer(tx, draft.alert)
     place_alerts(tx, [(alert, draft.plan) for alert, draft in new.items()])
     _written(tx, list(new.values()))
-    halts = tuple(scope for (scope,) in tx.all("SELECT scope FROM halt ORDER BY scope")) if new else ()
+    scopes = tuple(scope for (scope,) in halts())
     return [
-        Accepted("accepted", draft.alert.id, halts) if new.get(draft.alert.id) is draft else _known(tx, draft)
+        Accepted("accepted", draft.alert.id, scopes) if new.get(draft.alert.id) is draft else _known(tx, draft)
         for draft in drafts
     ]
 
@@ -118,6 +120,8 @@ def move(tx: Tx, was: AlertRow, draft: Draft) -> Accepted:
         drop_timer(tx, "held", alert.id)
     place_alerts(tx, [(alert.id, draft.plan)])
     _written(tx, [draft], was.revision + 1)
+    if any(batch.every_s for batch in draft.batches):
+        hush_confirmed(tx, alert.id)
     return Accepted("accepted", alert.id)
 
 

@@ -55,6 +55,11 @@ unpack_seats = msgspec.msgpack.Decoder(Seats).decode
 _outcome_of = msgspec.msgpack.Decoder(tuple[tuple[int, ...], tuple[tuple[int, str, str], ...]]).decode
 
 
+def alert_of(batch: str) -> str:
+    """Return the alert a batch belongs to, by its id."""
+    return batch.partition(".")[0]
+
+
 def unpack_persons(body: bytes) -> tuple[int, ...]:
     """Return the person ids of a packed batch."""
     return _persons_of(body).persons

@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 from gateway.database import Database, Tx, micros
 from gateway.model import Batch, State
-from gateway.ports import Clock
+from gateway.ports import AlertRow, Clock
+from gateway.store.around import alert_rows
 from gateway.store.claim import lock_alerts
-from gateway.store.codec import unpack_batch
+from gateway.store.codec import alert_of, unpack_batch
 from gateway.store.desired import PLAYS
-from gateway.store.rows import ASKED, Fold, fold_all
+from gateway.store.rows import ASKED, Fold, Locked
 
 TAKE_PATIENCE_S = 2.0
 FEW = 100  # positions that are named in the query; of more, all of their batches are read
@@ -45,11 +46,12 @@ class Wanted(NamedTuple):
 
 
 class Open(NamedTuple):
-    """Batches with plays that may still be wanted, unfinished stops and hushes, and those batches not yet known."""
+    """Batches with plays that may still be wanted, unfinished stops and hushes; of those not yet known, all of it."""
 
     plays: list[str]
     ends: list[Wanted]
     batches: dict[str, Batch]
+    alerts: list[AlertRow]
 
 
 class Commands:
@@ -62,17 +64,17 @@ class Commands:
     async def open(self, known: Collection[str] = ()) -> Open:
         """What is live and unfinished; nothing expired, halted or of an ended alert but its stops.
 
-        Batches that are not `known` come with them: another question would be another wait before the first byte.
+        Batches that are not `known` come with their alerts: more questions would be more waits before the first byte.
         """
         now, known = micros(self._clock.now()), frozenset(known)
 
         def operation(tx: Tx) -> Open:
-            rows = tx.all(
+            open_ = tx.all(
                 f"SELECT b.id FROM batch b JOIN alert a ON a.id = b.alert WHERE {OPEN} AND {RUNNING} AND NOT {HALTED}"
                 " ORDER BY b.created_at, b.id",
                 now=now,
             )
-            plays = [batch for (batch,) in rows]
+            plays = [batch for (batch,) in open_]
             ends = [
                 Wanted(*row)
                 for row in tx.all(
@@ -89,7 +91,9 @@ class Commands:
                 for start in range(0, len(new), ASKED)
                 for row in tx.all("SELECT batch, body FROM outbox WHERE batch IN :*new", new=new[start : start + ASKED])
             ]
-            return Open(plays, ends, {batch: unpack_batch(body) for batch, body in found})
+            alerts = sorted({alert_of(batch) for batch in new})
+            rows = alert_rows(tx, "WHERE id IN :*alerts", alerts=alerts) if alerts else []
+            return Open(plays, ends, {batch: unpack_batch(body) for batch, body in found}, rows)
 
         return await self._database.read(operation)
 
@@ -105,21 +109,18 @@ class Commands:
 
         def operation(tx: Tx) -> dict[str, list[int]]:
             at = micros(self._clock.now())
-            lock_alerts(tx, {batch.partition(".")[0] for batch in wanted})
+            lock_alerts(tx, {alert_of(batch) for batch in wanted})
             taken: dict[str, list[int]] = {batch: [] for batch in wanted}
             sql = f"{TAKEN} AND c.position IN :*positions" if few else TAKEN
             places = {"batches": sorted(wanted), "plays": PLAYS} | ({"positions": every} if few else {})
-            for batch, position in tx.all(f"{sql} ORDER BY c.batch, c.position", at=at, **places):
+            found = tx.ask(f"{sql} ORDER BY c.batch, c.position", at=at, **places)
+            locked = Locked(tx, wanted)
+            for batch, position in found():
                 if position in asked[batch]:
                     taken[batch].append(position)
-            fold_all(
-                tx,
-                [
-                    Fold(batch, [(position, State.SUBMITTED) for position in positions], at)
-                    for batch, positions in taken.items()
-                    if positions
-                ],
-            )
+            for batch, positions in taken.items():
+                locked.fold(Fold(batch, [(position, State.SUBMITTED) for position in positions], at))
+            locked.write(tx)
             return taken
 
         return await self._database.write(operation, TAKE_PATIENCE_S)

@@ -22,7 +22,7 @@ from gateway.model import Condition, DeviceEvent, DeviceState, Record, Report
 from gateway.policy.table import SpeakerRules
 from gateway.ports import Clock
 from gateway.store import noted
-from gateway.store.codec import unpack_persons
+from gateway.store.codec import alert_of, unpack_persons
 
 PATIENCE_S = 5.0
 FOUND_DEAD = timedelta(minutes=2)  # a half-open connection is found to be dead sooner
@@ -305,11 +305,6 @@ def played_of(reports: Iterable[Report], drills: Mapping[str, bool]) -> list[Pla
         Played(batch, [one.position for one in some], max(one.at for one in some), drills[alert_of(batch)])
         for batch, some in sorted(batches.items())
     ]
-
-
-def alert_of(batch: str) -> str:
-    """Return the alert a batch belongs to."""
-    return batch.partition(".")[0]
 
 
 def _speakers(rows: Iterable[Row], rules: SpeakerRules, now: datetime) -> Iterable[Speaker]:

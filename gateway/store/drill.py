@@ -7,7 +7,7 @@ Self-tests have no alert; they are orders to devices under the drill's id, and o
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -200,13 +200,18 @@ class SqlDrills:
         return [_drill(row, now) for row in rows]
 
 
-def stop_tests(tx: Tx, targets: Sequence[Target], record: Record) -> None:
+def running_tests(tx: Tx, now: datetime) -> Callable[[], list[Row]]:
+    """Ask for the drills under way that are self-tests, with no message of their own: (id, areas)."""
+    return tx.ask(
+        "SELECT id, areas FROM drill WHERE standing = 'running' AND alert = '' AND ends_at > :at ORDER BY id",
+        at=micros(now),
+    )
+
+
+def stop_tests(tx: Tx, running: Iterable[Row], targets: Sequence[Target], record: Record) -> None:
     """Withdraw the self-tests of a place for which a real warning has just come: drills, and tones somebody ordered."""
     at = micros(record.at)
     order.withdraw_tones(tx, targets, REAL, at)
-    running = tx.all(
-        "SELECT id, areas FROM drill WHERE standing = 'running' AND alert = '' AND ends_at > :at ORDER BY id", at=at
-    )
     codes = [code for target in targets for code in (target.villages or (target.township,))]
     for id_, areas in running:
         if not any(code.startswith(area) or area.startswith(code) for area in json.loads(areas) for code in codes):

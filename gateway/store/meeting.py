@@ -19,7 +19,7 @@ from gateway.routing import emergency
 from gateway.standing import LIVE, REAL, Event, Standing
 from gateway.store import audit
 from gateway.store.around import opposite, real_ones
-from gateway.store.drill import stop_tests
+from gateway.store.drill import running_tests, stop_tests
 from gateway.store.rows import stop_alert
 
 UNDER_REAL = "a real orange or red warning or evacuation covers the area; hold the drill another day"
@@ -51,9 +51,11 @@ def keep_apart(tx: Tx, draft: Draft) -> None:
     if not begins or alert.kind in ENDS or (alert.actual and not emergency(alert)):
         return
     record = Record(now, "gateway", STOPPED, alert.id, f"{REAL}: {alert.id}")
+    running = running_tests(tx, now) if alert.actual else list  # both questions are one wait
+    others = opposite(tx, alert)
     if alert.actual:
-        stop_tests(tx, draft.plan.targets, record)
-    for row in meets(alert, draft.plan.targets, opposite(tx, alert)):
+        stop_tests(tx, running(), draft.plan.targets, record)
+    for row in meets(alert, draft.plan.targets, others):
         if not alert.actual:
             raise RealWarningError(UNDER_REAL)
         if stop_alert(tx, row.alert.id, REAL, now, Event.REPLACE, "gateway", record.detail):

@@ -23,6 +23,7 @@ from gateway.store.around import SUCCESSORS, Around, alert_rows, around
 from gateway.store.change import note
 from gateway.store.claim import Wanted, claim_all, defer
 from gateway.store.codec import LANE_RANK, LANES
+from gateway.store.desired import hush_confirmed
 from gateway.store.meeting import RealWarningError
 from gateway.store.outage import give_up, note_outage, note_sessions, outages
 from gateway.store.rows import add_batches, stop_alert
@@ -178,6 +179,7 @@ class SqlOutbox:
         at. False if another planner wrote this page, or more stands beside it by now.
         """
         now = self._clock.now()
+        repeats = any(batch.every_s for batch in batches)  # they are held against confirmations
 
         def operation(tx: Tx) -> bool:
             if beside:  # both steps are locked, so that of two that look at each other's batches one sees the other's
@@ -203,11 +205,12 @@ class SqlOutbox:
             )
             if moved:
                 add_batches(tx, batches, now)
+                if repeats:
+                    hush_confirmed(tx, work.alert)
                 if after is None:
                     note(tx, "planned", work.alert, str(work.step))
             return bool(moved)
 
-        repeats = any(batch.every_s for batch in batches)  # they are held against confirmations
         return await self._database.write(operation, decides=repeats)
 
     # --- batches ----------------------------------------------------------------------------------

@@ -80,8 +80,6 @@ def add_batches(tx: Tx, batches: Sequence[Batch], now: datetime) -> None:
     tx.insert("batch", BATCH, rows)
     tx.insert("outbox", BODY, bodies)
     tx.insert("device_command", COMMAND, commands)
-    for alert in sorted({batch.alert for batch in batches if batch.every_s}):
-        desired.hush_confirmed(tx, alert)
 
 
 class Run(NamedTuple):
