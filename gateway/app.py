@@ -18,7 +18,7 @@ from aiohttp import web
 
 from gateway import log, metrics
 from gateway.alarm import Alarm
-from gateway.api import make_app, mount
+from gateway.api import listen, make_app, mount
 from gateway.broker import LocalBroker, RabbitBroker
 from gateway.case import Cases
 from gateway.channel import Channel, Sockets
@@ -412,9 +412,9 @@ class App:
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=2.0)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, self.settings.host, self.settings.port, backlog=4096, reuse_address=True)
-        await site.start()
-        self.port = runner.addresses[0][1]
+        server = await listen(runner, self.settings.host, self.settings.port)
+        self._stack.callback(server.close)
+        self.port = server.sockets[0].getsockname()[1]
 
     # --- wake-ups ---------------------------------------------------------------------------------
 

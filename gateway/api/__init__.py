@@ -6,13 +6,14 @@ from collections.abc import Iterable
 
 from aiohttp import HttpVersion11, web
 
+from gateway.api.door import listen
 from gateway.api.endpoint import Endpoint, serve
 from gateway.api.problem import problems
 from gateway.api.table import ENDPOINTS
 from gateway.channel import Route
 from gateway.core import Core
 
-__all__ = ["ENDPOINTS", "Endpoint", "make_app", "mount"]
+__all__ = ["ENDPOINTS", "Endpoint", "listen", "make_app", "mount"]
 
 
 def make_app(core: Core) -> web.Application:
