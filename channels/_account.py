@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -29,6 +29,7 @@ REFUSED_S = 30.0
 REFUSED_TIMES = 30
 CLOSE_S = 5.0
 PEACEFUL = ("left", "logged_out")
+EXPECTED = ("left", "closing")  # of our own will
 
 
 class Account:
@@ -45,6 +46,8 @@ class Account:
         """Of the weighted turns; kept by `_carrier`."""
         self.trouble: ChannelError | None = None
         """What the last try to connect ended with; None while there is a connection."""
+        self.broken: Counter[str] = Counter()
+        """Logins that failed, and connections that ended badly, by why."""
         self._changed = changed
         self._loop = asyncio.get_running_loop()
         self.health = Health(self._loop.time())
@@ -246,6 +249,7 @@ class Account:
             session.drop("closing")
             if session in self.sessions:
                 self.sessions.remove(session)
+                self.broken.update([session.why] if session.why not in EXPECTED else ())
             self._left(session.why)
         return session.why == "left"
 
@@ -273,6 +277,7 @@ class Account:
 
     def _not_entered(self, error: ChannelError) -> None:
         self.trouble = error
+        self.broken["login"] += 1
         if isinstance(error, Unusable):
             self.refuse()
         else:

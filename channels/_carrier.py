@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
@@ -23,7 +24,7 @@ from pydantic import ConfigDict, Field, field_validator
 from channels._account import Account
 from channels._sheet import Piece, Sheet
 from channels._wire import AccountSettings, Wire
-from gateway.channel import Channel, Link
+from gateway.channel import Channel, Lines, Link
 from gateway.channel import Settings as ChannelSettings
 from gateway.errors import Throttled
 from gateway.model import Group, Level, Message, Receipt, Slice
@@ -87,6 +88,15 @@ class CarrierChannel(Channel):
     def up(self) -> bool:
         """Whether this process has a connection, or can make one."""
         return any(account.ready for account in self.accounts)
+
+    def lines(self) -> Lines:
+        """Tell how the connections of all accounts do; those on demand come and go."""
+        kept = [account for account in self.accounts if not account.wire.on_demand]
+        return Lines(
+            sum(session.ready for account in kept for session in account.sessions),
+            sum(account.settings.connections for account in kept),
+            sum((account.broken for account in self.accounts), Counter()),
+        )
 
     def _look(self) -> None:
         """Let those who wait for a connection go on: there is one, or every account is refused."""

@@ -3,25 +3,27 @@
 One answer that the account is refused shuts it, or `FAILURES` slices in a row of which the carrier served nobody
 (no connection, 5xx, no answer). While it is shut nothing is claimed: batches are put off, and where the plan has a
 fallback the planner moves them to it. When the pause is over one slice goes as a probe; whoever asks meanwhile comes
-again. The longer the outage, the longer the pauses. A carrier that serves one recipient, refuses one number or asks
-for patience is up.
+again. The longer the outage, the longer the pauses. A carrier that serves one recipient or refuses one number is up;
+so is one that asks for patience, but not when it has done nothing else for a minute.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from datetime import datetime, timedelta
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
 
 from gateway import log, metrics
 from gateway.channel import BUG
-from gateway.errors import ChannelError, Permanent, Throttled, Unusable
+from gateway.errors import PACED, ChannelError, Permanent, Throttled, Unusable
 from gateway.model import NEVER_SENT, Receipt
 from gateway.ports import Clock, Outage
 
 FAILURES = 3
 SHORTEST_S, LONGEST_S = 5.0, 30.0  # pauses; half the outage's age in between
 REFUSED_S = 30.0  # an account that is refused wants a person: asking sooner only fails more people
+PATIENCE = timedelta(minutes=1)
 PROBE_S = 5.0  # a probe without an answer is followed by another after this long
+NEVER = datetime.min.replace(tzinfo=UTC)
 
 _log = log.get("breaker")
 
@@ -34,6 +36,7 @@ class Breaker:
         self._channel = channel
         self._clock = clock
         self._failed = 0
+        self._busy_since = self._busy_at = NEVER
         self._told: Outage | None = None
         self._probe_until: datetime | None = None
 
@@ -56,14 +59,29 @@ class Breaker:
     def note(self, receipts: Collection[Receipt]) -> None:
         """Learn from the answer to one slice."""
         errors = [error for error in map(_failure, receipts) if error is not None]
+        busy = [error for error in errors if isinstance(error, Throttled)]
         if any(map(_served, receipts)):
-            self._failed = 0
-            self._open()
+            self._busy_at = NEVER
+            self._up()
+        elif busy:
+            self._wait([error for error in busy if error.code != PACED])
         elif errors:
             self._failed += 1
             refused = next((error for error in errors if isinstance(error, Unusable)), None)
             if self.outage is not None or self._failed >= FAILURES or refused is not None:
                 self._shut(refused or errors[0])
+
+    def _wait(self, asked: Sequence[Throttled]) -> None:
+        """Wait as the carrier asks, but not for ever; not at all where only our own rate did."""
+        now = self._clock.now()
+        if asked and now - self._busy_at > PATIENCE:
+            self._busy_since = now
+        if asked:
+            self._busy_at = now
+        if asked and now - self._busy_since >= PATIENCE:
+            self._shut(asked[0])
+        else:
+            self._up()
 
     def news(self) -> bool:
         """Whether the outage is another than when this was asked last: the other processes should know."""
@@ -83,7 +101,8 @@ class Breaker:
         until = max(self.outage.until, now + timedelta(seconds=pause_s))
         self.outage = self.outage._replace(until=until, code=error.code)
 
-    def _open(self) -> None:
+    def _up(self) -> None:
+        self._failed = 0
         if self.outage is None:
             return
         down_s = (self._clock.now() - self.outage.since).total_seconds()
@@ -93,10 +112,10 @@ class Breaker:
 
 
 def _served(receipt: Receipt) -> bool:
-    """Whether the carrier did its part: took the text, judged the recipient, or asked for patience."""
+    """Whether the carrier did its part: took the text, or judged the recipient."""
     if receipt.error is None:
         return receipt.state not in NEVER_SENT
-    return isinstance(receipt.error, Permanent | Throttled)
+    return isinstance(receipt.error, Permanent)
 
 
 def _failure(receipt: Receipt) -> ChannelError | None:

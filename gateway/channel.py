@@ -179,6 +179,17 @@ class Play:
     hush: bool = False
 
 
+class Lines(NamedTuple):
+    """Connections of a channel: how many serve, how many its accounts allow, and how many have ended badly, by why.
+
+    `allowed` counts all processes; 0: they are made on demand.
+    """
+
+    serving: int
+    allowed: int
+    broken: Mapping[str, int]
+
+
 class Channel(ABC):
     """Base of all channels. Class facts say what it can do; `name` is set from the file's name."""
 
@@ -229,6 +240,10 @@ class Channel(ABC):
     def up(self) -> bool:
         """Whether this process can send now; while it cannot, it leaves the channel's batches to others."""
         return True
+
+    def lines(self) -> Lines | None:
+        """Tell how its connections do, where it keeps some with a carrier."""
+        return None
 
     def routes(self, link: Link) -> Sequence[Route]:
         """HTTP routes for callbacks or inbound sockets."""

@@ -6,6 +6,9 @@ No message may hold an address, a name, a text or a secret.
 
 from __future__ import annotations
 
+PACED = "paced"
+"""Code of a Throttled that is our own account's rate: it says nothing of the provider."""
+
 
 class MingluoError(Exception):
     """Root of the tree."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from gateway.channel import Device, Event, Number, Signed
-from gateway.errors import StateDown, Throttled
+from gateway.errors import PACED, StateDown, Throttled
 from gateway.model import Audio, Batch, Job, Lane, Message
 from gateway.ports import Directory, State
 from gateway.receipts import Receipts
@@ -85,7 +85,7 @@ class GatewayLink:
             if wait_s <= 0:
                 return
             if waited + wait_s > LONGEST_WAIT_S:
-                raise Throttled(wait_s, "paced")
+                raise Throttled(wait_s, PACED)
             await asyncio.sleep(wait_s)
             waited += wait_s
 

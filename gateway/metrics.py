@@ -42,6 +42,13 @@ leases_lost = _counter("leases_lost_total", "Carrier connections given up to ano
 sessions_up = _gauge(
     "sessions_up", "1 while this process has a connection to the channel's carrier or broker", "channel"
 )
+connections = _gauge("connections", "Connections with the channel's carrier that serve, of this process", "channel")
+connections_allowed = _gauge(
+    "connections_allowed", "Connections the channel's accounts allow over all processes", "channel"
+)
+connections_broken = _counter(
+    "connections_broken_total", "Logins that failed, and connections that ended not by leave", "channel", "why"
+)
 silent_recipients = _counter("silent_recipients_total", "Recipients the provider never reported on in time", "channel")
 reports_dropped = _counter("reports_dropped_total", "Reports whose submit never showed up", "channel")
 retries = _counter("retries_total", "Recipients to be tried again, by why", "channel", "why")
@@ -92,7 +99,18 @@ ALARMS = (
 )
 ROUTES = ("drill", "emergency", "green", "normal")
 MEANINGS = ("heard", "away", "support", "opt_out", "other")
-WHYS = ("ambiguous", "temporary", "throttled")
+WHYS = ("ambiguous", "paced", "temporary", "throttled")
+BROKEN = (
+    "connection_lost",
+    "garbage",
+    "lease_lost",
+    "logged_out",
+    "login",
+    "no_answer",
+    "no_heartbeat",
+    "not_committed",
+    "other",
+)
 DRILLS = ("broadcast", "call_up", "self_test", "self_test_audible")
 DRILL_RESULTS = ("planned", "approved", "running", "refused", "cancelled")
 OUTCOMES = ("accepted", "draft", "held", "duplicate", "refused")
@@ -115,22 +133,28 @@ def begin(channels: Collection[str]) -> None:
     for lane, result in product(Lane, ("confirmed", "unconfirmed")):
         publishes.labels(lane.value, result)
     for channel in channels:
-        channel_down.labels(channel)
-        claims_lapsed.labels(channel)
-        leases_lost.labels(channel)
-        device_strangers.labels(channel)
-        silent_recipients.labels(channel)
-        reports_dropped.labels(channel)
-        possible_duplicates.labels(channel)
-        elsewhere.labels(channel)
-        for why in WHYS:
-            retries.labels(channel, why)
-        for lane in Lane:
-            first_submitted_seconds.labels(channel, lane.value)
-            all_submitted_seconds.labels(channel, lane.value)
-        for state in State:
-            deliveries.labels(channel, state.name.lower())
-            reports.labels(channel, state.name.lower())
+        _begin(channel)
+
+
+def _begin(channel: str) -> None:
+    channel_down.labels(channel)
+    claims_lapsed.labels(channel)
+    leases_lost.labels(channel)
+    device_strangers.labels(channel)
+    silent_recipients.labels(channel)
+    reports_dropped.labels(channel)
+    possible_duplicates.labels(channel)
+    elsewhere.labels(channel)
+    for why in WHYS:
+        retries.labels(channel, why)
+    for why in BROKEN:
+        connections_broken.labels(channel, why)
+    for lane in Lane:
+        first_submitted_seconds.labels(channel, lane.value)
+        all_submitted_seconds.labels(channel, lane.value)
+    for state in State:
+        deliveries.labels(channel, state.name.lower())
+        reports.labels(channel, state.name.lower())
 
 
 def expose() -> bytes:

@@ -40,6 +40,7 @@ from gateway import log, metrics
 from gateway.breaker import Breaker
 from gateway.channel import BUG, Channel, Link
 from gateway.errors import (
+    PACED,
     Ambiguous,
     ChannelError,
     Elsewhere,
@@ -163,7 +164,7 @@ class Sender:
                         raise Stopping
                     await self._links[batch.channel].pace(batch.channel, units, batch.lane)
             except Throttled as error:
-                metrics.retries.labels(batch.channel, "throttled").inc(units)
+                metrics.retries.labels(batch.channel, PACED).inc(units)
                 return self._clock.now() + timedelta(seconds=error.after_s)
         if self._stopping:
             raise Stopping
@@ -326,7 +327,7 @@ def _bug(channel: str, batch: str, error: BaseException) -> None:
 def _why(error: Exception | None) -> str:
     """Name an error for the metric, from a closed set."""
     if isinstance(error, Throttled):
-        return "throttled"
+        return PACED if error.code == PACED else "throttled"
     return "temporary" if isinstance(error, Temporary) else "ambiguous"
 
 

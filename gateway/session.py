@@ -10,11 +10,12 @@ takes it back.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from gateway import metrics
-from gateway.channel import Channel
+from gateway.channel import Channel, Lines
 from gateway.ports import Clock, Outbox
 from gateway.relay import Worker
 
@@ -32,6 +33,7 @@ class Sessions:
         self._outbox = outbox
         self._clock = clock
         self._down: dict[str, datetime] = {}
+        self._broken: Counter[tuple[str, str]] = Counter()
 
     async def run(self) -> None:
         """Follow `up()` for ever."""
@@ -48,7 +50,19 @@ class Sessions:
                 self._down.pop(name, None)
             else:
                 self._down.setdefault(name, self._clock.now())
+            if (lines := channel.lines()) is not None:
+                self._show(name, lines)
         self._worker.check()
+
+    def _show(self, name: str, lines: Lines) -> None:
+        """Show what a channel, which counts nothing itself, says of its connections."""
+        if lines.allowed:
+            metrics.connections.labels(name).set(lines.serving)
+            metrics.connections_allowed.labels(name).set(lines.allowed)
+        for why, number in lines.broken.items():
+            if new := number - self._broken[name, why]:
+                metrics.connections_broken.labels(name, why if why in metrics.BROKEN else "other").inc(new)
+                self._broken[name, why] = number
 
     async def note(self) -> None:
         """Tell the other processes.

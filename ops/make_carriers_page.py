@@ -269,8 +269,11 @@ is what it says: `MA:0001`, SGIP `state/error` (`2/29`), SMGP and SMPP `stat/err
   account, or ids are read wrong (see above).
 - `mingluo_elsewhere_total`: numbers the carrier says are another one's. Some are ported; many at once mean a wrong
   `carriers` or an old `config/carriers.csv`.
-- `mingluo_retries_total` with `why="throttled"`: more is due than `[rates]` allows, or than the contract does where
-  codes are `flow_control`.
+- `mingluo_connections` beside `mingluo_connections_allowed`: summed over the hubs they are equal, but for SGIP, which
+  connects on demand and has neither. `mingluo_connections_broken_total` counts what ended badly, `why` as above; a
+  login that failed is `login`.
+- `mingluo_retries_total` with `why="paced"`: more is due than `[rates]` allows; with `why="throttled"`: than the
+  carrier takes (`flow_control`, `window_full`). If it serves nobody else for a minute, it counts as down.
 - `mingluo_possible_duplicates_total`: doubtful recipients of red warnings who were sent to once more.
 
 ## Codes

@@ -14,7 +14,7 @@ from test_store import HandClock, alert
 from gateway.breaker import FAILURES, LONGEST_S, PROBE_S, REFUSED_S, SHORTEST_S, Breaker
 from gateway.channel import BUG
 from gateway.database import Database, micros
-from gateway.errors import Ambiguous, ChannelError, Permanent, Temporary, Throttled, Unusable
+from gateway.errors import PACED, Ambiguous, ChannelError, Permanent, Temporary, Throttled, Unusable
 from gateway.metrics import REGISTRY
 from gateway.model import Receipt, State
 from gateway.ports import Outage
@@ -66,6 +66,44 @@ def test_one_served_recipient_a_wrong_number_patience_and_our_own_bug_shut_nothi
     for _ in range(FAILURES + 1):
         breaker.note([answer] if answer.code == BUG else [AWAY, answer])
     assert breaker.shut_until() is None
+
+
+def test_a_carrier_that_only_asks_for_patience_is_left_after_a_minute(breaker: Breaker, hand: HandClock) -> None:
+    """Flow control for ever would keep a village waiting until its warning has expired, and no fallback would know."""
+    patience = failed(Throttled(5, "flow_control"))
+    for _ in range(6):
+        breaker.note([patience])
+        assert breaker.shut_until() is None
+        hand.advance(10)
+    breaker.note([patience])
+    assert breaker.outage is not None
+    assert breaker.outage.code == "flow_control"
+    for _ in range(3):  # it is no better for being asked
+        hand.advance(LONGEST_S)
+        assert breaker.shut_until() is None
+        breaker.note([patience])
+        assert breaker.shut_until() is not None
+    hand.advance(LONGEST_S)
+    assert breaker.shut_until() is None
+    breaker.note([SENT, patience])
+    assert breaker.outage is None
+
+
+@pytest.mark.parametrize("between", [SENT, failed(Throttled(1, PACED)), None])
+def test_patience_asked_for_now_and_then_shuts_nothing(
+    breaker: Breaker, hand: HandClock, between: Receipt | None
+) -> None:
+    """A carrier that serves in between, our own rate, and a request of yesterday are no outage."""
+    for _ in range(20):
+        if between is SENT:
+            breaker.note([failed(Throttled(5, "flow_control"))])
+        if between is not None:
+            breaker.note([between])
+        else:
+            breaker.note([failed(Throttled(5, "flow_control"))])
+            hand.advance(3600)
+        hand.advance(10)
+    assert breaker.outage is None
 
 
 def test_one_probe_at_a_time_finds_out_whether_it_is_back(breaker: Breaker, hand: HandClock) -> None:

@@ -190,9 +190,10 @@ async def test_nothing_leaves_after_it_expired(desk: Desk) -> None:
 async def test_a_connection_that_breaks_makes_exactly_its_window_doubtful(desk: Desk, fault: str) -> None:
     """Who may have been warned is asked about; who was not is sent to, once."""
     await desk.carrier(faults={fault: 1.0}, reports="never")
-    await desk.open(desk.account(window=1, bulk=False))
+    channel = await desk.open(desk.account(window=1, bulk=False))
     receipts = await desk.send(numbers(5))
     assert states(receipts) == {"Ambiguous": 1, "Temporary": 4}
+    assert channel.lines().broken == {"garbage" if fault in ("garbage", "huge") else "connection_lost": 1}
     assert [number for number, _ in desk.texts()] == numbers(1)
     faulty(desk, faults={})
     await asyncio.sleep(0)
@@ -380,6 +381,18 @@ async def test_two_processes_never_have_more_connections_than_the_account(desk: 
     await eventually(second.up)
     assert states(await desk.send(numbers(1, 2), channel=second)) == {"SUBMITTED": 1}
     assert {entry["code"] for entry in desk.bench.entries("login")} == {0}
+
+
+async def test_what_serves_of_an_account_in_all_processes_is_seen(desk: Desk) -> None:
+    """A county whose account has lost three of four lines would find out in the middle of a warning."""
+    await desk.carrier(connections=2)
+    first = await desk.open(desk.account(connections=3))
+    second = await desk.open(desk.account(connections=3))
+    lines = [channel.lines() for channel in (first, second)]
+    assert {one.allowed for one in lines} == {0 if desk.protocol == "sgip" else 3}
+    if desk.protocol != "sgip":  # which connects when there is something to say
+        await eventually(lambda: first.lines().serving + second.lines().serving == 2)
+        await eventually(lambda: first.lines().broken["login"] + second.lines().broken["login"] > 0)
 
 
 async def test_a_lost_lease_closes_the_connection(desk: Desk) -> None:

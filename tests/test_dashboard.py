@@ -149,7 +149,7 @@ def test_values_a_rule_selects_are_values_the_gateway_writes() -> None:
     """A rule about the kind "hold" would wait for ever for an alarm called "held"."""
     closed = {
         "kind": set(metrics.ALARMS), "lane": {lane.value for lane in Lane},
-        "result": {"confirmed", "unconfirmed"},
+        "result": {"confirmed", "unconfirmed"}, "why": set(metrics.WHYS),
     }  # fmt: skip
     for where, expr in expressions():
         for label, value in re.findall(r'(\w+)="([^"]*)"', expr):

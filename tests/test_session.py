@@ -14,6 +14,7 @@ from test_store import HandClock, alert, batch_of
 
 from channels.noop import Noop, NoopSettings
 from gateway.broker.local import ROOM, LocalBroker
+from gateway.channel import Lines
 from gateway.database import Database
 from gateway.errors import BrokerDown
 from gateway.metrics import REGISTRY
@@ -33,10 +34,15 @@ class Line(Noop):
 
     sessions = True
     connected = True
+    told: Lines | None = None
 
     def up(self) -> bool:
         """As it was set."""
         return self.connected
+
+    def lines(self) -> Lines | None:
+        """One of two."""
+        return self.told
 
 
 class Reluctant(Busy):
@@ -134,6 +140,25 @@ async def test_a_full_queue_of_a_paused_channel_holds_up_no_publisher(store: Sto
         await broker.publish(GREEN, b"x")
     with pytest.raises(BrokerDown):
         await broker.publish(GREEN, b"x", timeout_s=3600)
+
+
+async def test_connections_and_what_broke_them_are_shown(store: Store, hand: HandClock) -> None:
+    """A line that breaks every minute, and comes back, is one that breaks in the middle of a warning."""
+    _, (hub,) = await opened(store, hand)
+
+    def shown(name: str, **labels: str) -> float:
+        return REGISTRY.get_sample_value(f"mingluo_connections{name}", {"channel": "noop", **labels}) or 0.0
+
+    garbage, other = shown("_broken_total", why="garbage"), shown("_broken_total", why="other")
+    for broken in ({"garbage": 1}, {"garbage": 3, "a new one": 1}, {"garbage": 3, "a new one": 1}):
+        hub.line.told = Lines(1, 2, broken)
+        hub.sessions.check()
+    assert (shown(""), shown("_allowed")) == (1, 2)
+    assert shown("_broken_total", why="garbage") - garbage == 3
+    assert shown("_broken_total", why="other") - other == 1
+    hub.line.told = Lines(0, 0, {})
+    hub.sessions.check()
+    assert (shown(""), shown("_allowed")) == (1, 2)
 
 
 async def test_only_a_channel_that_is_up_in_no_process_is_an_outage(store: Store, hand: HandClock) -> None:
