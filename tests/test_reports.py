@@ -10,6 +10,8 @@ import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,13 @@ import psycopg
 import pytest
 from test_store import NOW, HandClock, alert, batch_of, draft_of
 
-from gateway.database import Database, Tx
-from gateway.errors import Ambiguous
+from gateway.database import Database, Tx, micros
+from gateway.errors import Ambiguous, Temporary
 from gateway.metrics import REGISTRY
 from gateway.model import Batch, ClaimResult, Receipt, Report, State
-from gateway.ports import Kept, Settled
-from gateway.store import Store, fact
+from gateway.ports import Kept, Outage, Settled
+from gateway.store import Store, fact, outage
+from gateway.store.erasure import SendingError, erase_frozen
 from gateway.store.ledger import settle
 from gateway.store.silence import KEPT, REPORTS, Silence
 
@@ -471,3 +474,62 @@ async def test_no_interleaving_of_both_parts_and_their_submit_response_loses_one
         ]  # fmt: skip
 
     assert await every_interleaving(cluster, given, lambda batch: delivered_once(cluster, batch), LOCKING) > 100
+
+
+LATER = NOW + timedelta(seconds=30)  # the lease of `claimed` has lapsed
+
+
+def give_up(batch: Batch) -> Callable[[Tx], object]:
+    """End what waits for a carrier that is down."""
+    return lambda tx: outage.give_up(tx, batch.alert, 1, LATER)
+
+
+def erase(batch: Batch) -> Callable[[Tx], object]:
+    """Erase the first person of a batch; where it is being sent, nothing is committed."""
+
+    def operation(tx: Tx) -> None:
+        try:
+            erase_frozen(tx, batch.persons[0], [(batch.township, batch.villages[0][0])], micros(LATER))
+        except SendingError:
+            tx.rollback()
+
+    return operation
+
+
+async def settled_or_ended(store: Store, batch: Batch, *, erased: bool) -> None:
+    """Each slice counts off once, and what a worker has settled stands, but of who was erased before."""
+    unfinished, done, owned = (
+        await store.database.read(
+            lambda tx: tx.all(
+                "SELECT unfinished, (SELECT COUNT(*) FROM claim WHERE batch = id AND done = 1),"
+                " (SELECT COUNT(*) FROM outcome WHERE batch = id) FROM batch WHERE id = :id",
+                id=batch.id,
+            )
+        )
+    )[0]
+    assert unfinished == batch.slices - done
+    first, second, *others = await states(store, batch)
+    if owned:
+        assert first is State.SUBMITTED or (erased and first is State.UNKNOWN)
+    if done == batch.slices:
+        assert State.QUEUED not in (first, second, *others)
+
+
+@pytest.mark.parametrize("ends", [give_up, erase])
+@pytest.mark.parametrize("partly", [False, True])
+async def test_no_interleaving_of_a_slow_workers_settle_ends_its_slice_twice(
+    cluster: Store, ends: Callable[[Batch], Callable[[Tx], object]], partly: bool
+) -> None:
+    """A worker wakes up as its batch is given up, or somebody in it erased: a slice too few is left to nobody."""
+
+    async def given(number: int) -> tuple[Batch, list[Callable[[Tx], object]]]:
+        one = alert(f"a{number}")
+        batch = replace(batch_of(one), township=f"{411726000 + number}")  # nobody else's, to be erased
+        await cluster.outbox.accept(draft_of(one, batch, digest=one.identifier))
+        await cluster.outbox.claim(batch.id, 0, "me", 20)
+        second = Receipt(State.QUEUED, error=Temporary("busy")) if partly else Receipt(State.SUBMITTED)
+        return batch, [lambda tx: settle(tx, [sent(batch, Receipt(State.SUBMITTED), second)]), ends(batch)]
+
+    await cluster.outbox.note_outage("noop", Outage("noop", NOW, NOW + timedelta(hours=1), "away"))
+    told = partial(settled_or_ended, cluster, erased=ends is erase)
+    assert await every_interleaving(cluster, given, told, (" claim ", "COMMIT")) > 3

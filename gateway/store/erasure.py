@@ -81,8 +81,9 @@ def _frozen(tx: Tx, person: int, places: Sequence[tuple[str, str]]) -> list[tupl
 def _take_out(tx: Tx, batch: Batch, position: int, state: State, at: int) -> None:
     """Take a position out of what is left to send of its slice."""
     slice_ = position // batch.slice
+    lock = " FOR UPDATE" if tx.postgresql else ""  # a slow worker may settle it, whose lease has lapsed
     row = tx.one(
-        "SELECT lease_until, done, pending FROM claim WHERE batch = :batch AND slice = :slice",
+        f"SELECT lease_until, done, pending FROM claim WHERE batch = :batch AND slice = :slice{lock}",
         batch=batch.id,
         slice=slice_,
     )
@@ -98,6 +99,8 @@ def _take_out(tx: Tx, batch: Batch, position: int, state: State, at: int) -> Non
         left = [tuple(range(first, min(len(batch), first + batch.slice))), ()]
     else:
         left = list(unpack_pending(row[2]))
+    if not any(position in part for part in left):
+        return
     untouched = row is None or row[0] == 0
     begun = not (untouched and position in left[0])
     left = [tuple(one for one in part if one != position) for part in left]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
+from itertools import chain
 
 from gateway.database import Tx, micros, moment
 from gateway.model import State
@@ -108,10 +109,13 @@ def give_up(tx: Tx, alert: str, step: int, now: datetime) -> int:
 
 
 def _end(tx: Tx, batch: str, size: int, slice_size: int, at: int) -> bool:
-    """End the slices of a batch nobody is at; True if there were any."""
+    """End the slices of a batch nobody is at; True if there were any.
+
+    A slow worker may settle one meanwhile, whose lease has lapsed: then that stands.
+    """
     rows = tx.all("SELECT slice, lease_until, done, pending FROM claim WHERE batch = :batch", batch=batch)
     claims = {number: rest for number, *rest in rows}
-    facts, numbers = list[tuple[int, State]](), list[int]()
+    found = list[tuple[int, int, list[tuple[int, State]]]]()  # slice, lease, what becomes of it
     for number in range(-(-size // slice_size)):
         lease_until, done, packed = claims.get(number, (0, 0, None))
         if done or lease_until > at:
@@ -119,14 +123,16 @@ def _end(tx: Tx, batch: str, size: int, slice_size: int, at: int) -> bool:
         positions = tuple(range(number * slice_size, min(size, (number + 1) * slice_size)))
         fresh, *unsure = unpack_pending(packed) if packed is not None else (positions,)
         # Whoever held a lease that lapsed may have sent what it had.
-        facts += [(position, State.UNKNOWN if lease_until else State.SKIPPED) for position in fresh]
+        facts = [(position, State.UNKNOWN if lease_until else State.SKIPPED) for position in fresh]
         facts += [(position, State.UNKNOWN) for part in unsure for position in part]
-        numbers.append(number)
-    if numbers:
-        tx.many(
-            "INSERT INTO claim (batch, slice, owner, lease_until, attempt, retry_at, done)"
-            " VALUES (:batch, :slice, '', 0, 1, 0, 1) ON CONFLICT (batch, slice) DO UPDATE SET done = 1",
-            [{"batch": batch, "slice": number} for number in numbers],
-        )
-        fold_states(tx, batch, facts, at, finished=len(numbers))
-    return bool(numbers)
+        found.append((number, lease_until, facts))
+    taken = tx.counts(
+        "INSERT INTO claim (batch, slice, owner, lease_until, attempt, retry_at, done)"
+        " VALUES (:batch, :slice, '', 0, 1, 0, 1) ON CONFLICT (batch, slice) DO UPDATE SET done = 1"
+        " WHERE claim.done = 0 AND claim.lease_until = :lease",
+        [{"batch": batch, "slice": number, "lease": lease_until} for number, lease_until, _ in found],
+    )
+    ended = [facts for (_, _, facts), own in zip(found, taken, strict=True) if own]
+    if ended:
+        fold_states(tx, batch, list(chain.from_iterable(ended)), at, finished=len(ended))
+    return bool(ended)
