@@ -82,7 +82,7 @@ async def ask(
         async with session_.request(method, url, data=body, headers=headers, allow_redirects=False) as answer:
             after = answer.headers.get("Retry-After", "")
             parts, size = [], 0
-            async for part in answer.content.iter_any():
+            while part := await answer.content.readany():
                 parts.append(part)
                 size += len(part)
                 if size > LARGEST:
@@ -98,9 +98,10 @@ async def ask(
 
 def refusal(answer: Answer, code: str = "") -> ChannelError | None:
     """Return the error an HTTP status means, under the provider's own code if it has one; None for a 2xx."""
-    status, code = answer.status, code or f"http_{answer.status}"
+    status = answer.status
     if 200 <= status < 300:
         return None
+    code = code or f"http_{status}"
     if status == 429 or (status == 503 and answer.after_s is not None):
         return Throttled(answer.after_s if answer.after_s is not None else 1.0, code)
     if status in (401, 403, 404, 405) or 300 <= status < 400:

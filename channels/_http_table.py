@@ -14,8 +14,10 @@ from __future__ import annotations
 import hmac
 import re
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from hashlib import blake2b, sha256
+from operator import itemgetter
 from typing import Any, Literal
 from urllib.parse import urlencode
 
@@ -27,7 +29,8 @@ from gateway.channel import Settings
 
 PLACEHOLDER = re.compile(r"\{(numbers|number|text|reference|account|secret|time)\}")
 MAINLAND = re.compile(r"1[0-9]{10}")
-CODE = re.compile(r"[A-Za-z0-9_.:-]{1,40}")
+CODE = re.compile(r"(?!.*1[0-9]{10})[A-Za-z0-9_.:-]{1,40}")  # never one that quotes a number
+ID = re.compile(r"[!-~]{1,128}")
 TAG_BYTES = 8
 
 Verdict = Literal["done", "temporary", "throttled", "permanent", "unusable", "unknown", "elsewhere", "number"]
@@ -153,23 +156,33 @@ class HttpSettings(Settings):
             raise ValueError("replies.at: needed where replies are fetched")
         return self
 
-    def request(self, numbers: Sequence[str], text: str, reference: str, at: int) -> tuple[bytes, dict[str, str]]:
-        """Return the body that sends one text to some numbers, and the headers that go with it."""
-        values: dict[str, Any] = {
-            "numbers": [self.prefix + number for number in numbers],
-            "number": self.prefix + numbers[0],
-            "text": text,
-            "reference": reference,
-            "account": self.account,
-            "secret": self.secret.get_secret_value(),
-            "time": str(at),
-        }
-        if self.format == "json":
-            body = msgspec.json.encode(_filled(self.body, values))
-            return body, {"Content-Type": "application/json"} | self.signed(body)
-        values["numbers"] = self.separator.join(values["numbers"])
-        body = urlencode(_filled(self.body, values)).encode()
-        return body, {"Content-Type": "application/x-www-form-urlencoded"} | self.signed(body)
+    @cached_property
+    def request(self) -> Callable[[Sequence[str], str, str, int], tuple[bytes, Mapping[str, str]]]:
+        """Return what makes a request of numbers, one text, reference and time: its body and headers.
+
+        What the table alone decides is worked out here, once.
+        """
+        fill, form, prefix = _filler(self.body), self.format == "form", self.prefix
+        own = {"account": self.account, "secret": self.secret.get_secret_value()}
+        kind = "application/x-www-form-urlencoded" if form else "application/json"
+        headers = {"Content-Type": kind} | self.signed()
+
+        def request(numbers: Sequence[str], text: str, reference: str, at: int) -> tuple[bytes, Mapping[str, str]]:
+            listed = [prefix + number for number in numbers]
+            filled = fill(
+                {
+                    "numbers": self.separator.join(listed) if form else listed,
+                    "number": listed[0],
+                    "text": text,
+                    "reference": reference,
+                    "time": str(at),
+                    **own,
+                }
+            )
+            body = urlencode(filled).encode() if form else msgspec.json.encode(filled)
+            return body, headers | self.signed(body) if self.auth == "hmac" else headers
+
+        return request
 
     def signed(self, body: bytes = b"") -> dict[str, str]:
         """Return the header that says who we are."""
@@ -209,17 +222,19 @@ def digest(secret: str, body: bytes) -> str:
     return hmac.new(secret.encode(), body, sha256).hexdigest()
 
 
-def _filled(template: Any, values: Mapping[str, Any]) -> Any:
-    """Return the template with its placeholders filled, in nested tables and lists, too."""
+def _filler(template: Any) -> Callable[[Mapping[str, Any]], Any]:
+    """Return what fills a template's placeholders with values, in nested tables and lists, too."""
     if isinstance(template, dict):
-        return {key: _filled(value, values) for key, value in template.items()}
+        table = {key: _filler(value) for key, value in template.items()}
+        return lambda values: {key: fill(values) for key, fill in table.items()}
     if isinstance(template, list):
-        return [_filled(value, values) for value in template]
-    if not isinstance(template, str):
-        return template
+        entries_ = [_filler(value) for value in template]
+        return lambda values: [fill(values) for fill in entries_]
+    if not isinstance(template, str) or not PLACEHOLDER.search(template):
+        return lambda _: template
     if (whole := PLACEHOLDER.fullmatch(template)) is not None:
-        return values[whole[1]]
-    return PLACEHOLDER.sub(lambda found: _joined(values[found[1]]), template)
+        return itemgetter(whole[1])
+    return lambda values: PLACEHOLDER.sub(lambda found: _joined(values[found[1]]), template)
 
 
 def _joined(value: Any) -> str:
@@ -235,20 +250,22 @@ def at(value: Any, path: Path) -> Any:
 
 def text_at(value: Any, path: Path) -> str:
     """Return the text or number at a path as text, "" if there is none."""
-    found = at(value, path) if path else None
-    return str(found) if isinstance(found, str | int) and not isinstance(found, bool) else ""
+    found = at(value, path) if path else ""
+    if isinstance(found, str):
+        return found
+    return str(found) if isinstance(found, int) and not isinstance(found, bool) else ""
 
 
 def code_at(value: Any, path: Path) -> str:
     """Return a code at a path; what is no code (it could quote a number or a text) is "other"."""
     found = text_at(value, path)
-    return found if not found or (CODE.fullmatch(found) and not re.search(r"1[0-9]{10}", found)) else "other"
+    return found if not found or CODE.fullmatch(found) else "other"
 
 
 def id_at(value: Any, path: Path) -> str:
     """Return an id at a path; "" if there is none that can be one."""
     found = text_at(value, path)
-    return found if re.fullmatch(r"[!-~]{1,128}", found) else ""
+    return found if ID.fullmatch(found) else ""
 
 
 def entries(value: Any, path: Path) -> list[Any]:

@@ -105,9 +105,10 @@ class SmsHttp(Channel):
                     found = [Receipt(State.EXPIRED)] * len(part)
                 else:
                     found = await self._part(slice_, part, numbers, message)
-                refused.extend(one.error for one in found if isinstance(one.error, Unusable))
                 for index, receipt in zip(part, found, strict=True):
                     receipts[index] = receipt
+                    if isinstance(receipt.error, Unusable):
+                        refused.append(receipt.error)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(self.settings.pool, len(good))):
@@ -117,6 +118,8 @@ class SmsHttp(Channel):
     def _parts(self, indices: Sequence[int], numbers: Sequence[str], message: Message) -> list[list[int]]:
         """Return indices that may share a request: of one text, and no more than the provider takes."""
         most = self.settings.numbers
+        if most == 1:
+            return [[index] for index in indices]
         requests: dict[tuple[str, int], list[int]] = {}
         seen: Counter[tuple[str, str]] = Counter()
         for index in indices:
