@@ -35,7 +35,7 @@ def events(settings: HttpSettings, name: str, told: Any, now: datetime) -> list[
 
 def _reports(settings: HttpSettings, table: Reports, name: str, told: Any, now: datetime) -> Iterator[Report]:
     for entry in entries(told, table.entries):
-        id_, status = id_at(entry, table.id), code_at(entry, table.status)
+        id_, status = id_at(entry, table.id), code_at(entry, table.status, table.states)
         if not id_ or not status:
             continue
         meaning = table.states.get(status, "failed")

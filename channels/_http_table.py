@@ -14,15 +14,15 @@ from __future__ import annotations
 import hmac
 import re
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b, sha256
 from operator import itemgetter
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from channels._http import Url
 from gateway.channel import Settings
@@ -36,8 +36,14 @@ TAG_BYTES = 8
 Verdict = Literal["done", "temporary", "throttled", "permanent", "unusable", "unknown", "elsewhere", "number"]
 """As `channels._meaning.Decision`; `elsewhere`: another carrier's number; `number`: one may have spoilt the others."""
 
-Path = str
-"""Where a value stands: names with dots between; "" is the whole."""
+
+
+def _names(path: object) -> object:
+    return path if not isinstance(path, str) else path.split(".") if path else ()
+
+
+Path = Annotated[tuple[str, ...], BeforeValidator(_names)]
+"""Where a value stands: names, in the table with dots between; none is the whole."""
 
 
 class Part(BaseModel):
@@ -49,24 +55,24 @@ class Part(BaseModel):
 class Result(Part):
     """What an answer means: where the code and the id stand, for all, or number by number in `each`."""
 
-    code: Path = "code"
+    code: Path = ("code",)
     codes: dict[str, Verdict] = Field(min_length=1)
     """Codes and what they mean; one that is not here means nobody knows what became of the texts."""
-    id: Path = ""
-    each: Path = ""
+    id: Path = ()
+    each: Path = ()
     """List with an entry per number; "": one code and id for all."""
-    each_number: Path = ""
+    each_number: Path = ()
     """In an entry; "": the entries stand in the order of the numbers."""
-    each_code: Path = ""
-    each_id: Path = ""
+    each_code: Path = ()
+    each_id: Path = ()
 
 
 class Reports(Part):
     """Where delivery reports stand in what is posted or fetched."""
 
-    entries: Path = ""
+    entries: Path = ()
     id: Path
-    number: Path = ""
+    number: Path = ()
     status: Path
     states: dict[str, Literal["delivered", "failed", "unknown", "elsewhere", "wait"]] = Field(min_length=1)
     """Statuses and what they mean; one that is not here is a failure under its own code."""
@@ -75,12 +81,12 @@ class Reports(Part):
 class Replies(Part):
     """Where people's answers stand."""
 
-    entries: Path = ""
+    entries: Path = ()
     number: Path
     text: Path
-    id: Path = ""
+    id: Path = ()
     """Their own id; "": number, text and time make one."""
-    at: Path = ""
+    at: Path = ()
 
 
 class Callback(Part):
@@ -100,7 +106,7 @@ class Poll(Part):
     url: Url
     cursor: str = Field("after", min_length=1)
     first: str = "0"
-    next: Path = "next"
+    next: Path = ("next",)
     every_s: float = Field(5.0, ge=0.2, le=600)
 
 
@@ -243,7 +249,7 @@ def _joined(value: Any) -> str:
 
 def at(value: Any, path: Path) -> Any:
     """Return what stands at a path, None if nothing does."""
-    for name in path.split(".") if path else ():
+    for name in path:
         value = value.get(name) if isinstance(value, dict) else None
     return value
 
@@ -256,10 +262,10 @@ def text_at(value: Any, path: Path) -> str:
     return str(found) if isinstance(found, int) and not isinstance(found, bool) else ""
 
 
-def code_at(value: Any, path: Path) -> str:
-    """Return a code at a path; what is no code (it could quote a number or a text) is "other"."""
+def code_at(value: Any, path: Path, known: Container[str]) -> str:
+    """Return a code at a path; what is neither known nor a code (it could quote a number or a text) is "other"."""
     found = text_at(value, path)
-    return found if not found or CODE.fullmatch(found) else "other"
+    return found if found in known or not found or CODE.fullmatch(found) else "other"
 
 
 def id_at(value: Any, path: Path) -> str:

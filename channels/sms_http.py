@@ -133,8 +133,11 @@ class SmsHttp(Channel):
         """Send one request; split it where one of its numbers may have spoilt it for the others."""
         numbers = [every[index] for index in part]
         reference = f"{slice_.batch}-{slice_.positions[part[0]]}-{slice_.attempt}-{len(part)}"
+        body, headers = self.settings.request(numbers, message.text_at(part[0]), reference, int(time.time()))
         try:
-            answer = await self._submit(numbers, message.text_at(part[0]), reference)
+            if self._session is None:
+                raise Temporary("closed")
+            answer = await ask(self._session, "POST", self.settings.url, headers, body)
             found, spoilt = self._read(answer, numbers, reference)
         except ChannelError as error:
             return [_failed(error)] * len(part)
@@ -146,23 +149,16 @@ class SmsHttp(Channel):
         )
         return first + second
 
-    async def _submit(self, numbers: Sequence[str], text: str, reference: str) -> Answer:
-        if self._session is None:
-            raise Temporary("closed")
-        body, headers = self.settings.request(numbers, text, reference, int(time.time()))
-        answer = await ask(self._session, "POST", self.settings.url, headers, body)
-        if error := refusal(answer):
-            raise error
-        return answer
-
     def _read(self, answer: Answer, numbers: Sequence[str], reference: str) -> tuple[list[Receipt], bool]:
         """Return a receipt per number, and whether all were refused because of one.
 
         Raises:
             ChannelError: what is true of all of them.
         """
+        if error := refusal(answer):
+            raise error
         told, table = _json(answer.body), self.settings.result
-        code = code_at(told, table.code)
+        code = code_at(told, table.code, table.codes)
         verdict = table.codes.get(code, "unknown")
         if verdict == "number":
             return [_failed(Permanent(code))] * len(numbers), True
@@ -187,7 +183,7 @@ class SmsHttp(Channel):
         table = self.settings.result
         if entry is None:
             return _failed(Ambiguous("not_mentioned"))
-        code = code_at(entry, table.each_code) if table.each_code else code
+        code = code_at(entry, table.each_code, table.codes) if table.each_code else code
         verdict = table.codes.get(code, "unknown")
         if verdict != "done":
             return _failed(_error(verdict, code, None))
@@ -260,8 +256,9 @@ class SmsHttp(Channel):
         if error := refusal(answer):
             raise error
         told = _json(answer.body)
-        code = code_at(told, self.settings.result.code)
-        if self.settings.result.codes.get(code, "done") != "done":
+        table = self.settings.result
+        code = code_at(told, table.code, table.codes)
+        if table.codes.get(code, "done") != "done":
             raise Temporary(code)
         return text_at(told, poll.next) or cursor, events(self.settings, self.name, told, datetime.now(UTC))
 
