@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 import msgspec
+from multidict import CIMultiDict
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from channels._http import Url
@@ -37,9 +38,11 @@ Verdict = Literal["done", "temporary", "throttled", "permanent", "unusable", "un
 """As `channels._meaning.Decision`; `elsewhere`: another carrier's number; `number`: one may have spoilt the others."""
 
 
-
 def _names(path: object) -> object:
-    return path if not isinstance(path, str) else path.split(".") if path else ()
+    """Take a path apart; what is no text is left to be refused."""
+    if not isinstance(path, str):
+        return path
+    return path.split(".") if path else ()
 
 
 Path = Annotated[tuple[str, ...], BeforeValidator(_names)]
@@ -171,7 +174,7 @@ class HttpSettings(Settings):
         fill, form, prefix = _filler(self.body), self.format == "form", self.prefix
         own = {"account": self.account, "secret": self.secret.get_secret_value()}
         kind = "application/x-www-form-urlencoded" if form else "application/json"
-        headers = {"Content-Type": kind} | self.signed()
+        headers = CIMultiDict({"Content-Type": kind} | self.signed())  # as aiohttp would make of them every time
 
         def request(numbers: Sequence[str], text: str, reference: str, at: int) -> tuple[bytes, Mapping[str, str]]:
             listed = [prefix + number for number in numbers]
@@ -186,7 +189,7 @@ class HttpSettings(Settings):
                 }
             )
             body = urlencode(filled).encode() if form else msgspec.json.encode(filled)
-            return body, headers | self.signed(body) if self.auth == "hmac" else headers
+            return body, {**headers, **self.signed(body)} if self.auth == "hmac" else headers
 
         return request
 
@@ -271,7 +274,7 @@ def code_at(value: Any, path: Path, known: Container[str]) -> str:
 def id_at(value: Any, path: Path) -> str:
     """Return an id at a path; "" if there is none that can be one."""
     found = text_at(value, path)
-    return found if ID.fullmatch(found) else ""
+    return found if found and ID.fullmatch(found) else ""
 
 
 def entries(value: Any, path: Path) -> list[Any]:

@@ -55,6 +55,7 @@ class SmsHttp(Channel):
         super().__init__(settings)
         self.takes_replies = settings.replies is not None
         vars(self)["slice"] = max(type(self).slice, settings.numbers)  # a class fact in the contract, a setting here
+        self.pool = settings.pool
         self._session: ClientSession | None = None
         self._pollers: list[asyncio.Task[None]] = []
 
@@ -111,14 +112,14 @@ class SmsHttp(Channel):
                         refused.append(receipt.error)
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(self.settings.pool, len(good))):
+            for _ in range(min(self.pool, len(good))):
                 group.create_task(worker())
         return receipts
 
     def _parts(self, indices: Sequence[int], numbers: Sequence[str], message: Message) -> list[list[int]]:
         """Return indices that may share a request: of one text, and no more than the provider takes."""
         most = self.settings.numbers
-        if most == 1:
+        if most == 1:  # nothing is shared
             return [[index] for index in indices]
         requests: dict[tuple[str, int], list[int]] = {}
         seen: Counter[tuple[str, str]] = Counter()

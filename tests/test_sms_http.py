@@ -22,7 +22,7 @@ from links import TEXT, Case, RecordingLink, sample_message, sample_slice
 from pydantic import ValidationError
 from test_pipeline import until
 
-from channels._http_table import HttpSettings, digest
+from channels._http_table import HttpSettings, code_at, digest
 from channels.sms_http import SmsHttp
 from gateway.directory.vault import normal_phone
 from gateway.errors import Ambiguous, ChannelError, Elsewhere, Permanent, Temporary, Throttled, Unusable
@@ -419,6 +419,34 @@ def test_no_text_can_break_out_of_its_place(text: str, numbers: list[str]) -> No
     assert (told["content"], told["extra"]) == ([text], [SECRET]) if text else "content" in told
 
 
+def test_a_template_is_filled_wherever_a_placeholder_stands() -> None:
+    """Providers nest what they want to hear; and nothing of one villager's request is left for the next one's."""
+    body = {
+        "to": [{"mobile": "{number}", "all": "{numbers}"}], "say": {"content": "{text}", "{text}": 1},
+        "sign": "{account}/{time}/{numbers}", "kind": 7,
+    }  # fmt: skip
+    write = table(body=body, account="u", prefix="86").request
+    for numbers, text, at in ((NUMBERS[:2], TEXT, 5), (NUMBERS[2:3], "{number}", 6)):
+        listed = [f"86{number}" for number in numbers]
+        assert json.loads(write(numbers, text, "r", at)[0]) == {
+            "to": [{"mobile": listed[0], "all": listed}], "say": {"content": text, "{text}": 1},
+            "sign": f"u/{at}/{','.join(listed)}", "kind": 7,
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("told", "code"),
+    [
+        ("0", "0"), (7, "7"), (True, ""), ("", ""), ("E.1:x-2", "E.1:x-2"), ("13800000000", "other"),
+        ("to 1", "other"), ("x" * 41, "other"), ("1\n", "other"), ("11000000001", "11000000001"),
+    ],
+)  # fmt: skip
+def test_a_code_shows_no_number_unless_the_table_lists_it(told: object, code: str) -> None:
+    """A code ends in logs and metrics; what could be somebody's number must not, and what we wrote down is none."""
+    assert code_at({"answer": {"code": told}}, ("answer", "code"), {"0", "11000000001"}) == code
+    assert code_at({"answer": [told]}, ("answer", "code"), {"0"}) == ""
+
+
 @pytest.mark.parametrize(
     ("auth", "header", "value"),
     [
@@ -455,6 +483,7 @@ def test_a_signature_covers_the_body_as_it_leaves() -> None:
         ({"poll_reports": {"url": "https://sms.example.cn"}, "reports": None}, "needs reports"),
         ({"poll_replies": {"url": "https://sms.example.cn"}, "replies": REPLIES | {"at": ""}}, "replies.at"),
         ({"result": EACH | {"codes": {"0": "fine"}}}, "done"),
+        ({"result": EACH | {"id": 5}}, "result.id"),
     ],
 )
 def test_a_wrong_table_is_refused_with_what_is_missing(changes: dict[str, Any], says: str) -> None:

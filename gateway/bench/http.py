@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
+from gateway.app import collect_seldom
 from gateway.bench.http_caller import CALLERS, TEXT, TITLE, VALIDITY_S, Caller
 from gateway.bench.http_counterpart import Ready
 from gateway.bench.measure import Spread, answer, child
@@ -164,6 +165,7 @@ async def measure(task: Task) -> Passes:
     try:
         await _through_channel(channel, task.addresses[:WARM])
         await _through_loop(caller, task.addresses[:WARM], _in_flight(channel))
+        collect_seldom()  # as every process of the gateway does; for both
         for number in range(task.rounds):
             # Who goes first alternates too: the second pass of a round finds a counterpart that has just been busy.
             for which in ("channel", "loop") if number % 2 else ("loop", "channel"):
