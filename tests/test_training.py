@@ -320,6 +320,49 @@ async def test_beside_a_real_warning_no_drill_is_called_off(desk: Desk) -> None:
     assert await desk.core.store.obligations.of(drill.id) == []
 
 
+async def running(desk: Desk) -> str:
+    """The path of the message of a drill that runs, for a minute already."""
+    drill = await approved(desk)
+    await at(desk, drill.notice_at)
+    await at(desk, DAY)
+    desk.clock.advance(60)
+    return f"/v1/alerts/{(await seen(desk, drill)).alert}"
+
+
+async def real(desk: Desk) -> str:
+    """Issue a real red for the same township, now."""
+    now = desk.clock.now()
+    found = await desk.issue(identifier="real", sent=now.isoformat(), expires=(now + HALF).isoformat())
+    return str(found["id"])
+
+
+@pytest.mark.parametrize("action", ["cancel", "correct"])
+async def test_beside_a_real_warning_nobody_ends_a_drill_aloud(desk: Desk, action: str) -> None:
+    """Half heard in the rain, "issued by mistake" sends people back into the flood; once that is over, it may."""
+    drill, warning = await running(desk), await real(desk)
+    desk.clock.advance(60)
+    response, problem = await desk.call("POST", f"{drill}/{action}", ISSUER, {"note": "x"})
+    assert (response.status, problem["type"].rpartition("/")[2]) == (409, "real_warning")
+    assert "recall stops a drill in silence" in problem["detail"]
+    await desk.call("POST", f"/v1/alerts/{warning}/recall", SIGNER, {"reason": "x"})
+    response, _ = await desk.call("POST", f"{drill}/{action}", ISSUER, {"note": "x"})
+    assert response.status == 202
+
+
+@pytest.mark.parametrize("action", ["cancel", "correct"])
+async def test_an_end_of_a_drill_that_waits_goes_with_the_drill(desk: Desk, action: str) -> None:
+    """Whoever was to sign it does so ten minutes later, in good faith: by then a real red is being told."""
+    drill = await running(desk)
+    response, waits = await desk.call("POST", f"{drill}/{action}", ISSUER, {"note": "x"})
+    assert (response.status, waits["standing"]) == (202, "sign")
+    await real(desk)
+    response, _ = await desk.call("POST", f"/v1/alerts/{waits['id']}/approve", SIGNER)
+    assert response.status == 409
+    row = await desk.core.store.outbox.alert(waits["id"])
+    assert row is not None
+    assert (row.standing, row.reason) == ("stopped", "real_warning")
+
+
 async def test_a_repeated_drill_plans_the_next_one_whatever_came_of_this(desk: Desk) -> None:
     """Every month on the day, by one approval, until the rule ends."""
     drill = await approved(desk, rule="FREQ=MONTHLY;INTERVAL=1;UNTIL=20260930")

@@ -1,5 +1,8 @@
 """Where a drill and the real thing meet (D19): a real orange, red or evacuation stops drills, and lets none begin.
 
+Nor is anything said that ends or corrects a drill: half of it is heard in the rain, as the end of the real one. A
+drill is stopped there in silence.
+
 Decided inside the transaction that takes an alert in, once it has its turn at the audit chain: of two at once,
 whichever comes second sees the first. Whoever plans a drill is told before (`lineage.check_drill`).
 """
@@ -22,7 +25,10 @@ from gateway.store.around import opposite, real_ones
 from gateway.store.drill import running_tests, stop_tests
 from gateway.store.rows import stop_alert
 
-UNDER_REAL = "a real orange or red warning or evacuation covers the area; hold the drill another day"
+UNDER_REAL = (
+    "a real orange or red warning or evacuation covers the area; no drill begins beside it, and no end of one is said: "
+    "recall stops a drill in silence"
+)
 STOPPED = "drill_stop"
 
 
@@ -32,10 +38,15 @@ class RealWarningError(MingluoError):
 
 def meets(alert: Alert, targets: Sequence[Target], others: Iterable[AlertRow]) -> list[AlertRow]:
     """Return those of the `opposite` that an alert stops (it is real), or that keep it from beginning (it is none)."""
-    if alert.kind in ENDS or (alert.actual and not emergency(alert)):
+    if _concerns_nobody(alert):
         return []
     live = (row for row in others if alert.actual or row.alert.kind not in ENDS)
     return [row for row in live if overlap(row.plan.targets, targets)]
+
+
+def _concerns_nobody(alert: Alert) -> bool:
+    """Whether it is a real one that drills may be held beside."""
+    return alert.actual and (alert.kind in ENDS or not emergency(alert))
 
 
 def keep_apart(tx: Tx, draft: Draft) -> None:
@@ -48,7 +59,7 @@ def keep_apart(tx: Tx, draft: Draft) -> None:
     """
     alert, now = draft.alert, draft.now
     begins = draft.standing == Standing.ACTIVE or (not alert.actual and draft.standing in LIVE)
-    if not begins or alert.kind in ENDS or (alert.actual and not emergency(alert)):
+    if not begins or _concerns_nobody(alert):
         return
     record = Record(now, "gateway", STOPPED, alert.id, f"{REAL}: {alert.id}")
     running = running_tests(tx, now) if alert.actual else list  # both questions are one wait
