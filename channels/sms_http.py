@@ -3,7 +3,8 @@
 One class serves them all: what differs stands in the channel's table, see `_http_table` and docs/sms-platforms.md.
 One text to several numbers is one request; where texts differ, each has its own. A request that left without an
 answer is ambiguous (rule 2), and so is one whose code the table does not know. A code that says that one number may
-have spoilt the others splits the request in halves until the offender stands alone.
+have spoilt the others splits the request in halves until the offender stands alone. What a slow provider leaves no time
+for within `answer_s` does not leave: its turn comes again, and what was answered keeps its ids.
 
 Reports and replies are posted to `/v1/callbacks/sms_http`, and answered only once they are committed; or fetched by one
 process at a time, which holds a lease: from the beginning after it took over and behind the provider's cursor from then
@@ -32,6 +33,7 @@ from gateway.errors import Ambiguous, ChannelError, Elsewhere, MingluoError, Per
 from gateway.model import Message, Receipt, Slice, State
 
 LARGEST = 1 << 20  # bytes of a callback
+MARGIN_S = 1.0  # of `answer_s`
 ERRORS: Mapping[str, type[ChannelError]] = {
     "temporary": Temporary,
     "permanent": Permanent,
@@ -96,6 +98,7 @@ class SmsHttp(Channel):
         numbers = [address.removeprefix("+86") for address in slice_.addresses]
         good = [index for index, number in enumerate(numbers) if MAINLAND.fullmatch(number)]
         work = iter(self._parts(good, numbers, message))
+        until = asyncio.get_running_loop().time() + self.answer_s - self.settings.timeout_s - MARGIN_S
         refused: list[ChannelError] = []
 
         async def worker() -> None:
@@ -105,7 +108,7 @@ class SmsHttp(Channel):
                 elif datetime.now(UTC) >= message.expires:
                     found = [Receipt(State.EXPIRED)] * len(part)
                 else:
-                    found = await self._part(slice_, part, numbers, message)
+                    found = await self._part(slice_, part, numbers, message, until)
                 for index, receipt in zip(part, found, strict=True):
                     receipts[index] = receipt
                     if isinstance(receipt.error, Unusable):
@@ -130,8 +133,12 @@ class SmsHttp(Channel):
             seen[own] += 1
         return [run[start : start + most] for run in requests.values() for start in range(0, len(run), most)]
 
-    async def _part(self, slice_: Slice, part: Sequence[int], every: Sequence[str], message: Message) -> list[Receipt]:
+    async def _part(
+        self, slice_: Slice, part: Sequence[int], every: Sequence[str], message: Message, until: float
+    ) -> list[Receipt]:
         """Send one request; split it where one of its numbers may have spoilt it for the others."""
+        if asyncio.get_running_loop().time() >= until:
+            return [_failed(Throttled(1.0, "slow"))] * len(part)
         numbers = [every[index] for index in part]
         reference = f"{slice_.batch}-{slice_.positions[part[0]]}-{slice_.attempt}-{len(part)}"
         body, headers = self.settings.request(numbers, message.text_at(part[0]), reference, int(time.time()))
@@ -146,7 +153,8 @@ class SmsHttp(Channel):
             return found
         half = len(part) // 2
         first, second = await asyncio.gather(
-            self._part(slice_, part[:half], every, message), self._part(slice_, part[half:], every, message)
+            self._part(slice_, part[:half], every, message, until),
+            self._part(slice_, part[half:], every, message, until),
         )
         return first + second
 

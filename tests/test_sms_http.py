@@ -492,3 +492,18 @@ def test_a_wrong_table_is_refused_with_what_is_missing(changes: dict[str, Any], 
         table(**changes)
     assert says in str(refused.value)
     assert SECRET not in str(refused.value)
+
+
+async def test_what_a_slow_provider_leaves_no_time_for_comes_again_and_the_others_keep_their_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A send that takes longer than the sender waits loses every answer: nobody knows whom to tell again."""
+    monkeypatch.setattr(SmsHttp, "answer_s", 2.4)
+    async with running(tmp_path, pool=1, numbers=1, timeout_s=1.0) as bench:
+        bench.given(latency_s=0.15)
+        receipts = await bench.send()
+        taken = [receipt for receipt in receipts if receipt.state is State.SUBMITTED and receipt.reference]
+        late = [receipt for receipt in receipts if isinstance(receipt.error, Throttled)]
+        assert 0 < len(taken) == len(bench.log("submit"))
+        assert len(taken) + len(late) == len(receipts)
+        assert late
