@@ -485,7 +485,8 @@ async def test_only_a_village_of_the_alert_is_confirmed(desk: Desk) -> None:
         problem = await refusal(desk, 422, "POST", path, CLERK, {"village": code, "how": "phone"})
         assert code in problem["detail"]
     both = {"person": str(desk.people[0]), "village": "411726001001", "how": "phone"}
-    for body in (both, {"how": "phone"}, {"village": "411726001", "how": "phone"}):
+    nobody = ({"how": "phone"}, {"person": "", "village": "", "how": "phone"}, {"person": None, "how": "phone"})
+    for body in (both, *nobody, {"village": "411726001", "how": "phone"}):
         await refusal(desk, 400, "POST", path, CLERK, body)
 
 

@@ -219,12 +219,12 @@ async def confirm(call: Call) -> Answer:
     within = sees(call.core, call.principal, row)
     concerned = {one for one in call.core.regions.expand(row.plan.targets) if one.startswith(within)}
     how, by = f"{form.how}: {form.note}" if form.note else form.how, actor(call.principal)
-    if form.village is not None:
+    if form.village:
         if form.village not in concerned:
             raise Refused(422, "not_answerable", f"{form.village} is no village of the alert in your area")
         new = await receipts.confirm_village(row.alert.id, form.village, how, by)
     else:
-        person = int(form.person or "")
+        person = int(form.person)
         places = await call.core.directory.places_of(person)
         if concerned.isdisjoint(village for _, village in places):
             raise Refused(422, "not_answerable", _why_not(places, row, within))

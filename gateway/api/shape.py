@@ -137,18 +137,18 @@ class NoteIn(Form):
 class ConfirmationIn(Form):
     """Somebody answered a clerk: an official by id, or, whoever it was, a person answerable for a village."""
 
-    person: str | SkipJsonSchema[None] = Field(
-        None, pattern=r"^[0-9]{1,18}$|^[0-8][0-9]{18}$", description="`recipient` of a delivery to officials"
+    person: str = Field(
+        "", pattern=r"^[0-9]{0,18}$|^[0-8][0-9]{18}$", description="`recipient` of a delivery to officials"
     )
-    village: str | SkipJsonSchema[None] = Field(
-        None, pattern=r"^[0-9]{12}$", description="Instead of `person`: the code of the village; see the status"
+    village: str = Field(
+        "", pattern=r"^([0-9]{12})?$", description="Instead of `person`: the code of the village; see the status"
     )
     how: Literal["phone", "visit", "radio"]
     note: Remark = ""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if (self.person is None) == (self.village is None):
+        if bool(self.person) == bool(self.village):
             raise ValueError("say who answered: either person, or the village somebody answered for")
         return self
 
