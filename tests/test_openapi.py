@@ -370,6 +370,10 @@ async def wrong_answer(desk: Desk, endpoint: Endpoint) -> int:
     return await send(desk, endpoint, await ready(desk, endpoint), body={"answer": "perhaps"})
 
 
+async def no_such_place(desk: Desk, endpoint: Endpoint) -> int:
+    return await send(desk, endpoint, "", query="?area=411726999")
+
+
 async def no_such_area(desk: Desk, endpoint: Endpoint) -> int:
     return await send(desk, endpoint, body=EMERGENCY | {"area": "411799"})
 
@@ -465,6 +469,9 @@ SPECIAL: dict[tuple[str, int], Callable[[Desk, Endpoint], Awaitable[int]]] = {
     ("answerObligation", 422): wrong_answer,
     ("settleReply", 409): repeated,
     ("settleReply", 422): a_resident_s_reply,
+    ("listSpeakers", 422): no_such_place,
+    ("listMuteVillages", 422): no_such_place,
+    ("listOrders", 422): no_such_place,
     ("startEmergency", 409): repeated,
     ("startEmergency", 422): no_such_area,
     ("renewEmergency", 409): ended,

@@ -93,6 +93,15 @@ async def test_speakers_come_page_by_page(desk: Desk) -> None:
     assert await names(desk, f"/v1/speakers?limit=2&after={first['next']}") == ["dl-3"]
 
 
+@pytest.mark.parametrize("path", ["", "/villages", "/orders"])
+async def test_a_code_no_place_has_is_named(desk: Desk, path: str) -> None:
+    """An empty list for a mistyped code reads as: no dead loudspeaker there."""
+    response, problem = await desk.call("GET", f"/v1/speakers{path}?area=411726999", CLERK)
+    assert (response.status, problem["type"].rpartition("/")[2]) == (422, "unknown_area")
+    assert "411726999" in problem["detail"]
+    assert (await order(desk, "clock", area="411726999"))[0] == 422
+
+
 async def test_a_township_sees_and_orders_its_own_loudspeakers_only(desk: Desk) -> None:
     """The duty role of a township acts for its own villages (D18), and the county beside it for none of them."""
     await install(desk, FIRST)

@@ -212,10 +212,16 @@ async def _alarm(core: Core, one: Sounded) -> VillageAlarmOut:
 
 
 def _within(call: Call, area: str) -> tuple[str, ...]:
-    """Return the codes a question is about: the part of `area` that is the caller's, or all that is the caller's."""
+    """Return the codes a question is about: the part of `area` that is the caller's, or all that is the caller's.
+
+    Raises:
+        Refused: 422 no place has the code: an empty list would say that nothing is there.
+    """
     mine = areas_of(call.core, call.principal)
     if not area:
         return mine
+    if unknown := call.core.regions.unknown([area]):
+        raise Refused(422, "unknown_area", unknown)
     return (area,) if area.startswith(mine) else tuple(one for one in mine if one.startswith(area))
 
 
@@ -236,35 +242,35 @@ def _place(core: Core, code: str) -> PlaceOut:
 SPEAKERS: tuple[Endpoint, ...] = (
     Endpoint(
         "GET", "/v1/speakers", "listSpeakers", "Loudspeakers of your area and their state, by village and name.",
-        speakers, {200: SpeakersPage}, query=SpeakersQuery,
+        speakers, {200: SpeakersPage}, (422,), query=SpeakersQuery,
     ),
     Endpoint(
         "GET", "/v1/speakers/villages", "listMuteVillages",
         "Villages without a working loudspeaker: none in service, all offline, or all faulty; and those where none was "
         "heard for too long. With counts by township.",
-        mute, {200: MuteOut}, query=MuteQuery,
+        mute, {200: MuteOut}, (422,), query=MuteQuery,
     ),
     Endpoint(
         "GET", "/v1/speakers/orders", "listOrders",
         "What loudspeakers of your area were ordered to do, by whom, and what became of it.",
-        orders, {200: OrdersOut}, query=OrdersQuery,
+        orders, {200: OrdersOut}, (422,), query=OrdersQuery,
     ),
     Endpoint(
         "POST", "/v1/speakers/volume", "orderVolume",
         "Order a volume, with that of the night and the floors of levels. Who is not there gets it once back.",
-        volume, {200: OrderedOut}, (404,), roles=DUTY, body=VolumeIn,
+        volume, {200: OrderedOut}, (404, 422), roles=DUTY, body=VolumeIn,
     ),
     Endpoint(
         "POST", "/v1/speakers/self-test", "orderSelfTest", "Order a self-test; an audible one by day only.",
-        self_test, {200: OrderedOut}, (404, 409), roles=DUTY, body=SelfTestIn,
+        self_test, {200: OrderedOut}, (404, 409, 422), roles=DUTY, body=SelfTestIn,
     ),
     Endpoint(
         "POST", "/v1/speakers/config", "orderConfig", "Order settings of the device's maker.",
-        config, {200: OrderedOut}, (404,), roles=frozenset({"admin"}), body=ConfigIn,
+        config, {200: OrderedOut}, (404, 422), roles=frozenset({"admin"}), body=ConfigIn,
     ),
     Endpoint(
         "POST", "/v1/speakers/clock", "orderClock", "Order the clock to be set; a wrong one is set by itself, too.",
-        clock, {200: OrderedOut}, (404,), roles=DUTY, body=ClockIn,
+        clock, {200: OrderedOut}, (404, 422), roles=DUTY, body=ClockIn,
     ),
     Endpoint(
         "GET", "/v1/speakers/alarms", "listVillageAlarms",

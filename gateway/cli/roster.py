@@ -212,12 +212,12 @@ def export(
     from gateway.directory.table import Roster
     from gateway.errors import ConfigError
     from gateway.model import Record
-    from gateway.regions import Regions
+    from gateway.regions import LISTED, Regions
 
     settings = load_settings()
     region = Regions.load(settings.config / "regions").get(within)
     if region is None or region.kind not in ("county", "township"):
-        raise ConfigError("--within: the 6-digit code of a county, or the 9-digit one of a township")
+        raise ConfigError(f"--within {within}: no county (6 digits) or township (9) has this code; {LISTED}")
     vault = vault_of(settings)
 
     async def work(store: Store, database: Database) -> int:

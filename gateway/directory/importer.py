@@ -46,7 +46,7 @@ from gateway.directory.working import (
 from gateway.errors import Refused
 from gateway.model import Group, Record
 from gateway.ports import Clock
-from gateway.regions import Regions
+from gateway.regions import LISTED, Regions
 from gateway.store import audit
 
 CHUNK = 2_000
@@ -129,7 +129,8 @@ class Importer:
         """
         how = how or How()
         if how.within and getattr(self._regions.get(how.within), "kind", "") not in ("county", "township"):
-            raise Refused(422, "import_scope", "a list speaks for a county (6 digits) or a township (9 digits)")
+            why = f"a list speaks for a county (6 digits) or a township (9 digits); {how.within} is none; {LISTED}"
+            raise Refused(422, "import_scope", why)
         table = await asyncio.to_thread(Table.open, stream, kind)
         run = _Run(table, how, self._vault, Reading(kind, self._regions, self._vault))
         with run.spool:
