@@ -19,7 +19,7 @@ from gateway.policy import Authority, Issuer, Policy, Route, Succession
 from gateway.policy.route import ENDS
 from gateway.policy.table import area_covers
 from gateway.ports import AlertRow, Clock
-from gateway.regions import Regions
+from gateway.regions import LISTED, Regions
 from gateway.regions.target import named, overlap
 from gateway.routing import OF_EARLIER, plan
 from gateway.standing import RINGS, Standing, first
@@ -327,12 +327,12 @@ def hold_unresolved(route: Route, resolution: Resolution, targets: Sequence[Targ
     """Hold loudly what names no known place (D2): all of it, or, beside resolved parts, only the rest."""
     if alert.status is Status.DRAFT:
         return route
+    names = "、".join(resolution.unresolved[:5]) or "no area at all"
     if not targets:
-        text = "unresolved: the area names no known township; name its townships by code or name"
+        text = f"unresolved: no known township: {names}; name its townships by code or name; {LISTED}"
         kind = "normal" if route.kind in ("green", "emergency") else route.kind
         return replace(route, kind=kind, held=(*route.held, text), needs=route.needs or (Standing.SIGN,))
     if resolution.unresolved:
-        names = "、".join(resolution.unresolved[:5])
         return replace(route, held=(*route.held, f"unresolved: {names}; the rest of the area goes out"))
     return route
 

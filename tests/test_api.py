@@ -266,7 +266,9 @@ async def test_a_warning_whose_area_is_unknown_is_held_and_seen_by_its_own_count
     nowhere = [{"description": "某地", "geocodes": {"place": ["x"]}}]
     answer = await desk.issue(areas=nowhere)
     assert answer["result"] == "held"
-    assert any("unresolved" in why for why in answer["held"])
+    assert any(why.startswith("unresolved: no known township: 某地; ") for why in answer["held"])
+    code = [{"description": "某地", "geocodes": {"township": ["411726999"]}}]
+    assert any("411726999" in why for why in (await desk.issue(identifier="code", areas=code))["held"])
     found = [(await desk.call("GET", f"/v1/alerts/{answer['id']}", token))[0].status for token in (COMMAND, CITY)]
     assert found == [200, 200]
     await refusal(desk, 404, "GET", f"/v1/alerts/{answer['id']}", NEIGHBOUR)
