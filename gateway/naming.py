@@ -1,4 +1,4 @@
-"""Name each village of a status once: in the list that says most of it, with marks for the others it is in. Pure.
+"""Name each village of a status once: in the first list it is in, with marks for the others. Pure.
 
 Called by the printed page and by the command line, each with words of its own. Whoever telephones down the lists
 calls nobody twice, and those whom no loudspeaker reaches first.

@@ -613,6 +613,15 @@ def test_an_explanation_says_why_it_is_not_green_and_what_waits_for_the_morning(
     assert "call-and-confirm: nobody is called" in str(told)
 
 
+def test_an_explanation_says_once_what_holds_it() -> None:
+    """The same sentence as a reason and as a hold reads as two things to be mended."""
+    told = explain(POLICY, warning(level=Level.UNKNOWN), QXJ, BIYANG, NOON)
+    (hold,) = told.held
+    assert hold in told.reasons
+    assert str(told).count(hold) == 1
+    assert f"held: {hold}" in str(told)
+
+
 def test_an_explanation_of_a_drill_names_the_drills_audience_only() -> None:
     """Nobody must learn from a wrong preview that a drill reaches residents."""
     told = explain(POLICY, warning(status=Status.EXERCISE), QXJ, BIYANG, NOON)

@@ -204,7 +204,7 @@ async def confirmations(call: Call) -> Answer:
     within = sees(call.core, call.principal, row)
     found = await call.core.store.ledger.confirmations(row.alert.id)
     shown = [
-        Confirmation(person=str(person) if person > 0 else "", how=how, at=moment(at),
+        Confirmation(person="" if person < 0 else str(person), how=how, at=moment(at),
                      villages=[one for one in villages if one.startswith(within)])
         for person, villages, how, at in found
     ]  # fmt: skip
