@@ -243,6 +243,24 @@ async def test_flow_control_for_ever_is_throttled_not_failed(desk: Desk) -> None
     assert not desk.texts()
 
 
+async def test_what_waits_for_patience_is_taken_back_in_time_and_does_not_leave_later(desk: Desk) -> None:
+    """Its batch is tried again from the store: what would leave here besides would be a second SMS."""
+    await desk.carrier(faults={"throttle": 1.0})
+    channel = await desk.open(desk.account(answer_s=20.0))
+    vars(channel)["answer_s"] = 22.5  # leaves half a second to get through
+    account = channel.accounts[0]
+    sending = asyncio.create_task(desk.send(numbers(10)))
+    await eventually(account.waits)
+    account.health.paused_until += 3600
+    async with asyncio.timeout(5):
+        assert states(await sending) == {"Throttled": 10}
+    faulty(desk, faults={})
+    account.health.paused_until = 0.0
+    account.pump()
+    assert states(await desk.send(numbers(1, 90))) == {"SUBMITTED": 1}
+    assert desk.texts() == {(numbers(1, 90)[0], TEXT): 1}
+
+
 async def test_a_carrier_that_stops_answering_is_left_and_found_again(desk: Desk) -> None:
     """A line that is only half dead looks alive to TCP for a quarter of an hour."""
     await desk.carrier()
