@@ -18,6 +18,7 @@ from gateway.channel import Event, Link
 from gateway.errors import MingluoError
 
 COMMIT_SIZE = 256
+GATHER_S = 0.02  # what is acknowledged waits so long for others: hundreds answer one warning, each by three receipts
 LINGER_S = 0.5  # what is not acknowledged waits for others: a fleet says all day how it is
 WAITING_PER_DEVICE = 64
 PRESENCE_KEPT = 20_000
@@ -79,6 +80,8 @@ class Commits:
         while self._waiting:
             # The last village's warning goes before the first one's receipt, and the database works beside no writing.
             await self._hurry.over()
+            if len(self._waiting) < COMMIT_SIZE:
+                await asyncio.sleep(GATHER_S)
             group = [self._waiting.popleft() for _ in range(min(len(self._waiting), COMMIT_SIZE))]
             await self._save(group, link)
 

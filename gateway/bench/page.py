@@ -113,7 +113,8 @@ the dearest case), `web_push` against pywebpush; as many requests in flight, cou
 while a yellow one drains to the residents of the others. Only reds count that began and ended while bulk work was open,
 each after bulk work had the machine to itself again. Times run from the request's last byte read to the moment the hub
 has written to its loudspeakers (an upper bound of the first write), and to a slice's return from the no-op channel.
-The cluster has a worker for green and urgent and one for bulk and service, and one process of every other role.
+The cluster has a worker for green and urgent and one for bulk and service, and one process of every other role. The
+loudspeakers run at a lower priority: in the field they share no core with the gateway.
 
 One FIFO queue is a plain aio-pika layout on a durable quorum queue, consumed with a prefetch of 50 by a process that
 claims, sends and keeps nothing, where a red warning is one message: once with a message per recipient, as task queues
