@@ -73,7 +73,7 @@ def test_a_cluster_keeps_reds_apart_from_the_drain_and_one_queue_does_not(
     )  # fmt: skip
     complete(found["cluster"], 1)
     assert found["fifo"]["each"].keys() == {"messages", "recipients", "p50_ms", "p99_ms"}
-    assert (found["fifo"]["each"]["messages"], found["fifo"]["batches"]["messages"]) == (2_000, 80)
+    assert (found["fifo"]["each"]["messages"], found["fifo"]["batches"]["messages"]) == (10_000, 80)
     assert found["fifo"]["batches"]["recipients"] == 80_000
     assert found["ratios"]["cluster"].keys() == {"first", "officials", "residents_rate", "fifo"}
 
