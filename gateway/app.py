@@ -44,7 +44,7 @@ from gateway.memory import Guard
 from gateway.model import Batch, Lane
 from gateway.national import Nationals
 from gateway.obligation import Obligations
-from gateway.planner import AT_ONCE, LEFT_S, Planner
+from gateway.planner import AT_ONCE, LEFT_S, LOOK_S, Planner
 from gateway.policy import Policy
 from gateway.pool import ParsePool, Places
 from gateway.portability import Portability
@@ -197,7 +197,9 @@ class App:
         pool = ParsePool(Places(settings.config / "regions", settings.geometry))
         self._stack.callback(pool.close)
         cases = Cases(self.store, regions, lambda: policy, self.channels, self.clock)
-        intake = Intake(self.store, cases, lambda: policy, self.planner, self.clock, self._on_accepted, pool)
+        intake = Intake(
+            self.store, cases, lambda: policy, self.planner, self.clock, self._on_accepted, pool, self._on_green
+        )
         decisions = Decisions(intake, cases, self.store, regions, lambda: policy, vault, self.clock)
         obligations = Obligations(self.store, lambda: policy, self.clock)
         regimes = Regimes(self.store, regions, lambda: policy, vault, self.clock)
@@ -418,6 +420,12 @@ class App:
 
     # --- wake-ups ---------------------------------------------------------------------------------
 
+    def _on_green(self) -> None:
+        """Let what is less urgent step aside, here and elsewhere."""
+        self.gate.hold()
+        if not self.settings.embedded:
+            self._run("wake", self.state.wake(BUSY))
+
     def _on_accepted(self, alert: str, batches: Sequence[Batch]) -> None:
         """Tell this process at once, the others by a wake-up that may be lost (they poll)."""
         self._wake_hubs()
@@ -453,8 +461,8 @@ class App:
             if what == SOMETHING_GREEN:
                 self.gate.hold()
             self._wake_hubs()
-            if "planner" in self.roles:  # whoever accepted it plans what is green
-                self.planner.wake()
+            if "planner" in self.roles:  # whoever accepted it plans what is green, and this one what comes after
+                asyncio.get_running_loop().call_later(LOOK_S if what else 0.0, self.planner.wake)
 
     async def _listen_hubs(self) -> None:
         async for _ in self.state.wakes(COMMANDS):

@@ -31,7 +31,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -188,6 +188,16 @@ class Tx:
     def send(self, sql: str, **values: Any) -> None:
         """Execute; nobody waits for the answer."""
         self._execute(sql, values)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Let a reader `ask` several questions within, whose answers are there behind it: one wait for all."""
+        if not self.postgresql or self._pipeline is not None:
+            yield
+            return
+        with self._connection.pipeline() as self._pipeline:
+            yield
+        self._pipeline = None
 
     def ask(self, sql: str, **values: Any) -> Callable[[], list[Row]]:
         """Execute; return what waits for all rows: asked one behind the other, many questions are one wait."""

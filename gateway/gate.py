@@ -1,8 +1,9 @@
 """Lets work of the lower lanes step aside while something more urgent is under way, here or elsewhere (rule 5).
 
 One per process: `sender` waits at it before each slice, `planner` passes a lane over that may not pass. What is under
-way in this process is counted. What is green or urgent in others is told by their wake-ups (`app`) and holds bulk and
-service work for a moment only, so that a lost word, or a process that died, costs nothing but that moment. Nobody steps
+way in this process is counted. What is green and about to be written, and what is green or urgent in others, which is
+told by their wake-ups (`app`), holds bulk and service work for a moment only, so that a lost word, or a process that
+died, costs nothing but that moment. Nobody steps
 aside for longer than `AT_MOST_S` at a time: a night of red warnings slows the blue ones down and never stops them.
 """
 
@@ -39,7 +40,7 @@ class Gate:
         self._here[lane] -= 1
 
     def hold(self) -> None:
-        """Note that another process is at work on something urgent."""
+        """Note that something urgent is under way that is not counted here."""
         self._held_until = asyncio.get_running_loop().time() + HOLD_S
 
     def urgent(self) -> bool:

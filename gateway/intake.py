@@ -24,7 +24,7 @@ from gateway import cap, log, metrics
 from gateway.case import Cases, Prepared
 from gateway.errors import Refused
 from gateway.lineage import likeness
-from gateway.model import Alert, Batch, Decision, Document, Level, Minute, Plan, Record, Resolution
+from gateway.model import Alert, Batch, Decision, Document, Lane, Level, Minute, Plan, Record, Resolution
 from gateway.planner import Cursor, Planner
 from gateway.policy import Issuer, Policy, Principal
 from gateway.policy.table import WRITERS
@@ -61,7 +61,11 @@ class Outcome:
 
 
 class Intake:
-    """The way in. `on_accepted` tells the rest of the process (and, by wake-ups, the others)."""
+    """The way in. `on_accepted` tells the rest of the process (and, by wake-ups, the others).
+
+    `on_green` is called before what goes down the green channel is written: bulk work that steps aside only afterwards
+    would keep its commit waiting.
+    """
 
     def __init__(
         self,
@@ -72,6 +76,7 @@ class Intake:
         clock: Clock,
         on_accepted: Callable[[str, Sequence[Batch]], None],
         pool: ParsePool | None = None,
+        on_green: Callable[[], None] = lambda: None,
     ) -> None:
         self.cases = cases
         self._store = store
@@ -80,6 +85,7 @@ class Intake:
         self._clock = clock
         self._on_accepted = on_accepted
         self._pool = pool
+        self._on_green = on_green
 
     # --- taking in --------------------------------------------------------------------------------
 
@@ -235,6 +241,8 @@ class Intake:
         batches: list[Batch] = []
         cursors: dict[int, Cursor] = {}
         if standing is Standing.ACTIVE and (was is None or was.standing != Standing.ACTIVE):
+            if any(step.lane is Lane.GREEN for step in plan.steps):
+                self._on_green()
             mute, (batches, cursors) = await asyncio.gather(
                 self.cases.mute(alert, plan), self._planner.first(alert, plan)
             )

@@ -22,9 +22,10 @@ from gateway.api.shape import EXAMPLE
 from gateway.bench.warning import polygon_gale
 from gateway.cap import Trust
 from gateway.errors import Refused
-from gateway.model import Alert, Group, Resolution
+from gateway.model import Alert, Group, Lane, Resolution
 from gateway.policy import Policy
 from gateway.pool import ParsePool, Places
+from gateway.ports import Accepted, Draft
 from gateway.regions import Regions
 
 PLACES, INSIDE = Places(ROOT / "config" / "regions"), ("411726",)
@@ -128,6 +129,29 @@ async def test_what_is_restricted_reaches_officials_only(desk: Desk) -> None:
     public = await submit(desk, message(desk, "public"))
     assert await standing(desk, public) == ("active", "")
     assert Group.RESIDENTS in await groups(desk, public)
+
+
+async def test_bulk_work_steps_aside_before_what_is_green_is_written(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A red warning's commit does not queue behind those of a million blue messages; one that waits stops nobody."""
+    done: list[str] = []
+    intake, outbox = desk.core.intake, desk.core.store.outbox
+    accept = outbox.accept
+
+    async def accepted(draft: Draft) -> Accepted:
+        done.append("written")
+        return await accept(draft)
+
+    monkeypatch.setattr(outbox, "accept", accepted)
+    monkeypatch.setattr(intake, "_on_green", lambda: done.append("aside"))
+    alert = await submit(desk, message(desk, "sudden"))
+    row = await outbox.alert(alert)
+    assert row is not None
+    assert Lane.GREEN in {step.lane for step in row.plan.steps}
+    assert done == ["aside", "written"]
+    await submit(desk, message(desk, "held", **HEAT))
+    assert done == ["aside", "written", "written"]
 
 
 async def test_who_heard_a_warning_hears_its_end(desk: Desk) -> None:

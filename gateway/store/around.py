@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
@@ -51,7 +52,13 @@ def alert_row(row: Row) -> AlertRow:
 
 def alert_rows(tx: Tx, tail: str, **values: object) -> list[AlertRow]:
     """Return alerts by the rest of a SELECT."""
-    return [alert_row(row) for row in tx.all(f"SELECT {ALERT_COLUMNS} FROM alert {tail}", **values)]
+    return ask_alerts(tx, tail, **values)()
+
+
+def ask_alerts(tx: Tx, tail: str, **values: object) -> Callable[[], list[AlertRow]]:
+    """Ask for alerts as `Tx.ask` does."""
+    answer = tx.ask(f"SELECT {ALERT_COLUMNS} FROM alert {tail}", **values)
+    return lambda: [alert_row(row) for row in answer()]
 
 
 def around(tx: Tx, alert: Alert, likeness: str, now: datetime, alike_since: datetime, issued_since: datetime) -> Around:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from gateway.database import Database, Tx, micros
 from gateway.model import Batch, State
 from gateway.ports import AlertRow, Clock
-from gateway.store.around import alert_rows
+from gateway.store.around import ask_alerts
 from gateway.store.claim import lock_alerts
 from gateway.store.codec import alert_of, unpack_batch
 from gateway.store.desired import PLAYS
@@ -54,6 +54,17 @@ class Open(NamedTuple):
     alerts: list[AlertRow]
 
 
+def _of(tx: Tx, batches: Sequence[str]) -> tuple[dict[str, Batch], list[AlertRow]]:
+    """Return batches, and the alerts they are of."""
+    if not batches:
+        return {}, []
+    parts = [batches[start : start + ASKED] for start in range(0, len(batches), ASKED)]
+    with tx.together():
+        bodies = [tx.ask("SELECT batch, body FROM outbox WHERE batch IN :*part", part=part) for part in parts]
+        alerts = ask_alerts(tx, "WHERE id IN :*alerts", alerts=sorted({alert_of(batch) for batch in batches}))
+    return {batch: unpack_batch(body) for answer in bodies for batch, body in answer()}, alerts()
+
+
 class Commands:
     """Unfinished commands of devices."""
 
@@ -69,31 +80,23 @@ class Commands:
         now, known = micros(self._clock.now()), frozenset(known)
 
         def operation(tx: Tx) -> Open:
-            open_ = tx.all(
-                f"SELECT b.id FROM batch b JOIN alert a ON a.id = b.alert WHERE {OPEN} AND {RUNNING} AND NOT {HALTED}"
-                " ORDER BY b.created_at, b.id",
-                now=now,
-            )
-            plays = [batch for (batch,) in open_]
-            ends = [
-                Wanted(*row)
-                for row in tx.all(
+            with tx.together():
+                open_ = tx.ask(
+                    "SELECT b.id FROM batch b JOIN alert a ON a.id = b.alert"
+                    f" WHERE {OPEN} AND {RUNNING} AND NOT {HALTED} ORDER BY b.created_at, b.id",
+                    now=now,
+                )
+                ending = tx.ask(
                     "SELECT c.device, c.alert, c.batch, c.position, c.want FROM device_command c"
                     f" JOIN batch b ON b.id = c.batch JOIN alert a ON a.id = c.alert WHERE {ENDS}"
                     f" AND c.deadline > :stale AND (c.want = '{STOP}' OR ({RUNNING}))",
                     now=now,
                     stale=now - round(STALE_S * 1e6),
                 )
-            ]
+            plays = [batch for (batch,) in open_()]
+            ends = [Wanted(*row) for row in ending()]
             new = sorted({*plays, *(one.batch for one in ends)}.difference(known))
-            found = [
-                row
-                for start in range(0, len(new), ASKED)
-                for row in tx.all("SELECT batch, body FROM outbox WHERE batch IN :*new", new=new[start : start + ASKED])
-            ]
-            alerts = sorted({alert_of(batch) for batch in new})
-            rows = alert_rows(tx, "WHERE id IN :*alerts", alerts=alerts) if alerts else []
-            return Open(plays, ends, {batch: unpack_batch(body) for batch, body in found}, rows)
+            return Open(plays, ends, *_of(tx, new))
 
         return await self._database.read(operation)
 
