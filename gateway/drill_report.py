@@ -13,7 +13,6 @@ from typing import Protocol
 
 from pydantic import BaseModel, Field
 
-from gateway.database import moment
 from gateway.directory.people import SqlDirectory
 from gateway.drill import TESTS
 from gateway.model import Batch, Group, State
@@ -22,6 +21,7 @@ from gateway.regions import Regions
 from gateway.standing import REAL
 from gateway.store import Store
 from gateway.store.drill import Drill, Stage
+from gateway.transaction import moment
 
 UNHEARD = frozenset({"implausible", "not_heard"})
 """Codes of a broadcast that was reported as played and cannot have been heard."""

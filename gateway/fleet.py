@@ -12,13 +12,13 @@ from collections.abc import Callable, Collection
 from datetime import timedelta
 
 from gateway import metrics
-from gateway.database import Tx, micros
 from gateway.model import Record
 from gateway.policy import Policy
 from gateway.policy.table import SpeakerVolume
 from gateway.ports import Clock
 from gateway.store import Store
 from gateway.store.order import PATIENCE_S, add, body_of
+from gateway.transaction import Tx, micros
 
 EVERY_S = 2.5
 STEP = 500  # as many as a hub writes meanwhile

@@ -28,12 +28,13 @@ from typing import NamedTuple
 import orjson
 
 from gateway import log, metrics
-from gateway.database import Database, Tx, micros, moment
+from gateway.database import Database
 from gateway.model import Record
 from gateway.ports import Clock
 from gateway.store import audit
 from gateway.store.audit import Checkpoint
 from gateway.store.change import note
+from gateway.transaction import Tx, micros, moment
 
 ACTOR = "installation"
 RING = timedelta(minutes=1)

@@ -13,13 +13,13 @@ from typing import Literal, Protocol, Self
 from pydantic import BaseModel, Field
 
 from gateway.coverage import CoverageBook, Village
-from gateway.database import moment
 from gateway.model import Condition, Group, VillageState
 from gateway.naming import once
 from gateway.policy.hazard import CHINA
 from gateway.ports import AlertRow
 from gateway.store import Store
 from gateway.store.progress import Reach
+from gateway.transaction import moment
 
 EVERYWHERE = ("",)
 

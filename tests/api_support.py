@@ -27,7 +27,7 @@ from gateway.channel import Channel, Link
 from gateway.compose import GatewayComposer
 from gateway.core import Core
 from gateway.coverage import CoverageBook
-from gateway.database import Database, Tx
+from gateway.database import Database
 from gateway.decision import Decisions
 from gateway.directory.people import SqlDirectory
 from gateway.directory.vault import Secret, Vault, encode_secret
@@ -48,6 +48,7 @@ from gateway.settings import Settings
 from gateway.signer import Keys
 from gateway.store import Store
 from gateway.training import Drills
+from gateway.transaction import Tx
 
 ROOT = Path(__file__).parent.parent
 POLICY = Policy.load(ROOT / "config" / "policy")

@@ -14,9 +14,10 @@ from aiohttp import ClientSession
 from test_loudspeaker_ws import connected, key_of, serving
 
 from channels._admission import IN_FLIGHT, Admission
-from gateway.database import Database, Tx
+from gateway.database import Database
 from gateway.directory.lookup import Lookup
 from gateway.errors import StoreDown
+from gateway.transaction import Tx
 
 
 def test_a_fleet_that_comes_at_once_is_let_in_at_the_rate() -> None:

@@ -17,10 +17,11 @@ import pytest
 from api_support import ADMIN, opened
 from manual_clock import ManualClock
 
-from gateway.database import Database, Tx
+from gateway.database import Database
 from gateway.model import Record
 from gateway.store import Store
 from gateway.store.audit import GENESIS, Checkpoint
+from gateway.transaction import Tx
 
 RECORDS = 7
 

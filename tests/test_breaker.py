@@ -13,13 +13,14 @@ from test_store import HandClock, alert
 
 from gateway.breaker import FAILURES, LONGEST_S, PROBE_S, REFUSED_S, SHORTEST_S, Breaker
 from gateway.channel import BUG
-from gateway.database import Database, micros
+from gateway.database import Database
 from gateway.errors import PACED, Ambiguous, ChannelError, Permanent, Temporary, Throttled, Unusable
 from gateway.metrics import REGISTRY
 from gateway.model import Receipt, State
 from gateway.ports import Outage
 from gateway.store import Store
 from gateway.store.outage import MOVE_AFTER, RENEWED
+from gateway.transaction import micros
 
 SENT = Receipt(State.SUBMITTED)
 

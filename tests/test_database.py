@@ -21,9 +21,10 @@ import pytest
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
-from gateway.database import Database, Tx
+from gateway.database import Database
 from gateway.errors import StoreDown
 from gateway.migrations import upgrade
+from gateway.transaction import Tx
 
 
 def keep(name: str) -> Callable[[Tx], None]:

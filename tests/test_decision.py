@@ -13,12 +13,12 @@ from api_support import ADMIN, CITY, CLERK, ISSUER, JIALOU, NEIGHBOUR, POLICY, S
 from manual_clock import ManualClock
 
 from gateway.api.shape import EXAMPLE
-from gateway.database import moment
 from gateway.decision import Telephone
 from gateway.errors import Refused
 from gateway.metrics import REGISTRY
 from gateway.model import Group, Notice
 from gateway.policy import Policy, Principal
+from gateway.transaction import moment
 
 REVIEWER = "demo-411726-qxj-reviewer"
 WATER, WATER_SIGNER = "demo-411726-slj-issuer", "demo-411726-slj-signer"

@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 from test_store import NOW, HandClock, alert, batch_of, draft_of
 from town import FLOWER, FLOWER_1, FLOWER_2, WATER_1, Town, town
 
-from gateway.database import Database, Row, Tx, micros
+from gateway.database import Database
 from gateway.directory.table import Roster
 from gateway.gauge import show_speakers
 from gateway.metrics import REGISTRY
@@ -25,6 +25,7 @@ from gateway.policy.table import SpeakerRules
 from gateway.receipts import Receipts
 from gateway.store import Store
 from gateway.store.device import Speaker, SqlDevices
+from gateway.transaction import Row, Tx, micros
 
 RULES = SpeakerRules(tolerated_faults=("battery_low",))
 T = TypeVar("T")

@@ -32,7 +32,6 @@ from town import (
     whole,
 )
 
-from gateway.database import Tx
 from gateway.directory.people import SqlDirectory, merged
 from gateway.directory.roster import write_sample
 from gateway.directory.table import Roster
@@ -40,6 +39,7 @@ from gateway.directory.vault import Vault, normal_phone
 from gateway.errors import ConfigError
 from gateway.model import Group, Recipient, Target
 from gateway.ports import Page
+from gateway.transaction import Tx
 
 COUNTY = (FLOWER, WATER, OLD)
 

@@ -43,7 +43,6 @@ from town import (
     whole,
 )
 
-from gateway.database import Tx
 from gateway.directory.importer import CHUNK, ERRORS_KEPT, How, Imported
 from gateway.directory.roster import write_sample
 from gateway.directory.row import Reading, Wrong
@@ -52,6 +51,7 @@ from gateway.directory.vault import Vault
 from gateway.errors import Refused
 from gateway.model import Group, Record
 from gateway.store import Store
+from gateway.transaction import Tx
 
 TOWNSHIPS = ("411726001", "411726002", "411726003")
 OFFICIALS_ZH = ("姓名", "手机号", "区划代码", "职务", "序位")

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "model"),
     ("settings", "metrics", "log", "ports", "channel", "regions", "telling", "rotation", "mark", "naming"),
-    ("carrier", "standing", "gate", "reply"),
+    ("carrier", "standing", "gate", "reply", "transaction"),
     ("cap", "policy", "routing", "render", "pool", "road", "signer", "device_key", "speech"),
     ("database", "migrations"),
     ("broker", "store", "state", "directory"),

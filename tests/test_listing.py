@@ -16,13 +16,14 @@ from manual_clock import START, ManualClock
 from sqlalchemy import create_engine, text
 
 from gateway import migrations
-from gateway.database import Database, micros
+from gateway.database import Database
 from gateway.model import Alert, Document, Kind, Level, Plan, Record, Reference, Status, Target
 from gateway.ports import Draft
 from gateway.store import Store
 from gateway.store.answer import LEASE, Answers, Kept, Taken, Turn
 from gateway.store.codec import pack
 from gateway.store.listing import Key, Listing, Wanted
+from gateway.transaction import micros
 
 SENDER = "411726-qxj@mingluo.example"
 

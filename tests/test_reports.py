@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from test_store import NOW, HandClock, alert, batch_of, draft_of
 
-from gateway.database import Database, Tx, micros
+from gateway.database import Database
 from gateway.errors import Ambiguous, Temporary
 from gateway.metrics import REGISTRY
 from gateway.model import Batch, ClaimResult, Receipt, Report, State
@@ -29,6 +29,7 @@ from gateway.store import Store, fact, outage
 from gateway.store.erasure import SendingError, erase_frozen
 from gateway.store.ledger import settle
 from gateway.store.silence import KEPT, REPORTS, Silence
+from gateway.transaction import Tx, micros
 
 LOCKING = ("provider_", "FOR UPDATE", "COMMIT")  # statements whose order between processes can matter
 PARTS = ("p1", "p2", "p3")

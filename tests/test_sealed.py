@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from manual_clock import ManualClock
 from town import FLOWER, FLOWER_1, FLOWER_2, OLD_1, WATER, WATER_1, WATER_2, Town, audience, phone, town, whole
 
-from gateway.database import Row, Tx
 from gateway.directory import sealed
 from gateway.directory.importer import How
 from gateway.directory.right import Rights
@@ -29,6 +28,7 @@ from gateway.directory.vault import Vault
 from gateway.errors import ConfigError, Refused
 from gateway.model import Audience, Group, Recipient, Target
 from gateway.ports import Page
+from gateway.transaction import Row, Tx
 
 VILLAGES = (FLOWER_1, FLOWER_2, WATER_1, WATER_2, OLD_1)
 NAMES = ("赵丽", "孙军")

@@ -19,7 +19,6 @@ from town import FLOWER, FLOWER_1, OLD, WATER, table
 
 from channels.sms_area import LATE, SmsArea, SmsAreaSettings
 from gateway.app import App, SystemClock
-from gateway.database import Tx
 from gateway.directory.importer import Importer
 from gateway.directory.table import Roster
 from gateway.errors import ChannelError, Permanent, Refused, Temporary, Unusable
@@ -47,6 +46,7 @@ from gateway.simulate.log import Log, read
 from gateway.simulate.sms_area import AreaPlatform, AreaScenario
 from gateway.standing import Event
 from gateway.store.regime import Regime
+from gateway.transaction import Tx
 
 CONFIG = Path(__file__).parent.parent / "config"
 PLACES = ["411726101", "411726102"]

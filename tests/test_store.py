@@ -18,7 +18,7 @@ import blank
 import psycopg
 import pytest
 
-from gateway.database import Database, Tx, micros
+from gateway.database import Database
 from gateway.errors import Ambiguous, ConfigError, Temporary
 from gateway.model import (
     Alert,
@@ -49,6 +49,7 @@ from gateway.store.acceptance import accept
 from gateway.store.command import STALE_S, Open
 from gateway.store.desired import PLAYS
 from gateway.store.reply import Effect, Received
+from gateway.transaction import Tx, micros
 
 NOW = datetime(2026, 7, 20, 6, 30, tzinfo=UTC)
 

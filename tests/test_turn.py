@@ -11,9 +11,10 @@ import psycopg
 import pytest
 from test_store import NOW, HandClock, alert, batch_of, draft_of
 
-from gateway.database import TURN, Database, Tx
+from gateway.database import Database
 from gateway.model import Batch, Group, Record
 from gateway.store import Store, audit
+from gateway.transaction import TURN, Tx
 
 NEVER = "options=-c%20deadlock_timeout%3D600s"  # a circle then hangs, and is not solved behind our back
 

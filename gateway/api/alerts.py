@@ -26,7 +26,6 @@ from gateway.api.shape import (
     Waiting,
 )
 from gateway.api.told import taken, told
-from gateway.database import moment
 from gateway.errors import Refused
 from gateway.intake import actor
 from gateway.model import Batch, Group, Level, State
@@ -36,6 +35,7 @@ from gateway.report import EVERYWHERE, status
 from gateway.standing import WAITING
 from gateway.store.listing import Key, Wanted
 from gateway.store.outbox import HELD
+from gateway.transaction import moment
 
 PARTS = 5  # of the list, looked through for one page of what the caller may see
 

@@ -34,7 +34,7 @@ from redis.exceptions import RedisError
 
 from gateway.bench.measure import COUNTY, configuration, environment
 from gateway.bench.people import add_people
-from gateway.database import Database, Tx
+from gateway.database import Database
 from gateway.demo.stage import Servers, Stage
 from gateway.directory.vault import Vault
 from gateway.errors import ConfigError
@@ -42,6 +42,7 @@ from gateway.model import Group, Lane
 from gateway.regions import Regions
 from gateway.relay import queue
 from gateway.settings import data_folder
+from gateway.transaction import Tx
 
 TOKEN = "demo-411726-qxj-issuer"  # noqa: S105  # counts in simulation only
 HEADERS = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/cap+xml"}

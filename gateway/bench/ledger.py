@@ -29,7 +29,7 @@ from psycopg import sql
 from gateway.bench.measure import COUNTY, Spread, SystemClock, quantile, red_rain
 from gateway.bench.people import add_people
 from gateway.coverage import CoverageBook
-from gateway.database import Database, Tx
+from gateway.database import Database
 from gateway.directory.people import SqlDirectory
 from gateway.directory.vault import Vault
 from gateway.model import Audience, Batch, Group, Lane, Notice, Plan, Receipt, Record, Report, State, Step, Target
@@ -41,6 +41,7 @@ from gateway.regions import Regions
 from gateway.report import status
 from gateway.settings import data_folder
 from gateway.store import Store
+from gateway.transaction import Tx
 
 ALERTS = 200  # of a county's year, all to the same residents
 OFFICIALS = 2_000

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gateway.bench.measure import COUNTY
-from gateway.database import Database, Tx
+from gateway.database import Database
 from gateway.directory.vault import Secret, Vault, encode_secret
 from gateway.model import Group
 from gateway.regions import Regions
 from gateway.settings import data_folder
+from gateway.transaction import Tx
 
 PERSON = (
     "id", "kind", "secret", "phone_hash", "language", "county", "opted_out", "needs_helper", "basis", "several",

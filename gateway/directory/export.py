@@ -14,10 +14,11 @@ from functools import partial
 from typing import TextIO
 
 from gateway.carrier import Known
-from gateway.database import Database, Row, Tx
+from gateway.database import Database
 from gateway.directory.row import BASES, NETWORKS, ROLES
 from gateway.directory.table import COLUMNS, Roster
 from gateway.directory.vault import Vault, decode_secret
+from gateway.transaction import Row, Tx
 
 BOM = "\ufeff"
 PAGE = 5_000

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from gateway.database import Tx
+from gateway.transaction import Tx
 
 ROW_BITS = 40
 SHARED_LOOKED_AT = 20_000  # people whose number somebody else has as well; beyond it the list itself is wrong

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, BinaryIO
 
-from gateway.database import Database, Row, Tx, micros
+from gateway.database import Database
 from gateway.directory.flag import Listed, shared
 from gateway.directory.row import DeviceRow, PersonRow, Reading, Wrong
 from gateway.directory.sealed import ONE_AT_A_TIME
@@ -48,6 +48,7 @@ from gateway.model import Group, Record
 from gateway.ports import Clock
 from gateway.regions import LISTED, Regions
 from gateway.store import audit
+from gateway.transaction import Row, Tx, micros
 
 CHUNK = 2_000
 ERRORS_KEPT = 1_000

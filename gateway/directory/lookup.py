@@ -10,7 +10,8 @@ import asyncio
 from functools import partial
 
 from gateway.channel import Device
-from gateway.database import Database, Row, Tx
+from gateway.database import Database
+from gateway.transaction import Row, Tx
 
 MANY = 500  # names in one query
 GATHER_S = 0.01

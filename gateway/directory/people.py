@@ -18,13 +18,14 @@ from typing import Any, NamedTuple
 
 from gateway.carrier import Known
 from gateway.channel import Device
-from gateway.database import Database, Row, Tx, micros
+from gateway.database import Database
 from gateway.directory import place, sealed
 from gateway.directory.lookup import Lookup
 from gateway.directory.right import Rights
 from gateway.directory.vault import Vault, decode_secret
 from gateway.model import ROSTERS, Audience, Group, Target
 from gateway.ports import Clock, Deputy, Page
+from gateway.transaction import Row, Tx, micros
 
 Cursor = tuple[str, str, int]
 ORDER = (Group.OFFICIALS.value, Group.RESIDENTS.value, Group.SUBSCRIBERS.value)

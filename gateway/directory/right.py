@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple
 
-from gateway.database import Database, Tx, micros
+from gateway.database import Database
 from gateway.directory.sealed import ONE_AT_A_TIME, forget
 from gateway.directory.vault import Vault
 from gateway.errors import Refused
@@ -20,6 +20,7 @@ from gateway.model import Record
 from gateway.ports import Clock
 from gateway.store import audit
 from gateway.store.erasure import SendingError, erase_frozen, forget_replies
+from gateway.transaction import Tx, micros
 
 LOOK_S = 1.0
 LOOKS = 30  # no slice is being sent for longer

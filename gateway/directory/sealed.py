@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.database import Row, Tx
 from gateway.directory.vault import Vault, decode_secret
+from gateway.transaction import Row, Tx
 
 ONE_AT_A_TIME = 7_310_061  # key of PostgreSQL's lock of the roster: imports, erasures, writers of pages
 SIZE = 1000  # people of a page

@@ -14,11 +14,11 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 from gateway.carrier import Known
-from gateway.database import Row, Tx
 from gateway.directory.people import RANK
 from gateway.directory.row import CHANNEL, DeviceRow, PersonRow
 from gateway.directory.vault import Secret, Vault, decode_secret
 from gateway.model import Group
+from gateway.transaction import Row, Tx
 
 ADDED, CHANGED, MOVED, UNCHANGED, ERASED = "added", "changed", "moved", "unchanged", "erased"
 ACTIVE, IN_SERVICE = "active", "service"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.database import Database, Tx, micros
+from gateway.database import Database
 from gateway.model import Record
 from gateway.ports import Clock
 from gateway.store import audit
@@ -27,6 +27,7 @@ from gateway.store.seal import SqlSeals
 from gateway.store.sounded import SqlSounded
 from gateway.store.stuck import Stuck
 from gateway.store.timer import SqlTimers
+from gateway.transaction import Tx, micros
 
 __all__ = ["Store"]
 

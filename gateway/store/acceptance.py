@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.database import Tx, micros
 from gateway.errors import MingluoError
 from gateway.model import Alert
 from gateway.ports import Accepted, AlertRow, Draft
@@ -20,6 +19,7 @@ from gateway.store.listing import place_alerts
 from gateway.store.meeting import keep_apart
 from gateway.store.rows import DECISION, add_batches, stop_alert
 from gateway.store.timer import drop_timer, set_timers
+from gateway.transaction import Tx, micros
 
 OVER = (Standing.REJECTED, Standing.STOPPED)
 ALERT = {

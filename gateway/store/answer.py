@@ -13,8 +13,9 @@ from datetime import timedelta
 from enum import Enum, auto
 from typing import NamedTuple
 
-from gateway.database import Database, Tx, micros
+from gateway.database import Database
 from gateway.ports import Clock
+from gateway.transaction import Tx, micros
 
 KEPT = timedelta(hours=24)
 LEASE = timedelta(seconds=15)  # no handler takes nearly so long

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
-from gateway.database import Row, Tx, micros, moment
 from gateway.model import Alert, Document, Level, Status
 from gateway.ports import AlertRow
 from gateway.standing import LIVE, Standing
 from gateway.store.codec import unpack_alert, unpack_plan
 from gateway.store.regime import Regime, in_force
+from gateway.transaction import Row, Tx, micros, moment
 
 ALERT_COLUMNS = (
     "body, plan, standing, reason, issuer, accepted_at, revision,"

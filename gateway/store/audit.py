@@ -16,8 +16,9 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gateway.database import Database, Row, Tx, micros, moment
+from gateway.database import Database
 from gateway.model import Record
+from gateway.transaction import Row, Tx, micros, moment
 
 GENESIS = "0" * 64
 PAGE = 5000

@@ -14,9 +14,9 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from gateway.database import Tx
 from gateway.ports import Settled
 from gateway.store.rows import ASKED
+from gateway.transaction import Tx
 
 BULK = {"account": "text", "reference": "text", "submits": "text", "kept_at": "bigint"}
 NO_ROW = "(account, reference) DO NOTHING"

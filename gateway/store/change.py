@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.database import Tx
 from gateway.model import Change
+from gateway.transaction import Tx
 
 CHANGE = {"kind": "text", "alert": "text", "subject": "text"}
 VISIBLE = " AND xid < (pg_snapshot_xmin(pg_current_snapshot())::text::bigint)"

@@ -12,10 +12,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from gateway.database import Tx, micros, moment
 from gateway.model import Claim, ClaimResult, State
 from gateway.store.codec import pack, unpack_pending, unpack_references
 from gateway.store.rows import fold_states
+from gateway.transaction import Tx, micros, moment
 
 HALT_LOOK = timedelta(seconds=2)
 UNBEGUN_LOOK_US = 500_000  # when to look at slices nobody has begun

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from gateway.database import Database, Tx, micros
+from gateway.database import Database
 from gateway.model import Batch, State
 from gateway.ports import AlertRow, Clock
 from gateway.store.around import ask_alerts
@@ -18,6 +18,7 @@ from gateway.store.claim import lock_alerts
 from gateway.store.codec import alert_of, unpack_batch
 from gateway.store.desired import PLAYS
 from gateway.store.rows import ASKED, Fold, Locked
+from gateway.transaction import Tx, micros
 
 TAKE_PATIENCE_S = 2.0
 FEW = 100  # positions that are named in the query; of more, all of their batches are read

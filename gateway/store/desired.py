@@ -14,8 +14,8 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Sequence
 
-from gateway.database import Tx
 from gateway.model import State
+from gateway.transaction import Tx
 
 PLAYS = ("play", "repeat", "once")
 NO_ROUNDS = "want = CASE want WHEN 'repeat' THEN 'play' ELSE want END"

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from gateway.database import Database, Row, Tx, micros, moment
+from gateway.database import Database
 from gateway.model import Condition, DeviceEvent, DeviceState, Record, Report
 from gateway.policy.table import SpeakerRules
 from gateway.ports import Clock
 from gateway.store import noted
 from gateway.store.codec import alert_of, unpack_persons
+from gateway.transaction import Row, Tx, micros, moment
 
 PATIENCE_S = 5.0
 FOUND_DEAD = timedelta(minutes=2)  # a half-open connection is found to be dead sooner

@@ -14,7 +14,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
 
-from gateway.database import Database, Row, Tx, micros, moment
+from gateway.database import Database
 from gateway.model import Document, Group, Level, Record, Target
 from gateway.ports import Clock
 from gateway.standing import REAL, Standing
@@ -22,6 +22,7 @@ from gateway.store import audit, order
 from gateway.store.change import note
 from gateway.store.obligation import open_
 from gateway.store.timer import drop_timer, set_timer
+from gateway.transaction import Row, Tx, micros, moment
 
 TIMER = "drill"
 NOTHING: Mapping[str, str] = MappingProxyType({})

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from gateway.database import Row, Tx
 from gateway.model import Batch, State
 from gateway.store.codec import pack, unpack_batch, unpack_pending
 from gateway.store.rows import fold_states, person_key
+from gateway.transaction import Row, Tx
 
 
 class SendingError(Exception):

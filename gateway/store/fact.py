@@ -17,11 +17,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from gateway.database import Row, Tx, micros
 from gateway.model import MEMBER, Report, State
 from gateway.ports import Place, Settled
 from gateway.store import bulk, desired
 from gateway.store.rows import ASKED, Fold, Locked
+from gateway.transaction import Row, Tx, micros
 
 PLACE = {"batch": "text", "position": "bigint", "attempt": "bigint"}
 FACT = PLACE | {"state": "bigint", "code": "text", "at": "bigint"}

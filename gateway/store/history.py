@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from gateway.database import Row, Tx, micros, moment
 from gateway.model import Level, State
 from gateway.store.codec import receipt_at, unpack_seats
 from gateway.store.rows import person_key
+from gateway.transaction import Row, Tx, micros, moment
 
 Place = tuple[str, str]
 """(township, village); village "" for a post at the township."""

@@ -14,9 +14,10 @@ import secrets
 from datetime import datetime, timedelta
 
 from gateway import log, metrics
-from gateway.database import Database, Tx, micros
+from gateway.database import Database
 from gateway.errors import StoreDown
 from gateway.ports import Clock
+from gateway.transaction import Tx, micros
 
 LAPSE_S = 15.0
 RENEW_S = 4.0  # three tries before it lapses

@@ -14,7 +14,7 @@ from itertools import repeat
 from operator import is_
 from typing import NamedTuple
 
-from gateway.database import Database, Tx, micros
+from gateway.database import Database
 from gateway.errors import Ambiguous
 from gateway.model import Batch, Change, Notice, Receipt, Record, Report, State
 from gateway.ports import Clock, Kept, Place, Settled
@@ -23,6 +23,7 @@ from gateway.store.claim import put_off
 from gateway.store.codec import pack, pack_outcome, unpack_alert, unpack_batch, unpack_persons
 from gateway.store.reply import confirm
 from gateway.store.rows import Fold, Locked, Run, person_key
+from gateway.transaction import Tx, micros
 
 
 class Pace(NamedTuple):

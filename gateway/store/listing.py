@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from gateway.database import Database, Tx, micros
+from gateway.database import Database
 from gateway.model import Plan
 from gateway.ports import AlertRow
 from gateway.store.around import alert_rows
+from gateway.transaction import Tx, micros
 
 SCAN = 2_000
 COUNTY = 6  # digits

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from gateway.database import Tx
 from gateway.errors import MingluoError
 from gateway.model import Alert, Record, Target
 from gateway.policy.route import ENDS
@@ -24,6 +23,7 @@ from gateway.store import audit
 from gateway.store.around import opposite, real_ones
 from gateway.store.drill import running_tests, stop_tests
 from gateway.store.rows import stop_alert
+from gateway.transaction import Tx
 
 UNDER_REAL = (
     "a real orange or red warning or evacuation covers the area; no drill begins beside it, and no end of one is said: "

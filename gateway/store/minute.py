@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from gateway.database import Database, Tx, micros, moment
+from gateway.database import Database
 from gateway.model import Minute, Record
 from gateway.store import audit
+from gateway.transaction import Tx, micros, moment
 
 
 def add(tx: Tx, alert: str, minute: Minute) -> None:

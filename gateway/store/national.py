@@ -7,12 +7,13 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from gateway.cap import Number
-from gateway.database import Database, Row, Tx, micros, moment
+from gateway.database import Database
 from gateway.model import Alert, Record
 from gateway.ports import AlertRow
 from gateway.store import audit
 from gateway.store.around import ALERT_COLUMNS, alert_row
 from gateway.store.change import note
+from gateway.transaction import Row, Tx, micros, moment
 
 COLUMNS = "n.alert, n.number, n.how, n.since, n.matched_at"
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from gateway.database import Tx, micros
 from gateway.model import Record
 from gateway.store import audit
+from gateway.transaction import Tx, micros
 
 MINUTE = timedelta(minutes=1)
 ACTOR = "device"

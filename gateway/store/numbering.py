@@ -7,7 +7,8 @@ sent again after a crash, by whatever process, is still the same message to whoe
 from __future__ import annotations
 
 from gateway.channel import Number
-from gateway.database import Database, Tx
+from gateway.database import Database
+from gateway.transaction import Tx
 
 PATIENCE_S = 5.0
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from gateway.database import Database, Row, Tx, micros, moment
+from gateway.database import Database
 from gateway.model import Obligation, Record
 from gateway.store import audit
 from gateway.store.change import note
 from gateway.store.timer import drop_timer, set_timer
+from gateway.transaction import Row, Tx, micros, moment
 
 TIMER = "obligation"
 ENDS_WITH_ALERT = frozenset({"lapse", "calls", "deputy"})

@@ -12,11 +12,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from gateway.database import Database, Row, Tx, micros, moment
+from gateway.database import Database
 from gateway.model import Order, OrderReceipt, Record, Target
 from gateway.ports import Clock
 from gateway.store import audit
 from gateway.store.device import places_below
+from gateway.transaction import Row, Tx, micros, moment
 
 PATIENCE_S = 5.0
 FEW = 1000  # open orders: below it only their devices are asked about

@@ -10,11 +10,11 @@ from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from itertools import chain
 
-from gateway.database import Tx, micros, moment
 from gateway.model import State
 from gateway.ports import Outage
 from gateway.store.codec import unpack_pending
 from gateway.store.rows import fold_states
+from gateway.transaction import Tx, micros, moment
 
 MOVE_AFTER = timedelta(seconds=10)  # a carrier that is away for moments keeps its batches
 AT_ONCE = 100  # batches

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from itertools import zip_longest
 from types import MappingProxyType
 
-from gateway.database import Database, Row, Tx, micros, moment
+from gateway.database import Database
 from gateway.model import Alert, Batch, Claim, Decision, Lane, Record
 from gateway.ports import Accepted, AlertRow, Clock, Draft, Outage, Ready, StepWork
 from gateway.standing import LIVE, WAITING
@@ -27,6 +27,7 @@ from gateway.store.desired import hush_confirmed
 from gateway.store.meeting import RealWarningError
 from gateway.store.outage import give_up, note_outage, note_sessions, outages
 from gateway.store.rows import add_batches, stop_alert
+from gateway.transaction import Row, Tx, micros, moment
 
 HELD = "held"
 URGENT = LANE_RANK[Lane.URGENT]  # as text in a statement, so that the index of this lane alone is found

@@ -14,13 +14,14 @@ from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
-from gateway.database import Database, Tx, micros, moment
+from gateway.database import Database
 from gateway.model import Batch, Job, JobState, Progress, Rounds
 from gateway.ports import Clock
 from gateway.store.change import note_all
 from gateway.store.claim import lock_alerts
 from gateway.store.codec import unpack_batch
 from gateway.store.desired import confirmed
+from gateway.transaction import Tx, micros, moment
 
 OVER_EACH = timedelta(seconds=1)  # one that must run no longer is looked at this often
 LOOK = 200  # requests at once

@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NamedTuple
 
-from gateway.database import Database, Row, Tx, micros, moment
+from gateway.database import Database
 from gateway.model import Minute, Record
 from gateway.store import audit, minute, obligation
 from gateway.store.change import note
 from gateway.store.timer import drop_timer, set_timer
+from gateway.transaction import Row, Tx, micros, moment
 
 TIMER = "regime"
 COLUMNS = "id, area, issuer, actor, reason, started_at, until, renewed, ended_at, ended_by"

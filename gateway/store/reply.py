@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from gateway.database import Database, Row, Tx, micros, moment
+from gateway.database import Database
 from gateway.model import Batch, Record, Reply
 from gateway.store import audit, change, desired
 from gateway.store.obligation import open_, open_again, settle
 from gateway.store.rows import add_batches
+from gateway.transaction import Row, Tx, micros, moment
 
 COLUMNS = "id, channel, at, meaning, outcome, secret, people, places, alerts, waiting, incident"
 

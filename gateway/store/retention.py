@@ -13,9 +13,10 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
-from gateway.database import Database, Tx, micros
+from gateway.database import Database
 from gateway.ports import Clock
 from gateway.store.sounded import KIND
+from gateway.transaction import Tx, micros
 
 EVERY_S = 600.0
 COMMANDS = timedelta(days=7)  # a device that was cut off is told to stop for a day; see `command.STALE_S`

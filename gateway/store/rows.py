@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from gateway.database import Tx, micros
 from gateway.model import Batch, Decision, State
 from gateway.standing import OPEN, Standing
 from gateway.store import desired
 from gateway.store.change import note, note_all
 from gateway.store.codec import LANE_RANK, counts_of, pack
+from gateway.transaction import Tx, micros
 
 BATCH = {
     "id": "text", "alert": "text", "step": "bigint", "channel": "text", "lane": "bigint", "audience": "text",

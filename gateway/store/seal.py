@@ -9,9 +9,10 @@ import hashlib
 from datetime import datetime
 from typing import NamedTuple
 
-from gateway.database import Database, Tx, micros, moment
+from gateway.database import Database
 from gateway.model import Record
 from gateway.store import audit
+from gateway.transaction import Tx, micros, moment
 
 
 class Sealed(NamedTuple):

@@ -15,10 +15,11 @@ from functools import partial
 from typing import NamedTuple
 
 from gateway import metrics
-from gateway.database import Database, Tx, micros
+from gateway.database import Database
 from gateway.model import State
 from gateway.ports import Clock
 from gateway.store.rows import Fold, fold_all
+from gateway.transaction import Tx, micros
 
 KEPT = timedelta(hours=72)
 BATCHES = 50  # in one transaction

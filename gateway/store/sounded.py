@@ -14,12 +14,13 @@ from datetime import datetime
 from typing import NamedTuple
 
 from gateway import metrics
-from gateway.database import Database, Row, Tx, micros, moment
+from gateway.database import Database
 from gateway.model import DeviceEvent, Record
 from gateway.ports import Clock
 from gateway.store import noted
 from gateway.store.device import places_below
 from gateway.store.obligation import open_
+from gateway.transaction import Row, Tx, micros, moment
 
 KIND = "village_alarm"  # of its obligation
 PATIENCE_S = 5.0

@@ -10,10 +10,11 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import NamedTuple
 
-from gateway.database import Database, Tx, micros, moment
+from gateway.database import Database
 from gateway.ports import Clock
 from gateway.store.codec import LANES, unpack_plan
 from gateway.store.outage import RENEWED
+from gateway.transaction import Tx, micros, moment
 
 REASONS = (
     "halted",  # a person has stopped this county, channel or everything

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
-from gateway.database import Database, Tx, micros
+from gateway.database import Database
 from gateway.ports import Clock
+from gateway.transaction import Tx, micros
 
 TIMER = {"kind": "text", "name": "text", "due": "bigint"}
 DROP = "DELETE FROM timer WHERE kind = :kind AND name = :name"

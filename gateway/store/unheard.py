@@ -14,13 +14,14 @@ from datetime import timedelta
 from functools import partial
 
 from gateway import metrics
-from gateway.database import Database, Tx, micros
+from gateway.database import Database
 from gateway.model import State
 from gateway.ports import Clock, Place
 from gateway.store import desired
 from gateway.store.command import ENDS, OPEN
 from gateway.store.fact import Fact, write
 from gateway.store.rows import Locked
+from gateway.transaction import Tx, micros
 
 SILENT = "silent"
 GRACE = timedelta(minutes=1)  # whoever played up to the deadline has its receipt under way
