@@ -72,7 +72,7 @@ AWAY_SQLSTATES = ("08", "57P", "53100", "53200", "53300", "25006")
 AWAY_SQLITE = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_READONLY")
 FULL = ("53100", "SQLITE_FULL")
 COLLIDED = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
-MAPPED_BYTES = 1 << 30  # of a SQLite file, read without a system call per page
+CACHE_KIB = 32_768  # of SQLite's writer; a reader's is a quarter. A mapped file would count once per connection
 
 _log = log.get("database")
 
@@ -389,8 +389,7 @@ class Database:
             )
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("PRAGMA cache_size=-65536")
-            connection.execute(f"PRAGMA mmap_size={MAPPED_BYTES}")
+            connection.execute(f"PRAGMA cache_size=-{CACHE_KIB // 4 if readonly else CACHE_KIB}")
             if readonly:
                 connection.execute("PRAGMA query_only=ON")
         except Exception as error:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, BinaryIO
@@ -207,12 +206,11 @@ class _Run:
         if tx.postgresql:
             # Two imports at once would add the same person twice.
             tx.one("SELECT pg_advisory_xact_lock(:one)", one=ONE_AT_A_TIME)
-        with _unmapped(tx):
-            result = self._bring(tx, at)
-            if self._how.dry or isinstance(result, Refused):
-                tx.run("ROLLBACK TO SAVEPOINT import")
-            elif self._how.record is not None:
-                audit.append(tx, [self._how.record(result)], late=True)
+        result = self._bring(tx, at)
+        if self._how.dry or isinstance(result, Refused):
+            tx.run("ROLLBACK TO SAVEPOINT import")
+        elif self._how.record is not None:
+            audit.append(tx, [self._how.record(result)], late=True)
         tx.run("RELEASE SAVEPOINT import")
         return result
 
@@ -288,18 +286,3 @@ class _Run:
         if one in self._sharing:
             text = "another name has this number: one person written twice, or do they share it?"
             yield RowError(row, "phone", text, sheet)
-
-
-@contextmanager
-def _unmapped(tx: Tx) -> Iterator[None]:
-    """Read SQLite's file through its cache: mapped pages would count as this process's memory, all of them."""
-    if tx.postgresql:
-        yield
-        return
-    before = tx.all("PRAGMA mmap_size")
-    tx.run("PRAGMA mmap_size = 0")
-    try:
-        yield
-    finally:
-        for (size,) in before:
-            tx.run(f"PRAGMA mmap_size = {int(size)}")
