@@ -72,7 +72,7 @@ AWAY_SQLSTATES = ("08", "57P", "53100", "53200", "53300", "25006")
 AWAY_SQLITE = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_READONLY")
 FULL = ("53100", "SQLITE_FULL")
 COLLIDED = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
-CACHE_KIB = 32_768  # of SQLite's writer; a reader's is a quarter. A mapped file would count once per connection
+CACHE_KIB = 8_192  # of SQLite's writer; a reader has a quarter. A mapped file would count once for each connection
 
 _log = log.get("database")
 

@@ -50,6 +50,7 @@ from gateway.store import audit
 from gateway.transaction import Row, Tx, micros
 
 CHUNK = 2_000
+CACHE_KIB = 32_768  # of SQLite, where a village's page is written again and again
 ERRORS_KEPT = 1_000
 COUNTY = 6  # digits
 REMOVABLE = 0.1
@@ -206,6 +207,8 @@ class _Run:
         if tx.postgresql:
             # Two imports at once would add the same person twice.
             tx.one("SELECT pg_advisory_xact_lock(:one)", one=ONE_AT_A_TIME)
+        else:
+            tx.run(f"PRAGMA cache_size = -{CACHE_KIB}")
         result = self._bring(tx, at)
         if self._how.dry or isinstance(result, Refused):
             tx.run("ROLLBACK TO SAVEPOINT import")
