@@ -323,6 +323,8 @@ async def test_an_answer_that_came_too_late_outlives_an_outage_of_the_store(desk
     await desk.link.until(lambda: desk.link.failed > 1)
     desk.link.down = False
     await desk.link.until(lambda: len(desk.link.reports) == 2)
+    assert desk.link.failed > 1
+    assert {one.position for one in desk.link.reports} == {0, 1}
 
 
 @pytest.mark.parametrize("ends", ["drop", "close"])
@@ -342,6 +344,7 @@ async def test_an_answer_that_came_too_late_outlives_its_connection(desk: Desk, 
         await eventually(lambda: session not in channel.accounts[0].sessions)
         await desk.send(numbers(1, 1))  # SGIP connects when there is something to say
     await desk.link.until(lambda: late in desk.link.events)
+    assert desk.link.events.count(late) == 1
 
 
 # -- commit before the acknowledgement ---------------------------------------------------------------------------------
