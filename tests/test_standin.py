@@ -121,6 +121,13 @@ class Night:
                 settled = Settled(batch.id, number, 1, "me", positions, receipts, batch.channel, self.clock.now())
                 await self.store.ledger.settle(settled)
 
+    async def away(self, *, down: bool) -> None:
+        """Let the second and third carrier go away, or come back."""
+        now = self.clock.now()
+        for channel in ("sms_sgip", "sms_smgp"):
+            outage = Outage(channel, now, now + timedelta(hours=1), "away") if down else None
+            await self.store.outbox.note_outage(channel, outage)
+
     async def told(self) -> dict[int, list[str]]:
         """Person → "step channel" of every batch they stand in."""
         found: dict[int, list[str]] = {}
@@ -392,13 +399,11 @@ async def test_whom_no_road_was_left_for_is_served_though_one_comes_back_later(s
     night.delay(3, 300)
     await night.begin()
     night.town.refuse(1, "mobile")
-    for channel in ("sms_sgip", "sms_smgp"):
-        await store.outbox.note_outage(channel, Outage(channel, clock.now(), clock.now() + timedelta(hours=1), "away"))
+    await night.away(down=True)
     await night.settle(p1=State.FAILED)
     for _ in range(3):
         await night.look()
-    for channel in ("sms_sgip", "sms_smgp"):
-        await store.outbox.note_outage(channel, None)
+    await night.away(down=False)
     clock.advance(300)
     for _ in range(3):
         await night.look()
@@ -413,13 +418,11 @@ async def test_whom_no_road_is_left_for_waits_for_one_where_there_is_no_fallback
     night = Night(store, clock, fallback=False)
     await night.begin()
     night.town.refuse(1, "mobile")
-    for channel in ("sms_sgip", "sms_smgp"):
-        await store.outbox.note_outage(channel, Outage(channel, clock.now(), clock.now() + timedelta(hours=1), "away"))
+    await night.away(down=True)
     await night.settle(p1=State.FAILED)
     for _ in range(3):
         await night.look()
-    await store.outbox.note_outage("sms_sgip", None)
-    await store.outbox.note_outage("sms_smgp", None)
+    await night.away(down=False)
     await night.look()
     assert (await night.told())[1] == ["1 sms_cmpp", "2 sms_sgip"]
 
