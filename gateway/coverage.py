@@ -8,10 +8,11 @@ everybody was refused or unreachable and every device offline: not the same as u
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from gateway.directory.people import SqlDirectory
 from gateway.model import Batch, Condition, Group, Kind, Notice, State, VillageState
@@ -19,6 +20,7 @@ from gateway.policy import Policy
 from gateway.ports import AlertRow
 from gateway.regions import Regions
 from gateway.store import Store
+from gateway.store.ledger import Confirmation, Counts
 
 SMS = (State.SUBMITTED, State.DELIVERED, State.CONFIRMED)
 UNREACHED = (State.FAILED, State.SKIPPED)
@@ -80,11 +82,16 @@ class Coverage:
         return tuple(village for village in self.villages if village.wanting)
 
 
+T = TypeVar("T")
+
+KEPT = 256  # coverages: more than warnings are ever in force at a time
+
+
 class _Version(NamedTuple):
     """All a coverage depends on that can move: it is recomputed when any of this did."""
 
-    counts: dict[tuple[str, str, str], int]
-    confirmations: list[tuple[int, tuple[str, ...], str, int]]
+    counts: Counts
+    confirmations: list[Confirmation]
     devices: dict[str, tuple[int, ...]]
     answerable: dict[str, tuple[int, ...]]
     speakers: dict[str, Condition]
@@ -103,23 +110,50 @@ class CoverageBook:
 
     async def of(self, row: AlertRow) -> Coverage:
         """Return the coverage of one alert as the ledger has it now."""
-        alert = row.alert.id
-        codes = self._regions.expand(row.plan.targets) if row.alert.actual or row.plan.steps else []
-        version = _Version(
-            await self._store.ledger.counts(alert),
-            await self._store.ledger.confirmations(alert),
-            await self._directory.devices(codes),
-            await self._directory.responsible(codes),
-            await self._speakers(row, codes),
-        )
-        kept = self._kept.get(alert)
+        return (await self.of_all([row]))[0]
+
+    async def of_all(self, rows: Sequence[AlertRow]) -> list[Coverage]:
+        """Return the coverage of each alert; what they share, the roster above all, is read once for all."""
+        alerts = [row.alert.id for row in rows]
+        codes = {row.alert.id: self._codes(row) for row in rows}
+        every = sorted(set[str]().union(*codes.values()))
+        counts = await self._store.ledger.counts_of(alerts)
+        confirmations = await self._store.ledger.confirmations_of(alerts)
+        devices = await self._directory.devices(every)
+        answerable = await self._directory.responsible(every)
+        speakers = await self._store.devices.villages(every, self._policy().speakers)
+        found = []
+        for row in rows:
+            own = codes[alert := row.alert.id]
+            version = _Version(
+                counts[alert],
+                confirmations[alert],
+                _of(devices, own),
+                _of(answerable, own),
+                _of(speakers, own) if self._speaks(row) else {},
+            )
+            found.append(await self._folded(row, own, version))
+            await asyncio.sleep(0)  # a hundred of them in one go would hold up a red one
+        return found
+
+    async def _folded(self, row: AlertRow, codes: Sequence[str], version: _Version) -> Coverage:
+        """Return what was folded from this very version before, or fold it."""
+        kept = self._kept.get(row.alert.id)
         if kept and kept[0] == version:
             return kept[1]
         coverage = await self._fold(row, codes, version)
-        if len(self._kept) > 64:
-            self._kept.clear()
-        self._kept[alert] = (version, coverage)
+        if len(self._kept) >= KEPT:
+            del self._kept[next(iter(self._kept))]
+        self._kept[row.alert.id] = (version, coverage)
         return coverage
+
+    def _codes(self, row: AlertRow) -> list[str]:
+        """Return the villages that are to be reached; a drill without a step reaches nobody."""
+        return self._regions.expand(row.plan.targets) if row.alert.actual or row.plan.steps else []
+
+    def _speaks(self, row: AlertRow) -> bool:
+        """Whether such an alert is for loudspeakers."""
+        return bool(self._policy().plan_rows(row.alert.document, row.alert.level, Group.LOUDSPEAKERS))
 
     async def _fold(self, row: AlertRow, codes: Sequence[str], version: _Version) -> Coverage:
         tallies = {code: _Tally(devices=frozenset(version.devices.get(code, ()))) for code in codes}
@@ -142,13 +176,6 @@ class CoverageBook:
             villages.append(Village(code, self._name(code), state, wanting, speaker))
         return Coverage(tuple(villages), wanted, ends=row.alert.kind in (Kind.CANCEL, Kind.CORRECTION))
 
-    async def _speakers(self, row: AlertRow, codes: Sequence[str]) -> dict[str, Condition]:
-        """Say which villages would hear it; of none, where such an alert is not for loudspeakers."""
-        policy, alert = self._policy(), row.alert
-        if not policy.plan_rows(alert.document, alert.level, Group.LOUDSPEAKERS):
-            return {}
-        return await self._store.devices.villages(codes, policy.speakers)
-
     async def _batches(self, alert: str) -> AsyncIterator[tuple[Batch, bytes]]:
         for group in (Group.OFFICIALS, Group.LOUDSPEAKERS):
             after = ""
@@ -156,6 +183,10 @@ class CoverageBook:
                 for item in page:
                     yield item
                 after = page[-1][0].id
+
+
+def _of(found: Mapping[str, T], villages: Sequence[str]) -> dict[str, T]:
+    return {village: found[village] for village in villages if village in found}
 
 
 def _officials(tallies: dict[str, _Tally], roads: dict[int, list[int]], answerable: dict[str, tuple[int, ...]]) -> None:

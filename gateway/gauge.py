@@ -87,11 +87,12 @@ class Gauges:
     async def villages(self) -> None:
         """Show the villages of live, actual warnings by state; a village under two warnings counts twice."""
         totals = dict.fromkeys(VillageState, 0)
-        for row in await self._store.outbox.alerts(limit=LIVE_ALERTS, standing="active"):
-            if row.alert.actual and row.alert.kind in _WARNING:
-                coverage = await self._coverage.of(row)
-                for state in totals:
-                    totals[state] += coverage.count(state)
+        rows = await self._store.outbox.alerts(limit=LIVE_ALERTS, standing="active")
+        for coverage in await self._coverage.of_all(
+            [row for row in rows if row.alert.actual and row.alert.kind in _WARNING]
+        ):
+            for state in totals:
+                totals[state] += coverage.count(state)
         for state, number in totals.items():
             metrics.villages.labels(state.value).set(number)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import blank
 import pytest
@@ -126,3 +127,33 @@ async def test_a_loudspeaker_that_plays_twice_does_not_make_up_for_a_silent_one(
         await store.ledger.commit([Report("loudspeaker_ws", "", State.PLAYED, NOW, "", batches[1].id, 3)])
         [village] = (await covered(book_of(one, store), store, about)).villages
         assert village.state == "played"
+
+
+async def test_many_warnings_in_force_share_one_look_at_roster_and_ledger(tmp_path: Path) -> None:
+    """It is asked every few seconds of all that are in force: the tenth warning of a night must not slow the next."""
+    async with town(blank.sqlite(tmp_path)) as one:
+        await one.officials(("张三", phone(1), FLOWER_1, "村支书"))
+        store = Store(one.database, HandClock())
+        reads = 0
+        read = one.database.read
+
+        async def counted(operation: Any, patience_s: float = 10.0) -> Any:
+            nonlocal reads
+            reads += 1
+            return await read(operation, patience_s)
+
+        one.database.read = counted  # type: ignore[method-assign]
+        needed = []
+        for number in (1, 4):
+            for at in range(number):
+                await sent(one, store, alert(f"{number}-{at}"), State.SUBMITTED if at % 2 else State.FAILED)
+            rows = [row for row in await store.outbox.alerts() if row.alert.identifier.startswith(f"{number}-")]
+            book = book_of(one, store)
+            found = await book.of_all(rows)
+            reads = 0
+            assert await book.of_all(rows) == found  # nothing has moved: nothing is folded anew
+            needed.append(reads)
+            assert found == [await book_of(one, store).of(row) for row in rows]
+            assert len(found) == number
+        assert needed[0] == needed[1]
+        assert {coverage.villages[0].state for coverage in found} == {"sms_only", "silent"}

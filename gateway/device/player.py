@@ -33,7 +33,7 @@ class Player:
     """The loudspeaker `name` in the village of that 12-digit code; "": wherever a command is for."""
 
     __slots__ = (
-        "_boot", "_hushed", "_known", "_order", "_orders", "_under_way", "_void", "_void_drills", "live_speech", "name",
+        "_boot", "_due", "_hushed", "_known", "_order", "_orders", "_under_way", "_void", "_void_drills", "live_speech", "name",
         "nonce", "owed", "reckoning", "turn", "village",
     )  # fmt: skip
 
@@ -58,6 +58,7 @@ class Player:
         self.reckoning.sure = same and memory.sure
         self._boot = boot
         self._known: dict[Key, Announcement] = {one.play.key: one for one in memory.announcements}
+        self._due = [one for one in memory.announcements if one.due is not None]  # and some that are over meanwhile
         self._void = dict(memory.void)  # id → until when it is remembered
         self._void_drills = dict(memory.void_drills)
         self._hushed = dict(memory.hushed)
@@ -134,6 +135,7 @@ class Player:
         self._order += 1
         one = Announcement(play, self._order, at, names=[name], hushed=play.id in self._hushed, signed=signed)
         self._known[play.key] = one
+        self._due.append(one)
         if self._is_void(play):
             one.due = None
             self._set(one, "stopped", "", now)
@@ -276,12 +278,13 @@ class Player:
             return
         at = self.reckoning.at(now)
         sounding = self.turn.announcement if self.turn is not None else None
-        for one in self._known.values():
-            if one.due is not None and one is not sounding and one.ends <= at:
+        self._due = [one for one in self._due if one.due is not None]
+        for one in self._due:
+            if one is not sounding and one.ends <= at:
                 one.due = None
                 if one.state in UNHEARD:
                     self._set(one, "failed", "expired", now)
-        waiting = [one for one in self._known.values() if one.due is not None and one.due <= at and one is not sounding]
+        waiting = [one for one in self._due if one.due is not None and one.due <= at and one is not sounding]
         first = min(waiting, key=lambda one: one.rank, default=None)
         if self.live_speech:
             self._interrupt("live_speech", now)
@@ -311,7 +314,7 @@ class Player:
             return None
         at = self.reckoning.at(now)
         sounding = self.turn.announcement if self.turn is not None else None
-        waiting = [one for one in self._known.values() if one.due is not None and one is not sounding]
+        waiting = [one for one in self._due if one.due is not None and one is not sounding]
         moments = [one.ends if one.due is None or one.due <= at else min(one.due, one.ends) for one in waiting]
         return min((now + moment - at for moment in moments), default=None)
 

@@ -166,28 +166,28 @@ class SqlDirectory:
 
     async def responsible(self, villages: Collection[str]) -> dict[str, tuple[int, ...]]:
         """Officials answerable for each village."""
-        wanted = frozenset(villages)
-        rows = await self._database.read(
-            lambda tx: tx.all(
-                "SELECT DISTINCT p.village, p.person FROM place p JOIN person r ON r.id = p.person"
-                " WHERE p.audience = 'officials' AND p.township IN :*townships AND p.village <> ''"
-                " AND p.until IS NULL AND r.standing = 'active' ORDER BY p.village, p.person",
-                townships=sorted({village[:9] for village in wanted}),
-            )
+        return await self._by_village(
+            "SELECT DISTINCT p.village, p.person FROM place p JOIN person r ON r.id = p.person"
+            " WHERE p.audience = 'officials' AND p.township IN :*townships AND p.village <> ''"
+            " AND p.until IS NULL AND r.standing = 'active' ORDER BY p.village, p.person",
+            villages,
         )
-        return _grouped((village, person) for village, person in rows if village in wanted)
 
     async def devices(self, villages: Collection[str]) -> dict[str, tuple[int, ...]]:
         """Loudspeakers in service per village."""
-        wanted = frozenset(villages)
-        rows = await self._database.read(
-            lambda tx: tx.all(
-                "SELECT village, id FROM device WHERE township IN :*townships AND standing = 'service'"
-                " ORDER BY village, id",
-                townships=sorted({village[:9] for village in wanted}),
-            )
+        return await self._by_village(
+            "SELECT village, id FROM device WHERE township IN :*townships AND standing = 'service'"
+            " ORDER BY village, id",
+            villages,
         )
-        return _grouped((village, device) for village, device in rows if village in wanted)
+
+    async def _by_village(self, sql: str, villages: Collection[str]) -> dict[str, tuple[int, ...]]:
+        """Return the second column of rows by the first; gathered in the reader's thread, for it may be a city."""
+        wanted = frozenset(villages)
+        townships = sorted({village[:9] for village in wanted})
+        return await self._database.read(
+            lambda tx: _grouped(row for row in tx.all(sql, townships=townships) if row[0] in wanted)
+        )
 
     async def devices_by_channel(self) -> dict[str, int]:
         """Loudspeakers in service by the channel that commands them."""
@@ -563,7 +563,7 @@ def _targeted(
     return (ORDER[rank], first, village), codes
 
 
-def _grouped(pairs: Iterable[tuple[str, int]]) -> dict[str, tuple[int, ...]]:
+def _grouped(pairs: Iterable[Row]) -> dict[str, tuple[int, ...]]:
     groups: dict[str, list[int]] = {}
     for key, value in pairs:
         groups.setdefault(key, []).append(value)

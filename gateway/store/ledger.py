@@ -39,6 +39,18 @@ class Pace(NamedTuple):
     first: bool
 
 
+class Confirmation(NamedTuple):
+    """Who answered for which villages, by which way, and when (µs)."""
+
+    person: int
+    villages: tuple[str, ...]
+    how: str
+    at: int
+
+
+Counts = dict[tuple[str, str, str], int]
+"""Recipients by (channel, group, state name)."""
+
 TOGETHER = 2_000  # reports in one transaction: more of them gain little and hold up a warning
 TOLD = frozenset({State.SUBMITTED, State.UNKNOWN, State.DELIVERED, State.PLAYED, State.CONFIRMED})
 
@@ -100,21 +112,26 @@ class SqlLedger:
         """The change feed behind `after`, in order, without gaps."""
         return await self._database.read(lambda tx: change.read(tx, after, limit))
 
-    async def counts(self, alert: str) -> dict[tuple[str, str, str], int]:
+    async def counts(self, alert: str) -> Counts:
         """Recipients by (channel, group, state name)."""
+        return (await self.counts_of([alert]))[alert]
+
+    async def counts_of(self, alerts: Collection[str]) -> dict[str, Counts]:
+        """Recipients of each of these alerts, as `counts` gives them."""
         rows = await self._database.read(
             # Most batches of an alert end alike: a thousand of them are a few rows.
             lambda tx: tx.all(
-                "SELECT channel, audience, counts, COUNT(*) FROM batch WHERE alert = :alert"
-                " GROUP BY channel, audience, counts",
-                alert=alert,
+                "SELECT alert, channel, audience, counts, COUNT(*) FROM batch WHERE alert IN :*alerts"
+                " GROUP BY alert, channel, audience, counts",
+                alerts=sorted(alerts),
             )
         )
-        totals: dict[tuple[str, str, str], int] = {}
-        for channel, audience, counts, batches in rows:
+        totals: dict[str, Counts] = {alert: {} for alert in alerts}
+        for alert, channel, audience, counts, batches in rows:
+            total = totals[alert]
             for state, number in json.loads(counts).items():
                 key = (channel, audience, state)
-                totals[key] = totals.get(key, 0) + number * int(batches)
+                total[key] = total.get(key, 0) + number * int(batches)
         return totals
 
     async def timings(self, alert: str) -> list[tuple[str, str, int, int, int | None, int | None]]:
@@ -153,14 +170,22 @@ class SqlLedger:
         )
         return [unpack_batch(body) for (body,) in rows]
 
-    async def confirmations(self, alert: str) -> list[tuple[int, tuple[str, ...], str, int]]:
-        """(person, villages, how, µs) of everyone who confirmed this version."""
+    async def confirmations(self, alert: str) -> list[Confirmation]:
+        """Everyone who confirmed this version, the first one first."""
+        return (await self.confirmations_of([alert]))[alert]
+
+    async def confirmations_of(self, alerts: Collection[str]) -> dict[str, list[Confirmation]]:
+        """Everyone who confirmed each of these alerts, as `confirmations` gives them."""
         rows = await self._database.read(
             lambda tx: tx.all(
-                "SELECT person, villages, how, at FROM confirmation WHERE alert = :alert ORDER BY at", alert=alert
+                "SELECT alert, person, villages, how, at FROM confirmation WHERE alert IN :*alerts ORDER BY at",
+                alerts=sorted(alerts),
             )
         )
-        return [(person, tuple(json.loads(villages)), how, at) for person, villages, how, at in rows]
+        found: dict[str, list[Confirmation]] = {alert: [] for alert in alerts}
+        for alert, person, villages, how, at in rows:
+            found[alert].append(Confirmation(person, tuple(json.loads(villages)), how, at))
+        return found
 
     async def sent_to(
         self,
