@@ -198,11 +198,23 @@ class Tx:
         `conflict` updates, no two of the rows may have one key. With `returning`, these columns of what was written,
         in any order.
         """
-        if not rows:
+        if not returning:
+            if rows:
+                self._insert(table, types, rows, f" ON CONFLICT {conflict}")
             return []
-        tail = f" ON CONFLICT {conflict}" + (f" RETURNING {returning}" if returning else "")
-        answers = self._insert(table, types, rows, tail)
-        return [row for one in answers for row in one.fetchall()] if returning else []
+        return self.ask_upsert(table, types, rows, conflict, returning)()
+
+    def ask_upsert(
+        self, table: str, types: Mapping[str, str], rows: Sequence[Sequence[Any]], conflict: str, returning: str
+    ) -> Callable[[], list[Row]]:
+        """Bulk insert as `upsert`; return what waits for the rows that it gives back."""
+        if not rows:
+            return list
+        answers = self._insert(table, types, rows, f" ON CONFLICT {conflict} RETURNING {returning}")
+        if self._pipeline is not None:
+            return lambda: [row for one in answers for row in one.fetchall()]
+        written = [row for one in answers for row in one.fetchall()]
+        return lambda: written
 
     def _insert(self, table: str, types: Mapping[str, str], rows: Sequence[Sequence[Any]], tail: str) -> list[Any]:
         """Write rows in few statements; return their cursors. On PostgreSQL one for all, their columns as arrays."""

@@ -33,8 +33,8 @@ class Player:
     """The loudspeaker `name` in the village of that 12-digit code; "": wherever a command is for."""
 
     __slots__ = (
-        "_boot", "_due", "_hushed", "_known", "_order", "_orders", "_under_way", "_void", "_void_drills", "live_speech", "name",
-        "nonce", "owed", "reckoning", "turn", "village",
+        "_boot", "_due", "_hushed", "_known", "_order", "_orders", "_under_way", "_void", "_void_drills", "live_speech",
+        "name", "nonce", "owed", "reckoning", "turn", "village",
     )  # fmt: skip
 
     def __init__(

@@ -5,7 +5,7 @@ Everything a crash may not tear apart is written here together; only after its c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gateway.errors import MingluoError
 from gateway.model import Alert
@@ -16,7 +16,7 @@ from gateway.store.change import note_all
 from gateway.store.codec import LANE_RANK, pack
 from gateway.store.desired import hush_confirmed
 from gateway.store.listing import place_alerts
-from gateway.store.meeting import keep_apart
+from gateway.store.meeting import ask_apart
 from gateway.store.rows import DECISION, add_batches, stop_alert
 from gateway.store.timer import drop_timer, set_timers
 from gateway.transaction import Tx, micros
@@ -44,18 +44,23 @@ def accept(tx: Tx, drafts: Sequence[Draft]) -> list[Accepted]:
     Raises:
         OvertakenError, RealWarningError, SealError: nothing was stored.
     """
-    added = {row[0] for row in tx.upsert("alert", ALERT, list(map(_row, drafts)), "DO NOTHING", "id")}
+    written = tx.ask_upsert("alert", ALERT, list(map(_row, drafts)), "DO NOTHING", "id")
+    # Whatever else is to be known is asked before the first answer is looked at: one wait for all of it.
     halts = tx.ask("SELECT scope FROM halt ORDER BY scope")
+    audit.ask_head(tx)
+    apart = [ask_apart(tx, draft) for draft in drafts]
+    added = {id_ for (id_,) in written()}
     new: dict[str, Draft] = {}
-    for draft in drafts:
-        if draft.alert.id in added:
-            new.setdefault(draft.alert.id, draft)
+    keep = []
+    for draft, kept in zip(drafts, apart, strict=True):
+        if draft.alert.id in added and new.setdefault(draft.alert.id, draft) is draft:
+            keep.append(kept)
     for alert, draft in new.items():
         if draft.seal and not seal.use(tx, draft.seal, alert, draft.now):
             raise SealError(alert)
         _refer(tx, draft.alert)
     place_alerts(tx, [(alert, draft.plan) for alert, draft in new.items()])
-    _written(tx, list(new.values()))
+    _written(tx, list(new.values()), keep)
     scopes = tuple(scope for (scope,) in halts())
     return [
         Accepted("accepted", draft.alert.id, scopes) if new.get(draft.alert.id) is draft else _known(tx, draft)
@@ -119,7 +124,7 @@ def move(tx: Tx, was: AlertRow, draft: Draft) -> Accepted:
     if "held" not in draft.timers:
         drop_timer(tx, "held", alert.id)
     place_alerts(tx, [(alert.id, draft.plan)])
-    _written(tx, [draft], was.revision + 1)
+    _written(tx, [draft], [ask_apart(tx, draft)], was.revision + 1)
     if any(batch.every_s for batch in draft.batches):
         hush_confirmed(tx, alert.id)
     return Accepted("accepted", alert.id)
@@ -167,8 +172,11 @@ def _renamed(tx: Tx, was: str, alert: Alert) -> None:
         drop_timer(tx, kind, was)
 
 
-def _written(tx: Tx, drafts: Sequence[Draft], revision: int = 0) -> None:
-    """Write what goes with a new standing; `revision` is the alert's own, which numbers what has moved it."""
+def _written(tx: Tx, drafts: Sequence[Draft], apart: Sequence[Callable[[], None]], revision: int = 0) -> None:
+    """Write what goes with a new standing; `revision` is the alert's own, which numbers what has moved it.
+
+    `apart` keeps each from the drills or the real ones it meets, see `ask_apart`.
+    """
     for draft in drafts:
         if draft.standing == Standing.ACTIVE:
             _activate(tx, draft)
@@ -183,10 +191,11 @@ def _written(tx: Tx, drafts: Sequence[Draft], revision: int = 0) -> None:
     # Here, so that no crash behind the answer leaves anything waiting in silence.
     set_timers(tx, [(kind, draft.alert.id, due) for draft in drafts for kind, due in draft.timers.items()])
     for draft in drafts:
-        obligation.open_(tx, draft.alert.id, draft.obligations, draft.now)
+        open_ = obligation.open_ if revision else obligation.open_new
+        open_(tx, draft.alert.id, draft.obligations, draft.now)
     audit.append(tx, [record for draft in drafts for record in draft.records])
-    for draft in drafts:
-        keep_apart(tx, draft)
+    for keep in apart:
+        keep()
     note_all(
         tx,
         [("accepted" if draft.standing == Standing.ACTIVE else draft.standing, draft.alert.id, "") for draft in drafts],

@@ -71,20 +71,24 @@ def around(tx: Tx, alert: Alert, likeness: str, now: datetime, alike_since: date
     return Around(
         alert_rows(tx, SUCCESSORS, **key) if later else [],
         alert_rows(tx, f"WHERE {_ALIKE} ORDER BY accepted_at DESC LIMIT {ALIKE}", **near) if alike else [],
-        [] if alert.actual else opposite(tx, alert),
+        [] if alert.actual else real_ones(tx),
         int(issued),
         in_force(tx, now) if regimes else [],
     )
 
 
-def opposite(tx: Tx, alert: Alert) -> list[AlertRow]:
-    """Return the live drills where the alert is real, and the real orange, red and evacuations where it is none."""
-    return alert_rows(tx, f"WHERE {_DRILLS}") if alert.actual else real_ones(tx)
+def ask_opposite(tx: Tx, alert: Alert) -> Callable[[], list[AlertRow]]:
+    """Ask for the live drills where the alert is real, and for the real ones where it is none."""
+    return ask_alerts(tx, f"WHERE {_DRILLS}") if alert.actual else _ask_real(tx)
 
 
 def real_ones(tx: Tx) -> list[AlertRow]:
     """Return the real orange, red and evacuations in force, those that end one too."""
-    return alert_rows(
+    return _ask_real(tx)()
+
+
+def _ask_real(tx: Tx) -> Callable[[], list[AlertRow]]:
+    return ask_alerts(
         tx,
         "WHERE status = :actual AND standing = :active AND (level >= :level OR document = :evacuation)",
         actual=Status.ACTUAL,

@@ -22,7 +22,7 @@ from gateway.transaction import Row, Tx, micros, moment
 
 GENESIS = "0" * 64
 PAGE = 5000
-HEAD = "audit head"
+HEAD, ASKED = "audit head", "audit head asked for"
 # What was never text is not of the gateway's writing: it has a hash, but not that of the chain.
 _encoded = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=repr).encode
 AUDIT = {
@@ -48,17 +48,26 @@ def append(tx: Tx, records: Sequence[Record], *, late: bool = False) -> None:
         return
     tx.take_turn(late=late)
     if HEAD not in tx.known:  # else this transaction has moved it, and nobody else does
-        tx.known[HEAD] = head(tx)
+        ask_head(tx)
+        rows = tx.known[ASKED]()
+        tx.known[HEAD] = Checkpoint(*rows[0]) if rows else _last(tx)
     seq, previous = tx.known[HEAD]
-    rows: list[tuple[object, ...]] = []
+    appended: list[tuple[object, ...]] = []
     for record in records:
         seq += 1
         fields = (record.actor, record.action, record.subject, record.detail)
         previous = _hash(previous, seq, micros(record.at), fields)
-        rows.append((seq, micros(record.at), *fields, previous))
-    tx.insert("audit", AUDIT, rows)
+        appended.append((seq, micros(record.at), *fields, previous))
+    tx.insert("audit", AUDIT, appended)
     tx.send("UPDATE audit_head SET seq = :seq, hash = :hash", seq=seq, hash=previous)
     tx.known[HEAD] = Checkpoint(seq, previous)
+
+
+def ask_head(tx: Tx) -> None:
+    """Take the turn and ask where the chain stands: who asks early need not wait for it when something is appended."""
+    tx.take_turn()
+    if ASKED not in tx.known:
+        tx.known[ASKED] = tx.ask("SELECT seq, hash FROM audit_head")
 
 
 def head(tx: Tx) -> Checkpoint:

@@ -23,12 +23,14 @@ from gateway.transaction import Tx, micros
 TAKE_PATIENCE_S = 2.0
 FEW = 100  # positions that are named in the query; of more, all of their batches are read
 STOP, HUSH = "stop", "hush"
+FRESH_S = 1.0  # batches written since then come with the first answer; it may be longer ago by another clock
 STALE_S = 86_400.0  # so long after a command's deadline a device is still told to stop, and says what it has done
 # As in the conditions of two partial indexes: few batches are open, and few stops wait for a device.
 OPEN = "b.slice_size = 0 AND b.settled_at IS NULL"
 ENDS = "c.finished = 0 AND c.want IN ('hush', 'stop')"
 RUNNING = "a.standing = 'active' AND b.deadline > :now"
 HALTED = "EXISTS (SELECT 1 FROM halt WHERE scope IN ('*', b.county, b.channel))"
+FRESH = f"{OPEN} AND b.created_at >= :fresh"
 TAKEN = (
     "SELECT c.batch, c.position FROM device_command c JOIN batch b ON b.id = c.batch JOIN alert a ON a.id = c.alert"
     " WHERE c.batch IN :*batches AND c.finished = 0 AND c.want IN :*plays AND c.deadline > :at"
@@ -94,10 +96,18 @@ class Commands:
                     now=now,
                     stale=now - round(STALE_S * 1e6),
                 )
+                fresh = now - round(FRESH_S * 1e6)
+                bodies = tx.ask(
+                    f"SELECT o.batch, o.body FROM batch b JOIN outbox o ON o.batch = b.id WHERE {FRESH}", fresh=fresh
+                )
+                alerts = ask_alerts(tx, f"WHERE id IN (SELECT b.alert FROM batch b WHERE {FRESH})", fresh=fresh)
             plays = [batch for (batch,) in open_()]
             ends = [Wanted(*row) for row in ending()]
-            new = sorted({*plays, *(one.batch for one in ends)}.difference(known))
-            return Open(plays, ends, *_of(tx, new))
+            new = {*plays, *(one.batch for one in ends)}.difference(known)
+            batches = {batch: unpack_batch(body) for batch, body in bodies() if batch in new}
+            rows = alerts() if batches else []
+            older, others = _of(tx, sorted(new.difference(batches)))
+            return Open(plays, ends, batches | older, rows + others)
 
         return await self._database.read(operation)
 

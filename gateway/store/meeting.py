@@ -9,7 +9,7 @@ whichever comes second sees the first. Whoever plans a drill is told before (`li
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from gateway.errors import MingluoError
@@ -20,7 +20,7 @@ from gateway.regions.target import overlap
 from gateway.routing import emergency
 from gateway.standing import LIVE, REAL, Event, Standing
 from gateway.store import audit
-from gateway.store.around import opposite, real_ones
+from gateway.store.around import ask_opposite, real_ones
 from gateway.store.drill import running_tests, stop_tests
 from gateway.store.rows import stop_alert
 from gateway.transaction import Tx
@@ -49,28 +49,30 @@ def _concerns_nobody(alert: Alert) -> bool:
     return alert.actual and (alert.kind in ENDS or not emergency(alert))
 
 
-def keep_apart(tx: Tx, draft: Draft) -> None:
-    """Stop the drills that a real alert meets as it becomes active, or refuse the drill that meets a real one.
+def ask_apart(tx: Tx, draft: Draft) -> Callable[[], None]:
+    """Ask, in the turn, what an alert that is written may meet; return what keeps them apart by the answer.
 
-    The caller has its turn at the chain.
-
-    Raises:
-        RealWarningError: nothing was stored.
+    That stops the drills which a real alert meets as it becomes active, and refuses the drill that meets a real one: it
+    raises `RealWarningError`, and nothing was stored.
     """
     alert, now = draft.alert, draft.now
     begins = draft.standing == Standing.ACTIVE or (not alert.actual and draft.standing in LIVE)
     if not begins or _concerns_nobody(alert):
-        return
-    record = Record(now, "gateway", STOPPED, alert.id, f"{REAL}: {alert.id}")
-    running = running_tests(tx, now) if alert.actual else list  # both questions are one wait
-    others = opposite(tx, alert)
-    if alert.actual:
-        stop_tests(tx, running(), draft.plan.targets, record)
-    for row in meets(alert, draft.plan.targets, others):
-        if not alert.actual:
-            raise RealWarningError(UNDER_REAL)
-        if stop_alert(tx, row.alert.id, REAL, now, Event.REPLACE, "gateway", record.detail):
-            audit.append(tx, [replace(record, subject=row.alert.id)])
+        return lambda: None
+    running = running_tests(tx, now) if alert.actual else list
+    others = ask_opposite(tx, alert)
+
+    def keep() -> None:
+        record = Record(now, "gateway", STOPPED, alert.id, f"{REAL}: {alert.id}")
+        if alert.actual:
+            stop_tests(tx, running(), draft.plan.targets, record)
+        for row in meets(alert, draft.plan.targets, others()):
+            if not alert.actual:
+                raise RealWarningError(UNDER_REAL)
+            if stop_alert(tx, row.alert.id, REAL, now, Event.REPLACE, "gateway", record.detail):
+                audit.append(tx, [replace(record, subject=row.alert.id)])
+
+    return keep
 
 
 def bar(tx: Tx, targets: Sequence[Target]) -> None:

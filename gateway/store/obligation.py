@@ -8,8 +8,8 @@ from datetime import datetime
 from gateway.database import Database
 from gateway.model import Obligation, Record
 from gateway.store import audit
-from gateway.store.change import note
-from gateway.store.timer import drop_timer, set_timer
+from gateway.store.change import note, note_all
+from gateway.store.timer import drop_timer, set_timer, set_timers
 from gateway.transaction import Row, Tx, micros, moment
 
 TIMER = "obligation"
@@ -37,6 +37,14 @@ def open_(tx: Tx, alert: str, owed: Mapping[str, datetime], now: datetime) -> No
     for (kind,) in tx.upsert("obligation", OPENED, rows, "DO NOTHING", "kind"):
         set_timer(tx, TIMER, timer_name(alert, kind), owed[kind])
         note(tx, "obligation", alert, kind)
+
+
+def open_new(tx: Tx, alert: str, owed: Mapping[str, datetime], now: datetime) -> None:
+    """Open what is owed because of an alert that is new itself, as `open_` does; nobody waits for an answer."""
+    rows = [(alert, kind, micros(due), micros(now), "", "", "") for kind, due in owed.items()]
+    tx.insert("obligation", OPENED, rows)
+    set_timers(tx, [(TIMER, timer_name(alert, kind), due) for kind, due in owed.items()])
+    note_all(tx, [("obligation", alert, kind) for kind in owed])
 
 
 def open_again(tx: Tx, alert: str, kind: str, now: datetime, due: datetime | None = None) -> None:
