@@ -29,6 +29,7 @@ from gateway.database import Database
 from gateway.decision import Decisions
 from gateway.device_key import DeviceKeys, keep
 from gateway.directory.people import SqlDirectory
+from gateway.directory.sealing import Sealing
 from gateway.directory.vault import Vault
 from gateway.errors import ConfigError
 from gateway.fleet import EVERY_S as FLEET_S
@@ -83,6 +84,7 @@ CANCEL_AGAIN_S = 0.5
 SELDOM = (10_000, 10, 100)
 """New objects until the youngest are looked through, and how often until the next older ones are, too."""
 VILLAGES_S = 5.0
+PAGES_S = 2.0
 SPEAKERS_S = 30.0
 
 _log = log.get("app")
@@ -274,6 +276,8 @@ class App:
                 await self.store.outbox.forget_unconfirmed()
             sweeper = self._sweeper()
             self._run("sweeper", forever(sweeper.sweep, POLL_S, self.clock))
+            sealing = Sealing(self.store.database, self.core.vault, self.gate)
+            self._run("pages", forever(sealing.work, PAGES_S, self.clock))
         if "scheduler" in self.roles:
             lifecycle = Lifecycle(self.store, self.clock)
             self._run("restored", forever(self.guard.ring, MEMORY_S, self.clock))

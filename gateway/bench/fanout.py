@@ -251,6 +251,7 @@ async def _ours(place: Installation, sizes: Sequence[int], number: int) -> list[
     found: list[Round] = []
     reached: list[str] = []
     async with place.running() as gateway:
+        await gateway.sealed()
         await gateway.settled(await gateway.submit(_alert(f"{number}", crowds[0].townships)), WARM)
         for size, crowd in zip(sizes, crowds[1:], strict=True):
             reached += crowd.townships

@@ -36,6 +36,8 @@ from gateway.bench.measure import COUNTY, configuration, environment
 from gateway.bench.people import add_people
 from gateway.database import Database
 from gateway.demo.stage import Servers, Stage
+from gateway.directory.sealed import END
+from gateway.directory.sealing import LACKING
 from gateway.directory.vault import Vault
 from gateway.errors import ConfigError
 from gateway.model import Group, Lane
@@ -51,6 +53,7 @@ WORKERS = {"worker": "green,urgent", "bulk": "bulk,service"}
 """Workers where bulk work has one of its own, and the lanes they take from."""
 PATIENCE_S = 300.0
 POLL_S = 0.01
+SEALING_S = 0.25
 ANSWER_S = 5.0
 DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
 _MAY = "SELECT rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_user"
@@ -236,6 +239,18 @@ class Running:
     def rows(self, text: str, **values: object) -> list[tuple[Any, ...]]:
         """Return the rows of a query (`:name` parameters), read beside the gateway."""
         return Tx(self._connection, "postgresql" if self.stage.servers.database else "sqlite").all(text, **values)
+
+    async def sealed(self, patience_s: float = PATIENCE_S) -> None:
+        """Wait until the residents' pages are made, as they are some seconds after an import.
+
+        Raises:
+            RuntimeError: it took too long.
+        """
+        deadline = time.monotonic() + patience_s
+        while self.rows(LACKING, end=END):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the residents' pages were not made in {patience_s:.0f} s")
+            await asyncio.sleep(SEALING_S)
 
     async def settled(self, alert: str, recipients: int, patience_s: float = PATIENCE_S) -> None:
         """Wait until every recipient of an alert is delivered.

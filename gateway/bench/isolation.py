@@ -221,6 +221,7 @@ class _Bench:
 
     async def run(self, alerts: int) -> Mode:
         """Measure until both conditions have as many reds as wanted, or `LONGEST_S` is over."""
+        await self._gateway.sealed()
         await self._idle()  # loads templates and opens connections
         idle: list[str] = []
         drain: list[str] = []

@@ -73,6 +73,7 @@ everything is submitted, and their windows are lifted. The peer has no store, no
 """,
     "fanout": """One yellow warning to all residents in the bulk lane: posted over HTTP, frozen page by page, claimed,
 rendered, paced, sent through the ordinary no-op channel and settled; the clock stops when no step and no batch is open.
+The residents' pages are made before, as planners do some seconds after an import.
 The cluster is one process of each role with RabbitMQ quorum queues, PostgreSQL with `fsync` and `synchronous_commit`
 on, and Redis. Person ids lie as scattered as an import makes them.
 

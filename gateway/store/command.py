@@ -7,7 +7,7 @@ Hubs read them when woken and whenever a device connects; presence is never aske
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from gateway.database import Database
@@ -28,9 +28,17 @@ STALE_S = 86_400.0  # so long after a command's deadline a device is still told 
 # As in the conditions of two partial indexes: few batches are open, and few stops wait for a device.
 OPEN = "b.slice_size = 0 AND b.settled_at IS NULL"
 ENDS = "c.finished = 0 AND c.want IN ('hush', 'stop')"
+# What these indexes find is looked at first, whatever the planner believes of the tables: it plans once, when they are
+# empty perhaps, and would go through all batches of every alert in force.
+FEW_BATCHES = f"WITH b AS MATERIALIZED (SELECT * FROM batch b WHERE {OPEN})"
+FEW_ENDS = f"WITH c AS MATERIALIZED (SELECT * FROM device_command c WHERE {ENDS} AND c.deadline > :stale)"
 RUNNING = "a.standing = 'active' AND b.deadline > :now"
 HALTED = "EXISTS (SELECT 1 FROM halt WHERE scope IN ('*', b.county, b.channel))"
-FRESH = f"{OPEN} AND b.created_at >= :fresh"
+# A body for each row, and no join: whatever the planner believes of the tables, there are few rows.
+FRESH = (
+    "SELECT b.id, (SELECT o.body FROM outbox o WHERE o.batch = b.id) FROM batch b"
+    f" WHERE {OPEN} AND b.created_at >= :fresh"
+)
 TAKEN = (
     "SELECT c.batch, c.position FROM device_command c JOIN batch b ON b.id = c.batch JOIN alert a ON a.id = c.alert"
     " WHERE c.batch IN :*batches AND c.finished = 0 AND c.want IN :*plays AND c.deadline > :at"
@@ -57,15 +65,20 @@ class Open(NamedTuple):
     alerts: list[AlertRow]
 
 
-def _of(tx: Tx, batches: Sequence[str]) -> tuple[dict[str, Batch], list[AlertRow]]:
-    """Return batches, and the alerts they are of."""
-    if not batches:
-        return {}, []
-    parts = [batches[start : start + ASKED] for start in range(0, len(batches), ASKED)]
+def _completed(
+    tx: Tx, new: Set[str], batches: dict[str, Batch], alerts: list[AlertRow]
+) -> tuple[dict[str, Batch], list[AlertRow]]:
+    """Return the new batches and the alerts they are of; what is lacking is asked for."""
+    lacking = sorted(new - batches.keys())
+    unknown = {alert_of(batch) for batch in new} - {row.alert.id for row in alerts}
+    if not unknown and not lacking:
+        return batches, alerts
+    parts = [lacking[start : start + ASKED] for start in range(0, len(lacking), ASKED)]
     with tx.together():
         bodies = [tx.ask("SELECT batch, body FROM outbox WHERE batch IN :*part", part=part) for part in parts]
-        alerts = ask_alerts(tx, "WHERE id IN :*alerts", alerts=sorted({alert_of(batch) for batch in batches}))
-    return {batch: unpack_batch(body) for answer in bodies for batch, body in answer()}, alerts()
+        older = ask_alerts(tx, "WHERE id IN :*alerts", alerts=sorted(unknown))
+    found = {batch: unpack_batch(body) for answer in bodies for batch, body in answer()}
+    return batches | found, alerts + older()
 
 
 class Commands:
@@ -85,29 +98,26 @@ class Commands:
         def operation(tx: Tx) -> Open:
             with tx.together():
                 open_ = tx.ask(
-                    "SELECT b.id FROM batch b JOIN alert a ON a.id = b.alert"
-                    f" WHERE {OPEN} AND {RUNNING} AND NOT {HALTED} ORDER BY b.created_at, b.id",
+                    f"{FEW_BATCHES} SELECT b.id FROM b JOIN alert a ON a.id = b.alert"
+                    f" WHERE {RUNNING} AND NOT {HALTED} ORDER BY b.created_at, b.id",
                     now=now,
                 )
                 ending = tx.ask(
-                    "SELECT c.device, c.alert, c.batch, c.position, c.want FROM device_command c"
-                    f" JOIN batch b ON b.id = c.batch JOIN alert a ON a.id = c.alert WHERE {ENDS}"
-                    f" AND c.deadline > :stale AND (c.want = '{STOP}' OR ({RUNNING}))",
+                    f"{FEW_ENDS} SELECT c.device, c.alert, c.batch, c.position, c.want FROM c"
+                    " JOIN batch b ON b.id = c.batch JOIN alert a ON a.id = c.alert"
+                    f" WHERE c.want = '{STOP}' OR ({RUNNING})",
                     now=now,
                     stale=now - round(STALE_S * 1e6),
                 )
                 fresh = now - round(FRESH_S * 1e6)
-                bodies = tx.ask(
-                    f"SELECT o.batch, o.body FROM batch b JOIN outbox o ON o.batch = b.id WHERE {FRESH}", fresh=fresh
-                )
-                alerts = ask_alerts(tx, f"WHERE id IN (SELECT b.alert FROM batch b WHERE {FRESH})", fresh=fresh)
+                bodies = tx.ask(FRESH, fresh=fresh)
+                alerts = ask_alerts(tx, "WHERE accepted_at >= :fresh", fresh=fresh)
             plays = [batch for (batch,) in open_()]
             ends = [Wanted(*row) for row in ending()]
             new = {*plays, *(one.batch for one in ends)}.difference(known)
             batches = {batch: unpack_batch(body) for batch, body in bodies() if batch in new}
             rows = alerts() if batches else []
-            older, others = _of(tx, sorted(new.difference(batches)))
-            return Open(plays, ends, batches | older, rows + others)
+            return Open(plays, ends, *_completed(tx, new, batches, rows))
 
         return await self._database.read(operation)
 

@@ -1,0 +1,70 @@
+"""Makes sealed pages ahead, so that no warning is the one that waits for them: the first after an import.
+
+Run by planners, which make what is missing all the same. A township's pages are made once its people rest, and one
+township at a time, for the cores have better things to do; whatever is more urgent goes first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from functools import partial
+
+from gateway.database import Database
+from gateway.directory import sealed
+from gateway.directory.vault import Vault
+from gateway.gate import Gate
+from gateway.model import Lane
+from gateway.transaction import Row, Tx
+
+PATIENCE_S = 30.0
+# A page counts by its version, and all of a township's are written together: the last one tells of them all.
+LACKING = (
+    "SELECT township, version FROM (SELECT township, CAST(SUM(changes) AS BIGINT) AS version FROM roster_change"
+    " GROUP BY township) AS known WHERE NOT EXISTS (SELECT 1 FROM sealed_page p WHERE p.township = known.township"
+    " AND p.version = known.version AND p.village = :end)"
+)
+
+
+class Sealing:
+    """Call `work` every few seconds."""
+
+    def __init__(self, database: Database, vault: Vault, gate: Gate) -> None:
+        self._database = database
+        self._vault = vault
+        self._gate = gate
+        self._seen: dict[str, int] = {}  # versions of those without pages, at the last look
+        self._void: dict[str, int] = {}  # versions of which there are no pages to be made
+
+    async def work(self) -> None:
+        """Make the pages of every township whose people have not changed since the last look.
+
+        Raises:
+            StoreDown: some are still to be made.
+        """
+        lacking = await self._lacking()
+        resting = [one for one, version in lacking.items() if self._seen.get(one) == version != self._void.get(one)]
+        self._seen = lacking
+        random.shuffle(resting)  # of two planners each begins with others
+        for township in resting:
+            await self._gate.step_aside(Lane.SERVICE)
+            begun = time.monotonic()
+            if not await self._make(township, lacking[township]):
+                return  # the roster is being changed
+            await asyncio.sleep(time.monotonic() - begun)
+
+    async def _lacking(self) -> dict[str, int]:
+        return dict(await self._database.read(lambda tx: tx.all(LACKING, end=sealed.END), PATIENCE_S))
+
+    async def _make(self, township: str, version: int) -> bool:
+        """Make a township's pages; False if they could not be written."""
+        rows = await self._database.read(partial(self._made, township=township), PATIENCE_S)
+        if not rows:
+            self._void[township] = version
+            return True
+        return await self._database.write(partial(sealed.write, rows=rows), PATIENCE_S)
+
+    def _made(self, tx: Tx, township: str) -> list[Row]:
+        made = sealed.make(tx, self._vault, township)
+        return sealed.seal(self._vault, made) if made else []
