@@ -218,8 +218,10 @@ class Tx:
 
     def _insert(self, table: str, types: Mapping[str, str], rows: Sequence[Sequence[Any]], tail: str) -> list[Any]:
         """Write rows in few statements; return their cursors. On PostgreSQL one for all, their columns as arrays."""
-        into = f"INSERT INTO {table} ({', '.join(types)})"
+        into = f"INTO {table} ({', '.join(types)})"
         if self.dialect == "sqlite":
+            # What fails ends the transaction anyway, so no statement with a trigger need keep what would undo it.
+            into = f"INSERT {into}" if tail else f"INSERT OR FAIL {into}"
             marks = f"({', '.join('?' * len(types))})"
             parts = [rows[start : start + TOGETHER] for start in range(0, len(rows), TOGETHER)]
             return [
@@ -232,7 +234,7 @@ class Tx:
         arrays = ", ".join(f"%{'b' if kind == 'bytea' else 's'}::{kind}[]" for kind in types.values())
         columns = zip(types.values(), zip(*rows, strict=True), strict=True)
         values = [_array(kind, column) for kind, column in columns]
-        return [self._connection.execute(f"{into} SELECT * FROM unnest({arrays}){tail}", values, binary=True)]
+        return [self._connection.execute(f"INSERT {into} SELECT * FROM unnest({arrays}){tail}", values, binary=True)]
 
 
 def _array(kind: str, values: Sequence[Any]) -> Any:

@@ -20,6 +20,7 @@ from town import (
     FLOWER_2,
     OLD,
     OLD_1,
+    SECRET,
     WATER,
     WATER_1,
     WATER_2,
@@ -272,6 +273,13 @@ async def test_a_person_is_found_by_any_writing_of_the_number(here: Town) -> Non
     ):
         assert await here.directory.people_at(written) == (here.person("王强", 1),)
         assert here.directory.phone_hash(written) == here.directory.phone_hash(phone(1))
+
+
+def test_a_number_and_a_person_keep_their_hash_and_id() -> None:
+    """Another way of computing them would leave every roster in use with numbers nobody is found by."""
+    vault = Vault(SECRET)
+    assert vault.phone_hash(phone(1)).hex() == "0dbd554a50629a26196500245db63b94"
+    assert vault.person_id(phone(1), "王强") == 3368213491218675073
 
 
 async def test_two_persons_sharing_a_number_are_two_confirmations(here: Town) -> None:

@@ -536,6 +536,44 @@ async def test_a_list_and_its_record_come_in_together_or_not_at_all(here: Town) 
     assert [one.detail for _, one, _ in await store.audit.records()] == ["1 added"]
 
 
+async def numbers_in_order(here: Town) -> bool:
+    """Whether the database finds a number without reading everybody."""
+    rows = await here.database.read(
+        lambda tx: tx.all(
+            "SELECT indexdef FROM pg_indexes WHERE indexname = 'person_phone'"
+            if tx.postgresql
+            else "SELECT sql FROM sqlite_master WHERE name = 'person_phone'"
+        )
+    )
+    return len(rows) == 1 and "phone_hash" in rows[0][0]
+
+
+@pytest.mark.parametrize("how", [How(), How(dry=True), How(replace=True)])
+async def test_numbers_are_found_at_once_after_a_first_list_and_a_longer_one(here: Town, how: How) -> None:
+    """D19: an opt-out by text asks for the number, and must not read a million people for it."""
+    for longer in (range(5), range(60)):
+        await here.bring(Roster.RESIDENTS, *map(household, longer), how=how)
+        assert await numbers_in_order(here)
+
+
+async def test_a_list_that_fails_amid_its_writing_leaves_the_roster_as_it_was(here: Town) -> None:
+    """What was sent ahead of its turn, and an index that was put aside, must be as if nothing had been."""
+    await here.bring(Roster.RESIDENTS, *map(household, range(5)))
+    before = await standing(here)
+
+    def failing(stage: str, _share: float, _rows: int) -> None:
+        if stage == "writing":
+            raise OSError
+
+    everyone = list(map(household, range(2 * CHUNK + 1)))
+    with pytest.raises(OSError):  # noqa: PT011  # the very one above
+        await here.bring(Roster.RESIDENTS, *everyone, how=How(progress=failing))
+    assert await standing(here) == before
+    assert await numbers_in_order(here)
+    result = await here.bring(Roster.RESIDENTS, *everyone)
+    assert (result.added, result.unchanged) == (2 * CHUNK - 4, 5)
+
+
 async def test_a_longer_list_of_other_people_removes_nobody_unasked(here: Town) -> None:
     """The neighbour's file under the own name is longer than the own one: what it would add excuses nothing."""
     await here.bring(Roster.RESIDENTS, *map(household, range(20)))

@@ -230,6 +230,45 @@ async def test_no_page_is_kept_of_what_changed_since_it_was_read(here: Town) -> 
     assert await stored(here) == []
 
 
+@pytest.mark.parametrize("way", ["insert", "copy", "upsert", "plain"])
+async def test_every_new_place_ends_the_page_however_it_is_written(here: Town, way: str) -> None:
+    """A way of writing that is not counted leaves somebody out of an old page, the first and the last of a township."""
+    types = {"township": "text", "audience": "text", "village": "text", "person": "bigint", "role": "text",
+             "since": "bigint"}  # fmt: skip
+
+    def write(tx: Tx, person: int, audience: str) -> int:
+        row = (FLOWER, audience, FLOWER_1, person, "", 1)
+        if way == "insert":
+            tx.insert("place", types, [row])
+        elif way == "copy":
+            tx.copy("place", list(types), [row])
+        elif way == "upsert":
+            tx.upsert("place", types, [row], "DO NOTHING")
+        else:
+            values = dict(zip(types, row, strict=True))
+            tx.run(f"INSERT INTO place ({', '.join(types)}) VALUES (:{', :'.join(types)})", **values)
+        return sum(
+            row[0] for row in tx.all("SELECT changes FROM roster_change WHERE township = :township", township=FLOWER)
+        )
+
+    await forgotten(here)
+    versions = [0]
+    for person in range(1, 4):
+        await here.database.write(
+            lambda tx: tx.copy(
+                "sealed_page",
+                ["township", "village", "person", "version", "body"],
+                [(FLOWER, "~", 0, 0, b""), (WATER, "~", 0, 0, b"")],
+            )
+        )
+        assert await here.database.write(partial(write, person=person, audience="officials")) == versions[-1]
+        assert [row[0] for row in await stored(here)] == [FLOWER, WATER]
+        versions.append(await here.database.write(partial(write, person=person, audience="residents")))
+        assert [row[0] for row in await stored(here)] == [WATER]
+        await forgotten(here)
+    assert versions == sorted(set(versions))
+
+
 async def test_an_erasure_leaves_no_page_with_the_address(here: Town) -> None:
     """D23: what was erased stands nowhere, however well it is sealed; other townships keep their pages."""
     await peopled(here, FLOWER_1, FLOWER_2, WATER_1)

@@ -33,8 +33,11 @@ from gateway.directory.working import (
     CHANGED,
     MOVED,
     UNCHANGED,
+    Asked,
     Scope,
+    ask_people,
     devices_below,
+    numbers_aside,
     people_below,
     quiet_numbers,
     retire_devices,
@@ -224,16 +227,18 @@ class _Run:
         # Counted before anybody is added: a long list of strangers must not hide how many it removes.
         stood = {code: self._below(tx, code) for code in self._codes} if self._replaces else {}
         quiet = frozenset[bytes]() if self._devices else quiet_numbers(tx)
-        listed = self.spool.people()
-        while chunk := list(islice(listed, CHUNK)):
-            if self._devices:
+        numbers = "" if self._devices else numbers_aside(tx, len(self._listed))
+        for chunk, asked in self._looked_up(tx):
+            if asked is None:
                 outcome += write_devices(tx, [rows[-1] for rows in chunk])
             else:
-                written = write_people(tx, self._vault, Group(self._table.kind), chunk, scope, quiet, at)
+                written = write_people(tx, self._vault, Group(self._table.kind), chunk, asked, scope, quiet, at)
                 outcome += written.outcome
                 self._several |= written.several
                 self._erased |= written.erased
             self._how.progress("writing", outcome.total() / max(1, len(self._listed)), outcome.total())
+        if numbers:
+            tx.run(numbers)
         removed = {code: self._retire(tx, code, at) for code in stood}
         for code, left in removed.items():  # each county by itself: one wrong code must not silence a small one
             if left > max(REMOVED_FREELY, self._how.removable * stood[code]):
@@ -248,6 +253,22 @@ class _Run:
             outcome[MOVED], outcome[UNCHANGED], sum(removed.values()), len(self._several),
             sum(self._listed.holds(list(self._sharing))), tuple(self._errors), (), self._table.ignored, self._how.dry,
         )  # fmt: skip
+
+    def _looked_up(self, tx: Tx) -> Iterator[tuple[list[list[Any]], Asked | None]]:
+        """Yield the rows of people (or devices) in chunks, with what was asked of these people.
+
+        The question for the next chunk is sent before a chunk is given out, so that PostgreSQL, which writes meanwhile
+        what was sent before, is not waited for.
+        """
+        listed = self.spool.people()
+        before: tuple[list[list[Any]], Asked | None] | None = None
+        while chunk := list(islice(listed, CHUNK)):
+            asked = None if self._devices else ask_people(tx, [rows[0].id for rows in chunk])
+            if before is not None:
+                yield before
+            before = chunk, asked
+        if before is not None:
+            yield before
 
     @property
     def _replaces(self) -> bool:

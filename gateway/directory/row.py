@@ -10,9 +10,9 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Mapping
-from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.directory.table import Roster
 from gateway.directory.vault import Secret, Vault, encode_secret, normal_name, normal_phone
@@ -48,7 +48,7 @@ PLATFORM = "loudspeaker_ebd"  # what it serves is a village, which proves itself
 ANSWERS = {"1": ("是", "yes", "true"), "0": ("否", "no", "false", "")}
 
 
-class Place(NamedTuple):
+class Place(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One place of a person. `village` is "" for all of the township; `role` as stored, `duty` without its rank."""
 
     township: str
@@ -57,8 +57,10 @@ class Place(NamedTuple):
     duty: str
 
 
-class PersonRow(NamedTuple):
+class PersonRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A row of officials, residents or subscribers, with nothing in clear: it may wait in a file.
+
+    Like its places it holds nothing that could hold it: a million of them are none of the cycle collector's business.
 
     `address_hash` is the keyed hash, `sealed` name and address. `carrier` is None where the table has no such column,
     and so is `deputy`, the keyed hash of the deputy's number (b"": none).
@@ -78,7 +80,7 @@ class PersonRow(NamedTuple):
     deputy: bytes | None = None
 
 
-class DeviceRow(NamedTuple):
+class DeviceRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A row of devices. `key_hash` is SHA-256 in lower-case hex, "" where the device's channel asks for none.
 
     `channel` is None where the table has no such column.
@@ -140,7 +142,7 @@ class Reading:
             raise Wrong("village", "is missing; this role answers for one village")
         place = Place(township, village, duty if rank == "1" else f"{duty}:{rank}", duty)
         person = self._person(sheet, row, cells, place, "duty", 0)
-        return person._replace(deputy=self._deputy(cells["deputy"], person)) if "deputy" in cells else person
+        return replace(person, deputy=self._deputy(cells["deputy"], person)) if "deputy" in cells else person
 
     def _deputy(self, cell: str, person: PersonRow) -> bytes:
         """Return the keyed hash of a deputy's number; b"" for none."""

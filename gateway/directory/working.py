@@ -9,9 +9,11 @@ table undoes them.
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
+
+from msgspec.structs import replace
 
 from gateway.carrier import Known
 from gateway.directory.people import RANK
@@ -23,6 +25,7 @@ from gateway.transaction import Row, Tx
 ADDED, CHANGED, MOVED, UNCHANGED, ERASED = "added", "changed", "moved", "unchanged", "erased"
 ACTIVE, IN_SERVICE = "active", "service"
 PAGE = 5_000
+FAR_LONGER = 4  # times as long as the roster, so that making the index costs less than it saves
 RESIDENTS, SUBSCRIBERS = Group.RESIDENTS.value, Group.SUBSCRIBERS.value
 Where = tuple[str, str, str, str]
 """A place of a person: audience, township, village, role."""
@@ -57,35 +60,57 @@ class _Person(NamedTuple):
 
 
 PERSON = _Person._fields
+_NUMBERS = ("id", "needs_helper", "several", "opted_out", "updated_at")
+_BYTES = ("secret", "phone_hash", "deputy")
+_PERSON_TYPES = {
+    name: "bigint" if name in _NUMBERS else "bytea" if name in _BYTES else "text"
+    for name in ("id", *PERSON, "opted_out", "updated_at")
+}
+_PLACE_TYPES = {
+    "township": "text", "audience": "text", "village": "text", "person": "bigint", "role": "text", "since": "bigint",
+}  # fmt: skip
 _UPDATE = f"UPDATE person SET {', '.join(f'{name} = :{name}' for name in PERSON)}, updated_at = :at WHERE id = :id"
 _WHERE = (
     " WHERE person = :person AND audience = :audience AND township = :township AND village = :village AND role = :role"
 )
 
 
-def _by_id(tx: Tx, sql: str, ids: Sequence[int]) -> list[Row]:
+def _ask_by_id(tx: Tx, sql: str, ids: Sequence[int]) -> Callable[[], list[Row]]:
     """Ask for many ids as one parameter: a thousand named ones take SQLite longer to parse than to answer."""
     if tx.postgresql:
-        return tx.all(f"{sql} = ANY(:ids)", ids=list(ids))
-    return tx.all(f"{sql} IN (SELECT value FROM json_each(:ids))", ids=json.dumps(list(ids)))
+        return tx.ask(f"{sql} = ANY(:ids)", ids=list(ids))
+    return tx.ask(f"{sql} IN (SELECT value FROM json_each(:ids))", ids=json.dumps(list(ids)))
+
+
+class Asked(NamedTuple):
+    """What waits for the rows of some people, and for those of all their places."""
+
+    people: Callable[[], list[Row]]
+    places: Callable[[], list[Row]]
+
+
+def ask_people(tx: Tx, ids: Sequence[int]) -> Asked:
+    """Ask for people; PostgreSQL answers while others are worked on."""
+    people = _ask_by_id(tx, f"SELECT id, {', '.join(PERSON)} FROM person WHERE id", ids)
+    known = ids if tx.postgresql else [row[0] for row in people()]
+    sql = "SELECT person, audience, township, village, role, until FROM place WHERE person"
+    return Asked(people, _ask_by_id(tx, sql, known))
 
 
 class People:
     """A working copy of some people and all their places; `save` writes what changed."""
 
     def __init__(
-        self, tx: Tx, vault: Vault, group: Group, ids: Sequence[int], quiet: Collection[bytes] = frozenset()
+        self, tx: Tx, vault: Vault, group: Group, asked: Asked, quiet: Collection[bytes] = frozenset()
     ) -> None:
         self._tx = tx
         self._vault = vault
         self._group = group.value
         self._quiet = quiet
-        rows = _by_id(tx, f"SELECT id, {', '.join(PERSON)} FROM person WHERE id", ids)
-        self._people: dict[int, _Person] = {row[0]: _Person._make(row[1:]) for row in rows}
+        self._people: dict[int, _Person] = {row[0]: _Person._make(row[1:]) for row in asked.people()}
         self._known = dict(self._people)
-        self._places: dict[int, dict[Where, bool]] = {one: {} for one in ids}
-        sql = "SELECT person, audience, township, village, role, until FROM place WHERE person"
-        for person, audience, township, village, role, ended in _by_id(tx, sql, list(self._known)):
+        self._places: defaultdict[int, dict[Where, bool]] = defaultdict(dict)
+        for person, audience, township, village, role, ended in asked.places():
             self._places[person][audience, township, village, role] = ended is None
         self._was: dict[tuple[int, Where], bool | None] = {}  # places that changed: whether they stood; None: new ones
         self._touched: set[int] = set()
@@ -99,7 +124,8 @@ class People:
         """
         row = rows[-1]
         if len(rows) > 1:  # of several rows one that names the carrier counts, and one that names the deputy
-            row = row._replace(
+            row = replace(
+                row,
                 carrier=next((one.carrier for one in reversed(rows) if one.carrier), row.carrier),
                 deputy=next((one.deputy for one in reversed(rows) if one.deputy), row.deputy),
             )
@@ -138,7 +164,7 @@ class People:
         places = self._places[one]
         if len(places) == 1:
             return  # the one it stands at now
-        listed = {place[:3] for row in rows for place in row.places}
+        listed = {(place.township, place.village, place.role) for row in rows for place in row.places}
         for key, stands in places.items():
             if stands and key[0] == self._group and key[1:] not in listed and scope.holds(key[1]):
                 self._set(one, key, stands=False)
@@ -176,12 +202,12 @@ class People:
         """Let a person stand where the rows say; another rank of the same duty there ends."""
         places = self._places[one]
         for row in rows:
-            for township, village, role, duty in row.places:
-                key = (self._group, township, village, role)
+            for place in row.places:
+                key = (self._group, place.township, place.village, place.role)
                 if places.get(key):
                     continue
                 for old in [old for old, stands in places.items() if stands and old[:3] == key[:3]]:
-                    if _duty(old[3]) == duty:
+                    if _duty(old[3]) == place.duty:
                         self._set(one, old, stands=False)
                 self._set(one, key, stands=True)
 
@@ -209,7 +235,7 @@ class People:
                 new.append((one, *person, int(quiet), at))
             elif person != self._known[one]:
                 changed.append(person._asdict() | {"id": one, "at": at})
-        self._tx.copy("person", ["id", *PERSON, "opted_out", "updated_at"], sorted(new))
+        self._tx.insert("person", _PERSON_TYPES, sorted(new))
         self._tx.many(_UPDATE, changed)
         self._save_places(at)
 
@@ -240,7 +266,7 @@ class People:
             elif stands != stood:
                 names = ("audience", "township", "village", "role")
                 (begun if stands else ended).append(dict(zip(names, key, strict=True)) | {"person": one, "at": at})
-        self._tx.copy("place", ["township", "audience", "village", "person", "role", "since"], sorted(new))
+        self._tx.insert("place", _PLACE_TYPES, sorted(new))
         self._tx.many("UPDATE place SET since = :at, until = NULL" + _WHERE, begun)
         self._tx.many("UPDATE place SET until = :at" + _WHERE, ended)
 
@@ -253,6 +279,26 @@ def quiet_numbers(tx: Tx) -> frozenset[bytes]:
     """Return the hashes of numbers that opted out: it is the telephone's wish, however a list writes its owner."""
     rows = tx.all("SELECT DISTINCT phone_hash FROM person WHERE opted_out = 1")
     return frozenset(bytes(known) for (known,) in rows)
+
+
+def numbers_aside(tx: Tx, listed: int) -> str:
+    """Drop SQLite's index of numbers before a list far longer than the roster; return what makes it again, or "".
+
+    Hashes come in no order: each would be put on a page of its own, a million of which no cache holds. On PostgreSQL
+    it would lock warnings out, who look their officials' deputies up.
+    """
+    if tx.postgresql:
+        return ""
+    found = tx.one(
+        "SELECT sql FROM sqlite_master WHERE name = 'person_phone'"
+        " AND :listed > :times * (SELECT COUNT(*) FROM person)",
+        listed=listed,
+        times=FAR_LONGER,
+    )
+    if found is None:
+        return ""
+    tx.run("DROP INDEX person_phone")
+    return str(found[0])
 
 
 class Written(NamedTuple):
@@ -268,12 +314,13 @@ def write_people(
     vault: Vault,
     group: Group,
     listed: Sequence[Sequence[PersonRow]],
+    asked: Asked,
     scope: Scope | None,
     quiet: Collection[bytes],
     at: int,
 ) -> Written:
-    """Bring people in, each with all its rows; `quiet` are the hashed numbers that opted out."""
-    people = People(tx, vault, group, [rows[0].id for rows in listed], quiet)
+    """Bring people in, each with all its rows; `asked` are they, `quiet` the hashed numbers that opted out."""
+    people = People(tx, vault, group, asked, quiet)
     outcome: Counter[str] = Counter()
     erased: set[int] = set()
     for rows in listed:
@@ -331,7 +378,7 @@ def retire_people(
     keys: list[Key] = [(row[2], group.value, row[0], row[1], row[3]) for row in rows]
     unlisted = [key for key, known in zip(keys, listed([key[0] for key in keys]), strict=True) if not known]
     if unlisted:
-        people = People(tx, vault, group, sorted({key[0] for key in unlisted}))
+        people = People(tx, vault, group, ask_people(tx, sorted({key[0] for key in unlisted})))
         for key in unlisted:
             people.end(key)
         left = sum(people.left(one) for one in {key[0] for key in unlisted})
