@@ -66,6 +66,9 @@ CONNECTING: dict[str, str | int] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 4000,  # ms
 }
+# A plan is made once and kept, perhaps while a table is empty: it would read the whole table ever after, a storm's tens
+# of thousands of batches for each claim. What has no index is read all the same, and is not worth compiling for that.
+BY_INDEX = "SELECT set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false)"
 # Connection lost; shutting down or starting; disk, memory or connections used up; a standby. Anything else is the
 # fault of the one operation and must not hold up the others.
 AWAY_SQLSTATES = ("08", "57P", "53100", "53200", "53300", "25006")
@@ -383,7 +386,9 @@ class Database:
         """Connect; whatever goes wrong here is nobody's operation."""
         try:
             if self.dialect == "postgresql":
-                return psycopg.connect("", autocommit=True, **{**CONNECTING, **conninfo_to_dict(self.url)})  # type: ignore[arg-type]  # libpq's parameters, and none of psycopg's own
+                server = psycopg.connect("", autocommit=True, **{**CONNECTING, **conninfo_to_dict(self.url)})  # type: ignore[arg-type]  # libpq's parameters, and none of psycopg's own
+                server.execute(BY_INDEX)
+                return server
             connection = sqlite3.connect(
                 self.path, isolation_level=None, check_same_thread=False, timeout=busy_s, cached_statements=PREPARED
             )
