@@ -193,6 +193,7 @@ class Intake:
         refuse(accepted.result)
         self._limits(alert.id, prepared.route.alarms)
         if standing is Standing.ACTIVE:
+            self._planner.go_on(alert.id, draft.plan, draft.batches, draft.cursors)
             self.announce(alert.id, draft.batches)
         result = {Standing.ACTIVE: "accepted", Standing.DRAFT: "draft"}.get(standing, "held")
         plan = prepared.plan

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import NamedTuple
@@ -163,6 +163,7 @@ class Planner:
         self._look: dict[tuple[str, int], datetime] = {}
         self._seen: dict[tuple[str, int], tuple[_Seen, _Seen]] = {}  # at the last two looks
         self._ahead: dict[tuple[str, int], _Ahead] = {}
+        self._begun: list[StepWork] = []  # what is to come behind opening batches that were just written
         self._left: set[str] = set()  # alerts whose green steps are under way where they were accepted
         relay.when_room(self.wake)
 
@@ -185,6 +186,17 @@ class Planner:
         # An end that finds nobody present still has those who have left: the planner looks for them.
         nobody = {step.number for step in due if step.notice in ENDS and cursors[step.number] is None}
         return batches, {number: after for number, after in cursors.items() if number not in nobody}
+
+    def go_on(self, alert: str, plan: Plan, batches: Sequence[Batch], cursors: Mapping[int, Cursor]) -> None:
+        """Go on behind opening batches as they have just been stored: nobody need ask the store for what is known."""
+        self._know(alert, plan)
+        written = Counter(batch.step for batch in batches)
+        self._begun += [
+            StepWork(alert, step.number, after, written[step.number], step.lane)
+            for step in plan.steps
+            if (after := cursors.get(step.number)) is not None
+        ]
+        self.wake()
 
     async def _opening(self, step: Step) -> Page:
         small = step.audience.group is not Group.LOUDSPEAKERS  # these are commanded all at once
@@ -215,6 +227,9 @@ class Planner:
         await asyncio.sleep(0)  # whoever was offered a batch publishes it before the next page is read
         skip, busy = 0, False
         self._left.clear()
+        begun, self._begun = self._begun, []
+        if any([await self._served(item) for item in begun]):
+            return True
         while not busy and (found := await self._outbox.work(WORK, skip, self._lanes)):
             busy = await self._turns(found)
             skip += len(found)
@@ -230,15 +245,20 @@ class Planner:
                 break
             if item.alert in self._left:
                 continue
-            try:
-                if await self._turn(item):
-                    busy = item.lane
-            except StoreDown:
-                raise
-            except Exception:
-                _log.exception("step_failed", alert=item.alert, step=item.step)
-                metrics.alarms.labels("step_failed").inc()
+            if await self._served(item):
+                busy = item.lane
         return busy is not None
+
+    async def _served(self, item: StepWork) -> bool:
+        """Give a step one turn; whether it came further."""
+        try:
+            return await self._turn(item)
+        except StoreDown:
+            raise
+        except Exception:
+            _log.exception("step_failed", alert=item.alert, step=item.step)
+            metrics.alarms.labels("step_failed").inc()
+            return False
 
     async def _turn(self, work: StepWork) -> bool:
         step = await self._step(work)
@@ -413,10 +433,13 @@ class Planner:
                 row = await self._outbox.alert(work.alert)
                 if row is None:
                     raise LookupError(f"no alert {work.alert}")
-                if len(self._plans) >= PLANS:
-                    self._plans.clear()
-                self._plans[work.alert] = row.plan
+                self._know(work.alert, row.plan)
             for step in self._plans[work.alert].steps:
                 if step.number == work.step:
                     return step
         raise LookupError(f"alert {work.alert} has no step {work.step}")
+
+    def _know(self, alert: str, plan: Plan) -> None:
+        if len(self._plans) >= PLANS:
+            self._plans.clear()
+        self._plans[alert] = plan

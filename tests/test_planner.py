@@ -336,6 +336,34 @@ async def test_residents_wait_until_the_officials_are_planned_wherever_that_is(s
     assert 100 in await told(store, one, step=2)
 
 
+async def test_whoever_accepts_goes_on_with_what_it_knows(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last official hears sooner by the two questions whose answers were stored a moment ago."""
+    one = alert()
+    audience = Audience((Target("411726204"),), Group.OFFICIALS, "noop")
+    step = Step(1, audience, Notice.ISSUE, Lane.GREEN, NOW, batch_of(one).deadline)
+    plan = Plan(one.id, "green", (), audience.targets, (), (step,))
+    planner = planner_of(store, (100, 101, 102))
+    batches, cursors = await planner.first(one, plan)
+    draft = Draft(one, "d", plan, batches, cursors, (), {}, NOW)
+    await store.outbox.accept(draft)
+    planner.go_on(one.id, plan, batches, cursors)
+
+    async def asked(*_: object) -> None:
+        raise AssertionError("it knows")
+
+    with monkeypatch.context() as alone:
+        alone.setattr(store.outbox, "work", asked)
+        alone.setattr(store.outbox, "alert", asked)
+        assert await planner.round()
+    assert await store.outbox.planned(one.id, 1)
+    assert await told(store, one, step=1) == {100: "now-100", 101: "now-101", 102: "now-102"}
+    assert not await planner.round()
+    # What another planner has written meanwhile is not written again.
+    planner.go_on(one.id, plan, batches, cursors)
+    await planner.round()
+    assert len(await store.ledger.batches(one.id)) == len(batches)
+
+
 async def test_a_planner_of_green_alone_leaves_residents_to_the_others(store: Store) -> None:
     """The process that takes warnings in must not be busy with a million residents when the next one comes."""
     await store.outbox.accept(draft_of(alert(), batch_of(alert())))
