@@ -44,6 +44,7 @@ from town import (
 )
 
 from gateway.directory.importer import CHUNK, ERRORS_KEPT, How, Imported
+from gateway.directory.newcomer import Newcomers
 from gateway.directory.roster import write_sample
 from gateway.directory.row import Reading, Wrong
 from gateway.directory.table import Roster, RowError, Table
@@ -536,16 +537,16 @@ async def test_a_list_and_its_record_come_in_together_or_not_at_all(here: Town) 
     assert [one.detail for _, one, _ in await store.audit.records()] == ["1 added"]
 
 
-async def numbers_in_order(here: Town) -> bool:
-    """Whether the database finds a number without reading everybody."""
+async def all_indexed(here: Town) -> bool:
+    """Whether the database finds a number, and a person's places, without reading everybody."""
     rows = await here.database.read(
         lambda tx: tx.all(
-            "SELECT indexdef FROM pg_indexes WHERE indexname = 'person_phone'"
+            "SELECT indexdef FROM pg_indexes WHERE indexname IN ('person_phone', 'place_person') ORDER BY indexname"
             if tx.postgresql
-            else "SELECT sql FROM sqlite_master WHERE name = 'person_phone'"
+            else "SELECT sql FROM sqlite_master WHERE name IN ('person_phone', 'place_person') ORDER BY name"
         )
     )
-    return len(rows) == 1 and "phone_hash" in rows[0][0]
+    return len(rows) == 2 and "phone_hash" in rows[0][0] and "place_person" in rows[1][0]
 
 
 @pytest.mark.parametrize("how", [How(), How(dry=True), How(replace=True)])
@@ -553,7 +554,28 @@ async def test_numbers_are_found_at_once_after_a_first_list_and_a_longer_one(her
     """D19: an opt-out by text asks for the number, and must not read a million people for it."""
     for longer in (range(5), range(60)):
         await here.bring(Roster.RESIDENTS, *map(household, longer), how=how)
-        assert await numbers_in_order(here)
+        assert await all_indexed(here)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(TOWNSHIPS), st.just("officials"), st.sampled_from(["", FLOWER_1]),
+            st.sampled_from(["monitor", "grid_worker:2"]), st.integers(0, (1 << 62) - 1),
+        ),
+        max_size=30,
+    )
+)  # fmt: skip
+def test_new_places_wait_in_whatever_order_and_all_come_in(noted: list[tuple[str, str, str, str, int]]) -> None:
+    """One that was lost on the way is a duty nobody is called for."""
+    newcomers = Newcomers()
+    for place in noted:
+        newcomers.note(*place)
+    assert len(newcomers) == len(noted)
+    found = [row for rows in newcomers.rows(7) for row in rows]
+    wanted = [(place[:3], place[3], place[4]) for place in noted]
+    assert [(row[:3], row[4], row[3]) for row in found] == sorted(wanted)
+    assert {row[5] for row in found} <= {7}
 
 
 async def test_a_list_that_fails_amid_its_writing_leaves_the_roster_as_it_was(here: Town) -> None:
@@ -569,7 +591,7 @@ async def test_a_list_that_fails_amid_its_writing_leaves_the_roster_as_it_was(he
     with pytest.raises(OSError):  # noqa: PT011  # the very one above
         await here.bring(Roster.RESIDENTS, *everyone, how=How(progress=failing))
     assert await standing(here) == before
-    assert await numbers_in_order(here)
+    assert await all_indexed(here)
     result = await here.bring(Roster.RESIDENTS, *everyone)
     assert (result.added, result.unchanged) == (2 * CHUNK - 4, 5)
 

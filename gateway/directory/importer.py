@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 
 from gateway.database import Database
 from gateway.directory.flag import Listed, shared
+from gateway.directory.newcomer import Newcomers
 from gateway.directory.row import DeviceRow, PersonRow, Reading, Wrong
 from gateway.directory.sealed import ONE_AT_A_TIME
 from gateway.directory.spool import Spool
@@ -37,13 +38,14 @@ from gateway.directory.working import (
     Scope,
     ask_people,
     devices_below,
-    numbers_aside,
+    index_aside,
     people_below,
     quiet_numbers,
     retire_devices,
     retire_people,
     write_devices,
     write_people,
+    write_places,
 )
 from gateway.errors import Refused
 from gateway.model import Group, Record
@@ -53,7 +55,7 @@ from gateway.store import audit
 from gateway.transaction import Row, Tx, micros
 
 CHUNK = 2_000
-CACHE_KIB = 32_768  # of SQLite, where a village's page is written again and again
+CACHE_KIB = 16_384  # of SQLite, where pages of numbers are written again and again
 ERRORS_KEPT = 1_000
 COUNTY = 6  # digits
 REMOVABLE = 0.1
@@ -227,16 +229,20 @@ class _Run:
         # Counted before anybody is added: a long list of strangers must not hide how many it removes.
         stood = {code: self._below(tx, code) for code in self._codes} if self._replaces else {}
         quiet = frozenset[bytes]() if self._devices else quiet_numbers(tx)
-        numbers = "" if self._devices else numbers_aside(tx, len(self._listed))
+        numbers = "" if self._devices else index_aside(tx, "person_phone", "person", len(self._listed))
+        newcomers = Newcomers()
         for chunk, asked in self._looked_up(tx):
             if asked is None:
                 outcome += write_devices(tx, [rows[-1] for rows in chunk])
             else:
-                written = write_people(tx, self._vault, Group(self._table.kind), chunk, asked, scope, quiet, at)
+                written = write_people(
+                    tx, self._vault, Group(self._table.kind), chunk, asked, scope, quiet, at, newcomers
+                )
                 outcome += written.outcome
                 self._several |= written.several
                 self._erased |= written.erased
             self._how.progress("writing", outcome.total() / max(1, len(self._listed)), outcome.total())
+        write_places(tx, newcomers, at)
         if numbers:
             tx.run(numbers)
         removed = {code: self._retire(tx, code, at) for code in stood}

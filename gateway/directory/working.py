@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from gateway.carrier import Known
+from gateway.directory.newcomer import Newcomers
 from gateway.directory.people import RANK
 from gateway.directory.row import CHANNEL, DeviceRow, PersonRow
 from gateway.directory.vault import Secret, Vault, decode_secret
@@ -25,7 +26,7 @@ from gateway.transaction import Row, Tx
 ADDED, CHANGED, MOVED, UNCHANGED, ERASED = "added", "changed", "moved", "unchanged", "erased"
 ACTIVE, IN_SERVICE = "active", "service"
 PAGE = 5_000
-FAR_LONGER = 4  # times as long as the roster, so that making the index costs less than it saves
+FAR_MORE = 4  # times as many rows as stand, so that to make an index anew costs less than it saves
 RESIDENTS, SUBSCRIBERS = Group.RESIDENTS.value, Group.SUBSCRIBERS.value
 Where = tuple[str, str, str, str]
 """A place of a person: audience, township, village, role."""
@@ -224,8 +225,8 @@ class People:
         """People with several places or roles; asked after `save`."""
         return {one for one, person in self._people.items() if person.several}
 
-    def save(self, at: int) -> None:
-        """Write every difference; `at` in microseconds."""
+    def save(self, at: int, newcomers: Newcomers) -> None:
+        """Write every difference but new places, which are noted; `at` in microseconds."""
         new: list[Row] = []
         changed: list[dict[str, Any]] = []
         for one in self._touched:
@@ -237,7 +238,7 @@ class People:
                 changed.append(person._asdict() | {"id": one, "at": at})
         self._tx.insert("person", _PERSON_TYPES, sorted(new))
         self._tx.many(_UPDATE, changed)
-        self._save_places(at)
+        self._save_places(at, newcomers)
 
     def _settled(self, one: int, person: _Person) -> _Person:
         """Return the person with what its places say of it."""
@@ -254,19 +255,17 @@ class People:
             return person
         return person._replace(several=int(len(standing) > 1), kind=kind, county=county)
 
-    def _save_places(self, at: int) -> None:
-        new: list[Row] = []
+    def _save_places(self, at: int, newcomers: Newcomers) -> None:
         begun: list[dict[str, Any]] = []
         ended: list[dict[str, Any]] = []
         for (one, key), stood in self._was.items():
             stands = self._places[one][key]
             if stood is None:
                 if stands:
-                    new.append((key[1], key[0], key[2], one, key[3], at))
+                    newcomers.note(key[1], key[0], key[2], key[3], one)
             elif stands != stood:
                 names = ("audience", "township", "village", "role")
                 (begun if stands else ended).append(dict(zip(names, key, strict=True)) | {"person": one, "at": at})
-        self._tx.insert("place", _PLACE_TYPES, sorted(new))
         self._tx.many("UPDATE place SET since = :at, until = NULL" + _WHERE, begun)
         self._tx.many("UPDATE place SET until = :at" + _WHERE, ended)
 
@@ -281,23 +280,23 @@ def quiet_numbers(tx: Tx) -> frozenset[bytes]:
     return frozenset(bytes(known) for (known,) in rows)
 
 
-def numbers_aside(tx: Tx, listed: int) -> str:
-    """Drop SQLite's index of numbers before a list far longer than the roster; return what makes it again, or "".
+def index_aside(tx: Tx, name: str, table: str, coming: int) -> str:
+    """Drop one of SQLite's indexes before far more rows come than stand; return what makes it again, or "".
 
-    Hashes come in no order: each would be put on a page of its own, a million of which no cache holds. On PostgreSQL
-    it would lock warnings out, who look their officials' deputies up.
+    Rows that come in another order than the index's would each touch a page of its own, and no cache holds those of a
+    million. On PostgreSQL it would lock warnings out.
     """
     if tx.postgresql:
         return ""
     found = tx.one(
-        "SELECT sql FROM sqlite_master WHERE name = 'person_phone'"
-        " AND :listed > :times * (SELECT COUNT(*) FROM person)",
-        listed=listed,
-        times=FAR_LONGER,
+        f"SELECT sql FROM sqlite_master WHERE name = :name AND :coming > :times * (SELECT COUNT(*) FROM {table})",
+        name=name,
+        coming=coming,
+        times=FAR_MORE,
     )
     if found is None:
         return ""
-    tx.run("DROP INDEX person_phone")
+    tx.run(f"DROP INDEX {name}")
     return str(found[0])
 
 
@@ -318,8 +317,12 @@ def write_people(
     scope: Scope | None,
     quiet: Collection[bytes],
     at: int,
+    newcomers: Newcomers,
 ) -> Written:
-    """Bring people in, each with all its rows; `asked` are they, `quiet` the hashed numbers that opted out."""
+    """Bring people in, each with all its rows; `asked` are they, `quiet` the hashed numbers that opted out.
+
+    Their new places are only noted: `write_places` brings these in, once, behind all people.
+    """
     people = People(tx, vault, group, asked, quiet)
     outcome: Counter[str] = Counter()
     erased: set[int] = set()
@@ -328,8 +331,17 @@ def write_people(
         outcome[what] += 1
         if what == ERASED:
             erased.add(rows[0].id)
-    people.save(at)
+    people.save(at, newcomers)
     return Written(outcome, people.several(), erased)
+
+
+def write_places(tx: Tx, newcomers: Newcomers, at: int) -> None:
+    """Bring the new places in."""
+    of_people = index_aside(tx, "place_person", "place", len(newcomers))
+    for rows in newcomers.rows(at):
+        tx.insert("place", _PLACE_TYPES, rows)
+    if of_people:
+        tx.run(of_people)
 
 
 def people_below(tx: Tx, group: Group, code: str) -> int:
@@ -382,7 +394,7 @@ def retire_people(
         for key in unlisted:
             people.end(key)
         left = sum(people.left(one) for one in {key[0] for key in unlisted})
-        people.save(at)
+        people.save(at, Newcomers())  # who only leaves stands nowhere new
     return ((code, *rows[-1]) if rows else None), left if unlisted else 0
 
 
