@@ -164,6 +164,7 @@ class Planner:
         self._seen: dict[tuple[str, int], tuple[_Seen, _Seen]] = {}  # at the last two looks
         self._ahead: dict[tuple[str, int], _Ahead] = {}
         self._begun: list[StepWork] = []  # what is to come behind opening batches that were just written
+        self._ahead_of_others = False  # whether the last round was theirs alone
         self._left: set[str] = set()  # alerts whose green steps are under way where they were accepted
         relay.when_room(self.wake)
 
@@ -196,6 +197,7 @@ class Planner:
             for step in plan.steps
             if (after := cursors.get(step.number)) is not None
         ]
+        del self._begun[:-WORK]  # a process that plans nothing leaves them to the others
         self.wake()
 
     async def _opening(self, step: Step) -> Page:
@@ -228,8 +230,10 @@ class Planner:
         skip, busy = 0, False
         self._left.clear()
         begun, self._begun = self._begun, []
-        if any([await self._served(item) for item in begun]):
-            return True
+        served = any([await self._served(item) for item in begun])
+        self._ahead_of_others = served and not self._ahead_of_others
+        if self._ahead_of_others:
+            return True  # but never twice in a row: however many are accepted, those before them take their turns
         while not busy and (found := await self._outbox.work(WORK, skip, self._lanes)):
             busy = await self._turns(found)
             skip += len(found)

@@ -133,6 +133,16 @@ class Tx:
             yield
         self._pipeline = None
 
+    @contextlib.contextmanager
+    def whole_tables(self) -> Iterator[None]:
+        """Let an operation ask within for most of a table, which an index would only lead through in a worse order."""
+        if not self.postgresql:
+            yield
+            return
+        self.send("SELECT set_config('enable_seqscan', 'on', true)")
+        yield
+        self.send("SELECT set_config('enable_seqscan', 'off', true)")
+
     def ask(self, sql: str, **values: Any) -> Callable[[], list[Row]]:
         """Execute; return what waits for all rows: asked one behind the other, many questions are one wait."""
         cursor = self._execute(sql, values)

@@ -364,6 +364,27 @@ async def test_whoever_accepts_goes_on_with_what_it_knows(store: Store, monkeypa
     assert len(await store.ledger.batches(one.id)) == len(batches)
 
 
+async def test_new_warnings_without_end_hold_up_no_older_one(store: Store) -> None:
+    """In a storm one comes with every look; a red that a person has just released is behind none of them for long."""
+    audience = Audience((Target("411726204"),), Group.OFFICIALS, "noop")
+    planner = planner_of(store, (100, 101, 102))
+
+    async def accepted(one: Alert) -> tuple[Plan, list[Batch], dict[int, tuple[str, str, int] | None]]:
+        step = Step(1, audience, Notice.ISSUE, Lane.GREEN, NOW, batch_of(one).deadline)
+        plan = Plan(one.id, "green", (), audience.targets, (), (step,))
+        batches, cursors = await planner.first(one, plan)
+        await store.outbox.accept(Draft(one, "d", plan, batches, cursors, (), {}, NOW))
+        return plan, batches, cursors
+
+    released = alert("released")
+    await accepted(released)
+    for at in range(3):
+        planner.go_on(alert(f"new-{at}").id, *await accepted(alert(f"new-{at}")))
+        assert await planner.round()
+        assert await store.outbox.planned(alert(f"new-{at}").id, 1)
+    assert await store.outbox.planned(released.id, 1)
+
+
 async def test_a_planner_of_green_alone_leaves_residents_to_the_others(store: Store) -> None:
     """The process that takes warnings in must not be busy with a million residents when the next one comes."""
     await store.outbox.accept(draft_of(alert(), batch_of(alert())))

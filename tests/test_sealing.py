@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import blank
@@ -15,6 +16,8 @@ from town import FLOWER, FLOWER_1, FLOWER_2, WATER, WATER_1, Town, audience, pho
 from gateway.directory import sealed
 from gateway.directory.right import Rights
 from gateway.directory.sealing import Sealing
+from gateway.directory.vault import Vault
+from gateway.errors import ConfigError
 from gateway.gate import Gate
 from gateway.model import Group, Lane
 
@@ -116,3 +119,20 @@ async def test_it_leaves_off_while_the_roster_is_being_changed(database_url: str
             assert (len(made), await sealed_ones(here)) == (1, [])
         await sealing.work()
         assert await sealed_ones(here) == [FLOWER, WATER]
+
+
+async def test_a_township_that_cannot_be_opened_holds_up_no_other(here: Town) -> None:
+    """A back-up brought back with the wrong key is said, once, and the rest is made ready."""
+    other = Vault(b"x" * 32)
+    await here.database.write(
+        lambda tx: tx.run(
+            "UPDATE person SET secret = :secret WHERE id = :id", secret=other.seal(b"?"), id=here.person("赵丽", 3)
+        )
+    )
+    sealing = Sealing(here.database, here.vault, Gate())
+    await sealing.work()
+    for _ in range(2):
+        with suppress(ConfigError):
+            await sealing.work()
+    assert await sealed_ones(here) == [FLOWER]
+    await sealing.work()  # says nothing more

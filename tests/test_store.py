@@ -44,6 +44,7 @@ from gateway.model import (
     Target,
 )
 from gateway.ports import Draft, Settled, StepWork
+from gateway.standing import Standing
 from gateway.store import Store, fact, reply
 from gateway.store.acceptance import accept
 from gateway.store.command import STALE_S, Open
@@ -999,3 +1000,38 @@ async def test_one_failing_operation_does_not_fail_its_group(store: Store) -> No
     results = await asyncio.gather(*good[:5], bad, *good[5:], return_exceptions=True)
     assert [isinstance(result, Exception) for result in results] == [False] * 5 + [True] + [False] * 5
     assert len(await store.timers.take(20)) == 10
+
+
+async def test_a_hub_is_told_of_no_alert_but_those_it_plays(store: Store, hand: HandClock) -> None:
+    """A draft is written anew under its id: whoever had read it once would speak its first wording."""
+    draft, spoken = alert("draft"), alert("spoken")
+    await store.outbox.accept(replace(draft_of(draft, digest="d"), standing=Standing.DRAFT, cursors={}, batches=[]))
+    await store.outbox.accept(draft_of(alert("without"), digest="w"))
+    batch = batch_of(spoken, slice_=0, channel="loudspeaker_ws")
+    await store.outbox.accept(draft_of(spoken, batch))
+    found = await store.commands.open()
+    assert (found.plays, [row.alert.id for row in found.alerts]) == ([batch.id], [spoken.id])
+    hand.advance(60)
+    later = await store.commands.open()
+    assert (later.batches, [row.alert.id for row in later.alerts]) == (found.batches, [spoken.id])
+    known = await store.commands.open({batch.id})
+    assert (known.plays, known.batches, known.alerts) == ([batch.id], {}, [])
+
+
+async def test_two_reds_of_one_commit_stop_a_self_test_once(store: Store) -> None:
+    """The chain holds what was decided, and that was one thing."""
+    columns = "id, series, issuer, kind, areas, audiences, starts_at, ends_at, notice_at, document, event_code, event,"
+    columns += " level, notice, rule, standing, planner, planner_role, approver, approver_role, made_at"
+    await store.database.write(
+        lambda tx: tx.run(
+            f"INSERT INTO drill ({columns}) VALUES ('dr', '', 'i', 'self_test', '[\"411726204\"]', '[]', 0, :ends, 0,"
+            " 'warning', '', '', 0, '', '', 'running', '', '', '', '', 0)",
+            ends=micros(NOW + timedelta(hours=1)),
+        )
+    )
+    reds = [draft_of(alert("r1"), digest="1"), draft_of(alert("r2"), digest="2")]
+    found = await asyncio.gather(*(store.outbox.accept(red) for red in reds))
+    assert [one.result for one in found] == ["accepted", "accepted"]
+    stopped = [record for _, record, _ in await store.audit.records() if record.action == "drill_stop"]
+    assert [record.subject for record in stopped] == ["dr"]
+    assert (await store.audit.verify())[1] == ""

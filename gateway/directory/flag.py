@@ -55,12 +55,13 @@ class Listed:
 
 def shared(tx: Tx) -> dict[int, int]:
     """Return people whose number other names have as well, with how many names it has."""
-    rows = tx.all(
-        "SELECT phone_hash, id FROM person WHERE standing = 'active' AND phone_hash IN"
-        " (SELECT phone_hash FROM person WHERE kind <> 'subscribers' GROUP BY phone_hash HAVING COUNT(*) > 1)"
-        " ORDER BY phone_hash LIMIT :limit",
-        limit=SHARED_LOOKED_AT,
-    )
+    with tx.whole_tables():
+        rows = tx.all(
+            "SELECT phone_hash, id FROM person WHERE standing = 'active' AND phone_hash IN"
+            " (SELECT phone_hash FROM person WHERE kind <> 'subscribers' GROUP BY phone_hash HAVING COUNT(*) > 1)"
+            " ORDER BY phone_hash LIMIT :limit",
+            limit=SHARED_LOOKED_AT,
+        )
     groups: dict[bytes, list[int]] = {}
     for phone_hash, one in rows:
         if phone_hash:  # of an erased person nothing is left to compare

@@ -14,6 +14,7 @@ from functools import partial
 from gateway.database import Database
 from gateway.directory import sealed
 from gateway.directory.vault import Vault
+from gateway.errors import ConfigError
 from gateway.gate import Gate
 from gateway.model import Lane
 from gateway.transaction import Row, Tx
@@ -41,6 +42,7 @@ class Sealing:
         """Make the pages of every township whose people have not changed since the last look.
 
         Raises:
+            ConfigError: one cannot be made with this key; the next call goes on behind it.
             StoreDown: some are still to be made.
         """
         lacking = await self._lacking()
@@ -59,10 +61,15 @@ class Sealing:
 
     async def _make(self, township: str, version: int) -> bool:
         """Make a township's pages; False if they could not be written."""
-        rows = await self._database.read(partial(self._made, township=township), PATIENCE_S)
+        try:
+            rows = await self._database.read(partial(self._made, township=township), PATIENCE_S)
+        except ConfigError:  # somebody was sealed with another key: said once, and no hindrance to other townships
+            self._void[township] = version
+            raise
         if not rows:
             self._void[township] = version
             return True
+        await self._gate.step_aside(Lane.SERVICE)
         return await self._database.write(partial(sealed.write, rows=rows), PATIENCE_S)
 
     def _made(self, tx: Tx, township: str) -> list[Row]:

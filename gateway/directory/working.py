@@ -70,7 +70,11 @@ _PERSON_TYPES = {
 _PLACE_TYPES = {
     "township": "text", "audience": "text", "village": "text", "person": "bigint", "role": "text", "since": "bigint",
 }  # fmt: skip
-_UPDATE = f"UPDATE person SET {', '.join(f'{name} = :{name}' for name in PERSON)}, updated_at = :at WHERE id = :id"
+# What others write meanwhile, and a list does not decide, stays: a subscription that is gone, a carrier just learned.
+_SHARED = ("standing", "carrier")
+_SETS = [f"{name} = CASE WHEN {name} = :{name}_was THEN :{name} ELSE {name} END" for name in _SHARED]
+_SETS += [f"{name} = :{name}" for name in PERSON if name not in _SHARED]
+_UPDATE = f"UPDATE person SET {', '.join(_SETS)}, updated_at = :at WHERE id = :id"
 _WHERE = (
     " WHERE person = :person AND audience = :audience AND township = :township AND village = :village AND role = :role"
 )
@@ -234,8 +238,9 @@ class People:
             if one not in self._known:
                 quiet = self._group == RESIDENTS and person.phone_hash in self._quiet
                 new.append((one, *person, int(quiet), at))
-            elif person != self._known[one]:
-                changed.append(person._asdict() | {"id": one, "at": at})
+            elif person != (known := self._known[one]):
+                was = {f"{name}_was": getattr(known, name) for name in _SHARED}
+                changed.append(person._asdict() | was | {"id": one, "at": at})
         self._tx.insert("person", _PERSON_TYPES, sorted(new))
         self._tx.many(_UPDATE, changed)
         self._save_places(at, newcomers)
@@ -276,7 +281,8 @@ def _duty(role: str) -> str:
 
 def quiet_numbers(tx: Tx) -> frozenset[bytes]:
     """Return the hashes of numbers that opted out: it is the telephone's wish, however a list writes its owner."""
-    rows = tx.all("SELECT DISTINCT phone_hash FROM person WHERE opted_out = 1")
+    with tx.whole_tables():
+        rows = tx.all("SELECT DISTINCT phone_hash FROM person WHERE opted_out = 1")
     return frozenset(bytes(known) for (known,) in rows)
 
 

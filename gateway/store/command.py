@@ -111,12 +111,13 @@ class Commands:
                 )
                 fresh = now - round(FRESH_S * 1e6)
                 bodies = tx.ask(FRESH, fresh=fresh)
-                alerts = ask_alerts(tx, "WHERE accepted_at >= :fresh", fresh=fresh)
+                alerts = ask_alerts(tx, "WHERE standing = 'active' AND accepted_at >= :fresh", fresh=fresh)
             plays = [batch for (batch,) in open_()]
             ends = [Wanted(*row) for row in ending()]
             new = {*plays, *(one.batch for one in ends)}.difference(known)
             batches = {batch: unpack_batch(body) for batch, body in bodies() if batch in new}
-            rows = alerts() if batches else []
+            told = {alert_of(batch) for batch in new}
+            rows = [row for row in alerts() if row.alert.id in told] if batches else []
             return Open(plays, ends, *_completed(tx, new, batches, rows))
 
         return await self._database.read(operation)

@@ -217,7 +217,9 @@ def stop_tests(tx: Tx, running: Iterable[Row], targets: Sequence[Target], record
     for id_, areas in running:
         if not any(code.startswith(area) or area.startswith(code) for area in json.loads(areas) for code in codes):
             continue
-        tx.send("UPDATE drill SET standing = 'stopped', reason = :real WHERE id = :id", id=id_, real=REAL)
+        sql = "UPDATE drill SET standing = 'stopped', reason = :real WHERE id = :id AND standing = 'running'"
+        if not tx.run(sql, id=id_, real=REAL):
+            continue  # by another one that was accepted with it
         _withdraw(tx, id_, REAL, at)
         audit.append(tx, [replace(record, subject=id_)])
         note(tx, "drill", "", id_)
