@@ -85,6 +85,8 @@ SELDOM = (10_000, 10, 100)
 """New objects until the youngest are looked through, and how often until the next older ones are, too."""
 VILLAGES_S = 5.0
 PAGES_S = 2.0
+SPEAKERS_FIRST_S = 0.012
+"""So long a hub has the cores for a warning's first loudspeaker; officials, who come next, hear no later by it."""
 SPEAKERS_S = 30.0
 
 _log = log.get("app")
@@ -433,8 +435,15 @@ class App:
     def _on_accepted(self, alert: str, batches: Sequence[Batch]) -> None:
         """Tell this process at once, the others by a wake-up that may be lost (they poll)."""
         self._wake_hubs()
-        if not self.settings.embedded:  # first of all: those it wakes begin while this process publishes
+        if not self.settings.embedded:
             self._run("wake", self.state.wake(WAKE, SOMETHING_GREEN if batches else ""))
+            if any(not batch.slice for batch in batches):
+                asyncio.get_running_loop().call_later(SPEAKERS_FIRST_S, self._go_on, batches)
+                return
+        self._go_on(batches)
+
+    def _go_on(self, batches: Sequence[Batch]) -> None:
+        """Publish the opening batches, and plan what comes behind them."""
         self.relay.offer(batches)
         self.planner.wake()
 

@@ -189,7 +189,7 @@ class Planner:
         return batches, {number: after for number, after in cursors.items() if number not in nobody}
 
     def go_on(self, alert: str, plan: Plan, batches: Sequence[Batch], cursors: Mapping[int, Cursor]) -> None:
-        """Go on behind opening batches as they have just been stored: nobody need ask the store for what is known."""
+        """Go on, once woken, behind opening batches as they have just been stored: the store need not be asked."""
         self._know(alert, plan)
         written = Counter(batch.step for batch in batches)
         self._begun += [
@@ -198,7 +198,6 @@ class Planner:
             if (after := cursors.get(step.number)) is not None
         ]
         del self._begun[:-WORK]  # a process that plans nothing leaves them to the others
-        self.wake()
 
     async def _opening(self, step: Step) -> Page:
         small = step.audience.group is not Group.LOUDSPEAKERS  # these are commanded all at once
