@@ -46,13 +46,14 @@ from town import (
 from gateway.directory.importer import CHUNK, ERRORS_KEPT, How, Imported
 from gateway.directory.newcomer import Newcomers
 from gateway.directory.roster import write_sample
-from gateway.directory.row import Reading, Wrong
+from gateway.directory.row import PersonRow, Reading, Wrong
 from gateway.directory.table import Roster, RowError, Table
 from gateway.directory.vault import Vault
+from gateway.directory.working import CHANGED, People, ask_people
 from gateway.errors import Refused
 from gateway.model import Group, Record
 from gateway.store import Store
-from gateway.transaction import Tx
+from gateway.transaction import Row, Tx
 
 TOWNSHIPS = ("411726001", "411726002", "411726003")
 OFFICIALS_ZH = ("姓名", "手机号", "区划代码", "职务", "序位")
@@ -739,3 +740,21 @@ async def test_an_import_killed_half_way_leaves_the_old_roster_whole(
         assert await standing(here) == before
         again = await here.importer.read(io.BytesIO(new), Roster.RESIDENTS, How(replace=True, removable=1))
         assert (again.added, again.moved, again.removed) == (19_970, 10, 20)
+
+
+async def test_what_others_write_beside_a_list_stays(here: Town) -> None:
+    """A reply tells a number's new carrier while a list of a million is written: the list knows nothing of it."""
+    await here.residents(("赵丽", phone(1), FLOWER_1))
+    one = here.person("赵丽", 1)
+    cells = {"name": "赵丽", "phone": phone(1), "village": FLOWER_1, "basis": "opted_in", "needs_helper": "1"}
+    row = Reading(Roster.RESIDENTS, places(), here.vault).read(0, 2, cells)
+    assert isinstance(row, PersonRow)
+
+    def operation(tx: Tx) -> list[Row]:
+        people = People(tx, here.vault, Group.RESIDENTS, ask_people(tx, [one]))
+        tx.run("UPDATE person SET carrier = '!mobile', standing = 'gone' WHERE id = :id", id=one)  # another process
+        assert people.take([row], None) == CHANGED
+        people.save(1, Newcomers())
+        return tx.all("SELECT carrier, standing, needs_helper FROM person WHERE id = :id", id=one)
+
+    assert await here.database.write(operation) == [("!mobile", "gone", 1)]
