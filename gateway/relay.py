@@ -25,7 +25,7 @@ from gateway.store.codec import pack, unpack_batch
 
 GREEN_TIMEOUT_S = 0.24  # with the loop's own time a quarter of a second
 TIMEOUT_S = 5.0
-PUBLISHERS = {Lane.GREEN: 4, Lane.URGENT: 8, Lane.BULK: 8, Lane.SERVICE: 2}
+PUBLISHERS = {Lane.GREEN: 16, Lane.URGENT: 8, Lane.BULK: 8, Lane.SERVICE: 2}
 ROOM = 64  # batches of one alert waiting in a lane for a publisher before the planner turns to another one
 LANE_ROOM = 4 * ROOM  # of all alerts in a lane
 REFILL = ROOM // 2  # so few of one alert waiting again: the planner goes on

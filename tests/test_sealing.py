@@ -38,9 +38,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     make = sealed.make
 
-    def counted(tx: object, vault: object, township: str) -> sealed.Made | None:
+    def counted(tx: object, vault: object, township: str, audience: str) -> sealed.Made | None:
         found.append(township)
-        return make(tx, vault, township)  # type: ignore[arg-type]  # as it came
+        return make(tx, vault, township, audience)  # type: ignore[arg-type]  # as it came
 
     monkeypatch.setattr(sealed, "make", counted)
     return found

@@ -30,8 +30,7 @@ from gateway.transaction import Row, Tx, micros
 Cursor = tuple[str, str, int]
 ORDER = (Group.OFFICIALS.value, Group.RESIDENTS.value, Group.SUBSCRIBERS.value)
 RANK = {group: rank for rank, group in enumerate(ORDER)}
-TOGETHER = frozenset({Group.OFFICIALS, Group.LOUDSPEAKERS})
-"""Few in a township and wanted at once: all townships are asked about together."""
+SEALED = frozenset({Group.OFFICIALS, Group.RESIDENTS})
 EVERYONE = 1 << 40
 ASKED = 10_000  # ids in one query; databases bound the number of parameters
 PERSON = itemgetter(1)
@@ -91,12 +90,15 @@ class SqlDirectory:
         self, tx: Tx, audience: Audience, after: Cursor | None, limit: int, made: list[list[Row]] | None
     ) -> Iterator[Page]:
         """Pages with somebody in them; those sealed on the way go to `made`, if it is given."""
-        if audience.group is not Group.RESIDENTS:
-            for run in _runs(tx, audience, after, limit):
+        begun = _begun(audience.targets, after)
+        if audience.group is Group.LOUDSPEAKERS and not any(target.villages for target, _ in begun):
+            for run in _speakers(tx, audience, after or ("", "", 0), limit):
                 yield self._columns(audience, *run)
             return
-        for target, behind in _begun(audience.targets, after):
-            while not target.villages and (taken := self._taken(tx, audience, behind, limit, made)):
+        ready = self._ready(tx, audience, begun, limit)
+        for target, behind in begun:
+            sealed_ = audience.group in SEALED and not target.villages
+            while sealed_ and (taken := self._taken(tx, audience, behind, limit, made, ready)):
                 behind = (target.township, *taken.behind)
                 if page := _of_taken(tx, audience, behind, taken):
                     yield page
@@ -106,17 +108,31 @@ class SqlDirectory:
                 for run in _runs_of(tx, audience, target, behind, limit):
                     yield self._columns(audience, *run)
 
+    def _ready(
+        self, tx: Tx, audience: Audience, begun: Iterable[tuple[Target, Cursor]], limit: int
+    ) -> dict[str, sealed.Taken | None]:
+        """Begin the townships of many officials in one question: one for each would keep the last of them waiting."""
+        if audience.group is not Group.OFFICIALS or limit < sealed.SIZE:
+            return {}
+        townships = [target.township for target, behind in begun if behind[1:] == ("", 0) and not target.villages]
+        taken = sealed.take_first(tx, self._vault, townships, audience.group.value, limit)
+        return {township: taken.get(township) for township in townships}
+
     def _taken(
-        self, tx: Tx, audience: Audience, behind: Cursor, limit: int, made: list[list[Row]] | None
-    ) -> sealed.Taken | None:
+        self, tx: Tx, audience: Audience, behind: Cursor, limit: int, made: list[list[Row]] | None,
+        ready: dict[str, sealed.Taken | None],
+    ) -> sealed.Taken | None:  # fmt: skip
         """Return those next behind a cursor in its township from sealed pages, if there are any or may be made."""
-        township, place = behind[0], behind[1:]
-        taken = sealed.take(tx, self._vault, township, place, limit, anyone=audience.opted_out)
-        if taken is None and made is not None and place == ("", 0):
-            pages = sealed.make(tx, self._vault, township)
+        township, place, group = behind[0], behind[1:], audience.group.value
+        if township in ready:
+            return ready.pop(township)
+        anyone = audience.opted_out or audience.group is not Group.RESIDENTS
+        taken = sealed.take(tx, self._vault, township, group, place, limit, anyone=anyone)
+        if taken is None and made is not None and place == ("", 0) and audience.group is Group.RESIDENTS:
+            pages = sealed.make(tx, self._vault, township, group)
             if pages is not None:
                 made.append(sealed.seal(self._vault, pages))
-                return sealed.take_made(pages, limit, anyone=audience.opted_out)
+                return sealed.take_made(pages, limit, anyone=anyone)
         return taken
 
     def _columns(self, audience: Audience, township: str, counted: Counted, behind: Cursor) -> Page:
@@ -340,18 +356,6 @@ def _anybody(tx: Tx, audience: Audience) -> Target | None:
     return None
 
 
-def _runs(
-    tx: Tx, audience: Audience, after: Cursor | None, limit: int, *, light: bool = False
-) -> Iterator[tuple[str, Counted, Cursor]]:
-    """Those who count behind a cursor, at most `limit` rows at a time: (township, rows, cursor behind them)."""
-    begun = _begun(audience.targets, after)
-    if audience.group in TOGETHER and not any(target.villages for target, _ in begun):
-        yield from _together(tx, audience, [target for target, _ in begun], after or ("", "", 0), limit, light=light)
-        return
-    for target, behind in begun:
-        yield from _runs_of(tx, audience, target, behind, limit, light=light)
-
-
 def _begun(targets: Iterable[Target], after: Cursor | None) -> list[tuple[Target, Cursor]]:
     """Targets that are not behind us, in order, each with the cursor to start behind."""
     start = after or ("", "", 0)
@@ -365,7 +369,7 @@ def _begun(targets: Iterable[Target], after: Cursor | None) -> list[tuple[Target
 def _runs_of(
     tx: Tx, audience: Audience, target: Target, behind: Cursor, limit: int, *, light: bool = False
 ) -> Iterator[tuple[str, Counted, Cursor]]:
-    """As `_runs`, of one township."""
+    """Those of one township who count behind a cursor, at most `limit` rows at a time: (township, rows, cursor)."""
     while rows := _rows(tx, audience, target, behind, limit, light=light):
         behind = (target.township, rows[-1][0], rows[-1][1])
         if (counted := _counted(tx, audience, target.township, rows)).rows:
@@ -389,46 +393,23 @@ def _known(carriers: Sequence[str]) -> dict[int, str]:
     return {at: known for at, known in enumerate(carriers) if known} if any(carriers) else {}
 
 
-def _together(
-    tx: Tx, audience: Audience, targets: Sequence[Target], behind: Cursor, limit: int, *, light: bool
-) -> Iterator[tuple[str, Counted, Cursor]]:
-    """As `_runs`, of all whole townships at once: a question for each would keep the last official waiting."""
-    townships = [target.township for target in targets]
-    while rows := _rows_of_all(tx, audience, townships, behind, limit, light=light):
+def _speakers(tx: Tx, audience: Audience, behind: Cursor, limit: int) -> Iterator[tuple[str, Counted, Cursor]]:
+    """As `_runs_of`, loudspeakers of whole townships at once: a question for each would keep the last one waiting."""
+    rows: list[Row] = [()] * limit
+    while len(rows) == limit:
+        rows = tx.all(
+            "SELECT village, id, name, 0, channel, township FROM device WHERE township IN :*townships"
+            " AND standing = 'service' AND (township, village, id) > (:township, :village, :id)"
+            " ORDER BY township, village, id LIMIT :limit",
+            townships=[target.township for target in merged(audience.targets)],
+            limit=limit,
+            **dict(zip(("township", "village", "id"), behind, strict=True)),
+        )
         for township, run in groupby(rows, itemgetter(5)):
-            own = _distinct([row[:5] for row in run])
+            own = [row[:5] for row in run]
             behind = (township, own[-1][0], own[-1][1])
             if (counted := _counted(tx, audience, township, own)).rows:
                 yield township, counted, behind
-        if len(rows) < limit:
-            return
-
-
-def _rows_of_all(
-    tx: Tx, audience: Audience, townships: Sequence[str], behind: Cursor, limit: int, *, light: bool
-) -> list[Row]:
-    """(village, id, sealed or name, several, carrier or channel, township) of officials or loudspeakers behind it."""
-    place = dict(zip(("township", "village", "person"), behind, strict=True))
-    if audience.group is Group.LOUDSPEAKERS:
-        return tx.all(
-            "SELECT village, id, name, 0, channel, township FROM device WHERE township IN :*townships"
-            " AND standing = 'service' AND (township, village, id) > (:township, :village, :person)"
-            " ORDER BY township, village, id LIMIT :limit",
-            townships=townships,
-            limit=limit,
-            **place,
-        )
-    return tx.all(
-        f"SELECT p.village, p.person, {'NULL' if light else 'r.secret'}, r.several, r.carrier, p.township"
-        " FROM place p"
-        " JOIN person r ON r.id = p.person WHERE p.township IN :*townships AND p.audience = :audience"
-        " AND p.until IS NULL AND (p.township, p.village, p.person) > (:township, :village, :person)"
-        " AND r.standing = 'active' ORDER BY p.township, p.village, p.person LIMIT :limit",
-        townships=townships,
-        audience=audience.group.value,
-        limit=limit,
-        **place,
-    )
 
 
 def _rows(tx: Tx, audience: Audience, target: Target, behind: Cursor, limit: int, *, light: bool = False) -> list[Row]:

@@ -1,19 +1,21 @@
 """Sealed pages: a thousand residents of a township as one row and one decryption instead of a thousand.
 
-Read by `people`; made by whoever plans, when a township's residents are wanted from the first one on and no pages are
-there. They are a cache and nothing else: every page counts only together with the version of its township that was
-read in the same snapshot as the people in it, and triggers raise the version with every change of a resident's place
-or particulars and delete the pages (migration 0008). So neither a page made from what was read before a change nor one
-that is written after it can bring an old address back, or anybody who opted out.
+Its officials have a page, too. Read by `people`; made ahead by planners (`sealing`), and by whoever plans, when a
+township's residents are wanted from the first one on and no pages are there. They are a cache and nothing else: every
+page counts only together with the version of its township's roster that was read in the same snapshot as the people in
+it, and triggers raise the version with every change of somebody's place or particulars and delete the pages (migration
+0026). So neither a page made from what was read before a change nor one that is written after it can bring an old
+address back, or anybody who opted out.
 
-All pages of a township are written together. They are not written while an import, an erasure or another maker holds
-the roster: an erasure must find every page that has the address, and two makers' pages must not mix.
+All pages of a township's residents or officials are written together. They are not written while an import, an
+erasure or another maker holds the roster: an erasure must find every page that has the address, and two makers' pages
+must not mix.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, repeat
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -26,11 +28,16 @@ from gateway.transaction import Row, Tx
 ONE_AT_A_TIME = 7_310_061  # key of PostgreSQL's lock of the roster: imports, erasures, writers of pages
 SIZE = 1000  # people of a page
 END = "~"  # behind every village: how far the last page reaches
-VERSION = "(SELECT CAST(COALESCE(SUM(changes), 0) AS BIGINT) FROM roster_change WHERE township = :township)"
+VERSION = (
+    "(SELECT CAST(COALESCE(SUM(changes), 0) AS BIGINT) FROM roster_change"
+    " WHERE township = {township} AND audience = :audience)"
+)
+OF_ONE = VERSION.format(township=":township")
+COLUMNS = ("township", "audience", "village", "person", "version", "body")
 
 
 class Folk(msgspec.Struct, array_like=True):
-    """Residents in (village, person id) order, as columns; `opted_out` and `several` are positions, in order.
+    """People in (village, person id) order, as columns; `opted_out` and `several` are positions, in order.
 
     `carriers` is what is known of the carriers of a few: (position, `gateway.carrier.Known.text`), in order.
     """
@@ -49,15 +56,16 @@ class Folk(msgspec.Struct, array_like=True):
 
 
 class Made(NamedTuple):
-    """All pages of a township by the (village, person) they reach to, and the version they were read at."""
+    """All pages of a township's roster by the (village, person) they reach to, and the version they were read at."""
 
     township: str
+    audience: str
     version: int
     pages: dict[tuple[str, int], Folk]
 
 
 class Taken:
-    """Residents taken from pages, as columns. `several`, `carriers`: by position.
+    """People taken from pages, as columns. `several`, `carriers`: by position.
 
     `behind`: (village, person) of the last looked at. `ended`: nobody of the township comes behind them.
     """
@@ -107,52 +115,78 @@ _folk = msgspec.msgpack.Decoder(Folk).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def take(tx: Tx, vault: Vault, township: str, behind: tuple[str, int], limit: int, *, anyone: bool) -> Taken | None:
-    """Take up to `limit` residents behind (village, person) from the pages; None where there are none that count.
+def take(
+    tx: Tx, vault: Vault, township: str, audience: str, behind: tuple[str, int], limit: int, *, anyone: bool
+) -> Taken | None:
+    """Take up to `limit` people behind (village, person) from the pages; None where there are none that count.
 
     `anyone`: those too who opted out.
     """
     taken = Taken(behind)
     while len(taken.persons) < limit and not taken.ended:
         rows = tx.all(
-            f"SELECT village, body FROM sealed_page WHERE township = :township AND version = {VERSION}"
-            " AND (village, person) > (:village, :person) ORDER BY village, person LIMIT :number",
+            f"SELECT village, body FROM sealed_page WHERE township = :township AND audience = :audience"
+            f" AND version = {OF_ONE} AND (village, person) > (:village, :person) ORDER BY village, person"
+            " LIMIT :number",
             township=township,
+            audience=audience,
             village=taken.behind[0],
             person=taken.behind[1],
             number=-(-(limit - len(taken.persons)) // SIZE),
         )
         if not rows:
             return taken if taken.behind != behind else None
-        for village, body in rows:
-            used_up = taken.add(_folk(vault.open(body)), limit - len(taken.persons), anyone=anyone)
-            taken.ended = used_up and village == END
-            if not used_up:
-                break
+        _open(vault, rows, taken, limit, anyone=anyone)
     return taken
+
+
+def take_first(tx: Tx, vault: Vault, townships: Sequence[str], audience: str, limit: int) -> dict[str, Taken]:
+    """Take up to `limit` people of each of the townships whose pages count, in one question."""
+    version = VERSION.format(township="s.township")
+    rows = tx.all(
+        "SELECT s.township, s.village, s.body FROM sealed_page s WHERE s.township IN :*townships"
+        f" AND s.audience = :audience AND s.version = {version} ORDER BY s.township, s.village, s.person",
+        townships=townships,
+        audience=audience,
+    )
+    found = dict[str, Taken]()
+    for township, pages in groupby(rows, itemgetter(0)):
+        found[township] = taken = Taken(("", 0))
+        _open(vault, [page[1:] for page in pages], taken, limit, anyone=True)
+    return found
 
 
 def take_made(made: Made, limit: int, *, anyone: bool) -> Taken:
     """As `take`, the first ones of pages that were just made."""
     taken = Taken(("", 0))
-    for (village, _), folk in made.pages.items():
-        used_up = taken.add(folk, limit - len(taken.persons), anyone=anyone)
-        taken.ended = used_up and village == END
-        if len(taken.persons) == limit:
-            break
+    _add(((village, folk) for (village, _), folk in made.pages.items()), taken, limit, anyone=anyone)
     return taken
 
 
-def make(tx: Tx, vault: Vault, township: str) -> Made | None:
-    """Make the pages of a township from its people, read in one snapshot with the version.
+def _open(vault: Vault, rows: Iterable[Row], taken: Taken, limit: int, *, anyone: bool) -> None:
+    _add(((village, _folk(vault.open(body))) for village, body in rows), taken, limit, anyone=anyone)
 
-    None where nobody lives, and where a place has no person: the version would not tell when the person comes.
+
+def _add(pages: Iterable[tuple[str, Folk]], taken: Taken, limit: int, *, anyone: bool) -> None:
+    """Take from pages in order until there are `limit`."""
+    for village, folk in pages:
+        used_up = taken.add(folk, limit - len(taken.persons), anyone=anyone)
+        taken.ended = used_up and village == END
+        if not used_up or len(taken.persons) == limit:
+            break
+
+
+def make(tx: Tx, vault: Vault, township: str, audience: str) -> Made | None:
+    """Make the pages of a township's roster from its people, read in one snapshot with the version.
+
+    None where nobody is, and where a place has no person: the version would not tell when the person comes.
     """
     rows = tx.all(
-        f"SELECT p.village, p.person, r.secret, r.opted_out, r.several, r.carrier, {VERSION} FROM place p"
-        " LEFT JOIN person r ON r.id = p.person WHERE p.township = :township AND p.audience = 'residents'"
+        f"SELECT p.village, p.person, r.secret, r.opted_out, r.several, r.carrier, {OF_ONE} FROM place p"
+        " LEFT JOIN person r ON r.id = p.person WHERE p.township = :township AND p.audience = :audience"
         " AND p.until IS NULL AND (r.id IS NULL OR r.standing = 'active') ORDER BY p.village, p.person",
         township=township,
+        audience=audience,
     )
     if not rows or any(row[2] is None for row in rows):
         return None
@@ -160,7 +194,7 @@ def make(tx: Tx, vault: Vault, township: str) -> Made | None:
     parts = [people[start : start + SIZE] for start in range(0, len(people), SIZE)]
     ends = [*((part[-1][0], part[-1][1]) for part in parts[:-1]), (END, 0)]
     pages = {end: _of(vault, part) for end, part in zip(ends, parts, strict=True)}
-    return Made(township, int(rows[0][6]), pages)
+    return Made(township, audience, int(rows[0][6]), pages)
 
 
 def _of(vault: Vault, rows: Sequence[Row]) -> Folk:
@@ -177,23 +211,27 @@ def _of(vault: Vault, rows: Sequence[Row]) -> Folk:
 
 def seal(vault: Vault, made: Made) -> list[Row]:
     """Return the rows of `sealed_page`."""
-    return [(made.township, *end, made.version, vault.seal(_encode(folk))) for end, folk in made.pages.items()]
+    return [
+        (made.township, made.audience, *end, made.version, vault.seal(_encode(folk)))
+        for end, folk in made.pages.items()
+    ]
 
 
 def write(tx: Tx, rows: Sequence[Row]) -> bool:
-    """Write all pages of a township; False if the roster is being changed, or was since they were read."""
-    values: dict[str, Any] = {"township": rows[0][0]}
+    """Write all pages of a township's roster; False if it is being changed, or was since they were read."""
+    values: dict[str, Any] = dict(zip(("township", "audience"), rows[0], strict=False))
     if tx.postgresql and tx.all("SELECT pg_try_advisory_xact_lock(:one)", one=ONE_AT_A_TIME) != [(True,)]:
         return False
-    if tx.all(f"SELECT {VERSION}", **values) != [(rows[0][3],)]:
+    if tx.all(f"SELECT {OF_ONE}", **values) != [(rows[0][COLUMNS.index("version")],)]:
         return False
-    forget(tx, [rows[0][0]])
-    tx.copy("sealed_page", ["township", "village", "person", "version", "body"], rows)
+    tx.run("DELETE FROM sealed_page WHERE township = :township AND audience = :audience", **values)
+    tx.copy("sealed_page", COLUMNS, rows)
     if tx.postgresql:  # rows of transactions that have ended become one; the sum stays
         tx.run(
-            "WITH ended AS (DELETE FROM roster_change WHERE township = :township AND xid <> 0 RETURNING changes)"
-            " INSERT INTO roster_change SELECT :township, 0, SUM(changes) FROM ended HAVING COUNT(*) > 0"
-            " ON CONFLICT (township, xid) DO UPDATE SET changes = roster_change.changes + excluded.changes",
+            "WITH ended AS (DELETE FROM roster_change WHERE township = :township AND audience = :audience AND xid <> 0"
+            " RETURNING changes) INSERT INTO roster_change SELECT :township, :audience, 0, SUM(changes) FROM ended"
+            " HAVING COUNT(*) > 0 ON CONFLICT (township, audience, xid)"
+            " DO UPDATE SET changes = roster_change.changes + excluded.changes",
             **values,
         )
     return True

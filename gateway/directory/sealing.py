@@ -16,16 +16,18 @@ from gateway.directory import sealed
 from gateway.directory.vault import Vault
 from gateway.errors import ConfigError
 from gateway.gate import Gate
-from gateway.model import Lane
+from gateway.model import Group, Lane
 from gateway.transaction import Row, Tx
 
 PATIENCE_S = 30.0
 # A page counts by its version, and all of a township's are written together: the last one tells of them all.
 LACKING = (
-    "SELECT township, version FROM (SELECT township, CAST(SUM(changes) AS BIGINT) AS version FROM roster_change"
-    " GROUP BY township) AS known WHERE NOT EXISTS (SELECT 1 FROM sealed_page p WHERE p.township = known.township"
-    " AND p.version = known.version AND p.village = :end)"
+    "SELECT township, audience, version FROM (SELECT township, audience, CAST(SUM(changes) AS BIGINT) AS version"
+    " FROM roster_change GROUP BY township, audience) AS known WHERE NOT EXISTS (SELECT 1 FROM sealed_page p"
+    " WHERE p.township = known.township AND p.audience = known.audience AND p.version = known.version"
+    " AND p.village = :end)"
 )
+Whose = tuple[str, str]  # township, audience
 
 
 class Sealing:
@@ -35,8 +37,8 @@ class Sealing:
         self._database = database
         self._vault = vault
         self._gate = gate
-        self._seen: dict[str, int] = {}  # versions of those without pages, at the last look
-        self._void: dict[str, int] = {}  # versions of which there are no pages to be made
+        self._seen: dict[Whose, int] = {}  # versions of those without pages, at the last look
+        self._void: dict[Whose, int] = {}  # versions of which there are no pages to be made
 
     async def work(self) -> None:
         """Make the pages of every township whose people have not changed since the last look.
@@ -49,29 +51,31 @@ class Sealing:
         resting = [one for one, version in lacking.items() if self._seen.get(one) == version != self._void.get(one)]
         self._seen = lacking
         random.shuffle(resting)  # of two planners each begins with others
-        for township in resting:
+        resting.sort(key=lambda whose: whose[1] != Group.OFFICIALS.value)
+        for whose in resting:
             await self._gate.step_aside(Lane.SERVICE)
             begun = time.monotonic()
-            if not await self._make(township, lacking[township]):
+            if not await self._make(whose, lacking[whose]):
                 return  # the roster is being changed
             await asyncio.sleep(time.monotonic() - begun)
 
-    async def _lacking(self) -> dict[str, int]:
-        return dict(await self._database.read(lambda tx: tx.all(LACKING, end=sealed.END), PATIENCE_S))
+    async def _lacking(self) -> dict[Whose, int]:
+        rows = await self._database.read(lambda tx: tx.all(LACKING, end=sealed.END), PATIENCE_S)
+        return {(township, audience): version for township, audience, version in rows}
 
-    async def _make(self, township: str, version: int) -> bool:
-        """Make a township's pages; False if they could not be written."""
+    async def _make(self, whose: Whose, version: int) -> bool:
+        """Make the pages of a township's roster; False if they could not be written."""
         try:
-            rows = await self._database.read(partial(self._made, township=township), PATIENCE_S)
+            rows = await self._database.read(partial(self._made, whose=whose), PATIENCE_S)
         except ConfigError:  # somebody was sealed with another key: said once, and no hindrance to other townships
-            self._void[township] = version
+            self._void[whose] = version
             raise
         if not rows:
-            self._void[township] = version
+            self._void[whose] = version
             return True
         await self._gate.step_aside(Lane.SERVICE)
         return await self._database.write(partial(sealed.write, rows=rows), PATIENCE_S)
 
-    def _made(self, tx: Tx, township: str) -> list[Row]:
-        made = sealed.make(tx, self._vault, township)
+    def _made(self, tx: Tx, whose: Whose) -> list[Row]:
+        made = sealed.make(tx, self._vault, *whose)
         return sealed.seal(self._vault, made) if made else []
