@@ -55,6 +55,9 @@ class Roads:
         self._serves = {road: frozenset(serves[road]) for roads in self._pools.values() for road in roads}
         self._carrier = (carriers or Carriers({})).of
         self._usual = {pool: {one: self._first(pool, (one,)) for one in CARRIERS} for pool in self._pools}
+        self._own = {
+            pool: {road: road for road in roads if self._serves[road] == {road}} for pool, roads in self._pools.items()
+        }
 
     def of(self, channel: str) -> tuple[str, ...]:
         """Return the roads of a pool that are on; () for any other channel."""
@@ -80,17 +83,23 @@ class Roads:
             if channel not in self._pools:
                 yield Part(channel, page)
                 continue
-            usual = self._usual[channel]
-            abroad = self._first(channel, ())
-            unknown = abroad or self._first(channel, CARRIERS)
-            homes = map(self._carrier, page.addresses)
-            roads = [
-                usual[home] if home else unknown if address.startswith(MAINLAND) else abroad
-                for home, address in zip(homes, page.addresses, strict=True)
-            ]
-            for position, text in page.carriers.items():
-                roads[position] = self.road(channel, page.addresses[position], text)
-            yield from self.sorted(channel, page, roads)
+            yield from self.sorted(channel, page, self._roads(channel, page))
+
+    def _roads(self, channel: str, page: Page) -> list[str]:
+        """Return the road of a pool for each of a page's people."""
+        addresses, known = page.addresses, page.carriers
+        if len(known) == len(addresses):  # loudspeakers: each names its own
+            own = self._own[channel]
+            return [own.get(known[at]) or self.road(channel, one, known[at]) for at, one in enumerate(addresses)]
+        usual, abroad = self._usual[channel], self._first(channel, ())
+        unknown = abroad or self._first(channel, CARRIERS)
+        roads = [
+            usual[home] if home else unknown if address.startswith(MAINLAND) else abroad
+            for home, address in zip(map(self._carrier, addresses), addresses, strict=True)
+        ]
+        for position, text in known.items():
+            roads[position] = self.road(channel, addresses[position], text)
+        return roads
 
     def sorted(self, channel: str, page: Page, roads: Sequence[str]) -> Iterator[Part]:
         """Yield a page's people by their roads, in the pool's order; those without one last, as the pool's own."""

@@ -12,7 +12,7 @@ from gateway.intake import Outcome
 from gateway.preview import Finding, concerning, halts, reach, text_findings
 from gateway.standing import Standing
 
-LEAVES_S = 0.02  # what was accepted is on its way before anything is looked at, which keeps the loop for milliseconds
+LEAVES_S = 0.03  # what was accepted is on its way before anything is looked at, which keeps the loop for milliseconds
 
 _log = log.get("api")
 
