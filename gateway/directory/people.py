@@ -89,13 +89,14 @@ class SqlDirectory:
     def _found(
         self, tx: Tx, audience: Audience, after: Cursor | None, limit: int, made: list[list[Row]] | None
     ) -> Iterator[Page]:
-        """Pages with somebody in them; those sealed on the way go to `made`, if it is given."""
+        """Pages with somebody in them; those sealed on the way go to `made`. None: only the first page is wanted."""
         begun = _begun(audience.targets, after)
-        if audience.group is Group.LOUDSPEAKERS and not any(target.villages for target, _ in begun):
+        several = made is not None
+        if several and audience.group is Group.LOUDSPEAKERS and not any(target.villages for target, _ in begun):
             for run in _speakers(tx, audience, after or ("", "", 0), limit):
                 yield self._columns(audience, *run)
             return
-        ready = self._ready(tx, audience, begun, limit)
+        ready = self._ready(tx, audience, begun, limit) if several else {}
         for target, behind in begun:
             sealed_ = audience.group in SEALED and not target.villages
             while sealed_ and (taken := self._taken(tx, audience, behind, limit, made, ready)):
@@ -112,7 +113,7 @@ class SqlDirectory:
         self, tx: Tx, audience: Audience, begun: Iterable[tuple[Target, Cursor]], limit: int
     ) -> dict[str, sealed.Taken | None]:
         """Begin the townships of many officials in one question: one for each would keep the last of them waiting."""
-        if audience.group is not Group.OFFICIALS or limit < sealed.SIZE:
+        if audience.group is not Group.OFFICIALS:
             return {}
         townships = [target.township for target, behind in begun if behind[1:] == ("", 0) and not target.villages]
         taken = sealed.take_first(tx, self._vault, townships, audience.group.value, limit)
