@@ -3,9 +3,11 @@
 `offer` takes freshly committed batches from memory; the sweeper offers what was left over. Green has
 publishers of its own and waits at most 250 ms for a confirm; when the broker does not confirm, the batch
 simply stays in the outbox, where the workers pick green and urgent work up directly and the sweeper offers the
-rest again. Publishers take one batch of each alert in turn: the few of a small alert do not wait for the many
-of a large one. A message is acked after its batch is settled (see `sender`); one that cannot be read, or whose
-work fails in an unforeseen way, is dead-lettered: the outbox still has it.
+rest again. Publishers take one message of each alert in turn: the few of a small alert do not wait for the many
+of a large one. A message holds one full batch, or as many small ones as wait and fit, such as the officials of each
+township: the broker syncs each message that comes alone, and what comes together is claimed and settled together. It is
+acked after its batches are settled (see `sender`); one that cannot be read, or whose work fails in an unforeseen way,
+is dead-lettered: the outbox still has it.
 """
 
 from __future__ import annotations
@@ -21,11 +23,12 @@ from gateway.model import Batch, Lane
 from gateway.ports import Broker, Message, Outbox
 from gateway.rotation import Rotation
 from gateway.sender import Sender, Stopping
-from gateway.store.codec import pack, unpack_batch
+from gateway.store.codec import pack, pack_message, unpack_batch, unpack_message
 
 GREEN_TIMEOUT_S = 0.24  # with the loop's own time a quarter of a second
 TIMEOUT_S = 5.0
-PUBLISHERS = {Lane.GREEN: 16, Lane.URGENT: 8, Lane.BULK: 8, Lane.SERVICE: 2}
+PUBLISHERS = {Lane.GREEN: 4, Lane.URGENT: 8, Lane.BULK: 8, Lane.SERVICE: 2}
+MESSAGE = 32 * 1024  # bytes of a message of several batches: a full one has about as many
 ROOM = 64  # batches of one alert waiting in a lane for a publisher before the planner turns to another one
 LANE_ROOM = 4 * ROOM  # of all alerts in a lane
 REFILL = ROOM // 2  # so few of one alert waiting again: the planner goes on
@@ -104,18 +107,34 @@ class Relay:
             while not waiting:
                 self._work[lane].clear()
                 await self._work[lane].wait()
-            offer = waiting.take()
-            if self._on_room is not None and (waiting.of(offer.alert) == REFILL or len(waiting) == LANE_ROOM - 1):
-                self._on_room()
+            offers = self._taken(waiting)
+            batches = [offer.batch for offer in offers]
+            body = pack_message([offer.body for offer in offers])
             try:
-                await self._broker.publish(offer.queue, offer.body, timeout_s, patient=patient)
+                await self._broker.publish(offers[0].queue, body, timeout_s, patient=patient)
             except BrokerDown:
                 metrics.publishes.labels(lane.value, "unconfirmed").inc()
             else:
                 metrics.publishes.labels(lane.value, "confirmed").inc()
-                self._confirmed.append(offer.batch)
+                self._confirmed += batches
             finally:
-                self._offered.discard(offer.batch)
+                self._offered.difference_update(batches)
+
+    def _taken(self, waiting: Rotation[Offer]) -> list[Offer]:
+        """Take the next message's batches: all of one alert and queue."""
+        everything, offers = len(waiting), [waiting.take()]
+        alert, size = offers[0].alert, len(offers[0].body)
+        while (more := waiting.next_of(alert)) and more.queue == offers[0].queue:
+            size += len(more.body)
+            if size > MESSAGE:
+                break
+            offers.append(waiting.take_of(alert))
+        left = waiting.of(alert)
+        if self._on_room is not None and (
+            left <= REFILL < left + len(offers) or len(waiting) < LANE_ROOM <= everything
+        ):
+            self._on_room()
+        return offers
 
     async def _flush(self) -> None:
         """Note confirms in the store, many at a time."""
@@ -185,25 +204,25 @@ class Worker:
 
     async def _work(self, message: Message) -> None:
         try:
-            batch = unpack_batch(message.body)
+            batches = unpack_message(message.body)
         except ValueError:
             _log.error("unreadable_message")
             await message.reject()
             return
-        if batch.channel not in self._channels:
+        if any(batch.channel not in self._channels for batch in batches):
             await message.reject()
             return
-        try:
-            await self._once(batch)
-        except Stopping:
-            self._left.add(batch.channel)
+        ends = await asyncio.gather(*map(self._one_of_many, batches), return_exceptions=True)
+        failed = [(batch, end) for batch, end in zip(batches, ends, strict=True) if end is not None]
+        left = {batch.channel for batch, end in failed if isinstance(end, Stopping)}
+        for batch, end in failed:
+            if not isinstance(end, Stopping):
+                _log.error("batch_failed", batch=batch.id, exc_info=end)
+                metrics.alarms.labels("batch_failed").inc()
+        if left:
+            self._left |= left
             return  # unacked: the broker gives it to another worker, or to this one later, or to its successor
-        except Exception:
-            _log.exception("batch_failed", batch=batch.id)
-            metrics.alarms.labels("batch_failed").inc()
-            await message.reject()
-            return
-        await message.ack()
+        await (message.reject() if failed else message.ack())
 
     def direct(self, body: bytes) -> None:
         """Work off a batch picked straight from the store, unless it is under way here.
@@ -217,8 +236,7 @@ class Worker:
 
     async def _direct(self, batch: Batch) -> None:
         try:
-            async with self._slots[batch.channel, batch.lane]:
-                await self._once(batch)
+            await self._one_of_many(batch)
         except Stopping:
             return
         except Exception:
@@ -226,6 +244,11 @@ class Worker:
             metrics.alarms.labels("batch_failed").inc()
         finally:
             self._picked.discard(batch.id)
+
+    async def _one_of_many(self, batch: Batch) -> None:
+        """Send once there is a slot: as many side by side as the channel is given messages."""
+        async with self._slots[batch.channel, batch.lane]:
+            await self._once(batch)
 
     async def _once(self, batch: Batch) -> None:
         """Send, unless this process is already at it: then the other task settles it."""

@@ -30,14 +30,26 @@ class Rotation(Generic[T]):
         self._alerts.setdefault(alert, deque()).append(item)
         self._number += 1
 
+    def next_of(self, alert: str) -> T | None:
+        """Look at the first one of this alert; None: none waits."""
+        items = self._alerts.get(alert)
+        return items[0] if items else None
+
+    def take_of(self, alert: str) -> T:
+        """Take the first one of this alert, whosever turn it is; one must wait."""
+        items = self._alerts[alert]
+        item = items.popleft()
+        if not items:
+            del self._alerts[alert]
+        self._number -= 1
+        return item
+
     def take(self) -> T:
         """Take the first one of the alert whose turn it is; something must wait."""
         alert = next(iter(self._alerts))
-        items = self._alerts.pop(alert)
-        item = items.popleft()
-        if items:
-            self._alerts[alert] = items  # behind the others
-        self._number -= 1
+        item = self.take_of(alert)
+        if alert in self._alerts:
+            self._alerts[alert] = self._alerts.pop(alert)  # behind the others
         return item
 
 

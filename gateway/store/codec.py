@@ -18,6 +18,7 @@ pack = _encoder.encode
 unpack_alert = msgspec.msgpack.Decoder(Alert).decode
 unpack_plan = msgspec.msgpack.Decoder(Plan).decode
 unpack_batch = msgspec.msgpack.Decoder(Batch).decode
+_unpack_message = msgspec.msgpack.Decoder(Batch | tuple[Batch, ...]).decode
 unpack_pending = msgspec.msgpack.Decoder(tuple[tuple[int, ...], ...]).decode
 """Positions of a slice without an outcome: to send, doubtful, and (under a claim) lost."""
 
@@ -53,6 +54,21 @@ _references_of = msgspec.msgpack.Decoder(_References).decode
 _persons_of = msgspec.msgpack.Decoder(_Persons).decode
 unpack_seats = msgspec.msgpack.Decoder(Seats).decode
 _outcome_of = msgspec.msgpack.Decoder(tuple[tuple[int, ...], tuple[tuple[int, str, str], ...]]).decode
+
+
+def pack_message(bodies: Sequence[bytes]) -> bytes:
+    """Return the broker's message for packed batches: one is its own message, several are an array of them."""
+    return bodies[0] if len(bodies) == 1 else pack([msgspec.Raw(body) for body in bodies])
+
+
+def unpack_message(body: bytes) -> tuple[Batch, ...]:
+    """Return the batches of a message.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = _unpack_message(body)
+    return found if isinstance(found, tuple) else (found,)
 
 
 def alert_of(batch: str) -> str:
