@@ -18,16 +18,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from manual_clock import ManualClock
+from sqlalchemy import create_engine, text
 from town import FLOWER, FLOWER_1, FLOWER_2, OLD, OLD_1, WATER, WATER_1, WATER_2, Town, audience, phone, town, whole
 
+from gateway.database import Database
 from gateway.directory import sealed
 from gateway.directory.importer import How
 from gateway.directory.right import Rights
-from gateway.directory.sealing import Sealing
+from gateway.directory.sealing import LACKING, Sealing
 from gateway.directory.table import Roster
 from gateway.directory.vault import Vault
 from gateway.errors import ConfigError, Refused
 from gateway.gate import Gate
+from gateway.migrations import upgrade
 from gateway.model import Audience, Group, Recipient, Target
 from gateway.ports import Page
 from gateway.transaction import Row, Tx
@@ -293,6 +296,25 @@ async def test_officials_are_read_from_pages_that_were_made_ahead(here: Town) ->
     await here.database.write(lambda tx: tx.run("UPDATE sealed_page SET body = :body", body=Vault(b"x" * 32).seal(b"")))
     with pytest.raises(ConfigError, match="MINGLUO_SECRET_KEY"):
         await together(here, audience(Group.OFFICIALS), 5)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_after_an_update_every_roster_that_was_there_gets_its_pages(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Whoever makes pages ahead knows a township by its version, which the update begins anew."""
+    url = f"sqlite:///{tmp_path / 'old.db'}" if kind == "sqlite" else request.getfixturevalue("empty_database_url")
+    upgrade(url, "0025")
+    places = [(FLOWER, "residents"), (FLOWER, "officials"), (FLOWER, "subscribers"), (WATER, "officials")]
+    insert = "INSERT INTO place (township, audience, village, person, role, since) VALUES ('{}', '{}', '', {}, '', 1)"
+    with create_engine(url.replace("postgresql:", "postgresql+psycopg:")).begin() as connection:
+        for person, place in enumerate(places):
+            connection.execute(text(insert.format(*place, person)))
+    database = Database(url)
+    await database.open()
+    lacking = await database.read(lambda tx: tx.all(LACKING, end=sealed.END))
+    await database.close()
+    assert sorted(row[:2] for row in lacking) == [(FLOWER, "officials"), (FLOWER, "residents"), (WATER, "officials")]
 
 
 async def test_an_erasure_leaves_no_page_with_the_address(here: Town) -> None:
