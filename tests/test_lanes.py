@@ -36,7 +36,7 @@ from gateway.ports import Broker, Draft, Page
 from gateway.relay import LANE_ROOM, PREFETCH, ROOM, Relay, Worker, queue
 from gateway.settings import Settings
 from gateway.store import Store
-from gateway.store.codec import pack
+from gateway.store.codec import pack, unpack_message
 
 CITY = Principal("test", "issuer", "4117-qxt", True)
 SLOW = "noop = { per_s = 5000, burst = 1000 }"
@@ -127,7 +127,7 @@ class Watched:
 
 
 class Noted:
-    """A broker that notes what it was given to publish."""
+    """A broker that notes what it was given to publish: the queue of each batch."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -135,7 +135,7 @@ class Noted:
 
     async def publish(self, name: str, body: bytes, timeout_s: float = 5.0, *, patient: bool = True) -> None:
         """As the real one."""
-        self.queues.append(name)
+        self.queues += [name] * len(unpack_message(body))
         await self._broker.publish(name, body, timeout_s, patient=patient)
 
 
