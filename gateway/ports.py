@@ -386,6 +386,9 @@ class Outbox(Protocol):
     async def in_line(self, channels: Collection[str], unpublished_for_s: float, each: int) -> list[Ready]:
         """Of what is `ready` and urgent the first `each` of every alert, one of each in turn; none of one alone."""
 
+    async def unfinished(self, batches: Sequence[str]) -> frozenset[str]:
+        """Return those of these batches that are not settled."""
+
     async def published(self, batches: Sequence[str]) -> None:
         """Note the publish confirm."""
 

@@ -4,7 +4,7 @@
 publishers of its own and waits at most 250 ms for a confirm; when the broker does not confirm, the batch
 simply stays in the outbox, where the workers pick green and urgent work up directly and the sweeper offers the
 rest again. Publishers take one message of each alert in turn: the few of a small alert do not wait for the many
-of a large one. A message holds one full batch, or as many small ones as wait and fit, such as the officials of each
+of a large one. A message holds one batch; a green one as many small ones as wait and fit, such as the officials of each
 township: the broker syncs each message that comes alone, and what comes together is claimed and settled together. It is
 acked after its batches are settled (see `sender`); one that cannot be read, or whose work fails in an unforeseen way,
 is dead-lettered: the outbox still has it.
@@ -29,6 +29,7 @@ GREEN_TIMEOUT_S = 0.24  # with the loop's own time a quarter of a second
 TIMEOUT_S = 5.0
 PUBLISHERS = {Lane.GREEN: 4, Lane.URGENT: 8, Lane.BULK: 8, Lane.SERVICE: 2}
 MESSAGE = 32 * 1024  # bytes of a message of several batches: a full one has about as many
+MOST = 16  # batches of a message; the others are for other workers
 ROOM = 64  # batches of one alert waiting in a lane for a publisher before the planner turns to another one
 LANE_ROOM = 4 * ROOM  # of all alerts in a lane
 REFILL = ROOM // 2  # so few of one alert waiting again: the planner goes on
@@ -107,7 +108,7 @@ class Relay:
             while not waiting:
                 self._work[lane].clear()
                 await self._work[lane].wait()
-            offers = self._taken(waiting)
+            offers = self._taken(waiting, MOST if lane is Lane.GREEN else 1)
             batches = [offer.batch for offer in offers]
             body = pack_message([offer.body for offer in offers])
             try:
@@ -120,11 +121,11 @@ class Relay:
             finally:
                 self._offered.difference_update(batches)
 
-    def _taken(self, waiting: Rotation[Offer]) -> list[Offer]:
+    def _taken(self, waiting: Rotation[Offer], most: int) -> list[Offer]:
         """Take the next message's batches: all of one alert and queue."""
         everything, offers = len(waiting), [waiting.take()]
         alert, size = offers[0].alert, len(offers[0].body)
-        while (more := waiting.next_of(alert)) and more.queue == offers[0].queue:
+        while len(offers) < most and (more := waiting.next_of(alert)) and more.queue == offers[0].queue:
             size += len(more.body)
             if size > MESSAGE:
                 break
@@ -160,9 +161,15 @@ class Worker:
         self._picked: set[str] = set()
         self._paused: set[str] = set()
         self._left: set[str] = set()  # channels of which messages were left unacked
-        self._slots = {
+        self._taken: set[str] = set()  # batches of messages that are not over yet
+        # What is picked up does not wait for what the broker gave: it is for those who waited too long there.
+        self._given, self._direct_ones = self._slots(), self._slots()
+
+    def _slots(self) -> dict[tuple[str, Lane], asyncio.Semaphore]:
+        """As many batches side by side as the channel is given messages of a lane."""
+        return {
             (name, lane): asyncio.Semaphore(one.concurrency * PREFETCH[lane])
-            for name, one in channels.items()
+            for name, one in self._channels.items()
             for lane in Lane
         }
 
@@ -212,7 +219,13 @@ class Worker:
         if any(batch.channel not in self._channels for batch in batches):
             await message.reject()
             return
-        ends = await asyncio.gather(*map(self._one_of_many, batches), return_exceptions=True)
+        if message.redelivered and len(batches) > 1:  # what is settled must not be paced once more for a refused claim
+            batches = await self._sender.unfinished(batches)
+        self._taken.update(batch.id for batch in batches)
+        try:
+            ends = await asyncio.gather(*map(self._in_turn, batches), return_exceptions=True)
+        finally:
+            self._taken.difference_update(batch.id for batch in batches)
         failed = [(batch, end) for batch, end in zip(batches, ends, strict=True) if end is not None]
         left = {batch.channel for batch, end in failed if isinstance(end, Stopping)}
         for batch, end in failed:
@@ -230,13 +243,14 @@ class Worker:
         As many side by side as the broker would have given us of the channel's lane; the others wait their turn.
         """
         batch = unpack_batch(body)
-        if batch.id not in self._now and batch.id not in self._picked:
+        if not any(batch.id in here for here in (self._now, self._picked, self._taken)):
             self._picked.add(batch.id)
             self._keep(asyncio.create_task(self._direct(batch)))
 
     async def _direct(self, batch: Batch) -> None:
         try:
-            await self._one_of_many(batch)
+            async with self._direct_ones[batch.channel, batch.lane]:
+                await self._once(batch)
         except Stopping:
             return
         except Exception:
@@ -245,9 +259,8 @@ class Worker:
         finally:
             self._picked.discard(batch.id)
 
-    async def _one_of_many(self, batch: Batch) -> None:
-        """Send once there is a slot: as many side by side as the channel is given messages."""
-        async with self._slots[batch.channel, batch.lane]:
+    async def _in_turn(self, batch: Batch) -> None:
+        async with self._given[batch.channel, batch.lane]:
             await self._once(batch)
 
     async def _once(self, batch: Batch) -> None:

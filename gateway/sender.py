@@ -123,6 +123,14 @@ class Sender:
         """Claim nothing more: slices under way settle, the rest is left to others."""
         self._stopping = True
 
+    async def unfinished(self, batches: Sequence[Batch]) -> tuple[Batch, ...]:
+        """Return those of which anything is left to do; all of them if that cannot be told."""
+        try:
+            left = await self._outbox.unfinished([batch.id for batch in batches])
+        except StoreDown:
+            return tuple(batches)
+        return tuple(batch for batch in batches if batch.id in left)
+
     async def send(self, batch: Batch) -> None:
         """Work off every slice that may be worked off now; return when the broker's copy may be acked.
 

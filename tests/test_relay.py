@@ -18,7 +18,7 @@ from gateway.database import Database
 from gateway.errors import BrokerDown
 from gateway.model import Batch, Lane
 from gateway.ports import Message
-from gateway.relay import MESSAGE, Relay, Worker, queue
+from gateway.relay import MESSAGE, MOST, PREFETCH, Relay, Worker, queue
 from gateway.sender import Stopping
 from gateway.store import Store
 from gateway.store.codec import pack, pack_message, unpack_message
@@ -48,9 +48,9 @@ class Wire:
 class Handed:
     """A message that notes its end."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, *, redelivered: bool = False) -> None:
         self.end = ""
-        self.message = Message(body, redelivered=False, ack=self._acked, reject=self._rejected)
+        self.message = Message(body, redelivered=redelivered, ack=self._acked, reject=self._rejected)
 
     async def _acked(self) -> None:
         self.end = "acked"
@@ -65,6 +65,7 @@ class Ends:
     def __init__(self, **ends: Exception) -> None:
         self.ends = ends
         self.sent: list[str] = []
+        self.settled: set[str] = set()
         self.under_way = self.most = 0
 
     async def send(self, batch: Batch) -> None:
@@ -76,6 +77,10 @@ class Ends:
         if (error := self.ends.get(batch.id.partition(".")[0])) is not None:
             raise error
         self.sent.append(batch.id)
+
+    async def unfinished(self, batches: Sequence[Batch]) -> tuple[Batch, ...]:
+        """Those that were not settled by another worker."""
+        return tuple(batch for batch in batches if batch.id not in self.settled)
 
     def stop(self) -> None:
         """Nothing is held."""
@@ -122,6 +127,20 @@ async def test_a_message_is_of_one_alert_and_queue_and_no_longer_than_a_full_bat
         ["blue.1.0"], ["red.1.0"], ["red.1.1"], ["red.2.0"], ["wide.1.0", "wide.1.1"], ["wide.1.2"]
     ]  # fmt: skip
     assert all(len(body) <= MESSAGE for _, body in wire.messages)
+
+
+async def test_what_is_not_green_is_a_message_each(store: Store) -> None:
+    """Whoever picks up what waits too long, turn by turn, finds each batch by itself."""
+    wire = Wire()
+    await published(store, wire, [replace(one, lane=Lane.URGENT) for one in small("red.1.0", "red.1.1")], 2)
+    assert sorted(wire.batches) == [["red.1.0"], ["red.1.1"]]
+
+
+async def test_no_message_has_more_batches_than_a_worker_begins(store: Store) -> None:
+    """A hundred hamlets' officials are work for all workers there are."""
+    wire = Wire()
+    await published(store, wire, small(*(f"red.1.{at}" for at in range(MOST + 3))), 2)
+    assert sorted(map(len, wire.batches)) == [3, MOST]
 
 
 async def test_what_was_not_confirmed_may_be_offered_again_each_by_itself(store: Store) -> None:
@@ -175,6 +194,45 @@ async def test_no_more_are_sent_side_by_side_than_before() -> None:
     worker._take(Handed(pack_message([pack(batch) for batch in small(*(f"red.1.{at}" for at in range(9)))])).message)
     await until(lambda: len(sender.sent) == 9)
     assert sender.most == 4
+
+
+async def test_what_comes_again_is_not_paced_again_where_it_was_settled() -> None:
+    """A worker that died had sent nineteen of twenty: their second copies must not use up the account's rate."""
+    sender = Ends()
+    sender.settled = {"red.1.0", "red.1.2"}
+    batches = small("red.1.0", "red.1.1", "red.1.2")
+    worker = Worker(LocalBroker(), sender, {"noop": Noop(NoopSettings())})  # type: ignore[arg-type]  # two methods
+    handed = Handed(pack_message([pack(batch) for batch in batches]), redelivered=True)
+    worker._take(handed.message)
+    await until(lambda: not worker._tasks)
+    assert (handed.end, sender.sent) == ("acked", ["red.1.1"])
+
+
+async def test_what_is_picked_up_neither_waits_for_the_brokers_nor_takes_what_it_gave() -> None:
+    """A small alert behind a large one is picked up to get its turn; what a message holds will be sent anyway."""
+    gate = asyncio.Event()
+
+    class Held(Ends):
+        async def send(self, batch: Batch) -> None:
+            """Hold the large one's."""
+            if batch.id.startswith("large"):
+                self.under_way += 1
+                await gate.wait()
+            self.sent.append(batch.id)
+
+    noop, sender = Noop(NoopSettings()), Held()
+    worker = Worker(LocalBroker(), sender, {"noop": noop})  # type: ignore[arg-type]  # two methods
+    slots = noop.concurrency * PREFETCH[Lane.GREEN]
+    large = small(*(f"large.1.{at}" for at in range(slots + 2)))
+    for start in range(0, len(large), MOST):
+        worker._take(Handed(pack_message([pack(one) for one in large[start : start + MOST]])).message)
+    await until(lambda: sender.under_way == slots)
+    for one in (*large, *small("small.1.0")):
+        worker.direct(pack(one))
+    await until(lambda: sender.sent == ["small.1.0"])
+    gate.set()
+    await until(lambda: not worker._tasks)
+    assert sorted(sender.sent) == sorted(["small.1.0", *(one.id for one in large)])
 
 
 async def test_a_message_of_one_batch_is_the_batch_itself_and_what_is_none_is_dead() -> None:

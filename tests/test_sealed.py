@@ -22,7 +22,7 @@ from sqlalchemy import create_engine, text
 from town import FLOWER, FLOWER_1, FLOWER_2, OLD, OLD_1, WATER, WATER_1, WATER_2, Town, audience, phone, town, whole
 
 from gateway.database import Database
-from gateway.directory import sealed
+from gateway.directory import people, sealed
 from gateway.directory.importer import How
 from gateway.directory.right import Rights
 from gateway.directory.sealing import LACKING, Sealing
@@ -56,8 +56,9 @@ async def apart(database_url: str) -> AsyncIterator[Town]:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three people fill a page, so that a few make several."""
+    """Three people fill a page, so that a few make several; and two townships a question."""
     monkeypatch.setattr(sealed, "SIZE", 3)
+    monkeypatch.setattr(people, "AT_ONCE", 2)
 
 
 async def together(here: Town, asked: Audience, limit: int, after: Any = None) -> list[tuple[str, Recipient]]:

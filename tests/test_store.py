@@ -122,6 +122,20 @@ def settled(
     return Settled(batch.id, slice_, 1, owner, positions, [receipt] * len(positions), "noop", at)
 
 
+async def test_what_is_left_of_a_message_s_batches_is_told(store: Store) -> None:
+    """A message that comes again is worked off where it was left."""
+    about = alert("again")
+    done, begun, new = (batch_of(about, number=number) for number in range(3))
+    await store.outbox.accept(draft_of(about, done, begun, new))
+    for batch, slices in ((done, (0, 1)), (begun, (0,))):
+        for at in slices:
+            await store.outbox.claim(batch.id, at, "me", 20)
+            receipts = [Receipt(State.SUBMITTED)] * 2
+            positions = [2 * at, 2 * at + 1]
+            await store.ledger.settle(Settled(batch.id, at, 1, "me", positions, receipts, "noop", NOW))
+    assert await store.outbox.unfinished([done.id, begun.id, new.id, "none"]) == {begun.id, new.id}
+
+
 async def test_what_was_accepted_is_there_whole_with_its_plan_and_batches(store: Store) -> None:
     """A 202 means everything needed to warn a village is durable."""
     batch = await opened(store)

@@ -28,7 +28,8 @@ async def told(call: Call, outcome: Outcome) -> Accepted:
     Texts are looked at once they leave, when they are rendered anyway; of what waits, whoever decides sees them.
     """
     core = call.core
-    await asyncio.sleep(LEAVES_S)
+    if outcome.result != "duplicate" and outcome.standing == Standing.ACTIVE:
+        await asyncio.sleep(LEAVES_S)
     try:
         alert, plan = outcome.stored or (None, None)
         if alert is None or plan is None:

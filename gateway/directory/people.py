@@ -30,7 +30,7 @@ from gateway.transaction import Row, Tx, micros
 Cursor = tuple[str, str, int]
 ORDER = (Group.OFFICIALS.value, Group.RESIDENTS.value, Group.SUBSCRIBERS.value)
 RANK = {group: rank for rank, group in enumerate(ORDER)}
-SEALED = frozenset({Group.OFFICIALS, Group.RESIDENTS})
+AT_ONCE = 64  # townships whose officials are asked for in one question
 EVERYONE = 1 << 40
 ASKED = 10_000  # ids in one query; databases bound the number of parameters
 PERSON = itemgetter(1)
@@ -89,17 +89,19 @@ class SqlDirectory:
     def _found(
         self, tx: Tx, audience: Audience, after: Cursor | None, limit: int, made: list[list[Row]] | None
     ) -> Iterator[Page]:
-        """Pages with somebody in them; those sealed on the way go to `made`. None: only the first page is wanted."""
+        """Pages with somebody in them; those sealed on the way go to `made`, if it is given."""
         begun = _begun(audience.targets, after)
-        several = made is not None
-        if several and audience.group is Group.LOUDSPEAKERS and not any(target.villages for target, _ in begun):
+        whole = not any(target.villages for target, _ in begun)
+        if whole and audience.group is Group.LOUDSPEAKERS:
             for run in _speakers(tx, audience, after or ("", "", 0), limit):
                 yield self._columns(audience, *run)
             return
-        ready = self._ready(tx, audience, begun, limit) if several else {}
+        if whole and audience.group is Group.OFFICIALS:
+            yield from self._officials(tx, audience, begun, limit)
+            return
         for target, behind in begun:
-            sealed_ = audience.group in SEALED and not target.villages
-            while sealed_ and (taken := self._taken(tx, audience, behind, limit, made, ready)):
+            sealed_ = audience.group is Group.RESIDENTS and not target.villages
+            while sealed_ and (taken := self._taken(tx, audience, behind, limit, made)):
                 behind = (target.township, *taken.behind)
                 if page := _of_taken(tx, audience, behind, taken):
                     yield page
@@ -109,31 +111,38 @@ class SqlDirectory:
                 for run in _runs_of(tx, audience, target, behind, limit):
                     yield self._columns(audience, *run)
 
-    def _ready(
-        self, tx: Tx, audience: Audience, begun: Iterable[tuple[Target, Cursor]], limit: int
-    ) -> dict[str, sealed.Taken | None]:
-        """Begin the townships of many officials in one question: one for each would keep the last of them waiting."""
-        if audience.group is not Group.OFFICIALS:
-            return {}
-        townships = [target.township for target, behind in begun if behind[1:] == ("", 0) and not target.villages]
-        taken = sealed.take_first(tx, self._vault, townships, audience.group.value, limit)
-        return {township: taken.get(township) for township in townships}
+    def _officials(
+        self, tx: Tx, audience: Audience, begun: Sequence[tuple[Target, Cursor]], limit: int
+    ) -> Iterator[Page]:
+        """Officials of whole townships, asked for together: a question for each would keep the last one waiting."""
+        for start in range(0, len(begun), AT_ONCE):
+            part = begun[start : start + AT_ONCE]
+            fetched = sealed.fetch(tx, [target.township for target, _ in part], audience.group.value)
+            for target, behind in part:
+                rows = fetched.get(target.township)
+                ended = rows is None  # nobody ever was there
+                while rows and not ended:
+                    taken = sealed.take_fetched(self._vault, rows, behind[1:], limit)
+                    if taken.behind == behind[1:] and not taken.ended:
+                        break
+                    behind, ended = (target.township, *taken.behind), taken.ended
+                    if page := _of_taken(tx, audience, behind, taken):
+                        yield page
+                if not ended:  # no pages yet
+                    for run in _runs_of(tx, audience, target, behind, limit):
+                        yield self._columns(audience, *run)
 
     def _taken(
-        self, tx: Tx, audience: Audience, behind: Cursor, limit: int, made: list[list[Row]] | None,
-        ready: dict[str, sealed.Taken | None],
-    ) -> sealed.Taken | None:  # fmt: skip
+        self, tx: Tx, audience: Audience, behind: Cursor, limit: int, made: list[list[Row]] | None
+    ) -> sealed.Taken | None:
         """Return those next behind a cursor in its township from sealed pages, if there are any or may be made."""
         township, place, group = behind[0], behind[1:], audience.group.value
-        if township in ready:
-            return ready.pop(township)
-        anyone = audience.opted_out or audience.group is not Group.RESIDENTS
-        taken = sealed.take(tx, self._vault, township, group, place, limit, anyone=anyone)
-        if taken is None and made is not None and place == ("", 0) and audience.group is Group.RESIDENTS:
+        taken = sealed.take(tx, self._vault, township, group, place, limit, anyone=audience.opted_out)
+        if taken is None and made is not None and place == ("", 0):
             pages = sealed.make(tx, self._vault, township, group)
             if pages is not None:
                 made.append(sealed.seal(self._vault, pages))
-                return sealed.take_made(pages, limit, anyone=anyone)
+                return sealed.take_made(pages, limit, anyone=audience.opted_out)
         return taken
 
     def _columns(self, audience: Audience, township: str, counted: Counted, behind: Cursor) -> Page:
@@ -396,8 +405,7 @@ def _known(carriers: Sequence[str]) -> dict[int, str]:
 
 def _speakers(tx: Tx, audience: Audience, behind: Cursor, limit: int) -> Iterator[tuple[str, Counted, Cursor]]:
     """As `_runs_of`, loudspeakers of whole townships at once: a question for each would keep the last one waiting."""
-    rows: list[Row] = [()] * limit
-    while len(rows) == limit:
+    while True:
         rows = tx.all(
             "SELECT village, id, name, 0, channel, township FROM device WHERE township IN :*townships"
             " AND standing = 'service' AND (township, village, id) > (:township, :village, :id)"
@@ -411,6 +419,8 @@ def _speakers(tx: Tx, audience: Audience, behind: Cursor, limit: int) -> Iterato
             behind = (township, own[-1][0], own[-1][1])
             if (counted := _counted(tx, audience, township, own)).rows:
                 yield township, counted, behind
+        if len(rows) < limit:
+            return
 
 
 def _rows(tx: Tx, audience: Audience, target: Target, behind: Cursor, limit: int, *, light: bool = False) -> list[Row]:

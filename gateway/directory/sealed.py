@@ -140,20 +140,30 @@ def take(
     return taken
 
 
-def take_first(tx: Tx, vault: Vault, townships: Sequence[str], audience: str, limit: int) -> dict[str, Taken]:
-    """Take up to `limit` people of each of the townships whose pages count, in one question."""
-    version = VERSION.format(township="s.township")
+def fetch(tx: Tx, townships: Sequence[str], audience: str) -> dict[str, list[Row]]:
+    """Fetch the pages that count of several townships in one question, unopened: (village, body) by township.
+
+    A township where nobody ever was is left out; one without pages that count has none.
+    """
     rows = tx.all(
-        "SELECT s.township, s.village, s.body FROM sealed_page s WHERE s.township IN :*townships"
-        f" AND s.audience = :audience AND s.version = {version} ORDER BY s.township, s.village, s.person",
+        "SELECT k.township, s.village, s.body FROM (SELECT township, CAST(SUM(changes) AS BIGINT) AS version"
+        " FROM roster_change WHERE township IN :*townships AND audience = :audience GROUP BY township) AS k"
+        " LEFT JOIN sealed_page s ON s.township = k.township AND s.audience = :audience AND s.version = k.version"
+        " ORDER BY k.township, s.village, s.person",
         townships=townships,
         audience=audience,
     )
-    found = dict[str, Taken]()
-    for township, pages in groupby(rows, itemgetter(0)):
-        found[township] = taken = Taken(("", 0))
-        _open(vault, [page[1:] for page in pages], taken, limit, anyone=True)
-    return found
+    return {
+        township: [page[1:] for page in pages if page[2] is not None]
+        for township, pages in groupby(rows, itemgetter(0))
+    }
+
+
+def take_fetched(vault: Vault, rows: Sequence[Row], behind: tuple[str, int], limit: int) -> Taken:
+    """As `take`, from pages that were fetched."""
+    taken = Taken(behind)
+    _open(vault, rows, taken, limit, anyone=True)
+    return taken
 
 
 def take_made(made: Made, limit: int, *, anyone: bool) -> Taken:

@@ -265,6 +265,13 @@ class SqlOutbox:
             "published": micros(now - timedelta(seconds=unpublished_for_s)),
         }
 
+    async def unfinished(self, batches: Sequence[str]) -> frozenset[str]:
+        """Return those of these batches that are not settled."""
+        rows = await self._database.read(
+            lambda tx: tx.all("SELECT id FROM batch WHERE id IN :*batches AND unfinished > 0", batches=batches)
+        )
+        return frozenset(batch for (batch,) in rows)
+
     async def published(self, batches: Sequence[str]) -> None:
         """Note the publish confirm, but not where a claim has meanwhile put the batch off: that is offered anew."""
         now = micros(self._clock.now())
